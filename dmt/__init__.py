@@ -1,0 +1,1 @@
+"""Disaggregated multi-tower: embedding towers placed on the data centre's own hierarchy."""

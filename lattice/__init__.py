@@ -1,0 +1,1 @@
+"""Lattice: many domains and objectives in few models."""

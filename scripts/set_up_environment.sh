@@ -1,0 +1,20 @@
+# Sourced by quickstart.sh and test.sh: makes .venv if there is none and installs the project into it.
+# Usage: set_up_environment EXTRAS     (EXTRAS: "" or "[dev]")
+# Runs pip only when setup.py has changed since the last time. PYTHON names the interpreter, by default python3.
+set_up_environment() {
+  local extras="$1" stamp
+  stamp=".venv/installed$extras"
+  if [ ! -x .venv/bin/python ]; then
+    "${PYTHON:-python3}" - <<'CHECK' || return 1
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f"error: Python {sys.version.split()[0]}: 3.11 or newer is needed; set PYTHON=python3.12, say")
+CHECK
+    "${PYTHON:-python3}" -m venv .venv || return 1
+  fi
+  if ! cmp -s setup.py "$stamp"; then
+    echo "installing wukong-jax$extras into .venv (once; a few minutes)" >&2
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" || return 1
+    cp setup.py "$stamp"
+  fi
+}

@@ -1,0 +1,40 @@
+"""One distribution, three packages: wukong_jax, dmt and lattice."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Python 3.11 resolves JAX 0.10.2 (later releases need 3.12); Python 3.12 and 3.13 resolve JAX 0.12. Both are tested.
+setup(
+    name="wukong-jax",
+    version="0.1.0",
+    description="Recommendation models that scale, in JAX: Wukong, DMT and Lattice",
+    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
+    package_data={"wukong_jax": ["data/schemas/*.json", "py.typed"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "grain>=0.2.12",
+        "ml-collections>=1.1",
+        "chex>=0.1.90",
+        "numpy>=2.0",
+        "absl-py>=2.1",
+        "array-record>=0.8",
+        "polars>=1.35",
+        "scipy>=1.14",
+        "matplotlib>=3.9",
+        "tensorboardX>=2.6",
+        "rich>=13.7",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5"],
+    },
+)

@@ -1,0 +1,27 @@
+"""Eight fake CPU devices, and the real data sets where they are."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """A function from a data set's name to its folder; skips the test, with the reason, where it is absent."""
+    root = Path(os.environ.get("WUKONG_JAX_DATA", REPOSITORY.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        folder = root / name
+        if not folder.is_dir():
+            pytest.skip(f"no {name} data: {folder} does not exist (set WUKONG_JAX_DATA to the folder that holds it)")
+        return folder
+
+    return find

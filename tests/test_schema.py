@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from wukong_jax.errors import UserError
+from wukong_jax.schema import load_schema, schema_to_json
+
+MINIMAL = {
+    "name": "tiny",
+    "source": {"format": "csv"},
+    "labels": [{"name": "click"}],
+    "dense": [{"name": "age", "transform": "log1p"}],
+    "categorical": [{"name": "city"}, {"name": "tags", "separator": "|", "max_length": 3}],
+    "sequences": [{"name": "past", "separator": " ", "max_length": 4, "vocabulary_of": "city"}],
+}
+
+
+def write(tmp_path, **changes):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(MINIMAL | changes))
+    return path
+
+
+def test_a_schema_survives_json(tmp_path):
+    schema = load_schema(write(tmp_path))
+    again = tmp_path / "again.json"
+    again.write_text(schema_to_json(schema))
+    assert load_schema(again) == schema
+
+
+def test_slots_follow_the_columns_categorical_first(tmp_path):
+    schema = load_schema(write(tmp_path))
+    assert schema.slots == 1 + 3 + 4
+    assert [(c.name, a, b) for c, a, b in schema.slot_ranges()] == [("city", 0, 1), ("tags", 1, 4), ("past", 4, 8)]
+    assert schema.column_shapes()["ids"] == (8,)
+
+
+def test_rows_of_an_unresolved_schema_are_refused(tmp_path):
+    with pytest.raises(UserError, match="prepare the data"):
+        load_schema(write(tmp_path)).vocabulary_rows()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lables": []}, "lables"),
+        ({"labels": []}, "at least one label"),
+        ({"categorical": [{"name": "city"}, {"name": "age"}]}, "'age': listed twice"),
+        ({"categorical": [{"name": "city", "encoding": "hash"}]}, "needs rows >= 2"),
+        ({"categorical": [{"name": "city", "max_length": 2}]}, "needs a separator"),
+        ({"sequences": [{"name": "past", "separator": " ", "vocabulary_of": "nowhere"}]}, "'nowhere'"),
+        ({"dense": [{"name": "age", "transform": "bucketise"}]}, "boundaries"),
+        ({"dense": [{"name": "age", "transform": "bucketise", "boundaries": [2, 1]}]}, "must ascend"),
+        ({"split": {"by": "time"}}, "timestamp"),
+        ({"split": {"test_fraction": 0.95}}, "sum below 1"),
+        ({"split": {"by": "file"}}, "training files"),
+    ],
+)
+def test_a_schema_that_no_reader_could_honour_is_refused(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        load_schema(write(tmp_path, **changes))
+
+
+def test_files_that_are_not_schemas_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.json.*built-in"):
+        load_schema(tmp_path / "nothing.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"name": "x",\n oops}')
+    with pytest.raises(UserError, match="line 2"):
+        load_schema(broken)

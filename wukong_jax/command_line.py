@@ -1,0 +1,77 @@
+"""What every script shares: flags, exit codes and one-line errors.
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from wukong_jax.config import RunConfig, build_run_config
+from wukong_jax.errors import UserError
+
+BAD_USAGE = 2
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Runs a script's main; a user's mistake becomes `error: ...` on stderr and exit code 1, with no traceback."""
+    quieten_libraries()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def quieten_libraries() -> None:
+    """Hides the libraries' progress notes; their warnings and errors stay."""
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("orbax").setLevel(logging.ERROR)
+
+
+def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunConfig, str]:
+    """Parses `--config=FILE --workdir=FOLDER [--config.key=value]`.
+
+    Args:
+      arguments: the command line, the script's name first.
+      description: what `--help` prints above the flags.
+
+    Returns:
+      (the checked config, workdir).
+
+    Raises:
+      SystemExit: 0 after `--help`, 2 for flags that cannot be parsed.
+      UserError: a config that cannot be read or holds a bad value.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", None, "A file of configs/.", flag_values=values)
+    workdir = flags.DEFINE_string("workdir", None, "The run's folder; made if missing, continued if not.", flag_values=values)
+    if any(argument in ("--help", "-help", "-h") for argument in arguments[1:]):
+        print(f"{description.strip()}\n\nflags:\n{values.get_help()}")
+        sys.exit(0)
+    try:
+        rest = values(list(arguments))
+        if rest[1:]:
+            raise flags.Error(f"unexpected argument {rest[1]!r}; flags look like --config=FILE --workdir=FOLDER")
+        for flag in ("config", "workdir"):
+            if values[flag].value is None:
+                raise flags.Error(f"--{flag} is missing")
+    except flags.Error as error:
+        print(f"usage error: {_one_line(error)}; see --help", file=sys.stderr)
+        sys.exit(BAD_USAGE)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
+        raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
+    assert isinstance(config.value, ConfigDict)
+    return build_run_config(config.value), workdir.value
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""64-bit hashes of texts and numbers that are the same on every platform and with every library version.
+
+The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood 2014). A text is read as little-endian words of
+8 bytes, the last one padded with zeros; each word is added to the state and mixed, and the length is mixed in last.
+It is meant to spread values over table rows, not to resist an adversary.
+"""
+
+import numpy as np
+import polars as pl
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+_WORD = 8
+
+
+def mix64(values: np.ndarray) -> np.ndarray:
+    """Mixes 64-bit numbers so that every output bit depends on every input bit.
+
+    Args:
+      values: [n] uint64.
+
+    Returns:
+      [n] uint64, a permutation of the 64-bit numbers.
+    """
+    mixed = values + _GOLDEN
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= _FIRST
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= _SECOND
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def hash_uniform(positions: np.ndarray, seed: int) -> np.ndarray:
+    """A number in [0, 1) for each position, which depends on nothing but the position and the seed.
+
+    Args:
+      positions: [n] integers.
+      seed: which sequence.
+
+    Returns:
+      [n] float64.
+    """
+    start = mix64(np.array([seed % 2**64], np.uint64))
+    bits = mix64(mix64(positions.astype(np.uint64)) ^ start)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def hash_texts(texts: pl.Series, salt: int) -> np.ndarray:
+    """Hashes texts.
+
+    Args:
+      texts: [n] String without nulls.
+      salt: changes every hash.
+
+    Returns:
+      [n] uint64.
+    """
+    state = np.full(len(texts), mix64(np.array([salt % 2**64], np.uint64))[0])
+    lengths = texts.str.len_bytes().to_numpy().astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    joined = texts.str.join("").item() or ""
+    buffer = joined.encode() + bytes(_WORD)
+    words = np.ndarray(len(buffer) - _WORD + 1, np.dtype("<u8"), buffer, strides=(1,))
+    for offset in range(0, int(lengths.max(initial=0)), _WORD):
+        rows = slice(None) if lengths.min() >= offset + _WORD else np.flatnonzero(lengths > offset)
+        word = words[starts[rows] + offset].astype(np.uint64)
+        spare = np.maximum(_WORD - (lengths[rows] - offset), 0).astype(np.uint64) * np.uint64(8)
+        word &= np.uint64(2**64 - 1) >> spare
+        state[rows] = mix64(state[rows] ^ word)
+    return mix64(state ^ lengths.astype(np.uint64))

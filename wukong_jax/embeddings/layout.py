@@ -1,0 +1,271 @@
+"""Where every embedding lives and where it goes: tables to stacks, columns to slots and tokens.
+
+Built once, from a resolved schema and the embeddings' config; static and hashable, so that it can be
+closed over by traced functions and be a module's attribute.
+
+Tables of one (width, dtype, optimizer) are *stacked*: one array holds their rows one after the other.
+A vocabulary has one table. A column's embedding width `D` may be overridden: `count` embeddings make its
+table `count * D` wide and give `count` tokens; *narrow* columns (width below `D`) are concatenated
+and projected by an MLP to tokens of width `D`, as many as keep the number of floats
+(`ceil(sum of narrow widths / D)`): fewer would compress what the user chose, more would only copy it.
+Token order: columns of width `D` in schema order, then the tokens of the projection.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.errors import UserError
+from wukong_jax.schema import CategoricalColumn, Schema
+
+Pooling = Literal["sum", "mean", "none"]
+MAX_STACK_ROWS = 2_000_000_000  # row ids are int32; ids from V up, as many as a batch has slots, stand for "no row"
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldOverride:
+    """What one column does differently; None: as the others."""
+
+    width: int | None = None  # of one embedding; below the common width: grouped and projected
+    count: int = 1  # embeddings a value has
+    pooling: Literal["sum", "mean", "none"] | None = None  # none: one vector a slot
+    optimizer: RowOptimizer | None = None
+    initial_scale: float | None = None  # standard deviation of the initial rows
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        if self.width is not None and self.width < 1:
+            raise UserError(f"width = {self.width}: at least 1")
+        if self.count < 1:
+            raise UserError(f"count = {self.count}: at least 1")
+        _check_scale(self.initial_scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingsConfig:
+    """The tables of a model and how they learn."""
+
+    width: int  # D, numbers in one embedding
+    optimizer: RowOptimizer
+    initial_scale: float = 0.02  # standard deviation of the initial rows
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the rows; optimizer arrays are float32 always
+    pooling: Literal["sum", "mean"] = "sum"  # of bags and sequences
+    fields: Mapping[str, FieldOverride] = dataclasses.field(default_factory=dict)  # by column name
+    narrow_hidden: tuple[int, ...] = (128,)  # hidden widths of the MLP that projects narrow embeddings to D
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        if self.width < 1:
+            raise UserError(f"width = {self.width}: at least 1")
+        if any(width < 1 for width in self.narrow_hidden):
+            raise UserError(f"narrow_hidden = {list(self.narrow_hidden)}: each at least 1")
+        _check_scale(self.initial_scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableStack:
+    """Tables of one (width, dtype, optimizer), stacked by rows."""
+
+    name: str
+    width: int  # numbers in a row: embedding width times embeddings a value
+    dtype: Literal["float32", "bfloat16"]
+    optimizer: RowOptimizer
+    tables: tuple[str, ...]  # vocabulary names
+    table_rows: tuple[int, ...]  # rows of each table
+    first_rows: tuple[int, ...]  # each table's first row in the stack
+    initial_scales: tuple[float, ...]
+    slots: int  # id slots of a batch row that read this stack
+
+    @property
+    def rows(self) -> int:
+        """V: rows of all tables; also the id that stands for "no row"."""
+        return sum(self.table_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldPlacement:
+    """One column: which rows it reads and which tokens it makes. Ranges are (first, one past the last)."""
+
+    column: str
+    table: str
+    stack: int  # position in `EmbeddingLayout.stacks`
+    first_row: int  # of its table, inside the stack
+    rows: int  # of its table
+    slots: tuple[int, int]  # range in the batch's ids
+    stack_slots: tuple[int, int]  # range in the stack's slots
+    pooling: Pooling
+    count: int  # embeddings a value has
+    tokens: tuple[int, int]  # range of its tokens; of the projection's tokens for a narrow column
+    narrow: bool
+
+    @property
+    def length(self) -> int:
+        """Id slots of the column."""
+        return self.slots[1] - self.slots[0]
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that pooling leaves: one, or one a slot."""
+        return self.length if self.pooling == "none" else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingLayout:
+    """All tables and columns of a model."""
+
+    stacks: tuple[TableStack, ...]
+    fields: tuple[FieldPlacement, ...]  # in the order of the schema's slots
+    tokens: int  # N
+    width: int  # D
+    slots: int  # S
+    narrow_width: int  # numbers that the projection of narrow columns reads; 0: there is none
+    narrow_tokens: int  # tokens that it writes, the last of the N
+    narrow_hidden: tuple[int, ...]
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Numbers in all tables, optimizer arrays left out."""
+        return sum(stack.rows * stack.width for stack in self.stacks)
+
+    def fields_of_stack(self, stack: int) -> tuple[FieldPlacement, ...]:
+        """The columns that read a stack, in the order of its slots."""
+        return tuple(field for field in self.fields if field.stack == stack)
+
+
+def token_count(layout: EmbeddingLayout) -> int:
+    """N: tokens that the layout's columns give a model."""
+    return layout.tokens
+
+
+def build_embedding_layout(schema: Schema, config: EmbeddingsConfig) -> EmbeddingLayout:
+    """Places the tables and tokens of every id column.
+
+    Args:
+      schema: a resolved schema.
+      config: widths, poolings and optimizers.
+
+    Returns:
+      The layout.
+
+    Raises:
+      UserError: the schema is not resolved, an override names no id column, or asks for what cannot be.
+    """
+    columns = {column.name: column for column in schema.id_columns}
+    for name, override in config.fields.items():
+        _check_override(name, override, columns, config.width)
+    stacks, placement = _stack_tables(schema, config)
+    fields = _place_fields(schema, config, placement)
+    narrow_width = sum(
+        field.vectors * stacks[field.stack].width for field in fields if field.narrow
+    )  # a row of a stack holds all `count` embeddings of a value
+    narrow_tokens = math.ceil(narrow_width / config.width)
+    wide_tokens = sum(field.vectors * field.count for field in fields if not field.narrow)
+    tokens = wide_tokens + narrow_tokens
+    fields = [dataclasses.replace(f, tokens=(wide_tokens, tokens)) if f.narrow else f for f in fields]
+    slots_of = [max((f.stack_slots[1] for f in fields if f.stack == i), default=0) for i in range(len(stacks))]
+    return EmbeddingLayout(
+        stacks=tuple(dataclasses.replace(stack, slots=n) for stack, n in zip(stacks, slots_of, strict=True)),
+        fields=tuple(fields),
+        tokens=tokens,
+        width=config.width,
+        slots=schema.slots,
+        narrow_width=narrow_width,
+        narrow_tokens=narrow_tokens,
+        narrow_hidden=config.narrow_hidden,
+    )
+
+
+def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableStack], dict[str, tuple[int, int, int]]]:
+    """The stacks (slots not yet counted), and table name to (stack, first row, rows)."""
+    vocabulary_rows = schema.vocabulary_rows()
+    groups: dict[tuple[int, RowOptimizer], list[str]] = {}
+    for table in vocabulary_rows:
+        override = config.fields.get(table, FieldOverride())
+        width = (override.width or config.width) * override.count
+        groups.setdefault((width, override.optimizer or config.optimizer), []).append(table)
+    stacks, placement = [], {}
+    for index, ((width, optimizer), tables) in enumerate(groups.items()):
+        rows = [vocabulary_rows[table] for table in tables]
+        first_rows = [sum(rows[:i]) for i in range(len(rows))]
+        if sum(rows) > MAX_STACK_ROWS:
+            raise UserError(
+                f"rows = {sum(rows)} of the tables of width {width} ({', '.join(tables)}): at most {MAX_STACK_ROWS} "
+                "on one device; hash to fewer rows"
+            )
+        scales = [config.fields.get(table, FieldOverride()).initial_scale for table in tables]
+        stacks.append(
+            TableStack(
+                name=f"stack{index}_{optimizer.kind}_width{width}",
+                width=width,
+                dtype=config.dtype,
+                optimizer=optimizer,
+                tables=tuple(tables),
+                table_rows=tuple(rows),
+                first_rows=tuple(first_rows),
+                initial_scales=tuple(config.initial_scale if scale is None else scale for scale in scales),
+                slots=0,
+            )
+        )
+        placement.update({t: (index, f, r) for t, f, r in zip(tables, first_rows, rows, strict=True)})
+    return stacks, placement
+
+
+def _place_fields(
+    schema: Schema, config: EmbeddingsConfig, placement: Mapping[str, tuple[int, int, int]]
+) -> list[FieldPlacement]:
+    """Every column's slots and tokens; the tokens of narrow columns are set by the caller."""
+    fields = []
+    next_slot: dict[int, int] = {}
+    next_token = 0
+    for column, start, stop in schema.slot_ranges():
+        stack, first_row, rows = placement[column.vocabulary]
+        table = config.fields.get(column.vocabulary, FieldOverride())
+        own = config.fields.get(column.name, FieldOverride())
+        stack_slot = next_slot.get(stack, 0)
+        next_slot[stack] = stack_slot + stop - start
+        field = FieldPlacement(
+            column=column.name,
+            table=column.vocabulary,
+            stack=stack,
+            first_row=first_row,
+            rows=rows,
+            slots=(start, stop),
+            stack_slots=(stack_slot, stack_slot + stop - start),
+            pooling=own.pooling or config.pooling,
+            count=table.count,
+            tokens=(next_token, next_token),
+            narrow=(table.width or config.width) < config.width,
+        )
+        if not field.narrow:
+            next_token += field.vectors * field.count
+            field = dataclasses.replace(field, tokens=(field.tokens[0], next_token))
+        fields.append(field)
+    return fields
+
+
+def _check_override(
+    name: str, override: FieldOverride, columns: Mapping[str, CategoricalColumn], common_width: int
+) -> None:
+    key = f"fields.{name}"
+    if name not in columns:
+        raise UserError(f"{key}: no such id column; known: {', '.join(columns)}")
+    column = columns[name]
+    if override.width is not None and override.width > common_width:
+        raise UserError(
+            f"{key}.width = {override.width}: at most the common width {common_width}; "
+            "for a more important column raise count instead"
+        )
+    if column.vocabulary != name and override != FieldOverride(pooling=override.pooling):
+        raise UserError(
+            f"{key} = {override}: the column reads the table of {column.vocabulary!r}; "
+            f"set width, count, optimizer and initial_scale in fields.{column.vocabulary}"
+        )
+    if override.pooling is not None and column.max_length == 1:
+        raise UserError(f"{key}.pooling = {override.pooling!r}: the column holds one value; leave it out")
+
+
+def _check_scale(scale: float | None) -> None:
+    if scale is not None and not scale >= 0:
+        raise UserError(f"initial_scale = {scale}: at least 0")

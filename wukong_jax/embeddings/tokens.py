@@ -1,0 +1,124 @@
+"""From the values of slots to the tokens that models take: pooling, several embeddings, narrow columns."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wukong_jax.embeddings.layout import EmbeddingLayout, FieldPlacement
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """Neighbouring columns that read one stack in one way, handled as one array."""
+
+    fields: tuple[FieldPlacement, ...]
+
+    @property
+    def first(self) -> FieldPlacement:
+        return self.fields[0]
+
+    @property
+    def slots(self) -> tuple[int, int]:
+        return self.fields[0].slots[0], self.fields[-1].slots[1]
+
+    @property
+    def pools(self) -> bool:
+        return self.first.length > 1 and self.first.pooling != "none"
+
+    @property
+    def tokens(self) -> int:
+        return sum(field.vectors * field.count for field in self.fields)
+
+
+class TokenAssembly(nn.Module):
+    """Pools bags, reshapes several embeddings and projects narrow columns; the model's first module.
+
+    Attributes:
+      layout: where slots are and tokens go.
+    """
+
+    layout: EmbeddingLayout
+
+    @nn.compact
+    def __call__(self, values: dict[str, jax.Array], ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Assembles the tokens of a batch.
+
+        Args:
+          values: stack name to [B, S_stack, w] float32, zeros where there is no id.
+          ids: [B, S] int32, -1 = no id.
+
+        Returns:
+          embeddings [B, N, D] float32, and token_mask [B, N] float32: 0 for tokens without an id, whose embedding
+          is zero. The tokens of the projection count as present when any narrow column has an id.
+        """
+        batch = ids.shape[0]
+        runs = _find_runs(self.layout)
+        pieces = self._split_values(values, runs)
+        present = (ids >= 0).astype(jnp.float32)
+        wide, wide_masks, narrow, narrow_masks = [], [], [], []
+        for run, piece in zip(runs, pieces, strict=True):
+            vectors, mask = _pool_run(run, piece, present[:, slice(*run.slots)])
+            if run.first.narrow:
+                narrow.append(vectors.reshape(batch, -1))
+                narrow_masks.append(mask)
+            else:
+                wide.append(vectors.reshape(batch, run.tokens, self.layout.width))
+                wide_masks.append(jnp.repeat(mask, run.first.count, axis=1))
+        if narrow:
+            wide.append(self._project_narrow(jnp.concatenate(narrow, axis=1)))
+            any_present = jnp.max(jnp.concatenate(narrow_masks, axis=1), axis=1, keepdims=True)
+            wide_masks.append(jnp.repeat(any_present, self.layout.narrow_tokens, axis=1))
+        if not wide:
+            return jnp.zeros((batch, 0, self.layout.width), jnp.float32), jnp.zeros((batch, 0), jnp.float32)
+        return jnp.concatenate(wide, axis=1), jnp.concatenate(wide_masks, axis=1)
+
+    def _split_values(self, values: dict[str, jax.Array], runs: Sequence[_Run]) -> list[jax.Array]:
+        """One piece of the values for each run. Splitting, not slicing: its gradient is one concatenation."""
+        pieces: dict[int, list[jax.Array]] = {}
+        for index, stack in enumerate(self.layout.stacks):
+            sizes = [run.slots[1] - run.slots[0] for run in runs if run.first.stack == index]
+            pieces[index] = list(jax.lax.split(values[stack.name], sizes, axis=1))
+        return [pieces[run.first.stack].pop(0) for run in runs]
+
+    def _project_narrow(self, features: jax.Array) -> jax.Array:
+        """[B, narrow_width] to [B, narrow_tokens, D]."""
+        hidden = features
+        for index, width in enumerate(self.layout.narrow_hidden):
+            hidden = nn.relu(nn.Dense(width, name=f"narrow_hidden_{index}")(hidden))
+        tokens = nn.Dense(self.layout.narrow_tokens * self.layout.width, name="narrow_projection")(hidden)
+        return tokens.reshape(features.shape[0], self.layout.narrow_tokens, self.layout.width)
+
+
+def _find_runs(layout: EmbeddingLayout) -> list[_Run]:
+    """Groups neighbouring columns of equal treatment."""
+
+    def treatment(field: FieldPlacement) -> tuple[object, ...]:
+        pooling = field.pooling if field.length > 1 else None
+        return field.stack, field.narrow, field.count, field.length, pooling
+
+    return [_Run(tuple(fields)) for _, fields in itertools.groupby(layout.fields, treatment)]
+
+
+def _pool_run(run: _Run, values: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Pools the bags of a run.
+
+    Args:
+      run: its columns.
+      values: [B, slots of the run, w].
+      present: [B, slots of the run], 1 where there is an id.
+
+    Returns:
+      [B, vectors of the run, w] and their mask [B, vectors of the run].
+    """
+    if not run.pools:
+        return values, present
+    batch, length = values.shape[0], run.first.length
+    bags = values.reshape(batch, len(run.fields), length, values.shape[-1]).sum(axis=2)
+    counts = present.reshape(batch, len(run.fields), length).sum(axis=2)
+    if run.first.pooling == "mean":
+        bags = bags / jnp.maximum(counts, 1)[..., None]
+    return bags, jnp.minimum(counts, 1)

@@ -1,0 +1,1 @@
+"""Dense models: pure functions of dense features and pooled embeddings to logits."""

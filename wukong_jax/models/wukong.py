@@ -1,0 +1,96 @@
+"""Wukong (arXiv 2403.02545): a stack of factorization machine layers between embeddings and a head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wukong_jax.models.factorization_machine import InteractionLayer
+from wukong_jax.models.mlp import MLP
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.wukong_options import WukongOptions
+from wukong_jax.strict_mapping import build_dataclass
+
+
+class Wukong(nn.Module):
+    """Dense columns to tokens, interaction layers, head."""
+
+    options: WukongOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(
+        self,
+        dense: jax.Array,
+        embeddings: jax.Array,
+        token_mask: jax.Array,
+        domain: jax.Array,
+        extras: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Computes the logits.
+
+        Args:
+          dense: [B, F_dense] float32.
+          embeddings: [B, N, D].
+          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors.
+          domain: [B] int32, not used.
+          extras: not used.
+          train: whether dropout is on (rng collection "dropout").
+
+        Returns:
+          Outputs with logits [B, O] float32 and no aux.
+        """
+        options, dtype = self.options, self.shape.dtype
+        tokens = self._input_tokens(dense, embeddings * token_mask[:, :, None], train)
+        for index in range(options.layers):
+            tokens = InteractionLayer(options, dtype, name=f"layer_{index}")(tokens, train=train)
+        head = MLP(
+            options.head_hidden,
+            self.shape.objectives,
+            dtype,
+            options.mlp_biases,
+            options.head_dropout,
+            options.head_output_scale,
+            output_dtype=jnp.float32,
+            name="head",
+        )
+        return Outputs(head(tokens.reshape(tokens.shape[0], -1), train=train), {})
+
+    def _input_tokens(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+        """X_0, tokens last, in the compute dtype: the embeddings, then the dense tokens."""
+        options, dtype, width = self.options, self.shape.dtype, self.shape.width
+        tokens = embeddings.astype(dtype).transpose(0, 2, 1)
+        if self.shape.dense_features:
+            features = width * options.dense_tokens
+            bottom = MLP(
+                options.bottom_hidden,
+                features,
+                dtype,
+                options.mlp_biases,
+                output_scale=options.dense_token_scale,
+                name="bottom",
+            )
+            made = bottom(dense.astype(dtype), train=train).reshape(-1, width, options.dense_tokens)
+            tokens = jnp.concatenate([tokens, made], axis=2)
+        return nn.Dropout(options.embedding_dropout, deterministic=not train)(tokens)
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
+    """Builds the model from a config.
+
+    Args:
+      options: keys of `WukongOptions`.
+      shape: sizes of inputs and outputs.
+
+    Returns:
+      A `Wukong`.
+
+    Raises:
+      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+    """
+    return Wukong(build_dataclass(WukongOptions, options, "config.model.options"), shape)

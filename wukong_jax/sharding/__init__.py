@@ -1,0 +1,1 @@
+"""The mesh and what is placed on it."""

@@ -1,0 +1,92 @@
+"""Mappings to frozen dataclasses and back, refusing unknown keys and wrong types by name."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from wukong_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
+    """Builds a (nested) dataclass from a mapping.
+
+    Args:
+      cls: the dataclass type; its fields may be scalars, tuples, mappings, optionals or dataclasses.
+      mapping: key to value, as read from JSON or an ml_collections dict.
+      where: what the mapping is, the start of every key named in an error (`config.data`).
+
+    Returns:
+      An instance of `cls`; its own `__post_init__` may check further.
+
+    Raises:
+      UserError: an unknown or missing key, or a value of the wrong type.
+    """
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"{where} = {mapping!r}: expected a mapping with the keys of {cls.__name__}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
+            raise UserError(f"{where}.{key} = {mapping[key]!r}: unknown key; {hint}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in mapping:
+            values[name] = _convert(hints[name], mapping[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}.{name}: missing; add it ({hints[name]})")
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from None
+
+
+def to_mapping(instance: Any) -> Any:
+    """The inverse of `build_dataclass`: dataclasses to dicts, tuples to lists, for JSON."""
+    if dataclasses.is_dataclass(instance):
+        return {f.name: to_mapping(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
+    if isinstance(instance, Mapping):
+        return {key: to_mapping(value) for key, value in instance.items()}
+    if isinstance(instance, list | tuple):
+        return [to_mapping(value) for value in instance]
+    return instance
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        inner = [a for a in arguments if a is not type(None)]
+        return _convert(inner[0], value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise UserError(f"{where} = {value!r}: not one of {', '.join(map(repr, arguments))}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else build_dataclass(hint, value, where)  # type: ignore[arg-type]
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise UserError(f"{where} = {value!r}: expected a list")
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} = {value!r}: expected a mapping")
+        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    raise UserError(f"{where} = {value!r}: expected {hint.__name__}, got {type(value).__name__}")

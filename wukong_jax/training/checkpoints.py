@@ -1,0 +1,128 @@
+"""Checkpoints through orbax: dense state, tables in logical layout, and the run's progress.
+
+A checkpoint names tables, not stacks: `tables/<table>/<array>` holds the rows of one vocabulary in their own
+order, whatever tables share a stack on the devices, so it restores under another stacking or device count.
+The newest few lie in `latest/`, the best evaluation's in `best/`. Orbax writes aside and renames, so a
+kill at any moment leaves the last whole checkpoint in place.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
+
+from wukong_jax.embeddings.layout import EmbeddingLayout
+from wukong_jax.embeddings.tables import export_tables, import_tables
+from wukong_jax.errors import UserError
+from wukong_jax.training.run_progress import RunProgress
+from wukong_jax.training.train_state import TrainState
+
+Which = Literal["latest", "best"]
+
+
+class Checkpoints:
+    """The checkpoints of one run; saving is asynchronous, and never more than one at a time."""
+
+    def __init__(self, folder: Path, layout: EmbeddingLayout, keep: int = 2, read_only: bool = False):
+        """Opens the folder.
+
+        Args:
+          folder: `<workdir>/checkpoints`.
+          layout: of the tables in the states to be saved.
+          keep: how many of the latest stay; of the best, one does.
+          read_only: for evaluation: make no folder and delete nothing.
+        """
+        self._layout = layout
+        self._managers = {
+            "latest": _open_manager(folder / "latest", keep, read_only),
+            "best": _open_manager(folder / "best", 1, read_only),
+        }
+
+    def save(self, state: TrainState, progress: RunProgress, which: Which = "latest") -> None:
+        """Starts saving a copy of the state; the caller may donate its buffers at once."""
+        step = int(state.step)
+        manager = self._managers[which]
+        if manager is None or step in manager.all_steps():
+            return  # a resumed run came by here before: same step, same state
+        dense = jax.tree.map(np.array, _dense_part(state))
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                dense=ocp.args.StandardSave(dense),
+                tables=ocp.args.StandardSave(export_tables(self._layout, state.tables)),
+                progress=ocp.args.JsonSave(progress.to_json()),
+            ),
+        )
+
+    def latest_step(self, which: Which = "latest") -> int | None:
+        """The newest step saved, or None."""
+        manager = self._managers[which]
+        return None if manager is None else manager.latest_step()
+
+    def restore(
+        self, abstract_state: TrainState, which: Which, sharding: NamedSharding
+    ) -> tuple[TrainState, RunProgress]:
+        """Restores the newest checkpoint.
+
+        Args:
+          abstract_state: a TrainState of shapes and dtypes; its tables are not looked at.
+          which: "latest" or "best".
+          sharding: where every array is placed.
+
+        Raises:
+          UserError: there is none, or it does not fit the network.
+        """
+        manager, step = self._managers[which], self.latest_step(which)
+        if manager is None or step is None:
+            raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
+        template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _dense_part(abstract_state))
+        try:
+            restored = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    dense=ocp.args.StandardRestore(template),
+                    tables=ocp.args.StandardRestore(),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"checkpoints/{which}/{step}: does not fit this run's network ({reason})") from error
+        tables = import_tables(self._layout, jax.tree.map(np.asarray, restored["tables"]))
+        state = abstract_state.replace(tables=tables, **restored["dense"])
+        return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
+
+    def discard_after(self, step: int) -> None:
+        """Deletes best checkpoints past `step`: the run has gone back there and will come by again."""
+        manager = self._managers["best"]
+        for later in [s for s in manager.all_steps() if s > step] if manager else []:
+            manager.delete(later)
+
+    def wait(self) -> None:
+        """Waits until everything handed to `save` is on disk, and raises what went wrong there."""
+        for manager in self._managers.values():
+            if manager is not None:
+                manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then releases the folders."""
+        for manager in self._managers.values():
+            if manager is not None:
+                manager.close()
+
+
+def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
+    if read_only and not folder.exists():
+        return None
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_names=("dense", "tables", "progress"))
+
+
+def _dense_part(state: TrainState) -> dict[str, Any]:
+    names = ("step", "params", "optimizer_state", "learning_rate_scale", "key")
+    return {name: getattr(state, name) for name in names}

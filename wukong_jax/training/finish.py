@@ -1,0 +1,133 @@
+"""The end of a run: the best state scored on validation and test, the summary, the calibration curve, the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wukong_jax.config import RunConfig
+from wukong_jax.errors import UserError
+from wukong_jax.models.cost import Cost, count_cost
+from wukong_jax.sharding.mesh import replicated
+from wukong_jax.training.checkpoints import Checkpoints
+from wukong_jax.training.console import TrainingConsole
+from wukong_jax.training.evaluation import Evaluation, Predict, evaluate_split
+from wukong_jax.training.report import write_report
+from wukong_jax.training.run import Run
+from wukong_jax.training.run_data import RunData
+from wukong_jax.training.run_folder import RunFolder
+from wukong_jax.training.run_progress import RunProgress
+from wukong_jax.training.train_state import TrainState
+
+REFERENCE_METRICS = ("auc", "log_loss", "normalized_entropy")
+
+
+def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """The state that a run is judged by: of its best evaluation, or the latest where there was none."""
+    which = "best" if checkpoints.latest_step("best") is not None else "latest"
+    state, _ = checkpoints.restore(run.abstract_state(), which, replicated(run.mesh))
+    return state
+
+
+def build_predict(run: Run, state: TrainState) -> Predict:
+    """The function from a batch on devices to logits [B, O], for one state."""
+    step = run.jit_predict_step()
+    return lambda batch: step(state.params, state.tables, batch)
+
+
+def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Evaluation:
+    """Scores one split with a state.
+
+    Raises:
+      UserError: the data has no such split.
+    """
+    if split not in data.splits:
+        raise UserError(f"--split = {split!r}: the data has only {', '.join(data.splits)}; choose one of them")
+    config = run.config.training
+    source, size = data.splits[split], config.evaluation_batch_size
+    predict = build_predict(run, state)
+    return evaluate_split(predict, source, run.schema, size, run.mesh, config.exact_auc_rows)
+
+
+def finish_run(
+    run: Run,
+    data: RunData,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    step: int,
+    progress: RunProgress,
+    console: TrainingConsole,
+) -> dict[str, Any]:
+    """Scores the best state and writes `summary.json`, `calibration.json` and `report.html`.
+
+    Returns:
+      The summary.
+    """
+    state = restore_best(run, checkpoints)
+    summary = summarise(run, data, step, progress, state)
+    for split in ("validation", "test"):
+        if split not in data.splits:
+            continue
+        evaluation = evaluate_state(run, data, state, split)
+        summary[split] = evaluation.metrics
+        if split == "test":
+            line = {"step": step, "split": split, **evaluation.metrics}
+            folder.append_metrics(line)
+            console.show_evaluation(line, best=False)
+            folder.write_json("calibration.json", evaluation.calibration)
+    summary["references"] = load_references(run.config, data)
+    folder.write_json("summary.json", summary)
+    console.say(f"report: {write_report(folder.path)}")
+    return summary
+
+
+def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: TrainState) -> dict[str, Any]:
+    """What ran and how fast: all of the summary but the metrics.
+
+    `step` is the last one taken, `scored_step` the one of the state that the metrics speak of.
+    """
+    cost = count_network_cost(run)
+    tables = sum(stack.rows * stack.width for stack in run.layout.stacks)
+    return {
+        "name": run.config.name,
+        "step": step,
+        "scored_step": int(state.step),
+        "best_step": progress.best_step,
+        "stopped_because": progress.stopped_because,
+        "examples_seen": progress.examples_seen,
+        "examples_per_second": progress.timed_examples / max(progress.train_seconds, 1e-9),
+        "wall_seconds": progress.wall_seconds,
+        "dense_parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params)),
+        "embedding_parameters": tables,
+        "train_flops_per_example": cost.train_flops_per_example,
+        "training_rows": data.splits["train"].rows,
+        "backend": jax.default_backend(),
+        "devices": run.mesh.size,
+        "jax_version": jax.__version__,
+    }
+
+
+def count_network_cost(run: Run) -> Cost:
+    """Parameters and training FLOPs per example of a run's dense model."""
+    return count_cost(run.network.model, run.shape)
+
+
+def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
+    """Test metrics to hold a run against: the generator's Bayes values and the reference run's.
+
+    Raises:
+      UserError: the reference run has no summary.
+    """
+    references = {}
+    bayes = data.report.get("bayes", {}).get("test")
+    if bayes:
+        references["bayes"] = {name: bayes[name] for name in REFERENCE_METRICS}
+    if config.reference_run:
+        path = Path(config.reference_run) / "summary.json"
+        if not path.exists():
+            raise UserError(f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first")
+        other = json.loads(path.read_text())
+        references[other["name"]] = {name: other["test"][name] for name in REFERENCE_METRICS}
+    return references

@@ -1,0 +1,49 @@
+"""A finished (or interrupted) run opened for scoring."""
+
+import dataclasses
+import sys
+
+from wukong_jax.errors import UserError
+from wukong_jax.training.checkpoints import Checkpoints
+from wukong_jax.training.finish import restore_best
+from wukong_jax.training.run import Run, build_run
+from wukong_jax.training.run_data import RunData, open_run_data, prepared_directory
+from wukong_jax.training.run_folder import RunFolder
+from wukong_jax.training.train_state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run's parts, its rows, and the state it is judged by."""
+
+    run: Run
+    data: RunData
+    state: TrainState
+
+
+def open_run(workdir: str, data_path: str | None = None) -> OpenRun:
+    """Restores the best state of a run (the latest, where nothing was validated).
+
+    Args:
+      workdir: the run's folder.
+      data_path: read row blocks from here instead of where the config says, if they have moved.
+
+    Raises:
+      UserError: the folder holds no run, no checkpoint, or its rows are gone.
+    """
+    folder = RunFolder(workdir)
+    config = folder.load_config()
+    if data_path is not None:
+        if config.data.format != "blocks":
+            raise UserError(f"--data = {data_path!r}: this run's rows lie in {folder.data}; leave the flag out")
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path))
+    directory = prepared_directory(config.data, folder.data)
+    if not directory.exists():
+        raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
+    data = open_run_data(config.data, folder.data, say=lambda text: print(text, file=sys.stderr))
+    run = build_run(config, data.schema)
+    checkpoints = Checkpoints(folder.checkpoints, run.layout, read_only=True)
+    try:
+        return OpenRun(run, data, restore_best(run, checkpoints))
+    finally:
+        checkpoints.close()

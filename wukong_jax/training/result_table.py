@@ -1,0 +1,42 @@
+"""A run's result as a small table of text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_COLUMNS = (("auc", "AUC"), ("normalized_entropy", "NE"), ("log_loss", "log loss"))
+
+
+def format_results(summary: Mapping[str, Any]) -> str:
+    """The test metrics of a summary beside its references, and what ran.
+
+    Args:
+      summary: as in `summary.json`.
+
+    Returns:
+      Lines of text.
+    """
+    rows = {summary["name"]: summary.get("test") or summary.get("validation") or {}, **summary.get("references", {})}
+    width = max(12, *(len(name) for name in rows))
+    lines = [f"{'test' if summary.get('test') else 'validation':<{width}}" + "".join(f"{t:>12}" for _, t in _COLUMNS)]
+    for name, metrics in rows.items():
+        values = (metrics.get(key) for key, _ in _COLUMNS)
+        lines.append(f"{name:<{width}}" + "".join(f"{'-' if v is None else format(v, '.6f'):>12}" for v in values))
+    share = share_of_way(summary)
+    if share is not None:
+        lines.append(f"{100 * share:.1f} % of the way from the reference's log loss to Bayes'")
+    lines.append(
+        f"{summary['examples_seen']:,} examples, {summary['examples_per_second']:,.0f} examples/s, "
+        f"{summary['dense_parameters']:,} dense and {summary['embedding_parameters']:,} embedding parameters, "
+        f"{summary['train_flops_per_example'] / 1e6:.3f} training MFLOP per example"
+    )
+    return "\n".join(lines)
+
+
+def share_of_way(summary: Mapping[str, Any]) -> float | None:
+    """How far a run came from its reference run's test log loss (0) to Bayes' (1); None without both."""
+    references = dict(summary.get("references", {}))
+    bayes = references.pop("bayes", None)
+    if bayes is None or not references or "test" not in summary:
+        return None
+    start = next(iter(references.values()))["log_loss"]
+    return (start - summary["test"]["log_loss"]) / (start - bayes["log_loss"])

@@ -1,0 +1,76 @@
+"""The rows of a run: prepared on first use where the config names raw files or planted clicks."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.config import DataConfig
+from wukong_jax.data.planted_clicks import write_planted_clicks
+from wukong_jax.data.prepare import find_schema, prepare_data
+from wukong_jax.data.row_blocks import SPLITS, RowBlocks, open_row_blocks
+from wukong_jax.errors import UserError
+from wukong_jax.schema import Schema, load_schema
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """A prepared folder, opened."""
+
+    directory: Path
+    schema: Schema  # resolved
+    splits: Mapping[str, RowBlocks]  # "train" and, where they have rows, "validation" and "test"
+    report: Mapping[str, Any]  # report.json, as preparing wrote it
+
+    @property
+    def vocabulary(self) -> Path:
+        """Where the vocabularies lie that encode raw rows."""
+        return self.directory / "vocabulary"
+
+
+def prepared_directory(config: DataConfig, own_directory: Path) -> Path:
+    """The folder of row blocks a run reads: its own, or the one that format "blocks" names."""
+    return Path(config.path) if config.format == "blocks" else own_directory
+
+
+def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], None]) -> RunData:
+    """Opens a run's rows, preparing them into `own_directory` if that has not been done.
+
+    Args:
+      config: where the rows come from.
+      own_directory: `<workdir>/data`, used for raw files and planted clicks.
+      say: prints one line of progress.
+
+    Raises:
+      UserError: the input is missing or malformed, or a split has no rows.
+    """
+    directory = prepared_directory(config, own_directory)
+    if config.format == "blocks":
+        if not (directory / "schema.json").exists():
+            raise UserError(
+                f"config.data.path = {config.path!r}: holds no row blocks (no schema.json); "
+                "run scripts/prepare_data.py first, or use format 'raw'"
+            )
+    elif not directory.exists():
+        say(f"preparing rows in {directory}")
+        if config.format == "planted_clicks":
+            assert config.planted is not None
+            write_planted_clicks(config.planted, directory)
+        else:
+            schema = find_schema(config.schema)
+            prepare_data(schema, [Path(config.path)], directory, on_bad_row=config.on_bad_row)
+    return _open(directory)
+
+
+def _open(directory: Path) -> RunData:
+    schema = load_schema(directory / "schema.json")
+    splits = {}
+    for split in SPLITS:
+        blocks = open_row_blocks(directory, split)
+        if blocks.rows:
+            splits[split] = blocks
+    if "train" not in splits:
+        raise UserError(f"{directory}: has no training rows; prepare it from other files or another split")
+    report = directory / "report.json"
+    return RunData(directory, schema, splits, json.loads(report.read_text()) if report.exists() else {})

@@ -1,0 +1,40 @@
+"""SIGTERM and SIGINT as a flag that the training loop reads between steps."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class StopSignal:
+    """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; a second one kills."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The signal's name."""
+        return signal.Signals(self.received).name if self.received else "no signal"
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number: 143 for SIGTERM, 130 for SIGINT."""
+        return 128 + (self.received or 0)
+
+    def __enter__(self) -> "StopSignal":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
+        self.received = number

@@ -1,0 +1,64 @@
+"""Everything that training changes, as one pytree, and its first value."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from wukong_jax.embeddings.layout import EmbeddingLayout
+from wukong_jax.embeddings.tables import StackState, init_tables
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.training.network import Network
+
+# Purposes of random numbers: each folds the run's root key once, so that no key serves twice.
+PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_DROPOUT, PURPOSE_ROUNDING = range(4)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state of a run; donated to each step and replaced by its result."""
+
+    step: jax.Array  # [] int32, steps taken
+    params: Any  # dense weights, float32
+    optimizer_state: Any  # of the dense weights
+    tables: dict[str, StackState]  # embedding tables with their optimizer arrays; not parameters
+    learning_rate_scale: jax.Array  # [] float32, lowered when validation stalls
+    key: jax.Array  # root of all randomness after initialisation
+
+
+def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[Any, ...]:
+    """Shapes of the network's inputs for `rows` rows, for abstract evaluation and initialisation."""
+    ids = jax.ShapeDtypeStruct((rows, layout.slots), jnp.int32)
+    dense = jax.ShapeDtypeStruct((rows, shape.dense_features), jnp.float32)
+    domain = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    values = {
+        stack.name: jax.ShapeDtypeStruct((rows, stack.slots, stack.width), jnp.float32) for stack in layout.stacks
+    }
+    return dense, values, ids, domain, {}
+
+
+def init_params(network: Network, shape: ModelShape, key: jax.Array) -> Any:
+    """Dense weights drawn from `key`; traced with one row, so it costs no batch."""
+
+    def init(key: jax.Array) -> Any:
+        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract_inputs(network.layout, shape, 1))
+        return network.init(key, *inputs, train=False)["params"]
+
+    return jax.jit(init)(key)
+
+
+def init_train_state(
+    network: Network, shape: ModelShape, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first step; a pure function of the network and `seed`."""
+    root = jax.random.PRNGKey(seed)
+    params = init_params(network, shape, jax.random.fold_in(root, PURPOSE_PARAMETERS))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer_state=jax.jit(optimizer.init)(params),
+        tables=init_tables(network.layout, jax.random.fold_in(root, PURPOSE_TABLES)),
+        learning_rate_scale=jnp.ones((), jnp.float32),
+        key=root,
+    )
