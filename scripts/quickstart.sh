@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/set_up_environment.sh
 set_up_environment ""
-.venv/bin/python scripts/train.py --config=configs/quickstart_logistic_regression.py --workdir=runs/quickstart_logistic_regression
+.venv/bin/python scripts/train.py --config=configs/quickstart.py:logistic_regression --workdir=runs/quickstart_logistic_regression
 .venv/bin/python scripts/train.py --config=configs/quickstart.py --workdir=runs/quickstart \
   --config.reference_run=runs/quickstart_logistic_regression "$@"
 echo "evaluate.py on the test split:"

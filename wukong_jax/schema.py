@@ -9,6 +9,7 @@ follow from 1. An empty single value is a value of its own (the empty string); a
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,22 @@ class CategoricalColumn:
                 f"transform = {self.transform!r} of column {self.name!r}: a categorical column takes none, "
                 "criteo_log or bucketise"
             )
+        if self.vocabulary_of is not None and (self.encoding, self.rows, self.min_count, self.salt) != (
+            "vocabulary",
+            None,
+            1,
+            0,
+        ):
+            raise UserError(
+                f"vocabulary_of = {self.vocabulary_of!r} of column {self.name!r}: encoding, rows, min_count and salt "
+                "are those of that column; leave them out here"
+            )
+        if self.salt != 0 and self.encoding != "hash":
+            raise UserError(f"salt = {self.salt} of column {self.name!r}: only encoding 'hash' has one")
+        if self.min_count != 1 and self.encoding != "vocabulary":
+            raise UserError(f"min_count = {self.min_count} of column {self.name!r}: only encoding 'vocabulary' has one")
+        if self.min_count < 1:
+            raise UserError(f"min_count = {self.min_count} of column {self.name!r}: at least 1")
         if self.transform != "none" and self.separator is not None:
             raise UserError(f"transform = {self.transform!r} of column {self.name!r}: not possible for a bag")
 
@@ -168,7 +185,7 @@ class Schema:
         if not self.id_columns and not self.dense:
             raise UserError("categorical = []: a schema needs at least one feature column")
         seen: set[str] = set()
-        for name in [c.name for c in (*self.dense, *self.id_columns)]:
+        for name in [*(c.name for c in self.dense), *(c.name for c in self.id_columns)]:
             if name in seen:
                 raise UserError(f"column {name!r}: listed twice as a feature; features need distinct names")
             seen.add(name)
@@ -258,6 +275,8 @@ def schema_to_json(schema: Schema) -> str:
 
 def _check_boundaries(name: str, transform: str, boundaries: tuple[float, ...]) -> None:
     if (transform == "bucketise") != bool(boundaries):
-        raise UserError(f"boundaries = {list(boundaries)} of column {name!r}: given with transform bucketise, and only then")
-    if any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
+        raise UserError(
+            f"boundaries = {list(boundaries)} of column {name!r}: given with transform bucketise, and only then"
+        )
+    if any(a >= b for a, b in itertools.pairwise(boundaries)):
         raise UserError(f"boundaries = {list(boundaries)} of column {name!r}: must ascend")

@@ -54,7 +54,8 @@ def test_adam_equals_its_twin(name, decay):
     for gradient in gradients:
         updates, state = optimizer.update({"kernel": jnp.asarray(gradient)}, state, params)
         params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params["kernel"], slow_adamw(config, weights, gradients), rtol=1e-5)  # float32
+    # float32 weights near 1 round by 6e-8 in each of five steps
+    np.testing.assert_allclose(params["kernel"], slow_adamw(config, weights, gradients), rtol=1e-5, atol=1e-6)
 
 
 def test_weight_decay_leaves_biases_alone():

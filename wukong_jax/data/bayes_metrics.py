@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from scipy.special import expit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ def compute_expected_metrics(logit: np.ndarray) -> BayesMetrics:
       drawn from them; neither has the noise of drawn labels.
     """
     logit = logit.astype(np.float64)
-    probability = 1 / (1 + np.exp(-logit))
+    probability = expit(logit)
     losses = np.logaddexp(0, -logit) * probability + np.logaddexp(0, logit) * (1 - probability)
     return _summarise(logit, probability, losses)
 

@@ -112,11 +112,10 @@ def iterate_batches(
         shuffle=shuffle,
         window_blocks=max(1, window_rows // source.block_rows(0)),
         batch_size=batch_size,
-        first_row=process_index * share,
-        last_row=(process_index + 1) * share,
+        own=range(process_index * share, (process_index + 1) * share),
         start=position,
     )
-    return _batches(reader, schema, batch_size, share, position, epochs, threads)
+    return _batches(reader, schema, batch_size, position, epochs, threads)
 
 
 def batch_rows(chunks: Iterable[Columns], schema: Schema, batch_size: int) -> Iterator[Batch]:
@@ -139,7 +138,6 @@ def _batches(
     reader: "_WindowReader",
     schema: Schema,
     batch_size: int,
-    share: int,
     position: Position,
     epochs: int | None,
     threads: int,
@@ -154,8 +152,9 @@ def _batches(
     try:
         while epochs is None or position.epoch < epochs:
             left = min(batch_size, rows - position.rows_consumed)
-            own = min(max(left - reader.first_row, 0), share)
-            batch = _build_batch(stream.take(own), schema, share)
+            share = len(reader.own)
+            own_rows = min(max(left - reader.own.start, 0), share)
+            batch = _build_batch(stream.take(own_rows), schema, share)
             consumed = position.rows_consumed + left
             ended = consumed == rows
             position = Position(position.epoch + ended, position.seed, 0 if ended else consumed)
@@ -172,38 +171,28 @@ class _EpochOrder:
     window_starts: np.ndarray  # [windows + 1], rows before each window
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class _WindowReader:
     """Reads a window: the process's rows of it, in the global order."""
 
-    source: BlockSource
-    shuffle: bool
-    window_blocks: int
-    batch_size: int
-    first_row: int  # of this process's slice of a batch
-    last_row: int
-    start: Position
-
-    @functools.cached_property
-    def windows_per_epoch(self) -> int:
-        return -(-self.source.num_blocks // self.window_blocks)
-
-    @functools.cached_property
-    def first_window(self) -> int:
-        starts = self._order(self.start.epoch).window_starts
-        return int(np.searchsorted(starts, self.start.rows_consumed, side="right")) - 1
-
-    @functools.cached_property
-    def _order(self) -> "functools._lru_cache_wrapper[_EpochOrder]":
-        return functools.lru_cache(maxsize=4)(self._make_order)
+    def __init__(
+        self, source: BlockSource, shuffle: bool, window_blocks: int, batch_size: int, own: range, start: Position
+    ) -> None:
+        """Notes what to read; `own` are the places in a batch that are this process's."""
+        self.source, self.own = source, own
+        self._shuffle, self._window_blocks, self._batch_size, self._start = shuffle, window_blocks, batch_size, start
+        # Threads are at most a window or two apart, so two epochs are enough.
+        self._order = functools.lru_cache(maxsize=2)(self._make_order)
+        self.windows_per_epoch = -(-source.num_blocks // window_blocks)
+        starts = self._order(start.epoch).window_starts
+        self.first_window = int(np.searchsorted(starts, start.rows_consumed, side="right")) - 1
 
     def _make_order(self, epoch: int) -> _EpochOrder:
         blocks = np.arange(self.source.num_blocks)
-        if self.shuffle:
-            blocks = _generator(self.start.seed, epoch, 0).permutation(blocks)
+        if self._shuffle:
+            blocks = _generator(self._start.seed, epoch, 0).permutation(blocks)
         full, last = self.source.block_rows(0), self.source.num_blocks - 1
         sizes = np.where(blocks == last, self.source.block_rows(last), full)
-        sums = np.add.reduceat(sizes, np.arange(0, len(sizes), self.window_blocks))
+        sums = np.add.reduceat(sizes, np.arange(0, len(sizes), self._window_blocks))
         return _EpochOrder(blocks, np.concatenate([[0], np.cumsum(sums)]))
 
     def read(self, index: int) -> Columns:
@@ -217,7 +206,7 @@ class _WindowReader:
         first = int(order.window_starts[window])
         rows = int(order.window_starts[window + 1]) - first
         chosen = self._own_rows(epoch, window, first, rows)
-        blocks = order.blocks[window * self.window_blocks : (window + 1) * self.window_blocks]
+        blocks = order.blocks[window * self._window_blocks : (window + 1) * self._window_blocks]
         parts = [self.source.read(int(block)) for block in blocks]
         columns = {name: _concatenate([part[name] for part in parts]) for name in COLUMN_DTYPES}
         if chosen is None:
@@ -226,16 +215,16 @@ class _WindowReader:
 
     def _own_rows(self, epoch: int, window: int, first: int, rows: int) -> np.ndarray | None:
         """Rows of the window that are this process's, in order; None means all of them as they lie."""
-        begin = self.start.rows_consumed if epoch == self.start.epoch else 0
-        whole = self.last_row - self.first_row == self.batch_size
-        if whole and not self.shuffle and begin <= first:
+        begin = self._start.rows_consumed if epoch == self._start.epoch else 0
+        whole = len(self.own) == self._batch_size
+        if whole and not self._shuffle and begin <= first:
             return None
         chosen = np.arange(rows)
-        if self.shuffle:
-            chosen = _generator(self.start.seed, epoch, 1, window).permutation(chosen)
+        if self._shuffle:
+            chosen = _generator(self._start.seed, epoch, 1, window).permutation(chosen)
         place = np.arange(first - begin, first - begin + rows)
-        in_batch = place % self.batch_size
-        return chosen[(place >= 0) & (in_batch >= self.first_row) & (in_batch < self.last_row)]
+        in_batch = place % self._batch_size
+        return chosen[(place >= 0) & (in_batch >= self.own.start) & (in_batch < self.own.stop)]
 
 
 class _RowStream:

@@ -5,9 +5,7 @@ import numpy as np
 from wukong_jax.schema import NumericTransform
 
 
-def apply_transform(
-    values: np.ndarray, transform: NumericTransform, boundaries: tuple[float, ...] = ()
-) -> np.ndarray:
+def apply_transform(values: np.ndarray, transform: NumericTransform, boundaries: tuple[float, ...] = ()) -> np.ndarray:
     """Applies a transform that needs no statistics of the data.
 
     log1p is ln(1 + max(x, 0)): counts such as Criteo's second column hold a few negative numbers that stand for
@@ -73,7 +71,6 @@ class RunningMoments:
         self.mean += difference * (rows / total)
         self.rows = total
 
-    @property
-    def standard_deviation(self) -> np.ndarray:
-        """Of the population, [columns] float64; 0 without rows."""
-        return np.sqrt(self._squares / max(self.rows, 1))
+    def column(self, index: int) -> tuple[float, float]:
+        """Mean and population standard deviation of one column."""
+        return float(self.mean[index]), float(np.sqrt(self._squares[index] / max(self.rows, 1)))

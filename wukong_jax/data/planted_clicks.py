@@ -9,16 +9,19 @@ own counter-based random stream, so any range of rows can be made alone and is a
 """
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from wukong_jax.data.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.bayes_metrics import BayesMetrics, compute_bayes_metrics, compute_expected_metrics
 from wukong_jax.data.planted_structures import PlantedLogit, Structure, ZipfSampler
+from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.row_blocks import SPLITS, BlockWriter
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
@@ -60,7 +63,7 @@ class PlantedClicksConfig:
         _require(
             self.structure in ("factorized", "field_aware"), "structure", self.structure, "factorized or field_aware"
         )
-        ascending = all(a < b for a, b in zip(self.orders, self.orders[1:], strict=False))
+        ascending = all(a < b for a, b in itertools.pairwise(self.orders))
         _require(bool(self.orders) and self.orders[0] >= 1 and ascending, "orders", self.orders, "ascending, from 1")
         fitting = len(self.order_shares) == len(self.orders) and min(self.order_shares) > 0
         _require(fitting, "order_shares", self.order_shares, f"one above 0 for each of the orders {self.orders}")
@@ -102,7 +105,10 @@ class PlantedClicks:
         self.bias = _find_bias(self._sample_logits(_BIAS_ROWS), config.base_rate)
 
     def schema(self) -> Schema:
-        """The resolved schema: ids are the values' popularity ranks 1.., row 0 is the unknown value."""
+        """The resolved schema.
+
+        A raw value v, 0 the most frequent, is id v + 1 (encoding "identity"); id 0, the unknown value, never occurs.
+        """
         rows = self.config.values_per_field + 1
         return Schema(
             name="planted_clicks",
@@ -129,7 +135,7 @@ class PlantedClicks:
         for block in range(first_row // _BLOCK_ROWS, -(-(first_row + rows) // _BLOCK_ROWS)):
             ids, dense, uniform, logit = self._make_block(_ROWS, block)
             logit += np.float32(self.bias)
-            labels = uniform < 1 / (1 + np.exp(-logit.astype(np.float64)))
+            labels = uniform < expit(logit.astype(np.float64))
             start = max(first_row - block * _BLOCK_ROWS, 0)
             stop = min(first_row + rows - block * _BLOCK_ROWS, _BLOCK_ROWS)
             parts.append([array[start:stop] for array in (ids, dense, labels, logit)])
@@ -218,7 +224,8 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
       directory: must not exist.
 
     Returns:
-      The report: rows, the config, and under "bayes" the metrics of "expected", "validation" and "test".
+      The report: as of prepared raw files, and the config, the bias, and under "bayes" the metrics of "expected" (of
+      the distribution), "validation" and "test" (of their rows; left out where a class has none).
 
     Raises:
       UserError: the directory exists or cannot be written.
@@ -234,12 +241,12 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
         (aside / "vocabulary").mkdir(parents=True)
         (aside / "schema.json").write_text(schema_to_json(schema))
         bayes = {"expected": to_mapping(clicks.expected_metrics())}
+        statistics = RowStatistics(schema)
         for split in SPLITS:
-            metrics = _write_split(clicks, schema, split, aside)
+            metrics = _write_split(clicks, split, aside, statistics)
             if metrics is not None:
                 bayes[split] = to_mapping(metrics)
-        rows = {split: config.rows(split) for split in SPLITS}
-        report = {"name": schema.name, "rows": rows, "config": to_mapping(config), "bias": clicks.bias, "bayes": bayes}
+        report = statistics.report(schema, {}) | {"config": to_mapping(config), "bias": clicks.bias, "bayes": bayes}
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         aside.rename(directory)
     except OSError as error:
@@ -249,15 +256,16 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
     return report
 
 
-def _write_split(clicks: PlantedClicks, schema: Schema, split: str, directory: Path) -> BayesMetrics | None:
+def _write_split(clicks: PlantedClicks, split: str, directory: Path, statistics: RowStatistics) -> BayesMetrics | None:
     """Writes one split; the Bayes metrics on its rows, or None for training rows or where one class is missing."""
     first, rows = clicks.first_row(split), clicks.config.rows(split)
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    with BlockWriter(directory, split, schema) as writer:
+    with BlockWriter(directory, split, clicks.schema()) as writer:
         for start in range(0, rows, _BLOCK_ROWS):
             columns, logit = clicks.generate(first + start, min(_BLOCK_ROWS, rows - start))
             writer.append(columns)
+            statistics.add(SPLITS.index(split), columns)
             if split != "train":
                 logits.append(logit)
                 labels.append(columns["labels"][:, 0])
@@ -272,7 +280,7 @@ def _find_bias(logits: np.ndarray, base_rate: float) -> float:
     logits = logits.astype(np.float64)
     while high - low > 1e-9:
         middle = (low + high) / 2
-        if np.mean(1 / (1 + np.exp(-np.clip(logits + middle, -500, 500)))) < base_rate:
+        if np.mean(expit(logits + middle)) < base_rate:
             low = middle
         else:
             high = middle

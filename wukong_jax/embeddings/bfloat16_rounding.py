@@ -63,8 +63,10 @@ def draw_row_noise(key: jax.Array, row_ids: jax.Array, width: int) -> jax.Array:
     Returns:
       [M, width] uint16, uniform.
     """
-    words = (width + 1) // 2
+    # One threefry block, of counter (row, block), gives 64 bits: the noise of four numbers.
+    blocks = jnp.arange((width + 3) // 4, dtype=jnp.uint32)
+    rows, blocks = jnp.broadcast_arrays(row_ids.astype(jnp.uint32)[:, None], blocks)
     seed = jax.random.bits(key, (2,), jnp.uint32)
-    counters = row_ids.astype(jnp.uint32)[:, None] * jnp.uint32(words) + jnp.arange(words, dtype=jnp.uint32)
-    drawn = threefry_2x32(seed, counters)
-    return jnp.concatenate([drawn.astype(jnp.uint16), (drawn >> 16).astype(jnp.uint16)], axis=1)[:, :width]
+    first, second = threefry_2x32(seed, jnp.stack([rows, blocks]))  # hashes the two halves of its input as pairs
+    drawn = [half.astype(jnp.uint16) for word in (first, second) for half in (word, word >> 16)]
+    return jnp.concatenate(drawn, axis=1)[:, :width]

@@ -15,8 +15,9 @@ from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.row_gather import compute_row_ids, gather_rows
 from wukong_jax.embeddings.sparse_update import update_stack
 from wukong_jax.embeddings.tables import Tables
+from wukong_jax.sharding.mesh import CHIP, HOST
 
-MESH_AXES = ("host", "chip")
+MESH_AXES = (HOST, CHIP)
 Routed = Any  # a pytree that an exchange understands
 Rows = Any  # a pytree of float32 arrays, what the loss is differentiated against
 

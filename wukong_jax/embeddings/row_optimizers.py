@@ -17,6 +17,7 @@ rate a step for that alone, whatever the size of `l2`). For rows touched in ever
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -161,7 +162,12 @@ def _compute_adam_step(
     first = optimizer.beta1 * arrays["first_moment"] + (1 - optimizer.beta1) * gradients
     second = optimizer.beta2 * arrays["second_moment"] + (1 - optimizer.beta2) * jnp.square(gradients)
     touches = count.astype(jnp.float32)[:, None]
-    unbiased_first = first / (1 - jnp.power(jnp.float32(optimizer.beta1), touches))
-    unbiased_second = second / (1 - jnp.power(jnp.float32(optimizer.beta2), touches))
+    unbiased_first = first / _one_minus_power(optimizer.beta1, touches)
+    unbiased_second = second / _one_minus_power(optimizer.beta2, touches)
     scale = 1 / (jnp.sqrt(unbiased_second) + optimizer.epsilon)
     return scale, unbiased_first, {"first_moment": first, "second_moment": second, "touch_count": count}
+
+
+def _one_minus_power(base: float, exponents: jax.Array) -> jax.Array:
+    """`1 - base ** exponents`, to full precision for a base near 1 too."""
+    return -jnp.expm1(exponents * (math.log(base) if base else -math.inf))

@@ -47,8 +47,10 @@ def update_stack(
     last_step = state.last_step
     skipped = None
     if last_step is not None:
-        skipped = step - 1 - last_step.at[touched].get(mode="clip")
-        last_step = last_step.at[touched].set(step, mode="drop", unique_indices=True)
+        last_touch = last_step.at[touched].get(mode="clip")
+        skipped = step - 1 - last_touch
+        # Equals `step`; written so, the scatter waits for the gather, and the column is not copied to run them apart.
+        last_step = last_step.at[touched].set(jnp.maximum(last_touch, step), mode="drop", unique_indices=True)
     new_rows, arrays = compute_updated_rows(
         stack.optimizer, old_rows, merged.gradients, arrays, skipped, learning_rate_scale
     )

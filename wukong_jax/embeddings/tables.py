@@ -51,7 +51,7 @@ def init_tables(layout: EmbeddingLayout, key: jax.Array, merge: MergeMethod | No
     """
     tables = {}
     for stack in layout.stacks:
-        state = _allocate_stack(stack, merge)
+        state = allocate_stack(stack, merge)
         rows = state.rows
         for table, first, count, scale in zip(
             stack.tables, stack.first_rows, stack.table_rows, stack.initial_scales, strict=True
@@ -60,6 +60,28 @@ def init_tables(layout: EmbeddingLayout, key: jax.Array, merge: MergeMethod | No
             rows = _fill_rows(rows, table_key, first, count, scale)
         tables[stack.name] = state._replace(rows=rows)
     return tables
+
+
+def allocate_stack(stack: TableStack, merge: MergeMethod | None) -> StackState:
+    """Makes a stack's arrays, rows all zero.
+
+    Args:
+      stack: the stack.
+      merge: how equal rows will be merged; None: as suits the default backend.
+
+    Returns:
+      The arrays.
+    """
+    optimizer = {
+        name: jnp.full((stack.rows, *declared.trailing_shape), declared.initial_value, declared.dtype)
+        for name, declared in declare_optimizer_arrays(stack.optimizer, stack.width).items()
+    }
+    return StackState(
+        rows=jnp.zeros((stack.rows, stack.width), jnp.float32 if stack.dtype == "float32" else jnp.uint16),
+        optimizer=optimizer,
+        last_step=jnp.full((stack.rows,), -1, jnp.int32) if stack.optimizer.l2 > 0 else None,
+        scratch=_allocate_scratch(stack, merge),
+    )
 
 
 def export_tables(layout: EmbeddingLayout, tables: Mapping[str, StackState]) -> LogicalTables:
@@ -149,19 +171,6 @@ def _check_logical_table(
                 f"table {table!r}, {name}: {arrays[name].dtype}{list(arrays[name].shape)} does not fit the config's "
                 f"{dtype}{list(shape)}; use the widths, dtype and vocabularies that it was saved with"
             )
-
-
-def _allocate_stack(stack: TableStack, merge: MergeMethod | None) -> StackState:
-    optimizer = {
-        name: jnp.full((stack.rows, *declared.trailing_shape), declared.initial_value, declared.dtype)
-        for name, declared in declare_optimizer_arrays(stack.optimizer, stack.width).items()
-    }
-    return StackState(
-        rows=jnp.zeros((stack.rows, stack.width), jnp.float32 if stack.dtype == "float32" else jnp.uint16),
-        optimizer=optimizer,
-        last_step=jnp.full((stack.rows,), -1, jnp.int32) if stack.optimizer.l2 > 0 else None,
-        scratch=_allocate_scratch(stack, merge),
-    )
 
 
 def _allocate_scratch(stack: TableStack, merge: MergeMethod | None) -> jax.Array | None:

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -164,10 +165,11 @@ def _list_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
 
 
 def _describe_optimizer(optimizer: Mapping[str, Any]) -> str | None:
-    if not optimizer.get("name"):
+    name = optimizer.get("name") or optimizer.get("kind")  # the tables' optimizers have a kind
+    if not name:
         return None
     rate = read_number(optimizer.get("learning_rate"))
-    return str(optimizer["name"]) + (f", learning rate {rate:g}" if rate is not None else "")
+    return str(name) + (f", learning rate {rate:g}" if rate is not None else "")
 
 
 def _format_metric(key: str, metrics: Mapping[str, Any]) -> str:
@@ -175,7 +177,10 @@ def _format_metric(key: str, metrics: Mapping[str, Any]) -> str:
     if number is None:
         return "<span title='not defined on these rows'>&ndash;</span>"
     bound = read_number(metrics.get("auc_error_bound")) if key == "auc" else None
-    binned = f" <span title='binned; the exact AUC lies within this bound'>&plusmn; {bound:.1g}</span>" if bound else ""
+    binned = ""
+    if bound:
+        rounded_up = math.ceil(bound * 1e5) / 1e5
+        binned = f" <span title='binned; the exact AUC lies within this bound'>&plusmn; {rounded_up:.5f}</span>"
     return f"{number:,.0f}" if key == "rows" else f"{number:.5f}{binned}"
 
 

@@ -129,7 +129,7 @@ def draw_calibration(record: RunRecord, theme: Theme) -> bytes | None:
     # Under calibration the observed rate varies as the prediction says; a bin of no positives still has a bar.
     error = 2 * np.sqrt(np.clip(predicted * (1 - predicted), 0, None) / weight)
     figure, axes = _start(theme, size=(6.0, 6.0))
-    limit = min(1.0, 1.06 * max(predicted.max(), (observed + error).max()))
+    limit = min(1.03, 1.06 * max(predicted.max(), (observed + error).max())) or 1.0
     axes.plot(
         [0, limit], [0, limit], color=theme.muted, linewidth=1, linestyle=_LINE_STYLES[0], label="Perfect calibration"
     )

@@ -1,0 +1,49 @@
+"""Wukong on Frappe.
+
+Command:   python scripts/train.py --config=configs/frappe_wukong.py --workdir=runs/frappe --config.data.path=FOLDER
+           FOLDER holds frappe.train*.libfm, frappe.validation.libfm and frappe.test.libfm (plain or .gz)
+"""
+
+from ml_collections import ConfigDict
+
+from wukong_jax.config import start_config
+
+
+def get_config() -> ConfigDict:
+    """The Frappe run."""
+    config = start_config()
+    config.name = "Wukong on Frappe"
+    config.data.format = "raw"
+    config.data.schema = "frappe"
+
+    config.embeddings.width = 32
+    config.embeddings.initial_scale = 0.02
+    config.embeddings.optimizer.kind = "lazy_adam"
+    config.embeddings.optimizer.learning_rate = 1e-3
+    config.embeddings.optimizer.l2 = 1e-5
+
+    config.model.factory = "wukong_jax.models.wukong:build"
+    config.model.options = {
+        "layers": 2,
+        "fmb_tokens": 8,
+        "lcb_tokens": 8,
+        "rank": 8,
+        "fm": "static",
+        "norm": "token",
+        "fm_norm": True,
+        "fmb_hidden": (256,),
+        "head_hidden": (256, 128),
+        "embedding_dropout": 0.0,
+        "fmb_dropout": 0.2,
+        "head_dropout": 0.2,
+    }
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+
+    config.training.batch_size = 4096
+    config.training.epochs = 30
+    config.training.log_every_steps = 50
+    config.training.checkpoint_every_steps = 500
+    config.training.early_stop_patience = 3
+    config.training.plateau_factor = 0.3
+    return config

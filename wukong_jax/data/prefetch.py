@@ -1,0 +1,25 @@
+"""Work on the next item of an iterator while the present one is used."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Yields the same items, each computed on another thread while the one before is used.
+
+    Args:
+      items: read one ahead; what it raises is raised here, in its turn.
+
+    Yields:
+      The items, in order.
+    """
+    iterator = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1) as worker:
+        pending = worker.submit(next, iterator, end)
+        while (item := pending.result()) is not end:
+            pending = worker.submit(next, iterator, end)
+            yield item  # type: ignore[misc]
