@@ -264,8 +264,8 @@ def _is_regular(chunk: bytes, rows: int, fields: int, separator: str, quoted: bo
     lines, separators = int(not chunk.endswith(b"\n")), 0
     for start in range(0, len(text), _CACHED_BYTES):
         piece = text[start : start + _CACHED_BYTES]
-        lines += np.count_nonzero(piece == ord("\n"))
-        separators += np.count_nonzero(piece == ord(separator))
+        lines += int(np.count_nonzero(piece == ord("\n")))
+        separators += int(np.count_nonzero(piece == ord(separator)))
     return lines == rows and separators == rows * (fields - 1)
 
 

@@ -23,9 +23,9 @@ class ValueCodes:
 
     def __init__(self) -> None:
         """Starts empty."""
-        self._categories = pl.Categories.random()
-        self._dtype = pl.Categorical(self._categories)
+        self._dtype = pl.Categorical(pl.Categories.random())
         self._keep_alive = pl.Series([], dtype=self._dtype)  # polars forgets the dictionary with its last series
+        self._size = 0
 
     def encode(self, texts: pl.Series) -> np.ndarray:
         """The code of each text; new texts get new codes.
@@ -36,11 +36,13 @@ class ValueCodes:
         Returns:
           [n] int32, from 0.
         """
-        return texts.cast(self._dtype).to_physical().to_numpy().view(np.int32)
+        codes = texts.cast(self._dtype).to_physical().to_numpy().view(np.int32)
+        self._size = max(self._size, int(codes.max(initial=-1)) + 1)
+        return codes
 
     def texts(self) -> pl.Series:
-        """Every text seen, at its code; null where a code is unused."""
-        return self._categories.to_series()
+        """Every text seen, [codes] String, at its code."""
+        return pl.Series(np.arange(self._size, dtype=np.uint32)).cat.to(self._dtype).cast(pl.String)
 
 
 @dataclasses.dataclass(frozen=True)
