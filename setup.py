@@ -26,7 +26,7 @@ setup(
         "numpy>=2.0",
         "absl-py>=2.1",
         "array-record>=0.8",
-        "polars>=1.35",
+        "polars>=2.1",
         "scipy>=1.14",
         "matplotlib>=3.9",
         "tensorboardX>=2.6",

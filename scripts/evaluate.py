@@ -1,6 +1,6 @@
 """Restores a run's best state and scores a split: one JSON object on stdout.
 
-    python scripts/evaluate.py --workdir=runs/mine [--split=test] [--data=FOLDER]
+python scripts/evaluate.py --workdir=runs/mine [--split=test] [--data=FOLDER]
 """
 
 import argparse

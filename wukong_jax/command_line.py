@@ -53,7 +53,9 @@ def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunC
     """
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/.", flag_values=values)
-    workdir = flags.DEFINE_string("workdir", None, "The run's folder; made if missing, continued if not.", flag_values=values)
+    workdir = flags.DEFINE_string(
+        "workdir", None, "The run's folder; made if missing, continued if not.", flag_values=values
+    )
     if any(argument in ("--help", "-help", "-h") for argument in arguments[1:]):
         print(f"{description.strip()}\n\nflags:\n{values.get_help()}")
         sys.exit(0)
@@ -70,7 +72,7 @@ def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunC
     except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
         raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
     assert isinstance(config.value, ConfigDict)
-    return build_run_config(config.value), workdir.value
+    return build_run_config(config.value), str(workdir.value)
 
 
 def _one_line(error: BaseException) -> str:

@@ -89,7 +89,9 @@ class OptimizerConfig:
             _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or None for no clipping")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         if (self.schedule == "constant") != (self.decay_steps == 0):
-            raise UserError(f"decay_steps = {self.decay_steps}: above 0 with schedule linear or cosine, 0 with constant")
+            raise UserError(
+                f"decay_steps = {self.decay_steps}: above 0 with schedule linear or cosine, 0 with constant"
+            )
         _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "between 0 and 1")
 
 
@@ -219,14 +221,17 @@ def run_config_to_json(config: RunConfig) -> str:
     return json.dumps(to_mapping(config), indent=1) + "\n"
 
 
-def compare_run_configs(old: RunConfig, new: RunConfig) -> tuple[dict[str, tuple[Any, Any]], dict[str, tuple[Any, Any]]]:
+def compare_run_configs(
+    old: RunConfig, new: RunConfig
+) -> tuple[dict[str, tuple[Any, Any]], dict[str, tuple[Any, Any]]]:
     """What changed between the config of a run folder and the one given to continue it.
 
     Returns:
       (allowed, refused): dotted key -> (old value, new value).
     """
     before, after = _flatten(to_mapping(old)), _flatten(to_mapping(new))
-    allowed, refused = {}, {}
+    allowed: dict[str, tuple[Any, Any]] = {}
+    refused: dict[str, tuple[Any, Any]] = {}
     for key in sorted(before.keys() | after.keys()):
         pair = (before.get(key), after.get(key))
         if pair[0] != pair[1]:

@@ -45,9 +45,27 @@ def test_bfloat16_numbers_stay_and_so_do_infinity_and_nan() -> None:
 def test_noise_depends_on_key_and_row_alone(width: int) -> None:
     key = jax.random.key(0)
     noise = np.asarray(draw_row_noise(key, jnp.array([4, 9, 4]), width))
+    assert (noise.dtype, noise.shape) == (np.uint16, (3, width))
     np.testing.assert_array_equal(noise[0], noise[2])
     np.testing.assert_array_equal(noise[1], np.asarray(draw_row_noise(key, jnp.array([9]), width))[0])
     many = np.asarray(draw_row_noise(key, jnp.arange(1000), width))
     other = np.asarray(draw_row_noise(jax.random.key(1), jnp.arange(1000), width))
     assert len(np.unique(many, axis=0)) > 990 - 10 * (width == 1)
     assert (many != other).mean() > 0.99
+
+
+def test_noise_is_uniform_and_unrelated_between_neighbours() -> None:
+    noise = np.asarray(draw_row_noise(jax.random.key(0), jnp.arange(1 << 14), 16)).astype(np.float64) / 65536
+    counts = np.histogram(noise, bins=64, range=(0, 1))[0]
+    expected = noise.size / 64
+    # A chi-square of 63 degrees of freedom: mean 63, deviation sqrt(126); 5 of them.
+    assert ((counts - expected) ** 2 / expected).sum() < 63 + 5 * np.sqrt(126)
+    centred = noise - 0.5
+    pairs = {
+        "columns": (centred[:, 1:], centred[:, :-1]),
+        "rows": (centred[1:], centred[:-1]),
+        "far rows": (centred[1 << 13 :], centred[: 1 << 13]),
+    }
+    for name, (left, right) in pairs.items():
+        # Correlation of independent numbers: standard error 1 / sqrt(n); 5 of them.
+        assert abs((left * right).mean() * 12) < 5 / np.sqrt(left.size), name

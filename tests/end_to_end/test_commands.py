@@ -55,10 +55,18 @@ def test_evaluate_agrees_with_the_training_run_to_the_last_digit(finished):
         ((f"--config={TINY}", "--wrkdir=x"), 2, "wrkdir"),
         ((f"--config={TINY}", "--workdir=x", "--config.training.batch_sise=3"), 1, "batch_sise"),
         ((f"--config={TINY}", "--workdir=x", "--config.training.batch_size=none"), 2, "batch_size"),
-        ((f"--config={TINY}", "--workdir={tmp}", "--config.training.batch_size=-4"), 1, "config.training.batch_size = -4"),
+        (
+            (f"--config={TINY}", "--workdir={tmp}", "--config.training.batch_size=-4"),
+            1,
+            "config.training.batch_size = -4",
+        ),
         ((f"--config={TINY}", "--workdir={tmp}", "--config.mesh.hosts=3"), 1, "config.mesh.hosts = 3"),
         ((f"--config={TINY}", "--workdir={tmp}", "--config.model.factory=no.such:thing"), 1, "no.such:thing"),
-        ((f"--config={TINY}", "--workdir={tmp}", "--config.model.options.layers=0"), 1, "config.model.options.layers = 0"),
+        (
+            (f"--config={TINY}", "--workdir={tmp}", "--config.model.options.layers=0"),
+            1,
+            "config.model.options.layers = 0",
+        ),
         ((f"--config={TINY}", "--workdir={tmp}", "--config.reference_run=/nowhere"), 1, "/nowhere"),
     ],
 )

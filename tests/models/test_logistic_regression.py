@@ -1,6 +1,6 @@
-import jax
 import numpy as np
 import pytest
+from random_parameters import draw_parameters
 
 from wukong_jax.errors import UserError
 from wukong_jax.models import logistic_regression
@@ -17,8 +17,7 @@ def test_logits_are_the_sum_of_weights(dense_features, objectives):
     mask = (random.random((4, 5)) < 0.6).astype(np.float32)
     model = logistic_regression.build({}, shape)
     inputs = (dense, embeddings, mask, np.zeros(4, np.int32), {})
-    start = model.init(jax.random.key(0), *inputs, train=False)
-    variables = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), start)
+    variables = draw_parameters(model, inputs, noise=1.0)
     made = model.apply(variables, *inputs, train=True)
     expected = np.zeros((4, objectives))
     for row in range(4):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import wukong_twin
+from random_parameters import draw_parameters
 
 from wukong_jax.errors import UserError
 from wukong_jax.models.mlp import MLP
@@ -19,8 +20,7 @@ def test_values_equal_the_numpy_twin(hidden, biases):
     random = np.random.default_rng(0)
     inputs = random.normal(size=(3, 6)).astype(np.float32)
     model = MLP(hidden, 2, biases=biases)
-    start = init(model, inputs)
-    variables = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), start)
+    variables = draw_parameters(model, (inputs,), noise=1.0)
     made = model.apply(variables, inputs, train=False)
     expected = [wukong_twin.mlp(row.astype(np.float64), variables["params"]) for row in inputs]
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)  # float32 sums of under 10 terms

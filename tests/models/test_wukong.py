@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import wukong_twin
+from random_parameters import draw_parameters
 
 from wukong_jax.errors import UserError
 from wukong_jax.models import wukong
@@ -52,18 +53,12 @@ def init(model, inputs, seed=0):
     return jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(seed))
 
 
-def perturb(params, seed=1):
-    """Moves every parameter off its start, so that zero biases and unit scales are tested too."""
-    random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + 0.1 * random.normal(size=leaf.shape).astype(np.float32), params)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_equal_the_numpy_twin(variant):
     shape = ModelShape(dense_features=3, tokens=6, width=4, objectives=2)
     model = wukong.build({**SMALL, **VARIANTS[variant]}, shape)
     inputs = make_inputs(shape)
-    variables = perturb(init(model, inputs))
+    variables = draw_parameters(model, inputs, noise=0.1)
     made = model.apply(variables, *inputs, train=False)
     twin_params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     expected = wukong_twin.wukong(*(np.asarray(a, np.float64) for a in inputs[:3]), twin_params, model.options)
@@ -76,7 +71,7 @@ def test_logits_equal_the_numpy_twin(variant):
 @pytest.mark.parametrize("dense_features", [0, 3])
 def test_bottom_mlp_exists_only_with_dense_columns(dense_features):
     shape = ModelShape(dense_features, 6, 4, 1)
-    variables = init(wukong.build(SMALL, shape), make_inputs(shape))
+    variables = draw_parameters(wukong.build(SMALL, shape), make_inputs(shape))
     assert ("bottom" in variables["params"]) == (dense_features > 0)
 
 
@@ -84,13 +79,13 @@ def test_dense_columns_alone_make_a_model():
     shape = ModelShape(dense_features=3, tokens=0, width=4, objectives=1)
     model = wukong.build(SMALL, shape)
     inputs = make_inputs(shape)
-    assert model.apply(init(model, inputs), *inputs, train=False).logits.shape == (4, 1)
+    assert model.apply(draw_parameters(model, inputs), *inputs, train=False).logits.shape == (4, 1)
 
 
 @pytest.mark.parametrize(("tokens", "compressed"), [(5, []), (6, ["layer_0"])])
 def test_residual_is_mapped_only_where_the_count_changes(tokens, compressed):
     shape = ModelShape(0, tokens, 4, 1)
-    params = init(wukong.build(SMALL, shape), make_inputs(shape))["params"]
+    params = draw_parameters(wukong.build(SMALL, shape), make_inputs(shape))["params"]
     assert [name for name in params if "residual" in params[name]] == compressed
     for name in compressed:
         assert params[name]["residual"].shape == (tokens, 5)
@@ -100,7 +95,7 @@ def test_absent_tokens_do_not_reach_the_logits():
     shape = ModelShape(0, 6, 4, 1)
     model = wukong.build(SMALL, shape)
     inputs = make_inputs(shape)
-    variables = init(model, inputs)
+    variables = draw_parameters(model, inputs)
     mask = inputs[2]
     other = np.where(mask[:, :, None] == 1, inputs[1], 1e3).astype(np.float32)
     first = model.apply(variables, *inputs, train=False).logits
@@ -112,7 +107,7 @@ def test_absent_tokens_do_not_reach_the_logits():
     def loss(embeddings):
         return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=False).logits.sum()
 
-    gradient = jax.grad(loss)(inputs[1])
+    gradient = jax.jit(jax.grad(loss))(inputs[1])
     assert np.all(np.asarray(gradient)[mask == 0] == 0)
     assert np.all(np.abs(np.asarray(gradient)[mask == 1]).sum(-1) > 0)
 
@@ -122,19 +117,21 @@ def test_a_row_without_any_token_gives_finite_logits_and_gradients():
     model = wukong.build(SMALL, shape)
     dense, embeddings, mask, domain, extras = make_inputs(shape)
     mask[0] = 0
-    variables = init(model, (dense, embeddings, mask, domain, extras))
+    variables = draw_parameters(model, (dense, embeddings, mask, domain, extras))
 
     def loss(variables, embeddings):
         return (model.apply(variables, dense, embeddings, mask, domain, extras, train=True).logits ** 2).sum()
 
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(loss, (0, 1))(variables, embeddings)))
+    assert all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss, (0, 1)))(variables, embeddings))
+    )
 
 
 def test_tokens_may_be_renumbered_with_their_weights():
     shape = ModelShape(0, 6, 4, 1)
     model = wukong.build({**SMALL, "layers": 1}, shape)
     dense, embeddings, mask, domain, extras = make_inputs(shape)
-    variables = perturb(init(model, (dense, embeddings, mask, domain, extras)))
+    variables = draw_parameters(model, (dense, embeddings, mask, domain, extras), noise=0.1)
     order = np.random.default_rng(3).permutation(6)
     layer = dict(variables["params"]["layer_0"])
     layer["lcb"], layer["residual"] = layer["lcb"][order], layer["residual"][order]
@@ -155,7 +152,7 @@ def test_rows_do_not_see_each_other():
     shape = ModelShape(3, 6, 4, 2)
     model = wukong.build({**SMALL, "fm": "attentive"}, shape)
     inputs = make_inputs(shape)
-    variables = init(model, inputs)
+    variables = draw_parameters(model, inputs)
     together = model.apply(variables, *inputs, train=False).logits
     alone = model.apply(variables, *(a[1:2] for a in inputs[:4]), {}, train=False).logits
     np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-5)  # products of another shape round otherwise
@@ -169,15 +166,16 @@ def test_tiny_embeddings_reach_the_logits_at_full_size(fm, scale):
     options = {**SMALL, "fm": fm, "rank": None, "use_residual": False, "use_lcb": False, "norm": "none", "layers": 1}
     model = wukong.build(options, shape)
     inputs = make_inputs(shape, rows=16, scale=1.0)
-    variables = init(model, inputs)
+    variables = draw_parameters(model, inputs)
 
+    @jax.jit
     def logits(variables, embeddings):
         return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=True).logits
 
     # fm_norm_epsilon 1e-12 against a variance from 1e-12 (scale 1e-3: the FM's values are near 1e-6) up
     spread = np.std(logits(variables, scale * inputs[1]) - logits(variables, 0 * inputs[1]))
     assert spread > 0.3 * np.std(logits(variables, inputs[1]))
-    gradients = jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1))(variables, scale * inputs[1])
+    gradients = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, scale * inputs[1])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert np.abs(gradients[1]).max() > 0
 
@@ -185,11 +183,12 @@ def test_tiny_embeddings_reach_the_logits_at_full_size(fm, scale):
 def test_head_starts_near_zero_by_default():
     shape = ModelShape(3, 6, 8, 2)
     inputs = make_inputs(shape, rows=64)
-    start = {}
-    for scale in (None, 1.0):
-        model = wukong.build({} if scale is None else {"head_output_scale": scale}, shape)
-        start[scale] = np.abs(model.apply(init(model, inputs), *inputs, train=False).logits).max()
-    assert start[None] < 0.1 < start[1.0]
+    default = {name: value for name, value in SMALL.items() if name != "head_output_scale"}
+    start = []
+    for options in (default, SMALL):
+        model = wukong.build(options, shape)
+        start.append(np.abs(model.apply(init(model, inputs), *inputs, train=False).logits).max())
+    assert start[0] < 0.1 < start[1]
 
 
 @pytest.mark.parametrize("place", ["embedding_dropout", "fmb_dropout", "head_dropout"])
@@ -198,7 +197,7 @@ def test_dropout_acts_in_training_only(place):
     model = wukong.build({**SMALL, place: 0.5}, shape)
     plain = wukong.build(SMALL, shape)
     inputs = make_inputs(shape)
-    variables = init(model, inputs)
+    variables = draw_parameters(model, inputs)
 
     def train(seed):
         return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
@@ -217,8 +216,9 @@ def test_bfloat16_stays_near_float32(fm):
     shapes = [ModelShape(3, 6, 8, 2, compute_dtype=name) for name in ("float32", "bfloat16")]
     inputs = make_inputs(shapes[0], rows=64)
     exact, rounded = (wukong.build(options, shape) for shape in shapes)
-    variables = init(exact, inputs)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(init(rounded, inputs)))
+    variables = draw_parameters(exact, inputs)
+    shapes = jax.eval_shape(lambda key: rounded.init(key, *inputs, train=False), jax.random.key(0))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
     first = exact.apply(variables, *inputs, train=False).logits
     second = rounded.apply(variables, *inputs, train=False).logits
     assert second.dtype == jnp.float32
@@ -273,16 +273,17 @@ def test_dense_tokens_start_near_the_embeddings_size():
 
 
 def test_every_option_changes_the_model():
-    """No option is accepted and ignored: parameters, training logits or both move."""
+    """No option is accepted and ignored: the traced start or the traced training pass moves with each."""
     shape = ModelShape(3, 6, 4, 1)
-    inputs = make_inputs(shape, scale=0.01)
+    inputs = make_inputs(shape)
+    key = jax.random.key(0)
 
     def fingerprint(options):
         model = wukong.build({**SMALL, **options}, shape)
-        variables = init(model, inputs)
-        logits = model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(1)}).logits
-        shapes = [leaf.shape for leaf in jax.tree.leaves(variables)]
-        return str(shapes), np.asarray(logits).tobytes()
+        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
+        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
+        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
+        return f"{start}\n{step}"
 
     changes = [
         *({"layers": 3}, {"fmb_tokens": 4}, {"lcb_tokens": 3}, {"rank": 5}, {"fmb_hidden": [8]}, {"head_hidden": [8]}),
@@ -295,5 +296,6 @@ def test_every_option_changes_the_model():
     ]
     named = set(itertools.chain.from_iterable(changes))
     assert named == set(wukong.WukongOptions.__dataclass_fields__)
+    assert fingerprint({}) == fingerprint({})
     prints = [fingerprint(change) for change in changes]
     assert len(set(prints)) == len(prints)

@@ -212,8 +212,8 @@ def encode_bag(
     rows, length = len(values), column.max_length
     is_list = isinstance(values.dtype, pl.List)
     lists = values.cast(pl.List(pl.String)) if is_list else texts_of(values).str.split(column.separator or "")
-    parts = np.maximum(lists.list.len().fill_null(0).to_numpy().astype(np.int64), 1)
-    flat = lists.explode()  # an empty or missing list becomes one null
+    parts = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+    flat = lists.explode(empty_as_null=False, keep_nulls=False)
     used = (flat.is_not_null() & (flat != "")).fill_null(False).to_numpy()
     row = np.repeat(np.arange(rows), parts)[used]
     counts = np.bincount(row, minlength=rows)

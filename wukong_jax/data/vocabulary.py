@@ -7,6 +7,7 @@ then by its UTF-8 bytes, has id i + 1, whatever the order of arrival was.
 """
 
 import dataclasses
+import threading
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ class ValueCodes:
         self._dtype = pl.Categorical(pl.Categories.random())
         self._keep_alive = pl.Series([], dtype=self._dtype)  # polars forgets the dictionary with its last series
         self._size = 0
+        self._lock = threading.Lock()
 
     def encode(self, texts: pl.Series) -> np.ndarray:
         """The code of each text; new texts get new codes.
@@ -37,7 +39,8 @@ class ValueCodes:
           [n] int32, from 0.
         """
         codes = texts.cast(self._dtype).to_physical().to_numpy().view(np.int32)
-        self._size = max(self._size, int(codes.max(initial=-1)) + 1)
+        with self._lock:  # columns that share a vocabulary are encoded side by side
+            self._size = max(self._size, int(codes.max(initial=-1)) + 1)
         return codes
 
     def texts(self) -> pl.Series:

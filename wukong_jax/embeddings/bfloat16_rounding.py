@@ -7,7 +7,6 @@ probability of its remainder, it survives on average.
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
 
 
 def bits_to_float32(bits: jax.Array) -> jax.Array:
@@ -63,10 +62,14 @@ def draw_row_noise(key: jax.Array, row_ids: jax.Array, width: int) -> jax.Array:
     Returns:
       [M, width] uint16, uniform.
     """
-    # One threefry block, of counter (row, block), gives 64 bits: the noise of four numbers.
-    blocks = jnp.arange((width + 3) // 4, dtype=jnp.uint32)
-    rows, blocks = jnp.broadcast_arrays(row_ids.astype(jnp.uint32)[:, None], blocks)
     seed = jax.random.bits(key, (2,), jnp.uint32)
-    first, second = threefry_2x32(seed, jnp.stack([rows, blocks]))  # hashes the two halves of its input as pairs
-    drawn = [half.astype(jnp.uint16) for word in (first, second) for half in (word, word >> 16)]
-    return jnp.concatenate(drawn, axis=1)[:, :width]
+    columns = jnp.arange(1, width + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+    by_row = _mix_bits(row_ids.astype(jnp.uint32) ^ seed[0])
+    return (_mix_bits((by_row[:, None] + columns) ^ seed[1]) >> 16).astype(jnp.uint16)
+
+
+def _mix_bits(words: jax.Array) -> jax.Array:
+    """A hash of 32 bits onto 32 bits: cheaper than a cipher, and rounding needs uniform bits, not secret ones."""
+    words = (words ^ (words >> 16)) * jnp.uint32(0x21F0AAAD)
+    words = (words ^ (words >> 15)) * jnp.uint32(0xD35A2D97)
+    return words ^ (words >> 15)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding
 
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tables import export_tables, import_tables
@@ -62,15 +61,13 @@ class Checkpoints:
         manager = self._managers[which]
         return None if manager is None else manager.latest_step()
 
-    def restore(
-        self, abstract_state: TrainState, which: Which, sharding: NamedSharding
-    ) -> tuple[TrainState, RunProgress]:
+    def restore(self, abstract_state: TrainState, which: Which, sharding: TrainState) -> tuple[TrainState, RunProgress]:
         """Restores the newest checkpoint.
 
         Args:
           abstract_state: a TrainState of shapes and dtypes; its tables are not looked at.
           which: "latest" or "best".
-          sharding: where every array is placed.
+          sharding: a TrainState of shardings, where each part is placed.
 
         Raises:
           UserError: there is none, or it does not fit the network.

@@ -10,8 +10,7 @@ import numpy as np
 from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import Cost, count_cost
-from wukong_jax.sharding.mesh import replicated
-from wukong_jax.training.checkpoints import Checkpoints
+from wukong_jax.training.checkpoints import Checkpoints, Which
 from wukong_jax.training.console import TrainingConsole
 from wukong_jax.training.evaluation import Evaluation, Predict, evaluate_split
 from wukong_jax.training.report import write_report
@@ -26,8 +25,8 @@ REFERENCE_METRICS = ("auc", "log_loss", "normalized_entropy")
 
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
     """The state that a run is judged by: of its best evaluation, or the latest where there was none."""
-    which = "best" if checkpoints.latest_step("best") is not None else "latest"
-    state, _ = checkpoints.restore(run.abstract_state(), which, replicated(run.mesh))
+    which: Which = "best" if checkpoints.latest_step("best") is not None else "latest"
+    state, _ = checkpoints.restore(run.abstract_state(), which, run.state_sharding())
     return state
 
 
@@ -127,7 +126,9 @@ def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
     if config.reference_run:
         path = Path(config.reference_run) / "summary.json"
         if not path.exists():
-            raise UserError(f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first")
+            raise UserError(
+                f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first"
+            )
         other = json.loads(path.read_text())
         references[other["name"]] = {name: other["test"][name] for name in REFERENCE_METRICS}
     return references

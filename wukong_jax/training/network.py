@@ -31,7 +31,7 @@ class Network(nn.Module):
     def __call__(
         self,
         dense: jax.Array,
-        values: Mapping[str, jax.Array],
+        values: dict[str, jax.Array],
         ids: jax.Array,
         domain: jax.Array,
         extras: Mapping[str, jax.Array],

@@ -1,12 +1,10 @@
 """Probabilities for the rows of a raw file, in input order."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
 
-from wukong_jax.data.batch import Batch, Columns
 from wukong_jax.data.loader import batch_rows
 from wukong_jax.data.prepare import read_encoded_rows
 from wukong_jax.errors import UserError

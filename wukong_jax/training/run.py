@@ -19,7 +19,7 @@ from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_div
 from wukong_jax.training.network import Network, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
 from wukong_jax.training.train_state import TrainState, init_params, init_train_state
-from wukong_jax.training.train_step import StepMetrics, build_predict_step, build_train_step
+from wukong_jax.training.train_step import build_predict_step, build_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,14 @@ class Run:
     def init_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
         state = init_train_state(self.network, self.shape, self.optimizer, self.config.seed)
-        return jax.device_put(state, replicated(self.mesh))
+        return jax.device_put(state, self.state_sharding())
+
+    def state_sharding(self) -> TrainState:
+        """How a state lies on the mesh: tables as the exchange places them, all else replicated."""
+        everywhere = replicated(self.mesh)
+        others = {field.name: everywhere for field in dataclasses.fields(TrainState)}
+        placements: Any = others | {"tables": self.exchange.table_sharding}
+        return TrainState(**placements)
 
     def abstract_state(self) -> TrainState:
         """Shapes of a state's dense part, without making any array; `tables` is left empty."""
@@ -54,19 +61,19 @@ class Run:
             key=key,
         )
 
-    def jit_train_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-        """The train step, jitted: state replicated and donated, batch split over the mesh."""
+    def jit_train_step(self) -> Any:
+        """The train step (state, batch) -> (state, metrics), jitted: state donated, batch split over the mesh."""
         schedule = build_schedule(self.config.optimizer)
         step = build_train_step(self.network, self.exchange, self.optimizer, schedule)
-        everywhere = replicated(self.mesh)
-        shardings = (everywhere, batch_sharding(self.mesh))
-        return jax.jit(step, in_shardings=shardings, out_shardings=everywhere, donate_argnums=0)
+        state = self.state_sharding()
+        inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
+        return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
 
     def jit_predict_step(self) -> Callable[[Any, Any, Batch], jax.Array]:
         """The predict step (params, tables, batch) -> logits, jitted."""
-        everywhere, split = replicated(self.mesh), batch_sharding(self.mesh)
-        step = build_predict_step(self.network, self.exchange)
-        return jax.jit(step, in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)
+        everywhere = replicated(self.mesh)
+        inputs = (everywhere, self.exchange.table_sharding, batch_sharding(self.mesh))
+        return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)
 
 
 def build_run(config: RunConfig, schema: Schema) -> Run:

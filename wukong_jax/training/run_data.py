@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.config import DataConfig
-from wukong_jax.data.planted_clicks import write_planted_clicks
 from wukong_jax.data.builtin_schemas import find_schema
+from wukong_jax.data.planted_clicks import write_planted_clicks
 from wukong_jax.data.prepare import prepare_data
 from wukong_jax.data.row_blocks import SPLITS, RowBlocks, open_row_blocks
 from wukong_jax.errors import UserError

@@ -108,7 +108,7 @@ class _Trainer:
     def _restore_or_init(self) -> tuple[TrainState, RunProgress]:
         if self.checkpoints.latest_step() is None:
             return self.run.init_state(), RunProgress()
-        return self.checkpoints.restore(self.run.abstract_state(), "latest", replicated(self.run.mesh))
+        return self.checkpoints.restore(self.run.abstract_state(), "latest", self.run.state_sharding())
 
     def _is_over(self) -> bool:
         if not self.progress.stopped_because and self.step >= self.total:

@@ -19,12 +19,12 @@ PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_DROPOUT, PURPOSE_ROUNDING = range(4)
 class TrainState(flax.struct.PyTreeNode):
     """The state of a run; donated to each step and replaced by its result."""
 
-    step: jax.Array  # [] int32, steps taken
+    step: Any  # [] int32, steps taken
     params: Any  # dense weights, float32
     optimizer_state: Any  # of the dense weights
     tables: dict[str, StackState]  # embedding tables with their optimizer arrays; not parameters
-    learning_rate_scale: jax.Array  # [] float32, lowered when validation stalls
-    key: jax.Array  # root of all randomness after initialisation
+    learning_rate_scale: Any  # [] float32, lowered when validation stalls
+    key: Any  # root of all randomness after initialisation
 
 
 def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[Any, ...]:

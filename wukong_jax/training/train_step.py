@@ -48,12 +48,8 @@ def build_train_step(
 
     def loss_fn(params: Any, rows: Any, routed: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         values = exchange.collect(rows, routed)
-        outputs = network.apply(
-            {"params": params},
-            *(batch.dense, values, batch.ids, batch.domain, batch.extras),
-            train=True,
-            rngs={"dropout": key},
-        )
+        inputs = (batch.dense, values, batch.ids, batch.domain, batch.extras)
+        outputs: Any = network.apply({"params": params}, *inputs, train=True, rngs={"dropout": key})
         loss_sum, weight_sum = compute_loss(outputs.logits, batch)
         return loss_sum / jnp.maximum(weight_sum, 1e-9), (loss_sum, weight_sum)
 
@@ -81,9 +77,7 @@ def build_train_step(
             "learning_rate_factor": factor,
             "finite": jnp.isfinite(loss + gradient_norm + row_norm).astype(jnp.float32),
         }
-        state = state.replace(
-            step=state.step + 1, params=params, optimizer_state=optimizer_state, tables=tables
-        )
+        state = state.replace(step=state.step + 1, params=params, optimizer_state=optimizer_state, tables=tables)
         return state, metrics
 
     return train_step
@@ -96,6 +90,7 @@ def build_predict_step(network: Network, exchange: Exchange) -> PredictStep:
         routed = exchange.route_ids(batch.ids)
         values = exchange.collect(exchange.gather(tables, routed), routed)
         inputs = (batch.dense, values, batch.ids, batch.domain, batch.extras)
-        return network.apply({"params": params}, *inputs, train=False).logits
+        outputs: Any = network.apply({"params": params}, *inputs, train=False)
+        return outputs.logits
 
     return predict_step
