@@ -71,9 +71,15 @@ def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunC
         sys.exit(BAD_USAGE)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
         raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
-    assert isinstance(config.value, ConfigDict)
+    if not isinstance(config.value, ConfigDict):
+        reason = getattr(config.value, "_error", "it returned no ConfigDict")
+        raise UserError(f"--config: cannot be read ({_one_line(reason)}); give a Python file with get_config()")
     return build_run_config(config.value), str(workdir.value)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: object) -> str:
+    """The message in one line; of a traceback inside it, its last line."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        text = text[: text.index("Traceback")] + text.strip().splitlines()[-1]
+    return " ".join(text.replace("\\n", " ").replace("\\'", "'").split())

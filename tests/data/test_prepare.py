@@ -132,8 +132,8 @@ def columns_twin(rows, all_rows, splits):
                 ids["item"].get(row["item"], 0),
                 1 + int(hash_texts(pl.Series([row["city"]]), 4)[0]) % 12,
                 slot + 1 if slot < 4 else 0,
-                *(bag + [-1, -1])[:2],
-                *(sequence + [-1, -1, -1])[:3],
+                *[*bag, -1, -1][:2],
+                *[*sequence, -1, -1, -1][:3],
             ]
         )
         stars = row["stars"]
@@ -270,11 +270,11 @@ BAD = {
     "number": ("spend", "much", "column 'spend' = 'much': expected a number"),
     "identity": ("slot", "3rd", "column 'slot' = '3rd': expected an integer"),
     "time": ("time", "soon", "column 'time' = 'soon': expected seconds since 1970"),
-    "weight": ("importance", "-1", "column 'importance' = -1.0: expected a number of 0 or above"),
+    "weight": ("importance", "-1", "column 'importance' = '-1': expected a number of 0 or above"),
 }
 
 
-@pytest.mark.parametrize("column,value,message", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("column", "value", "message"), BAD.values(), ids=BAD)
 def test_bad_value_is_named_or_skipped(tmp_path, column, value, message):
     rows = draw_rows(100)
     clean = [dict(row) for row in rows[:40] + rows[41:]]
@@ -318,8 +318,8 @@ def test_output_is_never_half_written_nor_overwritten_unasked(tmp_path):
     before = (output / "report.json").read_text()
     with pytest.raises(UserError, match=r"out: exists; .*--overwrite"):
         prepare_data(SCHEMA, [file], output)
+    broken = dataclasses.replace(SCHEMA, dense=(DenseColumn("nothing"),))
     with pytest.raises(UserError, match="no column 'nothing'"):
-        broken = dataclasses.replace(SCHEMA, dense=(DenseColumn("nothing"),))
         prepare_data(broken, [file], output, overwrite=True)
     assert (output / "report.json").read_text() == before
     prepare_data(SCHEMA, [write_csv(tmp_path / "b.csv", draw_rows(60))], output, overwrite=True)
@@ -345,9 +345,12 @@ def test_killed_run_leaves_no_output(tmp_path, monkeypatch):
     """What a kill leaves is a folder of another name: the rename is the last thing that happens."""
     seen = []
     write_text = prepare._write_text
-    monkeypatch.setattr(
-        prepare, "_write_text", lambda path, text: (seen.append(output.exists()), write_text(path, text))
-    )
+
+    def record(path, text):
+        seen.append(output.exists())
+        write_text(path, text)
+
+    monkeypatch.setattr(prepare, "_write_text", record)
     output = tmp_path / "out"
     prepare_data(SCHEMA, [write_csv(tmp_path / "a.csv", draw_rows(50))], output)
     assert seen == [False, False]

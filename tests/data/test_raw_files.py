@@ -77,6 +77,12 @@ def test_numbers_are_typed_where_all_are_numbers(tmp_path):
     assert [chunk.frame["n"].to_list() for chunk in chunks] == [[5.0, None], ["x"]]
 
 
+def test_quotes_do_not_cost_the_type_of_numbers(tmp_path):
+    path = write(tmp_path / "rows.csv", 'n,c\n1,"a,b"\n2,c\n')
+    frame, _, _ = read(path, CSV, ["n", "c"], numbers={"n"})
+    assert frame.rows() == [(1.0, "a,b"), (2.0, "c")]
+
+
 def test_blank_lines_are_skipped_and_counted_as_lines(tmp_path):
     frame, lines, bad = read(write(tmp_path / "rows.tsv", "1\t2\ta\n\n0\t3\tb\n\r\n\n"), TSV, ["c"])
     assert frame["c"].to_list() == ["a", "b"]

@@ -39,7 +39,12 @@ class ScannedProduct(nn.Module):
     @nn.compact
     def __call__(self, dense, embeddings, token_mask, domain, extras, *, train):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (DENSE, DENSE))
-        values, _ = jax.lax.scan(lambda carry, _: (jnp.tanh(carry @ kernel), None), dense, length=self.steps)
+
+        def step(carry, shift):
+            values, count = carry
+            return (jnp.tanh(values @ kernel + shift), count + 1), None
+
+        (values, _), _ = jax.lax.scan(step, (dense, 0), jnp.ones((self.steps, DENSE)))
         frozen = jax.lax.stop_gradient(values) @ jax.lax.stop_gradient(kernel)
         return Outputs(values + frozen, {})
 

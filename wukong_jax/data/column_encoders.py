@@ -24,7 +24,9 @@ class Problem:
 
     def describe(self, row: int) -> str:
         """The problem of one row, as "column 'label' = 'x': expected a number"."""
-        return f"column {self.column!r} = {self.values[row]!r}: expected {self.expected}"
+        value = self.values[row]
+        shown = repr(f"{value:.15g}") if isinstance(value, float) else repr(value)
+        return f"column {self.column!r} = {shown}: expected {self.expected}"
 
 
 class Coder(Protocol):
@@ -44,10 +46,11 @@ def parse_numbers(values: pl.Series) -> tuple[np.ndarray, np.ndarray]:
       [n] float64, NaN where missing or bad; and [n] bool, True where the value is no finite number.
     """
     numbers = values.cast(pl.Float64, strict=False)
-    bad = numbers.is_infinite().fill_null(False).to_numpy()
-    if numbers.null_count() > values.null_count():
+    unread = numbers.null_count() > values.null_count()
+    parsed = (numbers.fill_null(float("nan")) if numbers.null_count() else numbers).to_numpy()
+    bad = np.isinf(parsed)
+    if unread:
         bad = bad | (numbers.is_null() & values.is_not_null()).to_numpy()
-    parsed = numbers.fill_null(float("nan")).to_numpy()
     return (np.where(bad, np.nan, parsed) if bad.any() else parsed), bad
 
 

@@ -190,12 +190,15 @@ class _Preparation:
         for encoded, positions, file_split in self._rows.read():
             train = self._rule.assign(positions, encoded.arrays["timestamp"], file_split) == TRAIN
             training_rows += int(train.sum())
+            training = encoded if train.all() else encoded.select(train)
             for column, start, stop in schema.slot_ranges():
                 if column.vocabulary in counts:
-                    codes = encoded.arrays["ids"][start:stop, train]
+                    codes = training.arrays["ids"][start:stop]
                     counts[column.vocabulary] = _add_counts(counts[column.vocabulary], codes)
-            moments.add(encoded.arrays["dense"][np.ix_(train, standardised)])
-            domains.update(np.unique(encoded.arrays["domain"][train]).tolist())
+            if standardised:
+                moments.add(training.arrays["dense"][:, standardised])
+            if schema.domain is not None:
+                domains.update(np.unique(training.arrays["domain"]).tolist())
         if training_rows == 0:
             raise UserError(
                 f"split.by = {schema.split.by!r}: leaves no training rows of {self._rows.rows}; change the split"

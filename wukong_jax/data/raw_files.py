@@ -218,6 +218,7 @@ def _parse_lines(
     quoted = source.format == "csv" and separator != "\t"
     texts: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())
     typed = texts if source.strip else texts | {name: pl.Float64() for name in names if name in numbers}
+    frame = None
     with suppress(pl.exceptions.PolarsError):
         frame = _parse_csv(chunk, typed, source, separator, quoted)
         if _is_regular(chunk, frame.height, len(names), separator, quoted):
@@ -225,6 +226,8 @@ def _parse_lines(
     chunk, lines = _drop_bad_lines(chunk, first_line, len(names), separator, quoted, path, bad_rows)
     if not len(lines):
         return pl.DataFrame(schema=texts), lines
+    if frame is not None and frame.height == len(lines):
+        return frame, lines
     where = f"{path}, lines {lines[0]} to {lines[-1]}"
     try:
         frame = _parse_csv(chunk, texts, source, separator, quoted)

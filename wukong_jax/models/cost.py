@@ -171,7 +171,7 @@ def _count_products(equation: Any) -> int:
 
 def _count_scan(params: Mapping[str, Any], needs: list[bool]) -> tuple[_Macs, list[bool]]:
     """A scan's body, once per step; a carry needs a gradient if any step's does."""
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = _scan_sizes(params)
     while True:
         macs, made = _count_jaxpr(_open(params["jaxpr"]), needs)
         carried = [before or after for before, after in zip(needs[consts:], made[:carries], strict=False)]
@@ -179,6 +179,14 @@ def _count_scan(params: Mapping[str, Any], needs: list[bool]) -> tuple[_Macs, li
         if grown == needs:
             return macs.times(params["length"]), made
         needs = grown
+
+
+def _scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers of constants and of carries; JAX 0.12 keeps them as a tree of (constants, carries, inputs)."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carries, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carries))
 
 
 def _count_branches(branches: Iterable[Any], needs: list[bool]) -> tuple[_Macs, list[bool]]:
