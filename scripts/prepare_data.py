@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that was prepared before")
     parser.add_argument("--min_count", type=int, help="of every vocabulary, in place of the schema's")
     parser.add_argument("--rows_per_block", type=int, default=8192, help="rows of a block (default 8192)")
-    parser.add_argument("--chunk_mib", type=int, default=32, help="raw text in work at once, MiB (default 32)")
+    parser.add_argument("--chunk_mib", type=int, default=16, help="raw text in work at once, MiB (default 16)")
     split = parser.add_argument_group("split, in place of the schema's")
     split.add_argument("--split", choices=tuple(_SPLIT_OPTIONS))
     split.add_argument("--train", help="by file: pattern of the training files")

@@ -43,7 +43,7 @@ class ProvisionalRows:
                 for name in sorted(encoded.arrays):
                     np.save(file, encoded.arrays[name])
         except OSError as error:
-            reason = error.strerror or error
+            reason = error.strerror or f"disk full: {error}"  # numpy gives no error number
             raise UserError(f"{path}: cannot write ({reason}); free space or choose another output") from None
         self._chunks.append(_Chunk(path, encoded.file, file_split, self.rows, encoded.rows))
         self.rows += encoded.rows

@@ -12,7 +12,7 @@ import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_QUOTED_BYTES = 1 << 20
 _PARQUET_BYTES_PER_VALUE = 16
 _CACHED_BYTES = 1 << 18
+_NAMES_SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +150,9 @@ def _column_names(
     if source.format == "csv" and source.header:
         names = _split_header(first, source)
         if source.columns and names != source.columns:
-            raise UserError(
-                f"{path}, line 1: header {', '.join(names)}; source.columns says {', '.join(source.columns)}"
-            )
+            raise UserError(f"{path}, line 1: header {_shorten(names)}; source.columns says {_shorten(source.columns)}")
         if len(set(names)) != len(names):
-            raise UserError(f"{path}, line 1: header {', '.join(names)}: a name is listed twice; rename one")
+            raise UserError(f"{path}, line 1: header {_shorten(names)}: a name is listed twice; rename one")
         first_line = 2
     else:
         names, first_line = source.columns, 1
@@ -163,8 +162,13 @@ def _column_names(
         file.seek(0)
     missing = [name for name in needed if name not in names]
     if missing:
-        raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(names)}")
+        raise UserError(f"{path}: no column {missing[0]!r}; it has {_shorten(names)}")
     return first_line, names
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _split_header(line: bytes, source: Source) -> tuple[str, ...]:
@@ -352,7 +356,7 @@ def _read_parquet(
         names = scan.collect_schema().names()
         missing = [name for name in needed if name not in names]
         if missing:
-            raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(names)}")
+            raise UserError(f"{path}: no column {missing[0]!r}; it has {_shorten(names)}")
         kept = [name for name in names if name in needed or name in optional]
         rows = max(1, chunk_bytes // (_PARQUET_BYTES_PER_VALUE * len(kept)))
         first = 1

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.models.layer_norm import LayerNorm
 from wukong_jax.models.mlp import MLP, output_initializer
 from wukong_jax.models.wukong_options import AttentionOptions, WukongOptions
 
@@ -77,7 +78,7 @@ class AttentiveProjection(nn.Module):
         batch, _, count = tokens.shape
         kernel = self.param("compression", output_initializer(), (count, self.options.tokens))
         flat = map_tokens(tokens, kernel).reshape(batch, -1)
-        flat = layer_norm(1, self.epsilon, self.dtype, "norm")(flat)
+        flat = LayerNorm((1,), self.epsilon, name="norm")(flat)
         mlp = MLP(self.options.hidden, count * self.rank, self.dtype, self.biases, output_scale=count**-0.5, name="mlp")
         return mlp(flat, train=train).reshape(batch, count, self.rank)
 
@@ -103,7 +104,7 @@ class FactorizationMachineBlock(nn.Module):
         batch, width, _ = tokens.shape
         flat = self._interactions(tokens, train).reshape(batch, -1)
         if options.fm_norm:
-            flat = layer_norm(1, options.fm_norm_epsilon, self.dtype, "norm")(flat)
+            flat = LayerNorm((1,), options.fm_norm_epsilon, name="norm")(flat)
         features = width * options.fmb_tokens
         mlp = MLP(options.fmb_hidden, features, self.dtype, options.mlp_biases, options.fmb_dropout, name="mlp")
         made = mlp(flat, train=train).reshape(batch, width, options.fmb_tokens)
@@ -152,7 +153,7 @@ class InteractionLayer(nn.Module):
             made = made + jnp.pad(block, ((0, 0), (0, 0), (0, options.lcb_tokens)))
         if options.norm == "none":
             return made
-        return layer_norm((1, 2) if options.norm == "flat" else 1, options.norm_epsilon, self.dtype, "norm")(made)
+        return LayerNorm((1, 2) if options.norm == "flat" else (1,), options.norm_epsilon, name="norm")(made)
 
     def _linear_part(self, tokens: jax.Array) -> jax.Array:
         """The residual with the LCB's tokens in the last n_L places: [B, D, n_F + n_L]."""
@@ -173,23 +174,3 @@ class InteractionLayer(nn.Module):
             bias = self.param("lcb_bias", nn.initializers.zeros_init(), (options.lcb_tokens,))
             made = made + jnp.pad(bias, before_lcb[1]).astype(made.dtype)
         return made
-
-
-def layer_norm(axes: int | tuple[int, ...], epsilon: float, dtype: Any, name: str) -> nn.LayerNorm:
-    """Layer norm over `axes`, with a scale and a bias for each of their positions.
-
-    The variance is the mean of squared deviations, not a difference of means, which rounding would swamp where
-    embeddings are tiny; statistics are float32 in every compute dtype.
-
-    Args:
-      axes: axes that are normalised.
-      epsilon: added to the variance.
-      dtype: of the result.
-      name: of the submodule.
-
-    Returns:
-      The module.
-    """
-    return nn.LayerNorm(
-        epsilon=epsilon, dtype=dtype, reduction_axes=axes, feature_axes=axes, use_fast_variance=False, name=name
-    )

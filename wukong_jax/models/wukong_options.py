@@ -24,7 +24,22 @@ class WukongOptions:
     """`config.model.options` of `wukong_jax.models.wukong:build`.
 
     Sizes follow the paper's grid (16 + 16 tokens, rank 24, ReLU, one bottom MLP); widths are smaller by
-    default, since the default has to train on a laptop.
+    default, since the default has to train on a laptop. Where the paper is silent:
+
+    *Norm.* Every public implementation norms each token over D, and the order of interactions doubles per layer, so
+    deep stacks need some norm: "token" is the default. On one planted task (16 fields of 50 values, order 2 alone,
+    D = 16, one layer, 1.2 M rows, Adam 5e-3, embeddings of standard deviation 0.02) the excess log loss over Bayes
+    was 0.021 with "token", 0.018 with "flat", 0.019 with "none" and 0.015 with no norm at all, one seed each; another
+    seed moved "flat" to 0.031, so this does not rank them. Try "flat" and "none" on shallow models.
+
+    *Epsilons.* FM values are quadratic in the embeddings' scale s, so their variance goes with s**4: some 1e-11 at
+    s = 1e-3, where the usual 1e-5 would silence the block at the start. The layers' own norm sees s**2. On the task
+    above the choice made no difference beyond the seeds'.
+
+    *Head.* Its last layer starts near zero, so that early steps fit the embeddings and not the noise of a random
+    read-out. *Dense tokens* start at the embeddings' size, or their products would rule the FM's norm.
+
+    *Biases* in the MLPs only: the paper's linear maps over tokens have none.
     """
 
     layers: int = 2  # interaction layers; l of the paper
