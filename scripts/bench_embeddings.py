@@ -23,6 +23,7 @@ from wukong_jax.embeddings.merge_rows import merge_equal_rows
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
 from wukong_jax.embeddings.tables import Tables, init_tables
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
+from wukong_jax.sharding.host_allocator import keep_freed_memory
 
 _ROWS = flags.DEFINE_multi_integer("rows", [100_000, 10_000_000], "Rows of all tables together; give it once a size.")
 _BATCH = flags.DEFINE_integer("batch", 8192, "Rows of a batch (B).", lower_bound=1)
@@ -147,6 +148,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measures, prints a table and writes JSON."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    keep_freed_memory()  # as scripts/train.py does
     results = [row for case in _CASES.value for row in measure_case(case)] + measure_merges()
     print(f"{'case':28}{'rows':>12}{'median ms':>11}{'min ms':>9}{'spread':>8}{'temp MB':>9}{'aliased/tables MB':>20}")
     for row in results:

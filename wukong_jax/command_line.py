@@ -13,6 +13,7 @@ from ml_collections.config_flags import config_flags
 
 from wukong_jax.config import RunConfig, build_run_config
 from wukong_jax.errors import UserError
+from wukong_jax.sharding.host_allocator import keep_freed_memory
 
 BAD_USAGE = 2
 
@@ -20,6 +21,7 @@ BAD_USAGE = 2
 def run_script(main: Callable[[], None]) -> None:
     """Runs a script's main; a user's mistake becomes `error: ...` on stderr and exit code 1, with no traceback."""
     quieten_libraries()
+    keep_freed_memory()
     try:
         main()
     except UserError as error:

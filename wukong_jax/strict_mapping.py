@@ -27,13 +27,13 @@ def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
       UserError: an unknown or missing key, or a value of the wrong type.
     """
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{where} = {mapping!r}: expected a mapping with the keys of {cls.__name__}")
+        raise UserError(f"{where} = {_shorten(mapping)}: expected a mapping with the keys of {cls.__name__}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise UserError(f"{where}.{key} = {mapping[key]!r}: unknown key; {hint}")
+            raise UserError(f"{where}.{key} = {_shorten(mapping[key])}: unknown key; {hint}")
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
@@ -56,6 +56,11 @@ def to_mapping(instance: Any) -> Any:
     if isinstance(instance, list | tuple):
         return [to_mapping(value) for value in instance]
     return instance
+
+
+def _shorten(value: Any, characters: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= characters else text[:characters] + "..."
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -89,4 +94,4 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
         return float(value)
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
-    raise UserError(f"{where} = {value!r}: expected {hint.__name__}, got {type(value).__name__}")
+    raise UserError(f"{where} = {_shorten(value)}: expected {hint.__name__}, got {type(value).__name__}")
