@@ -1,0 +1,58 @@
+"""Trains one config with several seeds and writes the mean and spread of its metrics.
+
+    python scripts/repeat_run.py --config=F --workdir=W --seeds=0,1,2 --output=docs/results/NAME [--config.key=value]
+
+Each seed is a run of its own in W/seed_<n>, and resumes like any; started again, the command goes on with what is missing.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from wukong_jax.command_line import parse_config_flags, run_script
+from wukong_jax.errors import UserError
+
+
+def take_flag(arguments: list[str], name: str) -> str:
+    """Removes `--name=value` from the arguments and returns the value."""
+    for argument in arguments:
+        if argument.startswith(f"--{name}="):
+            arguments.remove(argument)
+            return argument.partition("=")[2]
+    if any(argument in ("--help", "-h") for argument in arguments):
+        return ""
+    print(f"usage error: --{name} is missing; see --help", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds = {text!r}: expected whole numbers separated by commas, such as 0,1,2") from None
+
+
+def main() -> None:
+    """Parses, trains every seed, writes results.json."""
+    arguments = list(sys.argv)
+    seeds_text, output = take_flag(arguments, "seeds"), take_flag(arguments, "output")
+    config, workdir = parse_config_flags(arguments, __doc__ or "")
+    seeds = parse_seeds(seeds_text)
+    from wukong_jax.training.kept_results import summarise_seeds, write_results
+    from wukong_jax.training.train_loop import train
+
+    summaries = {}
+    for seed in seeds:
+        seeded = dataclasses.replace(config, seed=seed)
+        summaries[seed] = train(seeded, f"{workdir}/seed_{seed}", say=lambda text: print(text, file=sys.stderr))
+    row = summarise_seeds(summaries)
+    path = write_results(Path(output), "python " + " ".join(sys.argv), [row])
+    for metric in ("auc", "log_loss"):
+        if f"test_{metric}" in row:
+            print(f"test {metric}: {row[f'test_{metric}']:.6f} +- {row[f'test_{metric}_std'] or 0:.6f}")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    run_script(main)
