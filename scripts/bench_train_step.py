@@ -92,7 +92,9 @@ def describe(run: Run, step: Any, batch: int, seconds: list[float]) -> dict[str,
 def main() -> None:
     """Parses, measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 10_000_000], help="rows of all tables together")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[100_000, 10_000_000], help="rows of all tables together"
+    )
     parser.add_argument("--batch", type=int, default=8192, help="rows of a batch")
     parser.add_argument("--optimizer", default="rowwise_adagrad", help="of the tables")
     parser.add_argument("--repeats", type=int, default=25, help="timed steps of each size")
