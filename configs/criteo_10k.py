@@ -1,6 +1,6 @@
 """Wukong on a small Criteo file (13 numbers, 26 hashed categories): that the whole path runs, not a benchmark.
 
-Command:   python scripts/train.py --config=configs/criteo_10k.py --workdir=runs/criteo_10k --config.data.path=train.txt.gz
+Command:   python scripts/train.py --config=configs/criteo_10k.py --workdir=runs/criteo_10k --config.data.path=FILE
            FILE is tab-separated in Criteo's order (label, I1..I13, C1..C26), plain or .gz; its first 80 % train, the
            next 10 % validate and the last 10 % test. For the full data sets prepare row blocks first (README).
 """

@@ -2,8 +2,8 @@
 
     python scripts/bench_train_step.py [--output=FILE.json] [--rows 100000 10000000] [--optimizer=rowwise_adagrad]
 
-13 dense and 26 categorical columns (Zipf 1.2), Wukong with two layers of 16 + 16 tokens at width 16. The sizes are timed in
-turns, so that what else the machine does falls on both alike.
+13 dense and 26 categorical columns (Zipf 1.2), Wukong with two layers of 16 + 16 tokens at width 16. The sizes are
+timed in turns, so that what else the machine does falls on both alike.
 """
 
 import argparse

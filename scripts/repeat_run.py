@@ -2,7 +2,8 @@
 
     python scripts/repeat_run.py --config=F --workdir=W --seeds=0,1,2 --output=docs/results/NAME [--config.key=value]
 
-Each seed is a run of its own in W/seed_<n>, and resumes like any; started again, the command goes on with what is missing.
+Each seed is a run of its own in W/seed_<n>, and resumes like any; started again, the command goes on with what is
+missing.
 """
 
 import dataclasses
