@@ -44,6 +44,8 @@ def get_config() -> ConfigDict:
     config.training.epochs = 20
     config.training.log_every_steps = 50
     config.training.checkpoint_every_steps = 500
+    # After the learning rate falls, AUC and log loss leap together for an epoch; then only log loss tells overfitting.
+    config.training.early_stop_metric = "log_loss"
     config.training.early_stop_patience = 3
     config.training.plateau_factor = 0.3
     return config

@@ -33,7 +33,7 @@ class Coder(Protocol):
     """What turns texts into codes or ids; see `vocabulary`."""
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """The code of each text, [n] int32."""
+        """The code of each text, [n] int32; null is the empty text."""
 
 
 def parse_numbers(values: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +240,7 @@ def _encode_values(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Codes or ids, [n] int32, and where the value cannot be read, if that is possible."""
     if coder is not None:
-        return coder.encode(texts_of(values)), None
+        return coder.encode(values.cast(pl.String)), None
     assert owner.rows is not None
     if owner.encoding == "hash":
         known = np.uint64(owner.rows - 1)

@@ -136,7 +136,7 @@ def read_encoded_rows(
     with ThreadPoolExecutor(_threads()) as threads:
         encoder = RowEncoder(schema, coders, domain_codes, threads)
         for raw in read_raw_rows(path, schema.source, needed, bad_rows, optional=optional, chunk_bytes=chunk_bytes):
-            yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)
+            yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
 
 
 class _Preparation:
@@ -191,15 +191,14 @@ class _Preparation:
         for encoded, positions, file_split in self._rows.read():
             train = self._rule.assign(positions, encoded.arrays["timestamp"], file_split) == TRAIN
             training_rows += int(train.sum())
-            training = encoded if train.all() else encoded.select(train)
             for column, start, stop in schema.slot_ranges():
                 if column.vocabulary in counts:
-                    codes = training.arrays["ids"][start:stop]
-                    counts[column.vocabulary] = _add_counts(counts[column.vocabulary], codes)
+                    for codes in encoded.arrays["ids"][start:stop]:
+                        counts[column.vocabulary] = _add_counts(counts[column.vocabulary], codes[train])
             if standardised:
-                moments.add(training.arrays["dense"][:, standardised])
+                moments.add(encoded.arrays["dense"][train][:, standardised])
             if schema.domain is not None:
-                domains.update(np.unique(training.arrays["domain"]).tolist())
+                domains.update(np.unique(encoded.arrays["domain"][train]).tolist())
         if training_rows == 0:
             raise UserError(
                 f"split.by = {schema.split.by!r}: leaves no training rows of {self._rows.rows}; change the split"
@@ -241,21 +240,22 @@ class _Preparation:
                 stack.enter_context(BlockWriter(self._directory, split, self.resolved, rows_per_block))
                 for split in SPLITS
             ]
-            for code, columns in prefetch(self._finished_rows()):
-                statistics.add(code, columns)
+            for code, columns in prefetch(self._finished_rows(statistics)):
                 writers[code].append(columns)
-                self._progress(f"wrote {statistics.rows} of {self._rows.rows} rows")
+                self._progress(f"wrote {sum(writer.rows for writer in writers)} of {self._rows.rows} rows")
         self._rows.remove()
         return statistics
 
-    def _finished_rows(self) -> Iterator[tuple[int, Columns]]:
-        """Yields (split, rows as a block holds them)."""
+    def _finished_rows(self, statistics: RowStatistics) -> Iterator[tuple[int, Columns]]:
+        """Yields (split, rows as a block holds them), of which it takes the statistics."""
         for encoded, positions, file_split in self._rows.read():
             assigned = self._rule.assign(positions, encoded.arrays["timestamp"], file_split)
+            columns, kept = finish_rows(encoded, self.resolved, self._id_tables, self._domain_codes, self._bad_rows)
             for code in np.unique(assigned):
-                inside = assigned == code
-                part = encoded if inside.all() else encoded.select(inside)
-                yield code, finish_rows(part, self.resolved, self._id_tables, self._domain_codes, self._bad_rows)
+                rows = np.flatnonzero(assigned[kept] == code)
+                part = {name: array.take(rows, axis=0) for name, array in columns.items()}
+                statistics.add(code, part)
+                yield code, part
 
 
 def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -263,7 +263,7 @@ def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
     largest = int(codes.max(initial=-1))
     if largest >= len(counts):
         counts = np.concatenate([counts, np.zeros(max(largest + 1, 2 * len(counts)) - len(counts), np.int64)])
-    present = codes[codes >= 0] if codes.min(initial=0) < 0 else codes.ravel()
+    present = codes[codes >= 0] if codes.min(initial=0) < 0 else codes
     np.add.at(counts, present, 1)
     return counts
 

@@ -182,7 +182,7 @@ def finish_rows(
     id_tables: Mapping[str, np.ndarray],
     domain_codes: ValueCodes | None,
     bad_rows: BadRows,
-) -> Columns:
+) -> tuple[Columns, np.ndarray]:
     """Turns codes into ids and standardises; rows of an unseen domain are refused and left out.
 
     Args:
@@ -193,21 +193,21 @@ def finish_rows(
       bad_rows: takes rows of an unseen domain.
 
     Returns:
-      Columns as a block holds them.
+      Columns as a block holds them; and which rows those are, [rows] bool.
 
     Raises:
       UserError: an unseen domain, and the policy is "stop".
     """
     arrays, rows = encoded.arrays, encoded.rows
-    ids = np.empty((rows, resolved.slots), np.int32)
+    ids = arrays["ids"].copy()
     for column, start, stop in resolved.slot_ranges():
-        table = id_tables.get(column.vocabulary)
-        for slot in range(start, stop):
-            ids[:, slot] = arrays["ids"][slot] if table is None else table[arrays["ids"][slot]]
+        if column.vocabulary in id_tables:
+            for codes in ids[start:stop]:
+                codes[:] = id_tables[column.vocabulary].take(codes)
     columns = {name: arrays[name] for name in resolved.column_shapes() if name not in ("ids", "dense")}
-    columns |= {"ids": ids, "dense": _standardise_columns(arrays["dense"], resolved)}
+    columns |= {"ids": np.ascontiguousarray(ids.T), "dense": _standardise_columns(arrays["dense"], resolved)}
     if domain_codes is None:
-        return columns
+        return columns, np.ones(rows, bool)
     texts = domain_codes.texts().to_list()
     known = {value: domain for domain, value in enumerate(resolved.domain_values)}
     columns["domain"] = np.array([known.get(text, -1) for text in texts], np.int32)[arrays["domain"]]
@@ -217,7 +217,7 @@ def finish_rows(
         bad_rows.refuse(
             encoded.file, line, f"column {resolved.domain!r} = {value!r}: expected a domain of training rows"
         )
-    return columns if keep.all() else {name: array[keep] for name, array in columns.items()}
+    return columns if keep.all() else {name: array[keep] for name, array in columns.items()}, keep
 
 
 def _standardise_columns(dense: np.ndarray, resolved: Schema) -> np.ndarray:

@@ -33,12 +33,15 @@ class ValueCodes:
         """The code of each text; new texts get new codes.
 
         Args:
-          texts: [n] String without nulls.
+          texts: [n] String; null is the empty text.
 
         Returns:
           [n] int32, from 0.
         """
-        codes = texts.cast(self._dtype).to_physical().to_numpy().view(np.int32)
+        coded = texts.cast(self._dtype).to_physical()
+        if coded.null_count():  # cheaper to replace as numbers than as texts
+            coded = coded.fill_null(pl.Series([""]).cast(self._dtype).to_physical().item())
+        codes = coded.to_numpy().view(np.int32)
         with self._lock:  # columns that share a vocabulary are encoded side by side
             self._size = max(self._size, int(codes.max(initial=-1)) + 1)
         return codes

@@ -35,7 +35,7 @@ class Checkpoints:
           read_only: for evaluation: make no folder and delete nothing.
         """
         self._layout = layout
-        self._managers = {
+        self._managers: dict[Which, Any] = {
             "latest": _open_manager(folder / "latest", keep, read_only),
             "best": _open_manager(folder / "best", 1, read_only),
         }
@@ -60,6 +60,12 @@ class Checkpoints:
         """The newest step saved, or None."""
         manager = self._managers[which]
         return None if manager is None else manager.latest_step()
+
+    def newest(self) -> Which | None:
+        """Where the newest checkpoint lies, or None; a best one is whole too, and may be the newer after a kill."""
+        saved = {which: self.latest_step(which) for which in self._managers}
+        steps = {which: step for which, step in saved.items() if step is not None}
+        return max(steps, key=lambda which: steps[which], default=None)
 
     def restore(self, abstract_state: TrainState, which: Which, sharding: TrainState) -> tuple[TrainState, RunProgress]:
         """Restores the newest checkpoint.
@@ -91,12 +97,6 @@ class Checkpoints:
         tables = import_tables(self._layout, jax.tree.map(np.asarray, restored["tables"]))
         state = abstract_state.replace(tables=tables, **restored["dense"])
         return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
-
-    def discard_after(self, step: int) -> None:
-        """Deletes best checkpoints past `step`: the run has gone back there and will come by again."""
-        manager = self._managers["best"]
-        for later in [s for s in manager.all_steps() if s > step] if manager else []:
-            manager.delete(later)
 
     def wait(self) -> None:
         """Waits until everything handed to `save` is on disk, and raises what went wrong there."""

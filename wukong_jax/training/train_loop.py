@@ -92,7 +92,6 @@ class _Trainer:
         self.earlier_seconds = self.progress.wall_seconds
         self.step = int(self.state.step)
         self.folder.cut_back_metrics(self.step)
-        self.checkpoints.discard_after(self.step)
         if self.progress.stopped_because == ALL_DONE and self.step < self.total:
             self.progress = self.progress.replace(stopped_because="")  # more steps were asked for since
         with TrainingConsole(self.total, self.step, self.folder.tensorboard) as self.console:
@@ -106,9 +105,10 @@ class _Trainer:
             )
 
     def _restore_or_init(self) -> tuple[TrainState, RunProgress]:
-        if self.checkpoints.latest_step() is None:
+        newest = self.checkpoints.newest()
+        if newest is None:
             return self.run.init_state(), RunProgress()
-        return self.checkpoints.restore(self.run.abstract_state(), "latest", self.run.state_sharding())
+        return self.checkpoints.restore(self.run.abstract_state(), newest, self.run.state_sharding())
 
     def _is_over(self) -> bool:
         if not self.progress.stopped_because and self.step >= self.total:
@@ -192,8 +192,9 @@ class _Trainer:
 
     def _refuse_loss(self, step: int) -> NoReturn:
         self.checkpoints.wait()
-        saved = self.checkpoints.latest_step()
-        where = f"the checkpoint of step {saved} stays" if saved is not None else "no checkpoint was saved before it"
+        newest = self.checkpoints.newest()
+        saved = newest and self.checkpoints.latest_step(newest)
+        where = f"the checkpoint of step {saved} stays" if saved else "no checkpoint was saved before it"
         raise UserError(
             f"loss or gradient at step {step} is not finite; {where}; lower config.optimizer.learning_rate or "
             "config.embeddings.optimizer.learning_rate, or set config.optimizer.clip_norm"
