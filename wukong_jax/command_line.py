@@ -1,6 +1,6 @@
 """What every script shares: flags, exit codes and one-line errors.
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM.
+Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM, 130 on SIGINT (saved, if it was training).
 """
 
 import logging
@@ -15,7 +15,7 @@ from wukong_jax.config import RunConfig, build_run_config
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 
-BAD_USAGE = 2
+BAD_USAGE, INTERRUPTED = 2, 130
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -29,6 +29,12 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        # Disk full, permissions, a file gone: the system's own words name it.
+        print(f"error: {error.filename or 'the system'}: {error.strerror or _one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def quieten_libraries() -> None:

@@ -67,12 +67,13 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     beta1: float = 0.9  # adam, adamw: decay of the first moment
     beta2: float = 0.999  # adam, adamw: decay of the second moment
-    epsilon: float = 1e-8  # adam, adamw, adagrad: added to the root in the denominator
+    epsilon: float = 1e-8  # adam, adamw: added to the root of the second moment; adagrad: under the root
     weight_decay: float = 0.0  # adamw only, decoupled, on matrices and not on biases or norm scales
     clip_norm: float | None = None  # global norm of the dense gradient
-    warmup_steps: int = 0  # linear from 0
+    warmup_steps: int = 0  # linear, from 1 / warmup_steps
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    decay_steps: int = 0  # linear, cosine: steps from the end of warm-up to the final fraction
+    hold_steps: int = 0  # linear, cosine: steps at the full rate between warm-up and decay
+    decay_steps: int = 0  # linear, cosine: steps from there to the final fraction
     final_fraction: float = 0.0  # linear, cosine: of the learning rate, after decay_steps
 
     def __post_init__(self) -> None:
@@ -85,6 +86,9 @@ class OptimizerConfig:
             default = type(self).__dataclass_fields__[key].default
             if getattr(self, key) != default and not self.name.startswith(users):
                 raise UserError(f"{key} = {getattr(self, key)}: optimizer {self.name!r} has none; remove it")
+        for key in ("beta1", "beta2"):
+            _check(0 <= getattr(self, key) < 1, key, getattr(self, key), "at least 0 and below 1")
+        _check(self.epsilon > 0, "epsilon", self.epsilon, "above 0")
         if self.clip_norm is not None:
             _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or None for no clipping")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
@@ -92,6 +96,9 @@ class OptimizerConfig:
             raise UserError(
                 f"decay_steps = {self.decay_steps}: above 0 with schedule linear or cosine, 0 with constant"
             )
+        if self.hold_steps and self.schedule == "constant":
+            raise UserError(f"hold_steps = {self.hold_steps}: a constant schedule holds for ever; leave it out")
+        _check(self.hold_steps >= 0, "hold_steps", self.hold_steps, "at least 0")
         _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "between 0 and 1")
 
 
@@ -162,6 +169,7 @@ class RunConfig:
 
 # Keys that may differ when a run folder is continued: they do not touch the mathematics of a step.
 CHANGEABLE_KEYS = (
+    "name",
     "data.path",
     "data.reader_threads",
     "mesh.",

@@ -94,6 +94,21 @@ def test_record_layout_is_the_documented_one() -> None:
         np.testing.assert_array_equal(array, columns[name])
 
 
+def test_ids_in_byte_planes_come_back_and_the_header_says_so() -> None:
+    ids = np.array([[-1, 0, 1], [255, 256, 65_536], [2**24, 2**31 - 1, -(2**31)]], np.int32)
+    columns = {"ids": ids, "weight": np.ones(3, np.float32)}
+    record = encode_block(columns, in_byte_planes=("ids",))
+    (length,) = struct.unpack_from("<I", record, 8)
+    header = json.loads(record[12 : 12 + length])
+    assert header["arrays"] == [["ids", "<i4", [3, 3], "byte_planes"], ["weight", "<f4", [3]]]
+    first = -(-(12 + length) // 64) * 64
+    twin = bytes(ids.tobytes()[4 * i + plane] for plane in range(4) for i in range(9))
+    assert record[first : first + 36] == twin
+    for name, array in decode_block(record).items():
+        np.testing.assert_array_equal(array, columns[name], strict=True)
+        assert not array.flags.writeable
+
+
 def test_records_of_other_kind_version_or_length_are_refused() -> None:
     record = encode_block({"weight": np.ones(2, np.float32)})
     for bad in (b"", b"WJ", b"other" + record[5:], record[:-1], record + b"\0", record[:4] + b"\2" + record[5:]):

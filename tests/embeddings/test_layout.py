@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from wukong_jax.embeddings.layout import EmbeddingsConfig, FieldOverride, build_embedding_layout, token_count
+from wukong_jax.embeddings.layout import EmbeddingsConfig, FieldOverride, build_embedding_layout
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
@@ -59,7 +59,7 @@ def test_tokens_follow_the_schema_and_the_projection_comes_last() -> None:
         "item": (3, 4),
         "clicked": (4, 8),
     }
-    assert token_count(layout) == layout.tokens == 10
+    assert layout.tokens == 10
     assert (layout.slots, layout.narrow_width, layout.narrow_tokens) == (11, 9, 2)
 
 

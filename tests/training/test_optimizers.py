@@ -13,19 +13,17 @@ def slow_schedule(config, step):
     factor = min(after / config.warmup_steps, 1.0) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return factor
-    progress = min(max((after - config.warmup_steps) / config.decay_steps, 0.0), 1.0)
+    progress = min(max((after - config.warmup_steps - config.hold_steps) / config.decay_steps, 0.0), 1.0)
     fall = (1 - np.cos(np.pi * progress)) / 2 if config.schedule == "cosine" else progress
     return factor * (1 - fall + config.final_fraction * fall)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("warmup", [0, 5])
-def test_schedule_equals_its_twin(schedule, warmup):
-    config = OptimizerConfig(
-        schedule=schedule, warmup_steps=warmup, decay_steps=0 if schedule == "constant" else 20, final_fraction=0.1
-    )
-    if schedule == "constant":
-        config = OptimizerConfig(warmup_steps=warmup)
+@pytest.mark.parametrize("hold", [0, 7])
+def test_schedule_equals_its_twin(schedule, warmup, hold):
+    decay = {} if schedule == "constant" else {"decay_steps": 20, "hold_steps": hold, "final_fraction": 0.1}
+    config = OptimizerConfig(schedule=schedule, warmup_steps=warmup, **decay)
     built = build_schedule(config)
     for step in range(40):
         # float32 cosine against float64
@@ -82,6 +80,7 @@ def test_clipping_bounds_the_gradient():
         {"name": "sgd", "epsilon": 1e-3},
         {"schedule": "cosine"},
         {"decay_steps": 5},
+        {"hold_steps": 5},
         {"learning_rate": 0.0},
         {"clip_norm": -1.0},
     ],

@@ -44,7 +44,7 @@ from wukong_jax.data.vocabulary import (
     save_vocabulary,
 )
 from wukong_jax.errors import UserError
-from wukong_jax.schema import Schema, schema_to_json
+from wukong_jax.schema import CategoricalColumn, Schema, schema_to_json
 
 Progress = Callable[[str], None]
 
@@ -188,7 +188,7 @@ class _Preparation:
         counts = {column.name: np.zeros(0, np.int64) for column in self._owners}
         domains: set[int] = set()
         training_rows = 0
-        for encoded, positions, file_split in self._rows.read():
+        for encoded, positions, file_split in prefetch(self._rows.read()):
             train = self._rule.assign(positions, encoded.arrays["timestamp"], file_split) == TRAIN
             training_rows += int(train.sum())
             for column, start, stop in schema.slot_ranges():
@@ -211,12 +211,16 @@ class _Preparation:
     ) -> None:
         schema = self.resolved
         rows: dict[str, int] = {}
-        for column in self._owners:
+
+        def give_ids(column: CategoricalColumn) -> None:
             texts = self._codes[column.name].texts()
             vocabulary, ids = build_vocabulary(texts, counts[column.name], column.min_count)
             save_vocabulary(vocabulary, self._directory / "vocabulary", column.name)
             rows[column.name] = vocabulary.rows
             self._id_tables[column.name] = np.append(ids, np.int32(-1))
+
+        with ThreadPoolExecutor(_threads()) as threads:
+            list(threads.map(give_ids, self._owners))
         dense = list(schema.dense)
         for index, (mean, deviation) in moments.items():
             dense[index] = dataclasses.replace(dense[index], mean=float(mean), standard_deviation=float(deviation))

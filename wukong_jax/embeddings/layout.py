@@ -134,11 +134,6 @@ class EmbeddingLayout:
         return tuple(field for field in self.fields if field.stack == stack)
 
 
-def token_count(layout: EmbeddingLayout) -> int:
-    """N: tokens that the layout's columns give a model."""
-    return layout.tokens
-
-
 def build_embedding_layout(schema: Schema, config: EmbeddingsConfig) -> EmbeddingLayout:
     """Places the tables and tokens of every id column.
 

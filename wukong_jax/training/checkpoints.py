@@ -23,7 +23,7 @@ Which = Literal["latest", "best"]
 
 
 class Checkpoints:
-    """The checkpoints of one run; saving is asynchronous, and never more than one at a time."""
+    """The checkpoints of one run; saving is asynchronous, a best one committed before a later latest one."""
 
     def __init__(self, folder: Path, layout: EmbeddingLayout, keep: int = 2, read_only: bool = False):
         """Opens the folder.
@@ -46,15 +46,16 @@ class Checkpoints:
         manager = self._managers[which]
         if manager is None or step in manager.all_steps():
             return  # a resumed run came by here before: same step, same state
-        dense = jax.tree.map(np.array, _dense_part(state))
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                dense=ocp.args.StandardSave(dense),
-                tables=ocp.args.StandardSave(export_tables(self._layout, state.tables)),
-                progress=ocp.args.JsonSave(progress.to_json()),
-            ),
-        )
+        if which == "latest" and self._managers["best"] is not None:
+            # A latest one that knows of a best one must not outlive it: the resumed run would never save it again.
+            self._managers["best"].wait_until_finished()
+        items = {
+            "dense": ocp.args.StandardSave(jax.tree.map(np.array, _dense_part(state))),
+            "progress": ocp.args.JsonSave(progress.to_json()),
+        }
+        if self._layout.stacks:  # orbax refuses an empty item
+            items["tables"] = ocp.args.StandardSave(export_tables(self._layout, state.tables))
+        manager.save(step, args=ocp.args.Composite(**items))
 
     def latest_step(self, which: Which = "latest") -> int | None:
         """The newest step saved, or None."""
@@ -82,19 +83,16 @@ class Checkpoints:
         if manager is None or step is None:
             raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
         template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _dense_part(abstract_state))
+        items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
+        if self._layout.stacks:
+            items["tables"] = ocp.args.StandardRestore()
         try:
-            restored = manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    dense=ocp.args.StandardRestore(template),
-                    tables=ocp.args.StandardRestore(),
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
+            restored = manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"checkpoints/{which}/{step}: does not fit this run's network ({reason})") from error
-        tables = import_tables(self._layout, jax.tree.map(np.asarray, restored["tables"]))
+        logical = jax.tree.map(np.asarray, restored["tables"]) if self._layout.stacks else {}
+        tables = import_tables(self._layout, logical)
         state = abstract_state.replace(tables=tables, **restored["dense"])
         return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
 

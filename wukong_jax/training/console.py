@@ -21,7 +21,7 @@ class TrainingConsole:
     def __init__(self, total_steps: int, first_step: int, tensorboard: Path):
         """Starts showing; `first_step` > 0 continues the bar and cuts TensorBoard back to it."""
         self._total = total_steps
-        self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1 if first_step else None)
+        self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1)
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             self._bar = Progress(

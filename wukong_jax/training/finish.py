@@ -1,5 +1,6 @@
 """The end of a run: the best state scored on validation and test, the summary, the calibration curve, the report."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
-from wukong_jax.models.cost import Cost, count_cost
+from wukong_jax.models.cost import count_cost
 from wukong_jax.training.checkpoints import Checkpoints, Which
 from wukong_jax.training.console import TrainingConsole
 from wukong_jax.training.evaluation import Evaluation, Predict, evaluate_split
@@ -20,6 +21,7 @@ from wukong_jax.training.run_folder import RunFolder
 from wukong_jax.training.run_progress import RunProgress
 from wukong_jax.training.train_state import TrainState
 
+FLOPS_PER_TRAINED_MAC = 6  # forward, and the gradients of both factors: 2 each
 REFERENCE_METRICS = ("auc", "log_loss", "normalized_entropy")
 
 
@@ -36,8 +38,8 @@ def build_predict(run: Run, state: TrainState) -> Predict:
     return lambda batch: step(state.params, state.tables, batch)
 
 
-def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Evaluation:
-    """Scores one split with a state.
+def evaluate_state(run: Run, data: RunData, predict: Predict, split: str) -> Evaluation:
+    """Scores one split.
 
     Raises:
       UserError: the data has no such split.
@@ -46,7 +48,6 @@ def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Ev
         raise UserError(f"--split = {split!r}: the data has only {', '.join(data.splits)}; choose one of them")
     config = run.config.training
     source, size = data.splits[split], config.evaluation_batch_size
-    predict = build_predict(run, state)
     return evaluate_split(predict, source, run.schema, size, run.mesh, config.exact_auc_rows)
 
 
@@ -65,11 +66,12 @@ def finish_run(
       The summary.
     """
     state = restore_best(run, checkpoints)
+    predict = build_predict(run, state)
     summary = summarise(run, data, step, progress, state)
     for split in ("validation", "test"):
         if split not in data.splits:
             continue
-        evaluation = evaluate_state(run, data, state, split)
+        evaluation = evaluate_state(run, data, predict, split)
         summary[split] = evaluation.metrics
         if split == "test":
             line = {"step": step, "split": split, **evaluation.metrics}
@@ -87,8 +89,6 @@ def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: 
 
     `step` is the last one taken, `scored_step` the one of the state that the metrics speak of.
     """
-    cost = count_network_cost(run)
-    tables = sum(stack.rows * stack.width for stack in run.layout.stacks)
     return {
         "name": run.config.name,
         "step": step,
@@ -99,18 +99,22 @@ def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: 
         "examples_per_second": progress.timed_examples / max(progress.train_seconds, 1e-9),
         "wall_seconds": progress.wall_seconds,
         "dense_parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params)),
-        "embedding_parameters": tables,
-        "train_flops_per_example": cost.train_flops_per_example,
+        "embedding_parameters": run.layout.embedding_parameters,
+        "train_flops_per_example": count_train_flops(run),
         "training_rows": data.splits["train"].rows,
+        "data_fingerprint": data.fingerprint(),
         "backend": jax.default_backend(),
         "devices": run.mesh.size,
         "jax_version": jax.__version__,
     }
 
 
-def count_network_cost(run: Run) -> Cost:
-    """Parameters and training FLOPs per example of a run's dense model."""
-    return count_cost(run.network.model, run.shape)
+def count_train_flops(run: Run) -> float:
+    """Training FLOPs per example of the dense model and of the projection of narrow embeddings."""
+    layout = run.layout
+    widths = [layout.narrow_width, *layout.narrow_hidden, layout.narrow_tokens * layout.width]
+    projection = sum(a * b for a, b in itertools.pairwise(widths)) if layout.narrow_tokens else 0
+    return count_cost(run.network.model, run.shape).train_flops_per_example + FLOPS_PER_TRAINED_MAC * projection
 
 
 def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
@@ -130,5 +134,11 @@ def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
                 f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first"
             )
         other = json.loads(path.read_text())
-        references[other["name"]] = {name: other["test"][name] for name in REFERENCE_METRICS}
+        if "test" not in other or other.get("data_fingerprint") != data.fingerprint():
+            raise UserError(
+                f"config.reference_run = {config.reference_run!r}: was not tested on this run's rows; "
+                "give a run on the same data"
+            )
+        name = other["name"] if other["name"] != config.name else f"{other['name']} (reference)"
+        references[name] = {metric: other["test"][metric] for metric in REFERENCE_METRICS}
     return references

@@ -12,7 +12,7 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 def build_schedule(config: OptimizerConfig) -> Schedule:
-    """The factor on every learning rate, a function of the step: warm-up, then constant, linear or cosine.
+    """The factor on every learning rate, a function of the step: warm-up, hold, then linear or cosine decay.
 
     Returns:
       step [] int32 -> factor [] float32 in [0, 1]. Step 0 of a warm-up over w steps has 1/w, not 0,
@@ -24,7 +24,8 @@ def build_schedule(config: OptimizerConfig) -> Schedule:
         warm = jnp.minimum(after / config.warmup_steps, 1.0) if config.warmup_steps else jnp.float32(1.0)
         if config.schedule == "constant":
             return warm
-        progress = jnp.clip((after - config.warmup_steps) / config.decay_steps, 0.0, 1.0)
+        decaying = after - config.warmup_steps - config.hold_steps
+        progress = jnp.clip(decaying / config.decay_steps, 0.0, 1.0)
         fall = 0.5 * (1.0 - jnp.cos(jnp.pi * progress)) if config.schedule == "cosine" else progress
         return warm * (1.0 - (1.0 - config.final_fraction) * fall)
 

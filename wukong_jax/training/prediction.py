@@ -29,11 +29,14 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
       UserError: the input is malformed, or the output cannot be written.
     """
     run = opened.run
-    chunks = read_encoded_rows(run.schema, opened.data.vocabulary, source, labels_required=False)
+    encoded = read_encoded_rows(run.schema, opened.data.vocabulary, source, labels_required=False)
+    # Every row is scored, whatever its weight; only padding has weight 0 from here on.
+    chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in encoded)
     batches = batch_rows(chunks, run.schema, run.config.training.evaluation_batch_size)
     aside = target.with_name(target.name + ".writing")
     written = 0
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w") as file:
             file.write(",".join(label.name for label in run.schema.labels) + "\n")
             for batch, logits in predict_batches(build_predict(run, opened.state), batches, run.mesh):
@@ -43,4 +46,6 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
         aside.replace(target)
     except OSError as error:
         raise UserError(f"--output = {target}: {error.strerror}; give a file that can be written") from None
+    finally:
+        aside.unlink(missing_ok=True)
     return written

@@ -38,5 +38,7 @@ def share_of_way(summary: Mapping[str, Any]) -> float | None:
     bayes = references.pop("bayes", None)
     if bayes is None or not references or "test" not in summary:
         return None
-    start = next(iter(references.values()))["log_loss"]
-    return (start - summary["test"]["log_loss"]) / (start - bayes["log_loss"])
+    start, own, end = next(iter(references.values()))["log_loss"], summary["test"]["log_loss"], bayes["log_loss"]
+    if start is None or own is None or end is None or start == end:
+        return None
+    return (start - own) / (start - end)

@@ -1,10 +1,13 @@
 """The rows of a run: prepared on first use where the config names raw files or planted clicks."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wukong_jax.config import DataConfig
 from wukong_jax.data.builtin_schemas import find_schema
@@ -12,7 +15,7 @@ from wukong_jax.data.planted_clicks import write_planted_clicks
 from wukong_jax.data.prepare import prepare_data
 from wukong_jax.data.row_blocks import SPLITS, RowBlocks, open_row_blocks
 from wukong_jax.errors import UserError
-from wukong_jax.schema import Schema, load_schema
+from wukong_jax.schema import Schema, load_schema, schema_to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,15 @@ class RunData:
     schema: Schema  # resolved
     splits: Mapping[str, RowBlocks]  # "train" and, where they have rows, "validation" and "test"
     report: Mapping[str, Any]  # report.json, as preparing wrote it
+
+    def fingerprint(self) -> str:
+        """A digest of the schema, the splits' sizes and their first blocks: other rows give another one."""
+        digest = hashlib.sha256(schema_to_json(self.schema).encode())
+        for name, blocks in sorted(self.splits.items()):
+            digest.update(f"{name} {blocks.rows} {blocks.block_rows(0)}".encode())
+            for column, values in sorted(blocks.read(0).items()):
+                digest.update(column.encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def vocabulary(self) -> Path:
@@ -47,6 +59,8 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
       UserError: the input is missing or malformed, or a split has no rows.
     """
     directory = prepared_directory(config, own_directory)
+    if config.format == "raw" and directory.exists():
+        say(f"using the rows prepared earlier in {directory}; the raw files are not read again")
     if config.format == "blocks":
         if not (directory / "schema.json").exists():
             raise UserError(

@@ -1,8 +1,11 @@
 """A run's folder: its config, its metrics lines and its summary, written so that nothing is ever half there."""
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,22 @@ class RunFolder:
     def claim(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
         """Makes the folder this run's, or continues the run it holds.
 
+        A run that has saved nothing yet may change in any key: its first start has failed, and was mended. Rows
+        prepared for other data keys are then dropped.
+
         Returns:
           The changed keys that a continued run may change: key -> (old, new); empty for a new run.
 
         Raises:
-          UserError: the folder holds a run with other mathematics, or cannot be written.
+          UserError: the folder holds a run with other mathematics.
         """
         allowed: dict[str, tuple[Any, Any]] = {}
         if (self.path / "config.json").exists():
             allowed, refused = compare_run_configs(self.load_config(), config)
+            if refused and not self._has_checkpoint():
+                if any(key.startswith("data.") for key in (*allowed, *refused)):
+                    shutil.rmtree(self.data, ignore_errors=True)
+                allowed, refused = {}, {}
             if refused:
                 key, (old, new) = next(iter(refused.items()))
                 more = f" (and {len(refused) - 1} more: {', '.join(list(refused)[1:4])})" if len(refused) > 1 else ""
@@ -46,12 +56,32 @@ class RunFolder:
                     f"config.{key} = {new!r}: the run in {self.path} was started with {old!r}{more}; "
                     "continue with the old value, or give another --workdir"
                 )
+        write_text_whole(self.path / "config.json", run_config_to_json(config))
+        return allowed
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; two trainers in one folder would undo each other's work.
+
+        Raises:
+          UserError: another process holds it, or it cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text_whole(self.path / "config.json", run_config_to_json(config))
+            lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise UserError(f"--workdir = {self.path}: {error.strerror}; give a folder that can be written") from None
-        return allowed
+        with lock as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
+                ) from None
+            yield
+
+    def _has_checkpoint(self) -> bool:
+        return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
 
     def load_config(self) -> RunConfig:
         """The config the run was last started with.
@@ -91,9 +121,10 @@ class RunFolder:
         """Writes a JSON file whole; NaN and infinity become null."""
         write_text_whole(self.path / name, json.dumps(replace_nan_by_none(value), indent=1) + "\n")
 
-    def load_summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, or None."""
-        return json.loads(self.summary.read_text()) if self.summary.exists() else None
+    def drop_results(self) -> None:
+        """Deletes what an earlier end of the run wrote: it speaks of another state than the one to come."""
+        for name in ("summary.json", "calibration.json", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -26,6 +26,7 @@ class RunProgress:
     timed_examples: int = 0  # trained on in `train_seconds`
     wall_seconds: float = 0.0  # of all sittings
     stopped_because: str = ""  # empty while the run goes on
+    data_fingerprint: str = ""  # of the rows it trains on, see `RunData.fingerprint`
 
     def position(self, seed: int) -> Position:
         """The loader's position to go on from."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 import jax
@@ -30,7 +30,7 @@ from wukong_jax.training.train_step import StepMetrics
 ALL_DONE = "all steps are done"  # the one reason to stop that asking for more steps takes back
 
 
-def train(config: RunConfig, workdir: str, say: Any = print) -> dict[str, Any]:
+def train(config: RunConfig, workdir: str, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Trains a run, or goes on with the one its folder holds, and writes everything the folder promises.
 
     Args:
@@ -46,6 +46,11 @@ def train(config: RunConfig, workdir: str, say: Any = print) -> dict[str, Any]:
       SystemExit: code 143 after SIGTERM, 130 after SIGINT; the state is saved.
     """
     folder = RunFolder(workdir)
+    with folder.locked(), StopSignal() as stop:
+        return _train_locked(config, folder, stop, say)
+
+
+def _train_locked(config: RunConfig, folder: RunFolder, stop: StopSignal, say: Callable[[str], None]) -> dict[str, Any]:
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
@@ -53,17 +58,17 @@ def train(config: RunConfig, workdir: str, say: Any = print) -> dict[str, Any]:
     run = build_run(config, data.schema)
     total = total_steps(config, data)
     load_references(config, data)  # refuses a missing reference run now, not after training
-    if config.training.early_stop_patience and "validation" not in data.splits:
-        raise UserError(
-            f"config.training.early_stop_patience = {config.training.early_stop_patience}: the data has no "
-            "validation rows; set it to 0 or prepare a validation split"
-        )
-    with StopSignal() as stop:
-        checkpoints = Checkpoints(folder.checkpoints, run.layout, config.training.keep_checkpoints)
-        try:
-            return _Trainer(run, data, folder, checkpoints, stop, total).run_to_end()
-        finally:
-            checkpoints.close()
+    if "validation" not in data.splits:
+        for key, idle in (("early_stop_patience", 0), ("plateau_factor", 1.0)):
+            value = getattr(config.training, key)
+            if value != idle:
+                fix = f"set it to {idle} or prepare a validation split"
+                raise UserError(f"config.training.{key} = {value}: the data has no validation rows; {fix}")
+    checkpoints = Checkpoints(folder.checkpoints, run.layout, config.training.keep_checkpoints)
+    try:
+        return _Trainer(run, data, folder, checkpoints, stop, total).run_to_end()
+    finally:
+        checkpoints.close()
 
 
 def total_steps(config: RunConfig, data: RunData) -> int:
@@ -85,6 +90,7 @@ class _Trainer:
         self.total = total
         self.predict_step = run.jit_predict_step()
         self.started = time.monotonic()
+        self.profiling = False
 
     def run_to_end(self) -> dict[str, Any]:
         """Restores or starts, trains what is left, and writes the summary."""
@@ -106,9 +112,16 @@ class _Trainer:
 
     def _restore_or_init(self) -> tuple[TrainState, RunProgress]:
         newest = self.checkpoints.newest()
+        fingerprint = self.data.fingerprint()
         if newest is None:
-            return self.run.init_state(), RunProgress()
-        return self.checkpoints.restore(self.run.abstract_state(), newest, self.run.state_sharding())
+            return self.run.init_state(), RunProgress(data_fingerprint=fingerprint)
+        state, progress = self.checkpoints.restore(self.run.abstract_state(), newest, self.run.state_sharding())
+        if progress.data_fingerprint != fingerprint:
+            raise UserError(
+                f"{self.data.directory}: holds other rows than this run was trained on so far; "
+                "give the folder of the same rows as --config.data.path, or another --workdir"
+            )
+        return state, progress
 
     def _is_over(self) -> bool:
         if not self.progress.stopped_because and self.step >= self.total:
@@ -116,6 +129,7 @@ class _Trainer:
         return bool(self.progress.stopped_because)
 
     def _train(self) -> None:
+        self.folder.drop_results()
         batches = self._batches()
         batch, position = next(batches)
         on_devices = put_batch(batch, self.run.mesh)
@@ -135,6 +149,7 @@ class _Trainer:
                 on_devices = put_batch(batch, self.run.mesh)
         finally:
             batches.close()
+            self._stop_profile()
         self._save()
 
     def _batches(self) -> Generator[tuple[Batch, Position], None, None]:
@@ -197,7 +212,7 @@ class _Trainer:
         where = f"the checkpoint of step {saved} stays" if saved else "no checkpoint was saved before it"
         raise UserError(
             f"loss or gradient at step {step} is not finite; {where}; lower config.optimizer.learning_rate or "
-            "config.embeddings.optimizer.learning_rate, or set config.optimizer.clip_norm"
+            "config.embeddings.optimizer.learning_rate or set config.optimizer.clip_norm, in a new --workdir"
         )
 
     def _log(self) -> None:
@@ -244,7 +259,13 @@ class _Trainer:
         first, steps = self.config.profile_first_step, self.config.profile_steps
         if steps and self.step == first:
             jax.profiler.start_trace(str(self.folder.tensorboard))
-        if steps and self.step == first + steps:
+            self.profiling = True
+        if self.step == first + steps:
+            self._stop_profile()
+
+    def _stop_profile(self) -> None:
+        if self.profiling:
             jax.block_until_ready(self.state.step)
             jax.profiler.stop_trace()
-            self.console.say(f"wrote a profile of {steps} steps to {self.folder.tensorboard}")
+            self.profiling = False
+            self.console.say(f"wrote a profile to {self.folder.tensorboard}")

@@ -12,8 +12,9 @@ from wukong_jax.embeddings.tables import StackState, init_tables
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.training.network import Network
 
-# Purposes of random numbers: each folds the run's root key once, so that no key serves twice.
-PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_DROPOUT, PURPOSE_ROUNDING = range(4)
+# Purposes of random numbers, so that no key serves twice.
+PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_STEPS = range(3)  # fold the root
+PURPOSE_DROPOUT, PURPOSE_ROUNDING = range(2)  # fold a step's key
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -24,7 +25,7 @@ class TrainState(flax.struct.PyTreeNode):
     optimizer_state: Any  # of the dense weights
     tables: dict[str, StackState]  # embedding tables with their optimizer arrays; not parameters
     learning_rate_scale: Any  # [] float32, lowered when validation stalls
-    key: Any  # root of all randomness after initialisation
+    key: Any  # folded by step for dropout and stochastic rounding
 
 
 def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[Any, ...]:
@@ -60,5 +61,5 @@ def init_train_state(
         optimizer_state=jax.jit(optimizer.init)(params),
         tables=init_tables(network.layout, jax.random.fold_in(root, PURPOSE_TABLES)),
         learning_rate_scale=jnp.ones((), jnp.float32),
-        key=root,
+        key=jax.random.fold_in(root, PURPOSE_STEPS),
     )
