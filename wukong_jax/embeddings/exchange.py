@@ -84,7 +84,7 @@ class Exchange(Protocol):
           row_gradients: the loss's gradient with respect to `rows`.
           step: int32 scalar, 0 for the first step of a run.
           learning_rate_scale: float32 scalar, multiplies every row optimizer's learning rate.
-          key: this step's random key for this purpose; folded here by stack.
+          key: a random key for this purpose; folded here by step and stack.
 
         Returns:
           The tables after the step.
