@@ -1,3 +1,4 @@
+import gc
 import itertools
 import threading
 import time
@@ -203,16 +204,21 @@ def reading_threads() -> int:
     return sum(thread.name.startswith("grain-prefetch") for thread in threading.enumerate())
 
 
+def wait_for_no_reading_threads(seconds: float = 20) -> bool:
+    gc.collect()
+    deadline = time.monotonic() + seconds
+    while reading_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return reading_threads() == 0
+
+
 def test_closing_early_ends_the_threads() -> None:
-    before = reading_threads()
+    assert wait_for_no_reading_threads()  # of the tests before
     batches = iterate(epochs=None, threads=3)
     next(batches)
-    assert reading_threads() > before
+    assert reading_threads() > 0
     batches.close()
-    deadline = time.monotonic() + 10
-    while reading_threads() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert reading_threads() <= before
+    assert wait_for_no_reading_threads()
 
 
 class BrokenRows(NumberedRows):

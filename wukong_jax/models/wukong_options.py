@@ -69,7 +69,10 @@ class WukongOptions:
     use_residual: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
+        """Refuses sizes out of range and options that the others leave without an effect.
+
+        The ablation switches are exempt: they turn a block of a full model off, and its sizes may stay.
+        """
         for name in ("layers", "fmb_tokens", "dense_tokens"):
             _at_least(name, getattr(self, name), 1)
         _at_least("lcb_tokens", self.lcb_tokens, 0)
@@ -92,6 +95,13 @@ class WukongOptions:
                 raise UserError(f"rank = {self.rank}: fm 'full' has no rank; leave it out or set fm to 'static'")
         if self.attention is not None and self.fm != "attentive":
             raise UserError(f"attention: has no effect with fm {self.fm!r}; leave it out or set fm to 'attentive'")
+        for name, idle, why in (
+            ("norm_epsilon", self.norm == "none" and self.fm != "attentive", "norm is 'none'"),
+            ("fm_norm_epsilon", not self.fm_norm, "fm_norm is off"),
+            ("token_biases", self.lcb_tokens == 0, "lcb_tokens is 0"),
+        ):
+            if idle and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UserError(f"{name} = {getattr(self, name)}: has no effect where {why}; leave it out")
         if not (self.use_fmb or self.use_lcb or self.use_residual):
             raise UserError("use_residual = False: with use_fmb and use_lcb off too, nothing is left of a layer")
         if not self.use_fmb and not self.use_residual and not self.lcb_tokens:
