@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.embeddings.initial_scale = 0.02
     config.embeddings.optimizer.kind = "lazy_adam"
     config.embeddings.optimizer.learning_rate = 1e-3
-    config.embeddings.optimizer.l2 = 0.15  # of the mean loss, as FuxiCTR counts it; lazy (embeddings/row_optimizers.py)
+    config.embeddings.optimizer.l2 = 0.1  # of the mean loss, as FuxiCTR counts it; lazy (embeddings/row_optimizers.py)
 
     config.model.factory = "wukong_jax.models.wukong:build"
     config.model.options = {
@@ -38,15 +38,16 @@ def get_config() -> ConfigDict:
         "head_dropout": 0.2,
     }
     config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 5e-4
 
     config.training.batch_size = 4096
-    # Full rate for ten epochs while L2 holds the tables back, then one of decay, in which AUC and log loss leap;
-    # more epochs at a low rate raise AUC a little and log loss a lot.
+    # Full rate for eight epochs while L2 holds the tables back, then one at 0.3 of it, in which AUC and log loss leap
+    # together; a second such epoch overfits. Found on the validation rows.
     config.optimizer.schedule = "linear"
-    config.optimizer.hold_steps = 500
-    config.optimizer.decay_steps = 50
-    config.training.epochs = 11
+    config.optimizer.hold_steps = 400
+    config.optimizer.decay_steps = 1
+    config.optimizer.final_fraction = 0.3
+    config.training.epochs = 9
     config.training.log_every_steps = 50
     config.training.checkpoint_every_steps = 250
     return config
