@@ -25,15 +25,15 @@ def summarise_seeds(summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any
       summaries: seed -> `summary.json` of a finished run.
 
     Returns:
-      For each split and metric the mean and the sample standard deviation over seeds (`test_auc`, `test_auc_std`), the
+      For each split and metric (also of single objectives and domains) the mean and the sample standard deviation over seeds (`test_auc`, `test_auc_std`), the
       values themselves, and what ran. The deviation of a single seed is None.
     """
     first = next(iter(summaries.values()))
     row: dict[str, Any] = {"model": first["name"], "seeds": list(summaries)}
     for split in ("validation", "test"):
-        for metric in SUMMARISED:
-            values = [summary[split][metric] for summary in summaries.values() if split in summary]
-            if values:
+        for metric in first.get(split, {}):
+            if metric.rpartition("/")[2] in SUMMARISED:
+                values = [summary[split][metric] for summary in summaries.values()]
                 row[f"{split}_{metric}"] = float(np.mean(values))
                 row[f"{split}_{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 row[f"{split}_{metric}_values"] = values
