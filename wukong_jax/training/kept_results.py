@@ -25,8 +25,8 @@ def summarise_seeds(summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any
       summaries: seed -> `summary.json` of a finished run.
 
     Returns:
-      For each split and metric (also of single objectives and domains) the mean and the sample standard deviation over seeds (`test_auc`, `test_auc_std`), the
-      values themselves, and what ran. The deviation of a single seed is None.
+      For each split and metric (also of single objectives and domains) the mean and the sample standard deviation
+      over seeds (`test_auc`, `test_auc_std`), the values themselves, and what ran. The deviation of a single seed is None.
     """
     first = next(iter(summaries.values()))
     row: dict[str, Any] = {"model": first["name"], "seeds": list(summaries)}
