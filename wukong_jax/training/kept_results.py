@@ -26,7 +26,7 @@ def summarise_seeds(summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any
 
     Returns:
       For each split and metric (also of single objectives and domains) the mean and the sample standard deviation
-      over seeds (`test_auc`, `test_auc_std`), the values themselves, and what ran. The deviation of a single seed is None.
+      over seeds (`test_auc`, `test_auc_std`), the values themselves, and what ran. A single seed's deviation is None.
     """
     first = next(iter(summaries.values()))
     row: dict[str, Any] = {"model": first["name"], "seeds": list(summaries)}
