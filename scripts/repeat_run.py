@@ -1,4 +1,4 @@
-"""Trains one config with several seeds and writes the mean and spread of its metrics.
+"""Trains one config with several seeds and writes the mean and spread of its metrics, and the first seed's pictures.
 
     python scripts/repeat_run.py --config=F --workdir=W --seeds=0,1,2 --output=docs/results/NAME [--config.key=value]
 
@@ -7,6 +7,7 @@ missing.
 """
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,6 +49,9 @@ def main() -> None:
         seeded = dataclasses.replace(config, seed=seed)
         summaries[seed] = train(seeded, f"{workdir}/seed_{seed}", say=lambda text: print(text, file=sys.stderr))
     row = summarise_seeds(summaries)
+    for picture in Path(f"{workdir}/seed_{seeds[0]}/pictures").glob("*.png"):  # of the first seed's run
+        Path(output).mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, output)
     path = write_results(Path(output), "python " + " ".join(sys.argv), [row])
     for metric in ("auc", "log_loss"):
         if f"test_{metric}" in row:
