@@ -116,10 +116,14 @@ def test_other_mathematics_in_the_same_folder_is_refused_by_name(whole_run, tmp_
     assert "Traceback" not in err
 
 
-def test_eight_devices_train_to_the_metrics_of_one(whole_run, tmp_path):
-    workdir = tmp_path / "run"
-    summary = train_tiny(workdir, "--config.mesh.hosts=2", devices=8)
-    whole = json.loads((whole_run / "summary.json").read_text())
-    assert summary["devices"] == 8
-    # Sums over devices add in another order; bfloat16 tables turn a last bit into a rounding step.
-    assert abs(summary["test"]["log_loss"] - whole["test"]["log_loss"]) < 2e-3
+def test_eight_devices_train_as_one_does(tmp_path):
+    # float32 tables: stochastic rounding would turn the last bit of a sum into a whole bfloat16 step. Ten steps: sums
+    # over devices add in another order, and Adam on nearly zero gradients amplifies rounding tenfold every few steps.
+    flags = ("--config.embeddings.dtype=float32", "--config.training.steps=10", "--config.training.log_every_steps=1")
+    one = train_tiny(tmp_path / "one", *flags)
+    many = train_tiny(tmp_path / "many", *flags, "--config.mesh.hosts=2", devices=8)
+    assert (one["devices"], many["devices"]) == (1, 8)
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)[:10]] for name in ("one", "many")]
+    assert losses[0][0] - losses[0][-1] > 1e-3  # it has learnt something to differ in
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    np.testing.assert_allclose(many["test"]["log_loss"], one["test"]["log_loss"], rtol=1e-4)
