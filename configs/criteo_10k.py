@@ -3,6 +3,7 @@
 Command:   python scripts/train.py --config=configs/criteo_10k.py --workdir=runs/criteo_10k --config.data.path=FILE
            FILE is tab-separated in Criteo's order (label, I1..I13, C1..C26), plain or .gz; its first 80 % train, the
            next 10 % validate and the last 10 % test. For the full data sets prepare row blocks first (README).
+Expected:  test AUC 0.729 +- 0.005; ten seconds on 2 CPU cores
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
 Command:   python scripts/train.py --config=configs/frappe_wukong.py --workdir=runs/frappe --config.data.path=FOLDER
            FOLDER holds frappe.train*.libfm, frappe.validation.libfm and frappe.test.libfm (plain or .gz)
+Expected:  test AUC 0.9865 +- 0.0003, log loss 0.141 (training negatives resampled); two minutes on 2 CPU cores
 """
 
 from ml_collections import ConfigDict

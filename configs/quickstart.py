@@ -4,6 +4,7 @@ Command:   ./scripts/quickstart.sh
            or: python scripts/train.py --config=configs/quickstart.py --workdir=runs/mine
            `--config=configs/quickstart.py:logistic_regression` is the reference that Wukong is held against.
 Data:      generated: 16 categorical fields of 20 values, a true logit of order-1 and order-2 interactions
+Expected:  test AUC 0.811, log loss 0.4369 (Bayes 0.4303); a minute on 2 CPU cores
 """
 
 from ml_collections import ConfigDict
