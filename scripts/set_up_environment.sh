@@ -4,13 +4,13 @@
 set_up_environment() {
   local extras="$1" stamp
   stamp=".venv/installed$extras"
-  if [ ! -x .venv/bin/python ]; then
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # none yet, or its making was interrupted
     "${PYTHON:-python3}" - <<'CHECK' || return 1
 import sys
 if sys.version_info < (3, 11):
     sys.exit(f"error: Python {sys.version.split()[0]}: 3.11 or newer is needed; set PYTHON=python3.12, say")
 CHECK
-    "${PYTHON:-python3}" -m venv .venv || return 1
+    "${PYTHON:-python3}" -m venv --clear .venv || return 1
   fi
   if ! cmp -s setup.py "$stamp"; then
     echo "installing wukong-jax$extras into .venv (once; a few minutes)" >&2

@@ -46,11 +46,11 @@ def train(config: RunConfig, workdir: str, say: Callable[[str], None] = print) -
       SystemExit: code 143 after SIGTERM, 130 after SIGINT; the state is saved.
     """
     folder = RunFolder(workdir)
-    with folder.locked(), StopSignal() as stop:
-        return _train_locked(config, folder, stop, say)
+    with folder.locked():
+        return _train_locked(config, folder, say)
 
 
-def _train_locked(config: RunConfig, folder: RunFolder, stop: StopSignal, say: Callable[[str], None]) -> dict[str, Any]:
+def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
@@ -66,7 +66,8 @@ def _train_locked(config: RunConfig, folder: RunFolder, stop: StopSignal, say: C
                 raise UserError(f"config.training.{key} = {value}: the data has no validation rows; {fix}")
     checkpoints = Checkpoints(folder.checkpoints, run.layout, config.training.keep_checkpoints)
     try:
-        return _Trainer(run, data, folder, checkpoints, stop, total).run_to_end()
+        with StopSignal() as stop:  # from here on there is something to save
+            return _Trainer(run, data, folder, checkpoints, stop, total).run_to_end()
     finally:
         checkpoints.close()
 
