@@ -127,3 +127,7 @@ def test_eight_devices_train_as_one_does(tmp_path):
     assert losses[0][0] - losses[0][-1] > 1e-3  # it has learnt something to differ in
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     np.testing.assert_allclose(many["test"]["log_loss"], one["test"]["log_loss"], rtol=1e-4)
+    # Trained on eight devices, scored where there is one.
+    code, out, err = run_script("evaluate.py", f"--workdir={tmp_path / 'many'}")
+    assert code == 0, err
+    np.testing.assert_allclose(json.loads(out)["log_loss"], many["test"]["log_loss"], rtol=1e-6)
