@@ -14,11 +14,16 @@ _MAX_EXAMPLES = 10
 class BadRows:
     """What happens to bad rows, and how many there were."""
 
-    def __init__(self, policy: BadRowPolicy = "stop") -> None:
+    def __init__(
+        self,
+        policy: BadRowPolicy = "stop",
+        fix: str = "fix the row or pass --on_bad_row=skip (config: data.on_bad_row)",
+    ) -> None:
         """Starts at zero.
 
         Args:
           policy: "stop" raises at the first bad row, "skip" counts it and keeps a few as examples.
+          fix: what the error tells the user to do.
 
         Raises:
           UserError: an unknown policy.
@@ -26,6 +31,7 @@ class BadRows:
         if policy not in ("stop", "skip"):
             raise UserError(f"on_bad_row = {policy!r}: not one of 'stop', 'skip'")
         self.policy = policy
+        self._fix = fix
         self.count = 0
         self.examples: list[str] = []
         self._lock = threading.Lock()
@@ -43,7 +49,7 @@ class BadRows:
         """
         example = f"{file}, line {line}, {problem}"
         if self.policy == "stop":
-            raise UserError(f"{example}; fix the row or pass --on_bad_row=skip")
+            raise UserError(f"{example}; {self._fix}")
         with self._lock:
             self.count += 1
             if len(self.examples) < _MAX_EXAMPLES:

@@ -123,7 +123,7 @@ def read_encoded_rows(
     Raises:
       UserError: the file is not of the schema, or a row cannot be read.
     """
-    bad_rows = BadRows("stop")
+    bad_rows = BadRows("stop", fix="fix the row")  # every row gets a score, so none is skipped
     coders = {
         column.name: StoredCodes(load_vocabulary(vocabularies, column.name))
         for column in schema.id_columns
