@@ -162,5 +162,5 @@ def test_bfloat16_compute_stays_near_float32(one_device):
 def test_logits_of_a_new_model_are_near_zero():
     run = make_run()
     state = run.init_state()
-    predict = functools.partial(run.jit_predict_step(), state.params, state.tables)
+    predict = functools.partial(run.predict_step, state.params, state.tables)
     assert float(jnp.abs(predict(put_batch(make_batch(0, 100), run.mesh))).max()) < 0.2

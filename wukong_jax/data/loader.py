@@ -23,6 +23,7 @@ import grain
 import numpy as np
 
 from wukong_jax.data.batch import COLUMN_DTYPES, Batch, Columns
+from wukong_jax.data.random_streams import open_stream
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
@@ -189,7 +190,7 @@ class _WindowReader:
     def _make_order(self, epoch: int) -> _EpochOrder:
         blocks = np.arange(self.source.num_blocks)
         if self._shuffle:
-            blocks = _generator(self._start.seed, epoch, 0).permutation(blocks)
+            blocks = open_stream(self._start.seed, epoch, 0).permutation(blocks)
         full, last = self.source.block_rows(0), self.source.num_blocks - 1
         sizes = np.where(blocks == last, self.source.block_rows(last), full)
         sums = np.add.reduceat(sizes, np.arange(0, len(sizes), self._window_blocks))
@@ -221,7 +222,7 @@ class _WindowReader:
             return None
         chosen = np.arange(rows)
         if self._shuffle:
-            chosen = _generator(self._start.seed, epoch, 1, window).permutation(chosen)
+            chosen = open_stream(self._start.seed, epoch, 1, window).permutation(chosen)
         place = np.arange(first - begin, first - begin + rows)
         in_batch = place % self._batch_size
         return chosen[(place >= 0) & (in_batch >= self.own.start) & (in_batch < self.own.stop)]
@@ -266,10 +267,6 @@ def _build_batch(parts: list[Columns], schema: Schema, batch_size: int) -> Batch
 
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _generator(*words: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def _check_arguments(

@@ -22,6 +22,7 @@ from wukong_jax.data.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.bayes_metrics import BayesMetrics, compute_bayes_metrics, compute_expected_metrics
 from wukong_jax.data.planted_structures import PlantedLogit, Structure, ZipfSampler
 from wukong_jax.data.preparation_report import RowStatistics
+from wukong_jax.data.random_streams import open_stream
 from wukong_jax.data.row_blocks import SPLITS, BlockWriter
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
@@ -92,7 +93,7 @@ class PlantedClicks:
         self.config = config
         self._sampler = ZipfSampler(config.values_per_field, config.zipf_exponent)
         self.structure = PlantedLogit(
-            _generator(config.seed, _STRUCTURE),
+            open_stream(config.seed, _STRUCTURE),
             self._sampler.probabilities,
             fields=config.fields,
             dense_fields=config.dense_fields,
@@ -165,7 +166,7 @@ class PlantedClicks:
     def _make_block(self, stream: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One block of a stream: ids, dense, the label's uniform draw, the logit without bias."""
         config = self.config
-        generator = _generator(config.seed, stream, block)
+        generator = open_stream(config.seed, stream, block)
         ids = self._sampler.draw(generator, (_BLOCK_ROWS, config.fields))
         dense = generator.standard_normal((_BLOCK_ROWS, config.dense_fields), np.float32)
         uniform = generator.random(_BLOCK_ROWS)
@@ -285,10 +286,6 @@ def _find_bias(logits: np.ndarray, base_rate: float) -> float:
         else:
             high = middle
     return (low + high) / 2
-
-
-def _generator(*words: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def _require(holds: bool, key: str, value: Any, limit: str) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
 
 def build_predict(run: Run, state: TrainState) -> Predict:
     """The function from a batch on devices to logits [B, O], for one state."""
-    step = run.jit_predict_step()
-    return lambda batch: step(state.params, state.tables, batch)
+    return lambda batch: run.predict_step(state.params, state.tables, batch)
 
 
 def evaluate_state(run: Run, data: RunData, predict: Predict, split: str) -> Evaluation:
@@ -58,6 +58,7 @@ def finish_run(
     checkpoints: Checkpoints,
     step: int,
     progress: RunProgress,
+    references: Mapping[str, Any],
     console: TrainingConsole,
 ) -> dict[str, Any]:
     """Scores the best state and writes `summary.json`, `calibration.json` and `report.html`.
@@ -78,7 +79,7 @@ def finish_run(
             folder.append_metrics(line)
             console.show_evaluation(line, best=False)
             folder.write_json("calibration.json", evaluation.calibration)
-    summary["references"] = load_references(run.config, data)
+    summary["references"] = references
     folder.write_json("summary.json", summary)
     console.say(f"report: {write_report(folder.path)}")
     return summary
@@ -102,7 +103,7 @@ def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: 
         "embedding_parameters": run.layout.embedding_parameters,
         "train_flops_per_example": count_train_flops(run),
         "training_rows": data.splits["train"].rows,
-        "data_fingerprint": data.fingerprint(),
+        "data_fingerprint": data.fingerprint,
         "backend": jax.default_backend(),
         "devices": run.mesh.size,
         "jax_version": jax.__version__,
@@ -134,7 +135,7 @@ def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
                 f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first"
             )
         other = json.loads(path.read_text())
-        if "test" not in other or other.get("data_fingerprint") != data.fingerprint():
+        if "test" not in other or other.get("data_fingerprint") != data.fingerprint:
             raise UserError(
                 f"config.reference_run = {config.reference_run!r}: was not tested on this run's rows; "
                 "give a run on the same data"

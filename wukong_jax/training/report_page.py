@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wukong_jax.training.result_table import compute_share_of_way
 from wukong_jax.training.run_record import RunRecord, read_number
 
 _METRIC_TITLES = {
@@ -111,8 +112,8 @@ def _build_gap_sentence(record: RunRecord) -> str:
     ours, bayes = read_number(record.metrics_of("test").get("log_loss")), losses.pop("bayes", None)
     sentences = []
     for name, theirs in losses.items():
-        if theirs is not None and ours is not None and bayes is not None and theirs > bayes:
-            share = (theirs - ours) / (theirs - bayes)
+        share = compute_share_of_way(theirs, ours, bayes)
+        if share is not None:
             sentences.append(f"{share:.1%} of the way from the test log loss of {html.escape(name)} to that of Bayes")
     if not sentences:
         return ""

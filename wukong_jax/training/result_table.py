@@ -34,11 +34,13 @@ def format_results(summary: Mapping[str, Any]) -> str:
 
 def share_of_way(summary: Mapping[str, Any]) -> float | None:
     """How far a run came from its reference run's test log loss (0) to Bayes' (1); None without both."""
-    references = dict(summary.get("references", {}))
-    bayes = references.pop("bayes", None)
-    if bayes is None or not references or "test" not in summary:
+    losses = {name: metrics["log_loss"] for name, metrics in summary.get("references", {}).items()}
+    bayes = losses.pop("bayes", None)
+    return compute_share_of_way(next(iter(losses.values()), None), summary.get("test", {}).get("log_loss"), bayes)
+
+
+def compute_share_of_way(start: float | None, own: float | None, bayes: float | None) -> float | None:
+    """How far a log loss came from `start` (0) to Bayes' (1); None without the three, or where `start` is no worse."""
+    if start is None or own is None or bayes is None or start <= bayes:
         return None
-    start, own, end = next(iter(references.values()))["log_loss"], summary["test"]["log_loss"], bayes["log_loss"]
-    if start is None or own is None or end is None or start == end:
-        return None
-    return (start - own) / (start - end)
+    return (start - own) / (start - bayes)

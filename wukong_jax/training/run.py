@@ -69,8 +69,9 @@ class Run:
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
         return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
 
-    def jit_predict_step(self) -> Callable[[Any, Any, Batch], jax.Array]:
-        """The predict step (params, tables, batch) -> logits, jitted."""
+    @functools.cached_property
+    def predict_step(self) -> Callable[[Any, Any, Batch], jax.Array]:
+        """The predict step (params, tables, batch) -> logits, jitted once for all evaluations of a run."""
         everywhere = replicated(self.mesh)
         inputs = (everywhere, self.exchange.table_sharding, batch_sharding(self.mesh))
         return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)

@@ -1,6 +1,7 @@
 """The rows of a run: prepared on first use where the config names raw files or planted clicks."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ class RunData:
     splits: Mapping[str, RowBlocks]  # "train" and, where they have rows, "validation" and "test"
     report: Mapping[str, Any]  # report.json, as preparing wrote it
 
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of the schema, the splits' sizes and their first blocks: other rows give another one."""
         digest = hashlib.sha256(schema_to_json(self.schema).encode())

@@ -28,7 +28,6 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.data = self.path / "data"
         self.metrics = self.path / "metrics.jsonl"
-        self.summary = self.path / "summary.json"
 
     def claim(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
         """Makes the folder this run's, or continues the run it holds.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -16,8 +16,8 @@ from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import replicated
 from wukong_jax.training.checkpoints import Checkpoints
 from wukong_jax.training.console import TrainingConsole
-from wukong_jax.training.evaluation import evaluate_split, put_batch
-from wukong_jax.training.finish import finish_run, load_references
+from wukong_jax.training.evaluation import put_batch
+from wukong_jax.training.finish import build_predict, evaluate_state, finish_run, load_references
 from wukong_jax.training.log_window import LogWindow, NotFiniteError, WindowSums
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.run_data import RunData, open_run_data
@@ -57,7 +57,7 @@ def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], Non
     data = open_run_data(config.data, folder.data, say)
     run = build_run(config, data.schema)
     total = total_steps(config, data)
-    load_references(config, data)  # refuses a missing reference run now, not after training
+    references = load_references(config, data)  # refuses a missing reference run now, not after training
     if "validation" not in data.splits:
         for key, idle in (("early_stop_patience", 0), ("plateau_factor", 1.0)):
             value = getattr(config.training, key)
@@ -67,7 +67,8 @@ def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], Non
     checkpoints = Checkpoints(folder.checkpoints, run.layout, config.training.keep_checkpoints)
     try:
         with StopSignal() as stop:  # from here on there is something to save
-            return _Trainer(run, data, folder, checkpoints, stop, total).run_to_end()
+            trainer = _Trainer(run, data, folder, checkpoints, stop, total)
+            return trainer.run_to_end(references)
     finally:
         checkpoints.close()
 
@@ -89,12 +90,11 @@ class _Trainer:
         self.run, self.data, self.folder, self.checkpoints, self.stop = run, data, folder, checkpoints, stop
         self.config = run.config.training
         self.total = total
-        self.predict_step = run.jit_predict_step()
         self.started = time.monotonic()
         self.profiling = False
 
-    def run_to_end(self) -> dict[str, Any]:
-        """Restores or starts, trains what is left, and writes the summary."""
+    def run_to_end(self, references: Mapping[str, Any]) -> dict[str, Any]:
+        """Restores or starts, trains what is left, and writes the summary beside the references."""
         self.state, self.progress = self._restore_or_init()
         self.earlier_seconds = self.progress.wall_seconds
         self.step = int(self.state.step)
@@ -108,12 +108,12 @@ class _Trainer:
                 self._train()
             self.checkpoints.wait()
             return finish_run(
-                self.run, self.data, self.folder, self.checkpoints, self.step, self.progress, self.console
+                self.run, self.data, self.folder, self.checkpoints, self.step, self.progress, references, self.console
             )
 
     def _restore_or_init(self) -> tuple[TrainState, RunProgress]:
         newest = self.checkpoints.newest()
-        fingerprint = self.data.fingerprint()
+        fingerprint = self.data.fingerprint
         if newest is None:
             return self.run.init_state(), RunProgress(data_fingerprint=fingerprint)
         state, progress = self.checkpoints.restore(self.run.abstract_state(), newest, self.run.state_sharding())
@@ -235,9 +235,7 @@ class _Trainer:
 
     def _evaluate(self) -> None:
         self._drain()
-        source, size = self.data.splits["validation"], self.config.evaluation_batch_size
-        exact_rows = self.config.exact_auc_rows
-        evaluation = evaluate_split(self._predict, source, self.run.schema, size, self.run.mesh, exact_rows)
+        evaluation = evaluate_state(self.run, self.data, build_predict(self.run, self.state), "validation")
         self.progress, best = record_evaluation(self.progress, self.config, self.step, evaluation.metrics)
         line = {"step": self.step, "split": "validation", **evaluation.metrics}
         self.folder.append_metrics(line)
@@ -247,9 +245,6 @@ class _Trainer:
         scale = jnp.float32(self.progress.learning_rate_scale)
         self.state = self.state.replace(learning_rate_scale=jax.device_put(scale, replicated(self.run.mesh)))
         self.window.restart_clock()
-
-    def _predict(self, batch: Batch) -> jax.Array:
-        return self.predict_step(self.state.params, self.state.tables, batch)
 
     def _save(self) -> None:
         self._drain()
