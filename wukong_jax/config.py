@@ -60,6 +60,14 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExchangeConfig:
+    """How embeddings travel between the tables' devices and the batch's, by the name of its factory, and its options."""
+
+    factory: str = "wukong_jax.embeddings.flat_exchange:build"  # called as build(options, layout, mesh, model)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """The dense optimizer, and the schedule that scales the learning rate of dense weights and tables alike."""
 
@@ -163,6 +171,7 @@ class RunConfig:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    exchange: ExchangeConfig = dataclasses.field(default_factory=ExchangeConfig)
     seed: int = 0  # of weights, tables, dropout and the order of the rows
     reference_run: str = ""  # folder of a finished run whose test metrics are shown beside this one's
 
@@ -173,6 +182,7 @@ CHANGEABLE_KEYS = (
     "data.path",
     "data.reader_threads",
     "mesh.",
+    "exchange.",
     "reference_run",
     "training.steps",
     "training.epochs",
@@ -190,8 +200,8 @@ CHANGEABLE_KEYS = (
 def start_config() -> ConfigDict:
     """A ConfigDict with every key at its default, for a config file to fill in and flags to override.
 
-    Keys without a default are empty until the file sets them. `data.planted`, `model.options` and
-    `embeddings.fields` are the file's own to write.
+    Keys without a default are empty until the file sets them. `data.planted`, `model.options`,
+    `exchange.options` and `embeddings.fields` are the file's own to write.
     """
     return _defaults_of(RunConfig)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -10,6 +11,7 @@ import pytest
 from wukong_jax.data.loader import Position, iterate_batches
 from wukong_jax.data.planted_clicks import PlantedClicks, PlantedClicksConfig, write_planted_clicks
 from wukong_jax.data.planted_structures import PlantedLogit, ZipfSampler
+from wukong_jax.data.planted_subsets import draw_groups
 from wukong_jax.data.row_blocks import SPLITS, open_row_blocks
 from wukong_jax.errors import UserError
 from wukong_jax.schema import load_schema
@@ -26,6 +28,7 @@ SMALL = PlantedClicksConfig(
     validation_rows=3_000,
     test_rows=9_000,
 )
+GROUPED = dataclasses.replace(SMALL, fields=16, orders=(1, 2, 4), interactions=24, groups=4)
 STRUCTURES = ("factorized", "field_aware")
 
 
@@ -124,6 +127,77 @@ def test_all_subsets_are_taken_where_there_are_fewer_than_asked_for() -> None:
     clicks = PlantedClicks(dataclasses.replace(SMALL, interactions=1000))
     assert len(clicks.structure.terms[2]) == math.comb(8, 2)  # dense fields join
     assert len(clicks.structure.terms[4]) == math.comb(6, 4)  # and do not
+
+
+@pytest.mark.parametrize(
+    ("change", "digest"),
+    [
+        ({}, "2ccd861692fd8977"),
+        ({"structure": "field_aware"}, "c0074a6edb52950a"),
+    ],
+)
+def test_kept_results_speak_of_the_rows_that_are_made_today(change: dict, digest: str) -> None:
+    """Ids and labels of a seed never change: the numbers in documents and configs' headers are of these rows."""
+    columns, _ = PlantedClicks(dataclasses.replace(SMALL, **change)).generate(0, 1000)
+    made = hashlib.sha256(columns["ids"].tobytes() + columns["labels"].tobytes())
+    assert made.hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(("fields", "groups"), [(4, 2), (5, 2), (16, 4), (26, 8)])
+def test_groups_are_even_random_and_neither_neighbours_nor_strided(fields: int, groups: int) -> None:
+    seen = set()
+    for seed in range(20):
+        drawn = draw_groups(np.random.default_rng(seed), fields, groups)
+        assert sorted(field for group in drawn for field in group) == list(range(fields))
+        assert {len(group) for group in drawn} <= {fields // groups, -(-fields // groups)}
+        assert drawn != tuple(tuple(range(first, fields, groups)) for first in range(groups))
+        assert any(field + 1 not in group for group in drawn for field in group[:-1])
+        seen.add(drawn)
+    assert len(seen) > 1 or fields == 4  # 4 fields have one partition that is neither
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_terms_join_fields_of_one_group_and_spread_over_the_groups(structure: str) -> None:
+    clicks = PlantedClicks(dataclasses.replace(GROUPED, structure=structure))
+    groups = clicks.structure.groups
+    assert [[f"field_{field}" for field in group] for group in groups] == clicks.groups
+    for order, wanted in ((2, 24), (4, 4)):  # a group of 4 fields has 6 pairs and one quadruple
+        subsets = [term.fields for term in clicks.structure.terms[order]]
+        assert len(set(subsets)) == len(subsets) == wanted
+        inside = [sum(set(subset) <= set(group) for subset in subsets) for group in groups]
+        assert inside == [wanted // 4] * 4
+
+
+def test_a_share_of_the_terms_crosses_groups() -> None:
+    clicks = PlantedClicks(dataclasses.replace(GROUPED, group_share=0.75, orders=(1, 2), order_shares=(0.3, 0.7)))
+    subsets = [set(term.fields) for term in clicks.structure.terms[2]]
+    crossing = [subset for subset in subsets if not any(subset <= set(group) for group in clicks.structure.groups)]
+    assert (len(subsets), len(crossing)) == (24, 6)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_grouped_orders_are_pure_and_of_the_shares_asked_for(share: float) -> None:
+    """As without groups; dense fields are in no term. A variance's bound is 5 deviations, from its kurtosis."""
+    config = dataclasses.replace(GROUPED, group_share=share)
+    clicks = PlantedClicks(config)
+    columns, logit = clicks.generate(0, 200_000)
+    parts = clicks.structure.parts(columns["ids"], columns["dense"])
+    tolerance = 5 * math.sqrt(((parts**4).mean(axis=1).max() - 1) / 200_000)
+    np.testing.assert_allclose(parts.var(axis=1), 1, rtol=tolerance)
+    assert np.abs(np.corrcoef(parts) - np.eye(3)).max() < tolerance
+    assert logit.std() == pytest.approx(config.logit_deviation, rel=tolerance)
+    rows = slice(0, 50)
+    expected = slow_parts(clicks, columns["ids"][rows], columns["dense"][rows])
+    np.testing.assert_allclose(parts[:, rows], expected, atol=1e-5)  # float32 sums against float64
+    assert max(field for terms in clicks.structure.terms.values() for term in terms for field in term.fields) < 16
+
+
+def test_the_groups_are_in_the_report(tmp_path: Path) -> None:
+    config = dataclasses.replace(GROUPED, train_rows=1000, validation_rows=0, test_rows=0)
+    report = write_planted_clicks(config, tmp_path / "data")
+    assert report["groups"] == PlantedClicks(config).groups
+    assert sorted(map(len, report["groups"])) == [4, 4, 4, 4]
+    assert PlantedClicks(SMALL).groups == []
 
 
 @pytest.mark.parametrize(("values", "exponent"), [(2, 0.0), (50, 1.1), (1000, 1.3), (7, 3.0)])
@@ -288,6 +362,12 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         ({"logit_deviation": 0.0}, "logit_deviation"),
         ({"seed": -1}, "seed = -1"),
         ({"test_rows": -5}, "test_rows = -5"),
+        ({"groups": 1}, r"groups = 1: must be 0, or 2 to half of fields = 6"),
+        ({"groups": 4}, r"groups = 4: must be 0, or 2 to half of fields = 6"),
+        ({"groups": 2, "orders": (1,), "order_shares": (1.0,)}, "groups = 2: must be 0 where order 1"),
+        ({"group_share": 0.5}, r"group_share = 0\.5: must be 1 without groups"),
+        ({"groups": 2, "group_share": 1.5}, r"group_share = 1\.5"),
+        ({"groups": 2, "group_share": 0.0}, r"group_share = 0\.0"),
     ],
 )
 def test_impossible_configs_are_refused_by_name(change: dict, message: str) -> None:
@@ -299,6 +379,7 @@ def test_impossible_configs_are_refused_by_name(change: dict, message: str) -> N
     ("change", "message"),
     [
         ({"orders": (1, 2, 7)}, "orders = 7: needs 7 fields, there are 6"),
+        ({"groups": 2}, "groups = 2: the smallest has 3 fields, order 4 needs 4"),
         (
             {"structure": "field_aware", "values_per_field": 10**5, "latent_width": 128, "interactions": 15},
             "interactions = 15: .*the limit",

@@ -45,7 +45,7 @@ def run_steps(layout: EmbeddingLayout, hosts: int, chips: int) -> tuple[dict, li
     exchange: Exchange = ReplicatedExchange(layout, mesh)
     by_batch = NamedSharding(mesh, PartitionSpec(MESH_AXES))
     tables = jax.device_put(init_tables(layout, jax.random.key(0)), exchange.table_sharding)
-    noises = {s.name: np.random.default_rng(5).standard_normal((B, s.slots, s.width)) for s in layout.stacks}
+    noises = {s.name: np.random.default_rng(5).standard_normal((B, s.vectors, s.width)) for s in layout.stacks}
 
     def step(tables: Tables, ids: jax.Array, noise: dict, index: jax.Array) -> tuple[Tables, dict]:
         routed = exchange.route_ids(ids)

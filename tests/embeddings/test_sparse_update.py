@@ -38,7 +38,7 @@ BATCHES = [  # row ids of successive steps; V = no row
 
 
 def build_stack(optimizer: RowOptimizer, dtype: str = "float32", rows: int = V, width: int = WIDTH) -> TableStack:
-    return TableStack("stack", width, dtype, optimizer, ("t",), (rows,), (0,), (0.02,), 1)  # type: ignore[arg-type]
+    return TableStack("stack", width, dtype, optimizer, ("t",), (rows,), (0,), (0.02,), 1, 1)  # type: ignore[arg-type]
 
 
 def build_state(stack: TableStack, merge: str) -> StackState:

@@ -42,12 +42,14 @@ class PlantedClicksConfig:
     fields: int = 16  # categorical fields
     values_per_field: int = 50  # known values of each
     zipf_exponent: float = 1.1  # of the values' frequencies; 0 = uniform
-    dense_fields: int = 0  # standard normal numbers; they join orders 1 and 2
+    dense_fields: int = 0  # standard normal numbers; they join orders 1 and 2 (1 with groups)
     structure: Structure = "factorized"
     orders: tuple[int, ...] = (1, 2)  # ascending
     order_shares: tuple[float, ...] = (0.3, 0.7)  # of the logit's variance, one per order, sum 1
     interactions: int = 24  # terms of each order from 2 up (subsets of fields); all where there are fewer
     latent_width: int = 4  # coordinates of a field value
+    groups: int = 0  # random parts of the categorical fields; terms of order 2 up then join fields of one part
+    group_share: float = 1.0  # share of these terms that keep to one group; the others join several
     logit_deviation: float = 1.5  # standard deviation of the true logit
     base_rate: float = 0.25  # mean of the labels
     train_rows: int = 1_000_000
@@ -71,10 +73,22 @@ class PlantedClicksConfig:
         _require(abs(sum(self.order_shares) - 1) < 1e-6, "order_shares", self.order_shares, "of sum 1")
         _require(self.interactions >= 1, "interactions", self.interactions, "at least 1")
         _require(self.latent_width >= 1, "latent_width", self.latent_width, "at least 1")
+        self._check_groups()
         _require(self.logit_deviation > 0, "logit_deviation", self.logit_deviation, "above 0")
         _require(0 < self.base_rate < 1, "base_rate", self.base_rate, "between 0 and 1")
         for split in SPLITS:
             _require(self.rows(split) >= 0, f"{split}_rows", self.rows(split), "at least 0")
+
+    def _check_groups(self) -> None:
+        fitting = self.groups == 0 or 2 <= self.groups <= self.fields // 2
+        _require(fitting, "groups", self.groups, f"0, or 2 to half of fields = {self.fields}")
+        _require(self.groups == 0 or self.orders[-1] > 1, "groups", self.groups, "0 where order 1 is the only one")
+        if self.groups == 0:
+            _require(self.group_share == 1, "group_share", self.group_share, "1 without groups; set groups")
+        inside = round(self.group_share * self.interactions)
+        _require(
+            self.group_share <= 1 and inside >= 1, "group_share", self.group_share, "at most 1, and at least a term"
+        )
 
     def rows(self, split: str) -> int:
         """Rows of a split."""
@@ -101,9 +115,16 @@ class PlantedClicks:
             orders=config.orders,
             interactions=config.interactions,
             latent_width=config.latent_width,
+            groups=config.groups,
+            group_share=config.group_share,
         )
         self._factors = np.sqrt(np.array(config.order_shares)) * config.logit_deviation
         self.bias = _find_bias(self._sample_logits(_BIAS_ROWS), config.base_rate)
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The column names of each planted group; empty without groups."""
+        return [[f"field_{field}" for field in group] for group in self.structure.groups]
 
     def schema(self) -> Schema:
         """The resolved schema.
@@ -225,8 +246,9 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
       directory: must not exist.
 
     Returns:
-      The report: as of prepared raw files, and the config, the bias, and under "bayes" the metrics of "expected" (of
-      the distribution), "validation" and "test" (of their rows; left out where a class has none).
+      The report: as of prepared raw files, and the config, the bias, the "groups" of columns, and under "bayes" the
+      metrics of "expected" (of the distribution), "validation" and "test" (of their rows; left out where a class has
+      none).
 
     Raises:
       UserError: the directory exists or cannot be written.
@@ -247,7 +269,8 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
             metrics = _write_split(clicks, split, aside, statistics)
             if metrics is not None:
                 bayes[split] = to_mapping(metrics)
-        report = statistics.report(schema, {}) | {"config": to_mapping(config), "bias": clicks.bias, "bayes": bayes}
+        planted = {"config": to_mapping(config), "bias": clicks.bias, "groups": clicks.groups, "bayes": bayes}
+        report = statistics.report(schema, {}) | planted
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         aside.rename(directory)
     except OSError as error:

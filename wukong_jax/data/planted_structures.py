@@ -14,6 +14,9 @@ Order 1 is one weight per value (or a slope for a dense field) over all fields. 
 only: a product of many normals is nearly always near 0 and rarely huge, which would hide the order. For the same
 reason coordinates are a random sign times a magnitude in [0.5, 1.5] (fourth moment 1.3 times the squared second,
 against 3 of a normal). These are our own choices.
+
+With *groups*, the categorical fields are parted at random and terms join fields of one group (all terms, or a share);
+dense fields are in no group and join order 1 only. The facts above hold for any set of terms, so for these too.
 """
 
 import dataclasses
@@ -23,6 +26,7 @@ from typing import Literal
 
 import numpy as np
 
+from wukong_jax.data.planted_subsets import Subset, draw_grouped_subsets, draw_groups, draw_subsets
 from wukong_jax.errors import UserError
 
 Structure = Literal["factorized", "field_aware"]
@@ -80,6 +84,8 @@ class PlantedLogit:
         orders: tuple[int, ...],
         interactions: int,
         latent_width: int,
+        groups: int = 0,
+        group_share: float = 1.0,
     ) -> None:
         """Draws the terms and their coordinates.
 
@@ -92,6 +98,8 @@ class PlantedLogit:
           orders: ascending.
           interactions: terms of each order from 2 up; all there are where there are fewer.
           latent_width: coordinates of a value.
+          groups: that the categorical fields are parted into; 0 = none.
+          group_share: share of the terms inside groups.
 
         Raises:
           UserError: an order has too few fields, or the coordinates would not fit in memory.
@@ -99,7 +107,8 @@ class PlantedLogit:
         self.fields, self.dense_fields, self.orders = fields, dense_fields, orders
         self._probabilities = probabilities
         self.weights = self._draw_tables(generator, range(fields + dense_fields), 1)
-        joined = {m: _draw_subsets(generator, m, fields, dense_fields, interactions) for m in orders if m > 1}
+        self.groups = draw_groups(generator, fields, groups) if groups else ()
+        joined = {m: self._join_fields(generator, m, interactions, group_share) for m in orders if m > 1}
         own_vectors = structure == "field_aware"
         uses = [field for subsets in joined.values() for subset in subsets for field in subset]
         owners = uses if own_vectors else sorted(set(uses))
@@ -139,6 +148,17 @@ class PlantedLogit:
                     part = self._interaction_part(order, columns, numbers, gathered)
                 parts[i, rows] = part * np.float32(self.scales[order])
         return parts
+
+    def _join_fields(self, generator: np.random.Generator, order: int, count: int, group_share: float) -> list[Subset]:
+        """The fields of each term of one order."""
+        if self.groups:
+            return draw_grouped_subsets(generator, order, self.groups, count, group_share)
+        eligible = self.fields + self.dense_fields if order == 2 else self.fields
+        if eligible < order:
+            raise UserError(
+                f"orders = {order}: needs {order} fields, there are {eligible} (dense ones join orders 1 and 2)"
+            )
+        return draw_subsets(generator, order, eligible, count)
 
     def _linear_part(self, columns: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         total = np.zeros(columns.shape[1] if self.fields else numbers.shape[1], np.float32)
@@ -202,27 +222,6 @@ class PlantedLogit:
                 product = product * self._covariance(field, self.tables[table])
             total += float(product.sum())
         return total
-
-
-def _draw_subsets(
-    generator: np.random.Generator, order: int, fields: int, dense_fields: int, count: int
-) -> list[tuple[int, ...]]:
-    """Distinct subsets of `order` fields, each field in about as many as any other."""
-    eligible = fields + dense_fields if order == 2 else fields
-    if eligible < order:
-        raise UserError(
-            f"orders = {order}: needs {order} fields, there are {eligible} (dense ones join orders 1 and 2)"
-        )
-    if math.comb(eligible, order) <= 4 * count:
-        every = list(itertools.combinations(range(eligible), order))
-        chosen = generator.permutation(len(every))[:count]
-        return [every[i] for i in sorted(chosen)]
-    subsets: dict[tuple[int, ...], None] = {}
-    while len(subsets) < count:
-        shuffled = generator.permutation(eligible)
-        for start in range(0, eligible - order + 1, order):
-            subsets[tuple(sorted(shuffled[start : start + order].tolist()))] = None
-    return list(subsets)[:count]
 
 
 def _alias_table(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ Token order: columns of width `D` in schema order, then the tokens of the projec
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
@@ -77,6 +77,7 @@ class TableStack:
     first_rows: tuple[int, ...]  # each table's first row in the stack
     initial_scales: tuple[float, ...]
     slots: int  # id slots of a batch row that read this stack
+    vectors: int  # what pooling leaves of them
 
     @property
     def rows(self) -> int:
@@ -106,6 +107,11 @@ class FieldPlacement:
         return self.slots[1] - self.slots[0]
 
     @property
+    def pools(self) -> bool:
+        """Whether several slots become one vector."""
+        return self.length > 1 and self.pooling != "none"
+
+    @property
     def vectors(self) -> int:
         """Vectors that pooling leaves: one, or one a slot."""
         return self.length if self.pooling == "none" else 1
@@ -128,6 +134,15 @@ class EmbeddingLayout:
     def embedding_parameters(self) -> int:
         """Numbers in all tables, optimizer arrays left out."""
         return sum(stack.rows * stack.width for stack in self.stacks)
+
+    @property
+    def token_columns(self) -> tuple[str, ...]:
+        """The column of each of the N tokens; empty text for those of the projection of narrow columns."""
+        columns = [""] * self.tokens
+        for field in self.fields:
+            if not field.narrow:
+                columns[slice(*field.tokens)] = [field.column] * (field.tokens[1] - field.tokens[0])
+        return tuple(columns)
 
     def fields_of_stack(self, stack: int) -> tuple[FieldPlacement, ...]:
         """The columns that read a stack, in the order of its slots."""
@@ -159,9 +174,12 @@ def build_embedding_layout(schema: Schema, config: EmbeddingsConfig) -> Embeddin
     wide_tokens = sum(field.vectors * field.count for field in fields if not field.narrow)
     tokens = wide_tokens + narrow_tokens
     fields = [dataclasses.replace(f, tokens=(wide_tokens, tokens)) if f.narrow else f for f in fields]
-    slots_of = [max((f.stack_slots[1] for f in fields if f.stack == i), default=0) for i in range(len(stacks))]
+    of_stack = [[field for field in fields if field.stack == index] for index in range(len(stacks))]
     return EmbeddingLayout(
-        stacks=tuple(dataclasses.replace(stack, slots=n) for stack, n in zip(stacks, slots_of, strict=True)),
+        stacks=tuple(
+            dataclasses.replace(stack, slots=sum(f.length for f in own), vectors=sum(f.vectors for f in own))
+            for stack, own in zip(stacks, of_stack, strict=True)
+        ),
         fields=tuple(fields),
         tokens=tokens,
         width=config.width,
@@ -170,6 +188,47 @@ def build_embedding_layout(schema: Schema, config: EmbeddingsConfig) -> Embeddin
         narrow_tokens=narrow_tokens,
         narrow_hidden=config.narrow_hidden,
     )
+
+
+def restrict_layout(layout: EmbeddingLayout, tables: Collection[str]) -> EmbeddingLayout:
+    """The part of a layout that some of its tables make.
+
+    Args:
+      layout: the layout.
+      tables: names of tables.
+
+    Returns:
+      A layout of these tables and their columns: stacks keep their names and order, columns their slots of the batch;
+      tokens stay those of the whole.
+    """
+    stacks: list[TableStack] = []
+    fields: list[FieldPlacement] = []
+    for index, stack in enumerate(layout.stacks):
+        kept = [i for i, table in enumerate(stack.tables) if table in tables]
+        if not kept:
+            continue
+        own = [field for field in layout.fields_of_stack(index) if field.table in tables]
+        rows = [stack.table_rows[i] for i in kept]
+        first_rows = {stack.tables[i]: sum(rows[:place]) for place, i in enumerate(kept)}
+        slot = 0
+        for field in own:
+            slots = (slot, slot + field.length)
+            first_row = first_rows[field.table]
+            fields.append(dataclasses.replace(field, stack=len(stacks), first_row=first_row, stack_slots=slots))
+            slot += field.length
+        stacks.append(
+            dataclasses.replace(
+                stack,
+                tables=tuple(stack.tables[i] for i in kept),
+                table_rows=tuple(rows),
+                first_rows=tuple(first_rows.values()),
+                initial_scales=tuple(stack.initial_scales[i] for i in kept),
+                slots=slot,
+                vectors=sum(field.vectors for field in own),
+            )
+        )
+    ordered = sorted(fields, key=lambda field: field.slots)
+    return dataclasses.replace(layout, stacks=tuple(stacks), fields=tuple(ordered))
 
 
 def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableStack], dict[str, tuple[int, int, int]]]:
@@ -201,6 +260,7 @@ def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableS
                 first_rows=tuple(first_rows),
                 initial_scales=tuple(config.initial_scale if scale is None else scale for scale in scales),
                 slots=0,
+                vectors=0,
             )
         )
         placement.update({t: (index, f, r) for t, f, r in zip(tables, first_rows, rows, strict=True)})

@@ -18,7 +18,7 @@ rate a step for that alone, whatever the size of `l2`). For rows touched in ever
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax
@@ -27,6 +27,12 @@ import jax.numpy as jnp
 from wukong_jax.errors import UserError
 
 OptimizerArrays = Mapping[str, jax.Array]
+RowMean = Callable[[jax.Array], jax.Array]  # [M, w] to [M]: the mean over a row's numbers
+
+
+def mean_over_row(values: jax.Array) -> jax.Array:
+    """The mean over a row's numbers where they all are here: [M, w] to [M]."""
+    return jnp.mean(values, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +118,7 @@ def compute_updated_rows(
     arrays: OptimizerArrays,
     skipped_steps: jax.Array | None,
     learning_rate_scale: jax.Array,
+    row_mean: RowMean = mean_over_row,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Applies one step of a row optimizer to touched rows.
 
@@ -122,13 +129,14 @@ def compute_updated_rows(
       arrays: the optimizer's arrays of those rows, [M, ...].
       skipped_steps: [M] int32, steps since the last touch that did not touch the row; None without L2.
       learning_rate_scale: float32 scalar, multiplies the learning rate.
+      row_mean: the mean over a whole row, of which `w` may be a part (row-wise AdaGrad).
 
     Returns:
       The rows after the step, [M, w] float32, and their optimizer arrays.
     """
     if optimizer.l2 > 0:
         gradients = gradients + optimizer.l2 * rows
-    scale, direction, arrays = _compute_step(optimizer, gradients, arrays)
+    scale, direction, arrays = _compute_step(optimizer, gradients, arrays, row_mean)
     rate = optimizer.learning_rate * learning_rate_scale
     if optimizer.l2 > 0:
         assert skipped_steps is not None
@@ -138,7 +146,7 @@ def compute_updated_rows(
 
 
 def _compute_step(
-    optimizer: RowOptimizer, gradients: jax.Array, arrays: OptimizerArrays
+    optimizer: RowOptimizer, gradients: jax.Array, arrays: OptimizerArrays, row_mean: RowMean
 ) -> tuple[jax.Array, jax.Array, OptimizerArrays]:
     """The step is `rate * scale * direction`; scale is [M, w] or broadcasts to it."""
     if optimizer.kind == "sgd":
@@ -147,7 +155,7 @@ def _compute_step(
         return _compute_adam_step(optimizer, gradients, arrays)
     squares = jnp.square(gradients)
     if optimizer.kind == "rowwise_adagrad":
-        accumulator = arrays["accumulator"] + jnp.mean(squares, axis=1)
+        accumulator = arrays["accumulator"] + row_mean(squares)
         root = jnp.sqrt(accumulator)[:, None]
     else:
         accumulator = arrays["accumulator"] + squares

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from wukong_jax.embeddings.bfloat16_rounding import draw_row_noise, round_stochastically
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.merge_rows import MergedRows, merge_equal_rows
+from wukong_jax.embeddings.placement import PlacedStack
 from wukong_jax.embeddings.row_gather import gather_rows
-from wukong_jax.embeddings.row_optimizers import compute_updated_rows
+from wukong_jax.embeddings.row_optimizers import RowMean, compute_updated_rows, mean_over_row
 from wukong_jax.embeddings.tables import StackState
 
 
 def update_stack(
-    stack: TableStack,
+    stack: TableStack | PlacedStack,
     state: StackState,
     row_ids: jax.Array,
     gradients: jax.Array,
@@ -24,6 +25,7 @@ def update_stack(
     step: jax.Array,
     learning_rate_scale: jax.Array,
     key: jax.Array,
+    row_mean: RowMean = mean_over_row,
 ) -> StackState:
     """Takes one step on the rows of a stack that a batch touched.
 
@@ -36,6 +38,7 @@ def update_stack(
       step: int32 scalar, 0 for the first step of a run.
       learning_rate_scale: float32 scalar, multiplies the learning rate.
       key: a random key for this stack and step (stochastic rounding).
+      row_mean: the mean over a whole row where the stack holds a part of its columns.
 
     Returns:
       The arrays after the step.
@@ -52,7 +55,7 @@ def update_stack(
         # Equals `step`; written so, the scatter waits for the gather, and the column is not copied to run them apart.
         last_step = last_step.at[touched].set(jnp.maximum(last_touch, step), mode="drop", unique_indices=True)
     new_rows, arrays = compute_updated_rows(
-        stack.optimizer, old_rows, merged.gradients, arrays, skipped, learning_rate_scale
+        stack.optimizer, old_rows, merged.gradients, arrays, skipped, learning_rate_scale, row_mean
     )
     if state.rows.dtype == jnp.uint16:
         new_rows = round_stochastically(new_rows, draw_row_noise(key, touched, stack.width))

@@ -5,7 +5,7 @@ Tables are not parameters: they are a plain pytree beside the model, `{stack nam
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from wukong_jax.embeddings.bfloat16_rounding import round_to_nearest_bits
 from wukong_jax.embeddings.layout import EmbeddingLayout, TableStack
+from wukong_jax.embeddings.placement import PlacedStack
 from wukong_jax.embeddings.row_optimizers import declare_optimizer_arrays
 from wukong_jax.errors import UserError
 
@@ -62,8 +63,8 @@ def init_tables(layout: EmbeddingLayout, key: jax.Array, merge: MergeMethod | No
     return tables
 
 
-def allocate_stack(stack: TableStack, merge: MergeMethod | None) -> StackState:
-    """Makes a stack's arrays, rows all zero.
+def allocate_stack(stack: TableStack | PlacedStack, merge: MergeMethod | None) -> StackState:
+    """Makes a stack's arrays, rows all zero; of a placed stack one rank's part.
 
     Args:
       stack: the stack.
@@ -80,7 +81,7 @@ def allocate_stack(stack: TableStack, merge: MergeMethod | None) -> StackState:
         rows=jnp.zeros((stack.rows, stack.width), jnp.float32 if stack.dtype == "float32" else jnp.uint16),
         optimizer=optimizer,
         last_step=jnp.full((stack.rows,), -1, jnp.int32) if stack.optimizer.l2 > 0 else None,
-        scratch=_allocate_scratch(stack, merge),
+        scratch=allocate_scratch(stack.rows, merge),
     )
 
 
@@ -97,7 +98,7 @@ def export_tables(layout: EmbeddingLayout, tables: Mapping[str, StackState]) -> 
     """
     logical: LogicalTables = {}
     for stack in layout.stacks:
-        arrays = _logical_arrays(tables[stack.name])
+        arrays = logical_arrays(tables[stack.name])
         hosted = {name: np.asarray(array) for name, array in arrays.items()}
         if stack.dtype == "bfloat16":
             hosted["rows"] = hosted["rows"].view(ml_dtypes.bfloat16)
@@ -122,14 +123,12 @@ def import_tables(
     Raises:
       UserError: a table or array is missing or too many, or of another shape or dtype.
     """
-    wanted = [table for stack in layout.stacks for table in stack.tables]
-    if set(wanted) != set(logical):
-        raise UserError(f"tables {sorted(logical)}: the config's schema has {sorted(wanted)}; use the run's own schema")
+    check_same_tables(layout, logical)
     tables = {}
     for stack in layout.stacks:
-        described = _describe_arrays(stack)
+        described = describe_arrays(stack)
         for table, count in zip(stack.tables, stack.table_rows, strict=True):
-            _check_logical_table(table, logical[table], {n: ((count, *s), d) for n, (s, d) in described.items()})
+            check_logical_table(table, logical[table], {n: ((count, *s), d) for n, (s, d) in described.items()})
         arrays = {}
         for name, (trailing, dtype) in described.items():
             whole = np.empty((stack.rows, *trailing), dtype)
@@ -137,17 +136,18 @@ def import_tables(
                 whole[first : first + count] = logical[table][name]
             arrays[name] = jnp.array(whole.view(np.uint16) if whole.dtype == ml_dtypes.bfloat16 else whole, copy=True)
         rows, last_step = arrays.pop("rows"), arrays.pop("last_step", None)
-        tables[stack.name] = StackState(rows, arrays, last_step, _allocate_scratch(stack, merge))
+        tables[stack.name] = StackState(rows, arrays, last_step, allocate_scratch(stack.rows, merge))
     return tables
 
 
-def _logical_arrays(state: StackState) -> dict[str, jax.Array]:
+def logical_arrays(state: StackState) -> dict[str, jax.Array]:
+    """The arrays of a stack that a checkpoint keeps, by name: all but the scratch column."""
     last_step = {} if state.last_step is None else {"last_step": state.last_step}
     return {"rows": state.rows, **state.optimizer, **last_step}
 
 
-def _describe_arrays(stack: TableStack) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Trailing shape and dtype of each logical array of a stack."""
+def describe_arrays(stack: TableStack) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Trailing shape and dtype of each logical array of a stack's tables, by name."""
     row_dtype = np.dtype(np.float32 if stack.dtype == "float32" else ml_dtypes.bfloat16)
     described: dict[str, tuple[tuple[int, ...], np.dtype]] = {"rows": ((stack.width,), row_dtype)}
     for name, declared in declare_optimizer_arrays(stack.optimizer, stack.width).items():
@@ -157,9 +157,19 @@ def _describe_arrays(stack: TableStack) -> dict[str, tuple[tuple[int, ...], np.d
     return described
 
 
-def _check_logical_table(
+def check_logical_table(
     table: str, arrays: Mapping[str, np.ndarray], described: Mapping[str, tuple[tuple[int, ...], np.dtype]]
 ) -> None:
+    """Refuses a logical table whose arrays are not those described.
+
+    Args:
+      table: its name.
+      arrays: its arrays by name.
+      described: what they must be: array name to (shape, dtype).
+
+    Raises:
+      UserError: an array is missing or too many, or of another shape or dtype.
+    """
     if set(arrays) != set(described):
         raise UserError(
             f"table {table!r}: has arrays {sorted(arrays)}, the config's optimizer needs {sorted(described)}; "
@@ -173,10 +183,26 @@ def _check_logical_table(
             )
 
 
-def _allocate_scratch(stack: TableStack, merge: MergeMethod | None) -> jax.Array | None:
-    """The scratch column where rows merge through it: on CPU, where a sort costs many times more."""
-    merge = merge or ("scratch" if jax.default_backend() == "cpu" else "sort")
-    return jnp.zeros((stack.rows,), jnp.int32) if merge == "scratch" else None
+def check_same_tables(layout: EmbeddingLayout, logical: Collection[str]) -> None:
+    """Refuses tables by name that are not those of a layout.
+
+    Raises:
+      UserError: a table is missing or too many.
+    """
+    wanted = [table for stack in layout.stacks for table in stack.tables]
+    if set(wanted) != set(logical):
+        raise UserError(f"tables {sorted(logical)}: the config's schema has {sorted(wanted)}; use the run's own schema")
+
+
+def choose_merge(platform: str) -> MergeMethod:
+    """How equal rows are merged on a platform: on CPU a sort costs many times more than a scratch column."""
+    return "scratch" if platform == "cpu" else "sort"
+
+
+def allocate_scratch(rows: int, merge: MergeMethod | None) -> jax.Array | None:
+    """The scratch column [rows] where rows merge through it, else None; `merge` None: as suits the default backend."""
+    merge = merge or choose_merge(jax.default_backend())
+    return jnp.zeros((rows,), jnp.int32) if merge == "scratch" else None
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""From the values of slots to the tokens that models take: pooling, several embeddings, narrow columns."""
+"""From pooled vectors to the tokens that models take: several embeddings of a value, narrow columns, the mask."""
 
 import dataclasses
 import itertools
@@ -26,8 +26,8 @@ class _Run:
         return self.fields[0].slots[0], self.fields[-1].slots[1]
 
     @property
-    def pools(self) -> bool:
-        return self.first.length > 1 and self.first.pooling != "none"
+    def vectors(self) -> int:
+        return sum(field.vectors for field in self.fields)
 
     @property
     def tokens(self) -> int:
@@ -35,7 +35,7 @@ class _Run:
 
 
 class TokenAssembly(nn.Module):
-    """Pools bags, reshapes several embeddings and projects narrow columns; the model's first module.
+    """Reshapes several embeddings of a value and projects narrow columns; the model's first module.
 
     Attributes:
       layout: where slots are and tokens go.
@@ -48,7 +48,7 @@ class TokenAssembly(nn.Module):
         """Assembles the tokens of a batch.
 
         Args:
-          values: stack name to [B, S_stack, w] float32, zeros where there is no id.
+          values: stack name to [B, vectors of the stack, w] float32, as `Exchange.collect` gives them.
           ids: [B, S] int32, -1 = no id.
 
         Returns:
@@ -60,8 +60,8 @@ class TokenAssembly(nn.Module):
         pieces = self._split_values(values, runs)
         present = (ids >= 0).astype(jnp.float32)
         wide, wide_masks, narrow, narrow_masks = [], [], [], []
-        for run, piece in zip(runs, pieces, strict=True):
-            vectors, mask = _pool_run(run, piece, present[:, slice(*run.slots)])
+        for run, vectors in zip(runs, pieces, strict=True):
+            mask = _find_present(run, present[:, slice(*run.slots)])
             if run.first.narrow:
                 narrow.append(vectors.reshape(batch, -1))
                 narrow_masks.append(mask)
@@ -80,7 +80,7 @@ class TokenAssembly(nn.Module):
         """One piece of the values for each run. Splitting, not slicing: its gradient is one concatenation."""
         pieces: dict[int, list[jax.Array]] = {}
         for index, stack in enumerate(self.layout.stacks):
-            sizes = [run.slots[1] - run.slots[0] for run in runs if run.first.stack == index]
+            sizes = [run.vectors for run in runs if run.first.stack == index]
             pieces[index] = list(jax.lax.split(values[stack.name], sizes, axis=1))
         return [pieces[run.first.stack].pop(0) for run in runs]
 
@@ -103,22 +103,8 @@ def _find_runs(layout: EmbeddingLayout) -> list[_Run]:
     return [_Run(tuple(fields)) for _, fields in itertools.groupby(layout.fields, treatment)]
 
 
-def _pool_run(run: _Run, values: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pools the bags of a run.
-
-    Args:
-      run: its columns.
-      values: [B, slots of the run, w].
-      present: [B, slots of the run], 1 where there is an id.
-
-    Returns:
-      [B, vectors of the run, w] and their mask [B, vectors of the run].
-    """
-    if not run.pools:
-        return values, present
-    batch, length = values.shape[0], run.first.length
-    bags = values.reshape(batch, len(run.fields), length, values.shape[-1]).sum(axis=2)
-    counts = present.reshape(batch, len(run.fields), length).sum(axis=2)
-    if run.first.pooling == "mean":
-        bags = bags / jnp.maximum(counts, 1)[..., None]
-    return bags, jnp.minimum(counts, 1)
+def _find_present(run: _Run, present: jax.Array) -> jax.Array:
+    """Which vectors of a run have an id: [B, slots of the run] of 0 and 1 to [B, vectors of the run]."""
+    if not run.first.pools:
+        return present
+    return present.reshape(present.shape[0], len(run.fields), run.first.length).max(axis=2)

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from wukong_jax.errors import UserError
 
 HOST, CHIP = "host", "chip"
+MESH_AXES = (HOST, CHIP)
 
 
 def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -41,7 +42,7 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch split over every device of the mesh, host-major."""
-    return NamedSharding(mesh, PartitionSpec((HOST, CHIP)))
+    return NamedSharding(mesh, PartitionSpec(MESH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -57,3 +58,18 @@ def check_batch_divides(mesh: Mesh, batch_size: int, key: str) -> None:
     """
     if batch_size % mesh.size:
         raise UserError(f"{key} = {batch_size}: not a multiple of the mesh's {mesh.size} devices")
+
+
+def compute_rank(mesh: Mesh) -> jax.Array:
+    """This device's rank, host * C + chip; inside `shard_map` over the mesh only."""
+    return jax.lax.axis_index(HOST) * mesh.shape[CHIP] + jax.lax.axis_index(CHIP)
+
+
+def check_mesh_axes(mesh: Mesh) -> None:
+    """Refuses a mesh of other axes than ("host", "chip").
+
+    Raises:
+      ValueError: it has other axes.
+    """
+    if mesh.axis_names != MESH_AXES:
+        raise ValueError(f"mesh axes {mesh.axis_names}: the exchange needs {MESH_AXES}")

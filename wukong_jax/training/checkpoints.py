@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from wukong_jax.embeddings.layout import EmbeddingLayout
-from wukong_jax.embeddings.tables import export_tables, import_tables
+from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
 from wukong_jax.training.run_progress import RunProgress
 from wukong_jax.training.train_state import TrainState
@@ -25,16 +24,16 @@ Which = Literal["latest", "best"]
 class Checkpoints:
     """The checkpoints of one run; saving is asynchronous, a best one committed before a later latest one."""
 
-    def __init__(self, folder: Path, layout: EmbeddingLayout, keep: int = 2, read_only: bool = False):
+    def __init__(self, folder: Path, exchange: Exchange, keep: int = 2, read_only: bool = False):
         """Opens the folder.
 
         Args:
           folder: `<workdir>/checkpoints`.
-          layout: of the tables in the states to be saved.
+          exchange: where tables lie that are saved, and where restored ones go.
           keep: how many of the latest stay; of the best, one does.
           read_only: for evaluation: make no folder and delete nothing.
         """
-        self._layout = layout
+        self._exchange = exchange
         self._managers: dict[Which, Any] = {
             "latest": _open_manager(folder / "latest", keep, read_only),
             "best": _open_manager(folder / "best", 1, read_only),
@@ -53,8 +52,8 @@ class Checkpoints:
             "dense": ocp.args.StandardSave(jax.tree.map(np.array, _dense_part(state))),
             "progress": ocp.args.JsonSave(progress.to_json()),
         }
-        if self._layout.stacks:  # orbax refuses an empty item
-            items["tables"] = ocp.args.StandardSave(export_tables(self._layout, state.tables))
+        if self._exchange.layout.stacks:  # orbax refuses an empty item
+            items["tables"] = ocp.args.StandardSave(self._exchange.export_tables(state.tables))
         manager.save(step, args=ocp.args.Composite(**items))
 
     def latest_step(self, which: Which = "latest") -> int | None:
@@ -84,15 +83,15 @@ class Checkpoints:
             raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
         template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _dense_part(abstract_state))
         items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
-        if self._layout.stacks:
+        if self._exchange.layout.stacks:
             items["tables"] = ocp.args.StandardRestore()
         try:
             restored = manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"checkpoints/{which}/{step}: does not fit this run's network ({reason})") from error
-        logical = jax.tree.map(np.asarray, restored["tables"]) if self._layout.stacks else {}
-        tables = import_tables(self._layout, logical)
+        logical = jax.tree.map(np.asarray, restored["tables"]) if self._exchange.layout.stacks else {}
+        tables = self._exchange.import_tables(logical)
         state = abstract_state.replace(tables=tables, **restored["dense"])
         return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
 

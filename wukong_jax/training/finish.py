@@ -29,7 +29,7 @@ REFERENCE_METRICS = ("auc", "log_loss", "normalized_entropy")
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
     """The state that a run is judged by: of its best evaluation, or the latest where there was none."""
     which: Which = "best" if checkpoints.latest_step("best") is not None else "latest"
-    state, _ = checkpoints.restore(run.abstract_state(), which, run.state_sharding())
+    state, _ = checkpoints.restore(run.abstract_state(), which, run.state_sharding)
     return state
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.sharding import Mesh
 
 from wukong_jax.config import RunConfig
+from wukong_jax.embeddings.exchange import Exchange, TowerTokens
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.errors import UserError
@@ -31,7 +33,7 @@ class Network(nn.Module):
     def __call__(
         self,
         dense: jax.Array,
-        values: dict[str, jax.Array],
+        values: dict[str, jax.Array] | TowerTokens,
         ids: jax.Array,
         domain: jax.Array,
         extras: Mapping[str, jax.Array],
@@ -42,7 +44,8 @@ class Network(nn.Module):
 
         Args:
           dense: [B, F_dense] float32.
-          values: per table stack, [B, S_stack, width] float32, as the exchange collects them.
+          values: as the exchange collects them: per table stack, [B, vectors of the stack, width] float32, or what the
+            model's tower modules made of them.
           ids: [B, S] int32, -1 = no id.
           domain: [B] int32.
           extras: what only one system needs.
@@ -51,8 +54,14 @@ class Network(nn.Module):
         Returns:
           Outputs with logits [B, O] float32.
         """
+        if isinstance(values, TowerTokens):
+            return self.model.finish(values.tokens, dense, domain, extras, train=train)
         embeddings, token_mask = TokenAssembly(self.layout, name="tokens")(values, ids)
         return self.model(dense, embeddings, token_mask, domain, extras, train=train)
+
+    def compress(self, tokens: jax.Array) -> jax.Array:
+        """Applies the model's tower modules, if the exchange asks for them: [T, B, F_max, D] to [T, B, P_max, D_out]."""
+        return self.model.compress(tokens)
 
 
 def build_model_shape(config: RunConfig, schema: Schema, layout: EmbeddingLayout) -> ModelShape:
@@ -64,6 +73,7 @@ def build_model_shape(config: RunConfig, schema: Schema, layout: EmbeddingLayout
         objectives=len(schema.labels),
         domains=max(1, len(schema.domain_values)),
         compute_dtype=config.training.compute_dtype,
+        token_columns=layout.token_columns,
     )
 
 
@@ -73,14 +83,29 @@ def build_network(config: RunConfig, schema: Schema, layout: EmbeddingLayout) ->
     Raises:
       UserError: the factory cannot be imported, or refuses an option.
     """
-    factory = _load_factory(config.model.factory)
+    factory = load_factory("config.model.factory", config.model.factory)
     return Network(layout=layout, model=factory(config.model.options, build_model_shape(config, schema, layout)))
 
 
-def _load_factory(name: str) -> Any:
+def build_exchange(config: RunConfig, layout: EmbeddingLayout, mesh: Mesh, network: Network) -> Exchange:
+    """Builds the exchange that a config names.
+
+    Raises:
+      UserError: the factory cannot be imported, refuses an option, or the tables do not fit the mesh.
+    """
+    factory = load_factory("config.exchange.factory", config.exchange.factory)
+    return factory(config.exchange.options, layout, mesh, network.model)
+
+
+def load_factory(key: str, name: str) -> Any:
+    """Imports a factory by its name, "module:function".
+
+    Raises:
+      UserError: it cannot be imported; the message starts with `key`.
+    """
     module_name, _, function_name = name.partition(":")
-    fix = "give 'module:function', such as 'wukong_jax.models.wukong:build'"
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"config.model.factory = {name!r}: {error}; {fix}") from None
+        fix = "give 'module:function', such as 'wukong_jax.models.wukong:build'"
+        raise UserError(f"{key} = {name!r}: {error}; {fix}") from None

@@ -44,7 +44,7 @@ def open_run(workdir: str, data_path: str | None = None) -> OpenRun:
         raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
     data = open_run_data(config.data, folder.data, say=lambda text: print(text, file=sys.stderr))
     run = build_run(config, data.schema)
-    checkpoints = Checkpoints(folder.checkpoints, run.layout, read_only=True)
+    checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
     try:
         return OpenRun(run, data, restore_best(run, checkpoints))
     finally:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,15 +10,16 @@ import optax
 from jax.sharding import Mesh
 
 from wukong_jax.config import RunConfig
-from wukong_jax.data.batch import Batch
-from wukong_jax.embeddings.exchange import Exchange, ReplicatedExchange
+from wukong_jax.data.batch import COLUMN_DTYPES, Batch
+from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
+from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
-from wukong_jax.training.network import Network, build_model_shape, build_network
+from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
-from wukong_jax.training.train_state import TrainState, init_params, init_train_state
+from wukong_jax.training.train_state import TrainState, init_train_state
 from wukong_jax.training.train_step import build_predict_step, build_train_step
 
 
@@ -37,35 +38,42 @@ class Run:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        state = init_train_state(self.network, self.shape, self.optimizer, self.config.seed)
-        return jax.device_put(state, self.state_sharding())
+        return jax.device_put(self._make_state(), self.state_sharding)
 
+    @functools.cached_property
     def state_sharding(self) -> TrainState:
-        """How a state lies on the mesh: tables as the exchange places them, all else replicated."""
-        everywhere = replicated(self.mesh)
-        others = {field.name: everywhere for field in dataclasses.fields(TrainState)}
-        placements: Any = others | {"tables": self.exchange.table_sharding}
-        return TrainState(**placements)
+        """How every array of a state lies on the mesh: tables and some weights as the exchange places them."""
+        state = jax.eval_shape(self._make_state)
+        sharding = shard_by_rules(self.mesh, self.exchange.parameter_rules, state.replace(tables={}))
+        return sharding.replace(tables=jax.tree.broadcast(self.exchange.table_sharding, state.tables))
+
+    def _make_state(self) -> TrainState:
+        return init_train_state(self.network, self.shape, self.exchange, self.optimizer, self.config.seed)
 
     def abstract_state(self) -> TrainState:
         """Shapes of a state's dense part, without making any array; `tables` is left empty."""
-        key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
-        params = jax.eval_shape(functools.partial(init_params, self.network, self.shape), key)
-        scalar = functools.partial(jax.ShapeDtypeStruct, ())
-        return TrainState(
-            step=scalar("int32"),
-            params=params,
-            optimizer_state=jax.eval_shape(self.optimizer.init, params),
-            tables={},
-            learning_rate_scale=scalar("float32"),
-            key=key,
+        return jax.eval_shape(self._make_state).replace(tables={})
+
+    def abstract_inputs(self) -> tuple[TrainState, Batch]:
+        """Shapes and shardings of the train step's (state, batch), to compile it where no array can be made."""
+        state = jax.eval_shape(self._make_state)
+        rows, shapes = self.config.training.batch_size, self.schema.column_shapes()
+        by_batch = batch_sharding(self.mesh)
+        columns: dict[str, Any] = {
+            name: jax.ShapeDtypeStruct((rows, *shape), COLUMN_DTYPES[name], sharding=by_batch)
+            for name, shape in shapes.items()
+        }
+        batch = Batch(**columns | {"timestamp": None, "group": None}, extras={})
+        placed = jax.tree.map(
+            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), state, self.state_sharding
         )
+        return placed, batch
 
     def jit_train_step(self) -> Any:
         """The train step (state, batch) -> (state, metrics), jitted: state donated, batch split over the mesh."""
         schedule = build_schedule(self.config.optimizer)
         step = build_train_step(self.network, self.exchange, self.optimizer, schedule)
-        state = self.state_sharding()
+        state = self.state_sharding
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
         return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
 
@@ -73,27 +81,33 @@ class Run:
     def predict_step(self) -> Callable[[Any, Any, Batch], jax.Array]:
         """The predict step (params, tables, batch) -> logits, jitted once for all evaluations of a run."""
         everywhere = replicated(self.mesh)
-        inputs = (everywhere, self.exchange.table_sharding, batch_sharding(self.mesh))
+        inputs = (self.state_sharding.params, self.state_sharding.tables, batch_sharding(self.mesh))
         return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)
 
 
-def build_run(config: RunConfig, schema: Schema) -> Run:
+def build_run(config: RunConfig, schema: Schema, devices: Sequence[jax.Device] | None = None) -> Run:
     """Builds every part of a run, checking that they fit each other before any array is made.
+
+    Args:
+      config: the run.
+      schema: a resolved schema.
+      devices: of the mesh, host by host; by default this process's own. May be those of a machine that is not here.
 
     Raises:
       UserError: a batch that the mesh does not divide, or options that a part refuses.
     """
-    mesh = build_mesh(config.mesh.hosts, config.mesh.chips)
+    mesh = build_mesh(config.mesh.hosts, config.mesh.chips, devices)
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
     check_batch_divides(mesh, config.training.evaluation_batch_size, "config.training.evaluation_batch_size")
     layout = build_embedding_layout(schema, config.embeddings)
+    network = build_network(config, schema, layout)
     return Run(
         config=config,
         schema=schema,
         mesh=mesh,
         layout=layout,
         shape=build_model_shape(config, schema, layout),
-        network=build_network(config, schema, layout),
-        exchange=ReplicatedExchange(layout, mesh),
+        network=network,
+        exchange=build_exchange(config, layout, mesh, network),
         optimizer=build_dense_optimizer(config.optimizer),
     )

@@ -64,7 +64,7 @@ def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], Non
             if value != idle:
                 fix = f"set it to {idle} or prepare a validation split"
                 raise UserError(f"config.training.{key} = {value}: the data has no validation rows; {fix}")
-    checkpoints = Checkpoints(folder.checkpoints, run.layout, config.training.keep_checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
     try:
         with StopSignal() as stop:  # from here on there is something to save
             trainer = _Trainer(run, data, folder, checkpoints, stop, total)
@@ -116,7 +116,7 @@ class _Trainer:
         fingerprint = self.data.fingerprint
         if newest is None:
             return self.run.init_state(), RunProgress(data_fingerprint=fingerprint)
-        state, progress = self.checkpoints.restore(self.run.abstract_state(), newest, self.run.state_sharding())
+        state, progress = self.checkpoints.restore(self.run.abstract_state(), newest, self.run.state_sharding)
         if progress.data_fingerprint != fingerprint:
             raise UserError(
                 f"{self.data.directory}: holds other rows than this run was trained on so far; "

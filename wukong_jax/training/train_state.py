@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout
-from wukong_jax.embeddings.tables import StackState, init_tables
+from wukong_jax.embeddings.tables import StackState
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.training.network import Network
 
@@ -34,7 +35,7 @@ def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tu
     dense = jax.ShapeDtypeStruct((rows, shape.dense_features), jnp.float32)
     domain = jax.ShapeDtypeStruct((rows,), jnp.int32)
     values = {
-        stack.name: jax.ShapeDtypeStruct((rows, stack.slots, stack.width), jnp.float32) for stack in layout.stacks
+        stack.name: jax.ShapeDtypeStruct((rows, stack.vectors, stack.width), jnp.float32) for stack in layout.stacks
     }
     return dense, values, ids, domain, {}
 
@@ -50,16 +51,16 @@ def init_params(network: Network, shape: ModelShape, key: jax.Array) -> Any:
 
 
 def init_train_state(
-    network: Network, shape: ModelShape, optimizer: optax.GradientTransformation, seed: int
+    network: Network, shape: ModelShape, exchange: Exchange, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """The state before the first step; a pure function of the network and `seed`."""
+    """The state before the first step; a pure function of the network, the placement of its tables, and `seed`."""
     root = jax.random.PRNGKey(seed)
     params = init_params(network, shape, jax.random.fold_in(root, PURPOSE_PARAMETERS))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         optimizer_state=jax.jit(optimizer.init)(params),
-        tables=init_tables(network.layout, jax.random.fold_in(root, PURPOSE_TABLES)),
+        tables=exchange.init_tables(jax.random.fold_in(root, PURPOSE_TABLES)),
         learning_rate_scale=jnp.ones((), jnp.float32),
         key=jax.random.fold_in(root, PURPOSE_STEPS),
     )

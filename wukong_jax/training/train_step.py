@@ -13,6 +13,7 @@ import optax
 
 from wukong_jax.data.batch import Batch
 from wukong_jax.embeddings.exchange import Exchange
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.training.network import Network
 from wukong_jax.training.optimizers import Schedule
 from wukong_jax.training.train_state import PURPOSE_DROPOUT, PURPOSE_ROUNDING, TrainState
@@ -37,6 +38,27 @@ def compute_loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]
     return jnp.sum(loss * weight), jnp.sum(weight)
 
 
+def run_network(
+    network: Network,
+    exchange: Exchange,
+    params: Any,
+    rows: Any,
+    routed: Any,
+    batch: Batch,
+    *,
+    train: bool,
+    rngs: dict[str, jax.Array] | None = None,
+) -> Outputs:
+    """What is differentiated: rows to the batch's devices, through tower modules where there are any, and the model."""
+
+    def compress(tokens: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, tokens, method=network.compress)  # type: ignore[return-value]
+
+    collected = exchange.collect(rows, routed, compress)
+    inputs = (batch.dense, collected, batch.ids, batch.domain, batch.extras)
+    return network.apply({"params": params}, *inputs, train=train, rngs=rngs)  # type: ignore[return-value]
+
+
 def build_train_step(
     network: Network, exchange: Exchange, optimizer: optax.GradientTransformation, schedule: Schedule
 ) -> TrainStep:
@@ -47,9 +69,7 @@ def build_train_step(
     """
 
     def loss_fn(params: Any, rows: Any, routed: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
-        values = exchange.collect(rows, routed)
-        inputs = (batch.dense, values, batch.ids, batch.domain, batch.extras)
-        outputs: Any = network.apply({"params": params}, *inputs, train=True, rngs={"dropout": key})
+        outputs = run_network(network, exchange, params, rows, routed, batch, train=True, rngs={"dropout": key})
         loss_sum, weight_sum = compute_loss(outputs.logits, batch)
         return loss_sum / jnp.maximum(weight_sum, 1e-9), (loss_sum, weight_sum)
 
@@ -88,9 +108,7 @@ def build_predict_step(network: Network, exchange: Exchange) -> PredictStep:
 
     def predict_step(params: Any, tables: Any, batch: Batch) -> jax.Array:
         routed = exchange.route_ids(batch.ids)
-        values = exchange.collect(exchange.gather(tables, routed), routed)
-        inputs = (batch.dense, values, batch.ids, batch.domain, batch.extras)
-        outputs: Any = network.apply({"params": params}, *inputs, train=False)
-        return outputs.logits
+        rows = exchange.gather(tables, routed)
+        return run_network(network, exchange, params, rows, routed, batch, train=False).logits
 
     return predict_step

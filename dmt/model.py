@@ -1,0 +1,208 @@
+"""A model with towers: each tower's module over its own tokens, then any dense model over what the towers send on."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmt.tower_module_options import TowerModuleOptions, TowerSizes, compute_sizes
+from dmt.tower_modules import TowerModules
+from dmt.towers import TowerLayout, build_tower_layout, load_towers, stride_towers
+from wukong_jax.embeddings.rearrange import take_vectors
+from wukong_jax.errors import UserError
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.strict_mapping import build_dataclass
+from wukong_jax.training.network import load_factory
+
+OPTIONS = "config.model.options"
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerModelOptions:
+    """`config.model.options` of `dmt.model:build`."""
+
+    towers: Any  # how many towers for strided columns, a list of lists of columns, or the path of a towers.json
+    module: TowerModuleOptions = dataclasses.field(default_factory=TowerModuleOptions)
+    over: str = "wukong_jax.models.wukong:build"  # factory of the model over the towers' vectors, "module:function"
+    over_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # its own options
+
+
+class TowerModel(nn.Module):
+    """Tower modules, whose weights are under "towers", below a dense model, under "over".
+
+    It is called in two ways, which share the weights and agree to rounding. `__call__` is the logical model, run where
+    a batch's embeddings are all at hand. `compress` and `finish` are its two halves, for an exchange that runs the
+    modules on the towers' hosts and sends their vectors on.
+
+    Attributes:
+      towers: which tokens are in which tower.
+      module: the tower module.
+      over: the dense model over its vectors.
+      shape: sizes of the whole model.
+    """
+
+    towers: TowerLayout
+    module: TowerModuleOptions
+    over: nn.Module
+    shape: ModelShape
+
+    def setup(self) -> None:
+        """Declares the tower modules."""
+        if self.compresses:
+            self.tower_modules = TowerModules(self.module, self.sizes, self.shape.dtype, name="towers")
+
+    @property
+    def compresses(self) -> bool:
+        """Whether towers change what they hold; if not, an exchange may leave embeddings as they are."""
+        return self.module.kind != "pass_through"
+
+    @property
+    def sizes(self) -> TowerSizes:
+        """Sizes of what enters and leaves each tower."""
+        return compute_sizes(self.module, self.towers.sizes, self.shape.width)
+
+    @property
+    def compression(self) -> float:
+        """Numbers that enter the towers over those that leave, padding not counted: N * D / sum of P_t * D_out."""
+        return self.sizes.compression
+
+    def compress(self, tokens: jax.Array) -> jax.Array:
+        """Applies the tower modules, where the towers are.
+
+        Args:
+          tokens: [T, B, F_max, D] float32, zeros in the padding; T may be divided over the mesh's hosts.
+
+        Returns:
+          [T, B, P_max, D_out] float32, zeros in the padding.
+        """
+        return self.tower_modules(tokens) if self.compresses else tokens
+
+    def finish(
+        self,
+        compressed: jax.Array,
+        dense: jax.Array,
+        domain: jax.Array,
+        extras: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Runs the dense model over what the towers sent.
+
+        Args:
+          compressed: [B, T, P_max, D_out] float32, from `compress`; padding is dropped here.
+          dense: [B, F_dense] float32.
+          domain: [B] int32.
+          extras: what only one system needs.
+          train: whether dropout is on (rng collection "dropout").
+
+        Returns:
+          Outputs with logits [B, O] float32.
+        """
+        flat = compressed.reshape(compressed.shape[0], -1, compressed.shape[-1])
+        return self._run_over(dense, take_vectors(flat, self._vector_places()), domain, extras, train)
+
+    def __call__(
+        self,
+        dense: jax.Array,
+        embeddings: jax.Array,
+        token_mask: jax.Array,
+        domain: jax.Array,
+        extras: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Computes the logits from the embeddings in the schema's order, tower by tower, without padding.
+
+        Args:
+          dense: [B, F_dense] float32.
+          embeddings: [B, N, D].
+          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors in their tower, and every
+            vector of a tower counts as present.
+          domain: [B] int32.
+          extras: what only one system needs.
+          train: whether dropout is on (rng collection "dropout").
+
+        Returns:
+          Outputs with logits [B, O] float32.
+        """
+        if not self.compresses:
+            return self.over(dense, embeddings, token_mask, domain, extras, train=train)
+        order = np.concatenate([np.array(tokens) for tokens in self.towers.tokens])
+        tokens = take_vectors(embeddings * token_mask[:, :, None], order)
+        vectors, first = [], 0
+        for tower, size in enumerate(self.towers.sizes):
+            vectors.append(self.tower_modules.compress_tower(tower, tokens[:, first : first + size]))
+            first += size
+        return self._run_over(dense, jnp.concatenate(vectors, axis=1), domain, extras, train)
+
+    def _run_over(
+        self, dense: jax.Array, vectors: jax.Array, domain: jax.Array, extras: Mapping[str, jax.Array], train: bool
+    ) -> Outputs:
+        mask = jnp.ones(vectors.shape[:2], jnp.float32)
+        return self.over(dense, vectors, mask, domain, extras, train=train)
+
+    def _vector_places(self) -> np.ndarray:
+        """Where the dense model's vectors are among T * P_max; in the schema's order where the towers change none."""
+        sizes = self.sizes
+        places = [tower * sizes.most_vectors + np.arange(count) for tower, count in enumerate(sizes.vectors)]
+        flat = np.concatenate(places).astype(np.int32)
+        if self.compresses:
+            return flat
+        return flat[np.argsort(np.concatenate([np.array(tokens) for tokens in self.towers.tokens]))]
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> TowerModel:
+    """Builds the model from a config.
+
+    Args:
+      options: keys of `TowerModelOptions`.
+      shape: sizes of inputs and outputs, with the column of each token.
+
+    Returns:
+      A `TowerModel`; the dense model over it sees as many tokens as vectors leave the towers, of their width.
+
+    Raises:
+      UserError: an unknown option, towers that do not fit the columns, a compression that cannot be met, or what the
+        dense model refuses.
+    """
+    built = build_dataclass(TowerModelOptions, options, OPTIONS)
+    if len(shape.token_columns) != shape.tokens or not shape.tokens:
+        raise UserError(f"{OPTIONS}.towers: the data has no categorical columns to put in towers; use the model alone")
+    towers = _build_layout(built.towers, shape)
+    try:
+        sizes = compute_sizes(built.module, towers.sizes, shape.width)
+    except UserError as error:
+        raise UserError(f"{OPTIONS}.module.{error}") from None
+    over_shape = shape
+    if built.module.kind != "pass_through":
+        over_shape = dataclasses.replace(shape, tokens=sum(sizes.vectors), width=sizes.vector_width, token_columns=())
+    factory = load_factory(f"{OPTIONS}.over", built.over)
+    try:
+        over = factory(built.over_options, over_shape)
+    except UserError as error:
+        # The factory names its options as if it were the config's own.
+        raise UserError(str(error).replace(f"{OPTIONS}.", f"{OPTIONS}.over_options.")) from None
+    return TowerModel(towers, built.module, over, shape)
+
+
+def _build_layout(towers: Any, shape: ModelShape) -> TowerLayout:
+    """Reads the option `towers` in any of its forms."""
+    try:
+        if isinstance(towers, int) and not isinstance(towers, bool):
+            columns = [column for column in dict.fromkeys(shape.token_columns) if column]
+            return build_tower_layout(shape.token_columns, stride_towers(columns, towers))
+        if isinstance(towers, str):
+            return build_tower_layout(shape.token_columns, load_towers(towers))
+        if not isinstance(towers, list | tuple) or not all(isinstance(tower, list | tuple) for tower in towers):
+            raise UserError(
+                f"towers = {towers!r}: a number of towers, a list of lists of columns, or the path of a towers.json"
+            )
+        return build_tower_layout(shape.token_columns, towers)
+    except UserError as error:
+        message = str(error)
+        raise UserError(f"{OPTIONS}.{message}" if message.startswith("towers") else message) from None

@@ -1,0 +1,205 @@
+"""Which tower module, and how many vectors of which width each tower sends on.
+
+The output of tower t is `P_t` vectors of width `D_out`. The compression ratio is what enters over what leaves,
+`N * D / (sum over t of P_t * D_out)`; the paper's section 4 prints the inverse, but the ratios it reports are these.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from wukong_jax.errors import UserError
+
+# The options that each kind reads, and what they are where they are left out.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "pass_through": {},
+    "dlrm": {"compression": None, "width": None, "token_vectors": 1, "tower_vectors": 0, "project_single": False},
+    "dcn": {
+        "compression": None,
+        "width": None,
+        "tower_vectors": 1,
+        "cross_layers": 2,
+        "cross_rank": 256,
+        "project_single": False,
+    },
+    "wukong": {
+        "compression": None,
+        "width": None,
+        "fmb_tokens": 1,
+        "lcb_tokens": 1,
+        "fm_rank": None,
+        "fmb_hidden": (128,),
+        "fmb_scale": 0.02,
+    },
+}
+# What `compression` settles by itself.
+SETTLED = {
+    "dlrm": ("width", "token_vectors", "tower_vectors"),
+    "dcn": ("tower_vectors",),
+    "wukong": ("fmb_tokens", "lcb_tokens"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerModuleOptions:
+    """`config.model.options.module` of `dmt.model:build`; None = the kind's default (`DEFAULTS`).
+
+    Sizes are given outright or by `compression`, which is met exactly or refused:
+
+    - "dlrm": every token keeps one vector, of width D / compression (the paper's sweep: c = 1, p = 0).
+    - "dcn", "wukong": the tower's F_t * D / compression numbers are laid out as vectors of `width`, by default of the
+      widest divisor of D that goes into all towers' numbers. So D stays as long as compression divides every F_t;
+      beyond that vectors become narrower.
+
+    For "wukong" the first half of the vectors (rounded up) have an interaction part, or the first `fmb_tokens`.
+    """
+
+    kind: Literal["pass_through", "dlrm", "dcn", "wukong"] = "pass_through"
+    compression: int | None = None  # numbers that enter all towers over those that leave; None = from the sizes below
+    width: int | None = None  # D_out; None = the embeddings' D, or what compression asks for
+    token_vectors: int | None = None  # "dlrm": c, vectors made of each token; None = 1
+    tower_vectors: int | None = None  # "dlrm": p, vectors made of all tokens, None = 0; "dcn": P_t, None = 1
+    cross_layers: int | None = None  # "dcn": None = 2
+    cross_rank: int | None = None  # "dcn": None = 256
+    project_single: bool | None = (
+        None  # "dlrm", "dcn": whether a lone token that stays one vector of width D is projected
+    )
+    fmb_tokens: int | None = None  # "wukong": n_F, vectors with an interaction part; None = 1
+    lcb_tokens: int | None = None  # "wukong": n_L, vectors beside these that are linear in the tokens; None = 1
+    fm_rank: int | None = (
+        None  # "wukong": K, columns of the FM's projection; None = the full FM (towers have few tokens)
+    )
+    fmb_hidden: tuple[int, ...] | None = None  # "wukong": hidden widths of the MLP after the FM; None = 128
+    fmb_scale: float | None = None  # "wukong": initial size of the interaction part; None = 0.02, the embeddings' own
+
+    def __post_init__(self) -> None:
+        """Refuses options that the kind does not read, and sizes out of range."""
+        read = DEFAULTS[self.kind]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "kind" or value is None:
+                continue
+            if field.name not in read:
+                known = f"it reads {', '.join(read)}" if read else "it has no options"
+                raise UserError(f"{field.name} = {value}: kind {self.kind!r} does not use it ({known}); leave it out")
+            if self.compression is not None and field.name in SETTLED[self.kind]:
+                raise UserError(
+                    f"{field.name} = {value}: compression = {self.compression} settles it for kind {self.kind!r}; "
+                    "leave one of them out"
+                )
+            self._check_range(field.name, value)
+        if self.kind == "dlrm" and not self.read("token_vectors") + self.read("tower_vectors"):
+            raise UserError("token_vectors = 0: without tower_vectors nothing leaves the tower; give one of them")
+        if self.kind == "wukong" and not self.read("fmb_tokens") + self.read("lcb_tokens"):
+            raise UserError("fmb_tokens = 0: without lcb_tokens nothing leaves the tower; give one of them")
+
+    def _check_range(self, name: str, value: int | float | tuple[int, ...]) -> None:
+        least = 0 if name in ("fmb_tokens", "lcb_tokens", "token_vectors") else 1
+        least = 0 if name == "tower_vectors" and self.kind == "dlrm" else least
+        if isinstance(value, tuple):
+            if any(width < 1 for width in value):
+                raise UserError(f"{name} = {list(value)}: every width at least 1")
+        elif isinstance(value, float):
+            if value <= 0:
+                raise UserError(f"{name} = {value}: above 0")
+        elif not isinstance(value, bool) and value < least:
+            raise UserError(f"{name} = {value}: at least {least}")
+
+    def read(self, name: str) -> Any:
+        """An option's value, or the kind's default where it was left out."""
+        value = getattr(self, name)
+        return DEFAULTS[self.kind][name] if value is None else value
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerSizes:
+    """Sizes of each tower, after the options were applied to a layout."""
+
+    tokens: tuple[int, ...]  # F_t
+    width: int  # D
+    vectors: tuple[int, ...]  # P_t
+    vector_width: int  # D_out
+    fmb_vectors: tuple[int, ...]  # of the P_t, how many have an interaction part
+    kept: tuple[bool, ...]  # towers whose one token leaves as it came, without a projection
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return len(self.tokens)
+
+    @property
+    def most_vectors(self) -> int:
+        """P_max."""
+        return max(self.vectors)
+
+    @property
+    def compression(self) -> float:
+        """Numbers that enter the towers over those that leave: N * D / sum of P_t * D_out."""
+        return sum(self.tokens) * self.width / (sum(self.vectors) * self.vector_width)
+
+    def select(self, tower: int) -> "TowerSizes":
+        """The sizes of one tower alone."""
+        one = slice(tower, tower + 1)
+        return dataclasses.replace(
+            self,
+            tokens=self.tokens[one],
+            vectors=self.vectors[one],
+            fmb_vectors=self.fmb_vectors[one],
+            kept=self.kept[one],
+        )
+
+
+def compute_sizes(options: TowerModuleOptions, tokens: tuple[int, ...], width: int) -> TowerSizes:
+    """Applies the options to the towers of a model.
+
+    Args:
+      options: the module's options.
+      tokens: F_t, the tokens of each tower.
+      width: D.
+
+    Returns:
+      What leaves each tower.
+
+    Raises:
+      UserError: a compression that these towers cannot meet exactly.
+    """
+    if options.kind == "pass_through":
+        vectors, vector_width = tokens, width
+    elif options.compression is not None:
+        vectors, vector_width = _divide(options, options.compression, tokens, width)
+    else:
+        vectors, vector_width = _count_vectors(options, tokens), options.width or width
+    fmb_vectors: tuple[int, ...] = (0,) * len(tokens)
+    if options.kind == "wukong":
+        whole = options.compression is not None
+        fmb_vectors = tuple((count + 1) // 2 if whole else options.read("fmb_tokens") for count in vectors)
+    may_keep = options.kind in ("dlrm", "dcn") and not options.project_single and vector_width == width
+    kept = tuple(may_keep and f == p == 1 for f, p in zip(tokens, vectors, strict=True))
+    return TowerSizes(tokens, width, vectors, vector_width, fmb_vectors, kept)
+
+
+def _count_vectors(options: TowerModuleOptions, tokens: tuple[int, ...]) -> tuple[int, ...]:
+    if options.kind == "dlrm":
+        return tuple(options.read("token_vectors") * count + options.read("tower_vectors") for count in tokens)
+    if options.kind == "dcn":
+        return (options.read("tower_vectors"),) * len(tokens)
+    return (options.read("fmb_tokens") + options.read("lcb_tokens"),) * len(tokens)
+
+
+def _divide(
+    options: TowerModuleOptions, compression: int, tokens: tuple[int, ...], width: int
+) -> tuple[tuple[int, ...], int]:
+    """P_t and D_out that meet the compression exactly."""
+    if options.kind == "dlrm":
+        if width % compression:
+            raise UserError(f"compression = {compression}: does not divide the width {width}; choose a divisor of it")
+        return tokens, width // compression
+    candidates = [w for w in range(width, 0, -1) if width % w == 0] if options.width is None else [options.width]
+    for candidate in candidates:
+        if all(count * width % (compression * candidate) == 0 for count in tokens):
+            return tuple(count * width // (compression * candidate) for count in tokens), candidate
+    sizes = ", ".join(str(count * width) for count in sorted(set(tokens)))
+    of_width = "" if options.width is None else f" in vectors of width = {options.width}"
+    raise UserError(
+        f"compression = {compression}: towers of {sizes} numbers cannot be divided by it{of_width}; choose another "
+        "compression or give the sizes outright"
+    )

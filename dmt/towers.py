@@ -1,0 +1,133 @@
+"""Which features share a tower, and which host holds it.
+
+A *tower* is a group of feature columns whose embeddings meet before they cross the slow link (paper 3.1). The number of
+towers `T` belongs to the model; hosts divide it, so one host holds `T / H` neighbouring towers and a trained model runs on
+fewer hosts, down to one. Towers need not have equally many tokens: arrays over towers are padded to the largest (`F_max`),
+and padding is dropped after the last exchange.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wukong_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerLayout:
+    """The towers of a model: columns, and the positions of their tokens among the model's N."""
+
+    columns: tuple[tuple[str, ...], ...]  # of each tower, in the schema's order
+    tokens: tuple[tuple[int, ...], ...]  # of each tower, ascending
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return len(self.columns)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """F_t: tokens of each tower."""
+        return tuple(len(tokens) for tokens in self.tokens)
+
+    @property
+    def largest(self) -> int:
+        """F_max: tokens of the largest tower, to which the others are padded."""
+        return max(self.sizes)
+
+    def tower_of(self, column: str) -> int:
+        """The tower of a column."""
+        return next(index for index, columns in enumerate(self.columns) if column in columns)
+
+    def padded_tokens(self, padding: int) -> np.ndarray:
+        """[T, F_max] int32 token positions, `padding` where a tower has no more."""
+        padded = np.full((self.count, self.largest), padding, np.int32)
+        for index, tokens in enumerate(self.tokens):
+            padded[index, : len(tokens)] = tokens
+        return padded
+
+
+def build_tower_layout(token_columns: Sequence[str], towers: Sequence[Sequence[str]]) -> TowerLayout:
+    """Places the tokens of every column in its tower.
+
+    Args:
+      token_columns: the column of each of the N tokens; empty for tokens made of several columns.
+      towers: the columns of each tower; together all columns, each once.
+
+    Returns:
+      The layout; within a tower, columns and tokens keep the schema's order.
+
+    Raises:
+      UserError: a column is missing, unknown or listed twice, a tower is empty, or columns are narrower than D.
+    """
+    if "" in token_columns:
+        raise UserError(
+            "towers: columns narrower than config.embeddings.width share projected tokens, which belong to no tower; "
+            "give them the full width"
+        )
+    columns = list(dict.fromkeys(token_columns))
+    listed = [column for tower in towers for column in tower]
+    for column in listed:
+        if column not in columns:
+            raise UserError(f"towers: column {column!r} is not among the data's {len(columns)}: {', '.join(columns)}")
+        if listed.count(column) > 1:
+            raise UserError(f"towers: column {column!r} is in more than one tower; leave it in one")
+    missing = [column for column in columns if column not in listed]
+    if missing:
+        raise UserError(f"towers: no tower holds {', '.join(missing)}; add each column of the data to one")
+    if not all(towers):
+        raise UserError(f"towers: {len(towers)} towers for {len(columns)} columns leave one empty; take fewer towers")
+    tokens = [tuple(i for i, column in enumerate(token_columns) if column in tower) for tower in towers]
+    ordered = tuple(tuple(column for column in columns if column in tower) for tower in towers)
+    return TowerLayout(ordered, tuple(tokens))
+
+
+def stride_towers(columns: Sequence[str], count: int) -> list[list[str]]:
+    """The paper's naive grouping (3.3): tower t holds columns t, t + T, t + 2T, ...
+
+    Raises:
+      UserError: fewer columns than towers, or no tower.
+    """
+    if not 1 <= count <= len(columns):
+        raise UserError(
+            f"towers = {count}: at least 1, and at most the {len(columns)} columns; splitting a column over towers is "
+            "not supported"
+        )
+    return [list(columns[index::count]) for index in range(count)]
+
+
+def load_towers(path: str | Path) -> list[list[str]]:
+    """Reads the `towers` of a `towers.json`, as `scripts/partition_towers.py` writes it.
+
+    Raises:
+      UserError: the file is missing, is not JSON, or holds no list of towers.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"towers = {str(path)!r}: {error.strerror}; give a towers.json or a number") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    towers = content.get("towers") if isinstance(content, dict) else None
+    valid = isinstance(towers, list) and all(
+        isinstance(tower, list) and all(isinstance(column, str) for column in tower) for tower in towers
+    )
+    if not valid or not towers:
+        raise UserError(f'{path}: holds no "towers", a list of lists of column names; make it by partition_towers.py')
+    return towers
+
+
+def check_hosts_divide(towers: TowerLayout, hosts: int) -> None:
+    """Refuses a mesh whose hosts cannot share the towers evenly.
+
+    Raises:
+      UserError: `hosts` does not divide T; a tower over several hosts is not supported.
+    """
+    if towers.count % hosts:
+        raise UserError(
+            f"config.mesh.hosts = {hosts}: does not divide the model's {towers.count} towers (a tower cannot lie on "
+            f"several hosts); choose a divisor of {towers.count}, or another number of towers"
+        )

@@ -1,0 +1,283 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import wukong_twin
+from random_parameters import draw_parameters
+
+from wukong_jax.errors import UserError
+from wukong_jax.models import dlrm
+from wukong_jax.models.cost import count_cost
+from wukong_jax.models.shape import ModelShape
+
+SMALL = {"bottom_hidden": [5], "top_hidden": [6, 5], "head_output_scale": 1.0}
+VARIANTS = {
+    "plain": {},
+    "linear_bottom": {"bottom_output_activation": "none"},
+    "no_biases": {"mlp_biases": False},
+    "pair_norm": {"pair_norm": True},
+    "linear_everywhere": {"bottom_hidden": [], "top_hidden": []},
+}
+
+
+def make_inputs(shape, rows=4, scale=0.5, seed=0):
+    random = np.random.default_rng(seed)
+    dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
+    embeddings = (scale * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
+    mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
+    return dense, embeddings, mask, np.zeros(rows, np.int32), {}
+
+
+def twin(dense, embeddings, mask, params, options):
+    """DLRM written out, float64, one row at a time."""
+    logits = []
+    for row in range(len(mask)):
+        vectors = [embedding * present for embedding, present in zip(embeddings[row], mask[row], strict=True)]
+        made = np.zeros(0)
+        if dense.shape[1]:
+            made = wukong_twin.mlp(dense[row], params["bottom"])
+            if options.bottom_output_activation == "relu":
+                made = np.maximum(made, 0)
+            vectors.insert(0, made)
+        dots = np.array([sum(left * right) for i, left in enumerate(vectors) for right in vectors[:i]])
+        if options.pair_norm:
+            norm = params["pair_norm"]
+            dots = wukong_twin.layer_norm(dots, dlrm.PAIR_NORM_EPSILON, norm["scale"], norm["bias"], 0)
+        logits.append(wukong_twin.mlp(np.concatenate([made, dots]), params["top"]))
+    return np.array(logits)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("dense_features", "tokens"), [(3, 5), (0, 5), (3, 2)])
+def test_logits_equal_the_numpy_twin(variant, dense_features, tokens):
+    shape = ModelShape(dense_features, tokens, width=4, objectives=2)
+    model = dlrm.build({**SMALL, **VARIANTS[variant]}, shape)
+    inputs = make_inputs(shape)
+    variables = draw_parameters(model, inputs, noise=0.1)
+    made = model.apply(variables, *inputs, train=False)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    expected = twin(*(np.asarray(a, np.float64) for a in inputs[:3]), params, model.options)
+    assert made.logits.dtype == jnp.float32
+    assert made.aux == {}
+    assert ("bottom" in params) == (dense_features > 0)
+    assert np.ptp(expected) > 1e-2  # rows differ, so equality says something
+    # float32 rounding (1e-7) through at most six sums of under 20 terms and one norm
+    np.testing.assert_allclose(made.logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dense_features", "tokens"), [(3, 0), (3, 1), (0, 2)])
+def test_few_vectors_make_a_model(dense_features, tokens):
+    shape = ModelShape(dense_features, tokens, width=4, objectives=1)
+    model = dlrm.build(SMALL, shape)
+    inputs = make_inputs(shape)
+    variables = draw_parameters(model, inputs)
+    vectors = tokens + (dense_features > 0)
+    top_inputs = variables["params"]["top"]["hidden_0"]["kernel"].shape[0]
+    assert top_inputs == vectors * (vectors - 1) // 2 + (4 if dense_features else 0)
+    assert model.apply(variables, *inputs, train=False).logits.shape == (4, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_pair_dots_and_their_gradient_equal_loops(count):
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(3, count, 4)).astype(np.float32)
+    pairs = [(i, j) for i in range(count) for j in range(i)]
+    weights = random.normal(size=(3, len(pairs))).astype(np.float32)
+    dots, gradient = np.zeros(weights.shape), np.zeros(vectors.shape)
+    for row in range(3):
+        for pair, (i, j) in enumerate(pairs):
+            dots[row, pair] = vectors[row, i].astype(np.float64) @ vectors[row, j]
+            gradient[row, i] += weights[row, pair] * vectors[row, j]
+            gradient[row, j] += weights[row, pair] * vectors[row, i]
+    made, pull = jax.vjp(dlrm.pair_dots, vectors)
+    # float32 sums of 4 products, then of 6 vectors
+    np.testing.assert_allclose(made, dots, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull(weights)[0], gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_pair_dots_gradient_scatters_nothing():
+    """A scatter is what makes the gradient of an index slow on CPUs and TPUs."""
+    vectors = jnp.ones((2, 5, 4))
+    index = np.tril_indices(5, -1)
+
+    def plain(vectors):
+        return jnp.einsum("bnd,bmd->bnm", vectors, vectors)[:, index[0], index[1]]
+
+    traced = [
+        str(jax.make_jaxpr(jax.grad(lambda v, f=function: f(v).sum()))(vectors)) for function in (dlrm.pair_dots, plain)
+    ]
+    assert ["scatter" in text for text in traced] == [False, True]
+
+
+def test_count_is_the_wukong_papers_on_criteo():
+    """680,321 parameters and 4.62 MFLOP are printed (27 vectors, all 27 x 27 dots)."""
+    shape = ModelShape(13, 26, 128, 1)
+    cost = count_cost(dlrm.build({"bottom_hidden": [512, 256], "top_hidden": [512, 512]}, shape), shape)
+    assert cost.dense_parameters == 680_321
+    assert cost.train_flops_per_example == 4_616_960
+
+
+@pytest.mark.parametrize(
+    ("tokens", "width", "top", "tower_macs", "printed"),
+    [
+        (26, 128, [1024, 1024, 512, 256], 0, 14.74),
+        (26, 64, [1024, 512, 256], 26 * 128 * 64, 8.95),
+        (26, 32, [1024, 512, 256], 26 * 128 * 32, 7.93),
+        (16, 128, [1024, 512, 256], 20 * 128 * 128, 8.75),  # ten towers of two columns; six of one pass through
+    ],
+)
+def test_count_is_the_dmt_papers(tokens, width, top, tower_macs, printed):
+    """Table 4 of arXiv 2403.00877, MFLOP of training a sample; the tower modules are added by hand."""
+    shape = ModelShape(13, tokens, width, 1)
+    cost = count_cost(dlrm.build({"bottom_hidden": [512, 256], "top_hidden": top}, shape), shape)
+    assert round((cost.train_flops_per_example + 6 * tower_macs) / 1e6, 2) == printed
+
+
+def test_count_agrees_with_xla_but_for_half_of_the_dots_gradient():
+    """XLA also counts biases and activations, a few per value against hundreds of products that made it."""
+    shape = ModelShape(13, 26, 32, 1)
+    model = dlrm.build({}, shape)
+    cost = count_cost(model, shape)
+    inputs = make_inputs(shape, rows=256)
+    variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+
+    def logits(variables, embeddings):
+        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=True).logits
+
+    gradient = jax.value_and_grad(lambda v, e: logits(v, e).sum(), (0, 1))
+    saved = 2 * 27 * 27 * 32
+    for function, counted in (
+        (logits, cost.forward_flops_per_example),
+        (gradient, cost.train_flops_per_example - saved),
+    ):
+        analysis = jax.jit(function).lower(variables, inputs[1]).compile().cost_analysis()
+        assert 0.99 < analysis["flops"] / 256 / counted < 1.03
+
+
+def test_absent_tokens_reach_neither_logits_nor_gradients():
+    shape = ModelShape(3, 6, 4, 1)
+    model = dlrm.build(SMALL, shape)
+    dense, embeddings, mask, *rest = make_inputs(shape)
+    mask[0] = 0
+    variables = draw_parameters(model, (dense, embeddings, mask, *rest))
+
+    def logits(variables, embeddings):
+        return model.apply(variables, dense, embeddings, mask, *rest, train=True).logits
+
+    other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
+    np.testing.assert_array_equal(logits(variables, embeddings), logits(variables, other))
+    assert np.abs(logits(variables, embeddings) - logits(variables, 2 * embeddings)).max() > 1e-3
+    weights, vectors = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, embeddings)
+    assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(weights))
+    assert np.all(np.asarray(vectors)[mask == 0] == 0)
+    assert np.all(np.abs(np.asarray(vectors)[mask == 1]).sum(-1) > 0)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-3])
+def test_pair_norm_keeps_the_dots_of_tiny_embeddings(scale):
+    """Its epsilon must not swallow a variance of scale**4."""
+    shape = ModelShape(0, 6, 8, 1)
+    model = dlrm.build({**SMALL, "pair_norm": True}, shape)
+    inputs = make_inputs(shape, rows=16, scale=1.0)
+    inputs[2][:] = 1
+    variables = draw_parameters(model, inputs)
+    full, tiny = (
+        model.apply(variables, inputs[0], s * inputs[1], *inputs[2:], train=False).logits for s in (1.0, scale)
+    )
+    # dots of 8 terms have a variance near 8 * scale**4, of which an epsilon of 1e-12 is at most an eighth
+    np.testing.assert_allclose(tiny, full, rtol=0.2, atol=0.2 * np.std(full))
+
+
+@pytest.mark.parametrize("activation", ["relu", "none"])
+def test_parts_start_at_their_set_sizes(activation):
+    shape = ModelShape(13, 6, 32, 2)
+    inputs = make_inputs(shape, rows=256)
+    options = {"bottom_output_activation": activation, "bottom_output_scale": 0.1, "bottom_hidden": [128]}
+    model = dlrm.build({**options, "top_hidden": [32]}, shape)
+    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
+    made, state = model.apply(variables, *inputs, train=False, capture_intermediates=lambda m, _: m.name == "bottom")
+    assert np.abs(made.logits).max() < 0.02  # head_output_scale 0.01 of a vector near 0.1 and dots near 1
+    vector = np.asarray(state["intermediates"]["bottom"]["__call__"][0])
+    vector = np.maximum(vector, 0) if activation == "relu" else vector
+    # dense columns have unit size; 32 columns of 128 inputs move the mean square by a quarter at most
+    assert np.sqrt(np.mean(vector**2)) == pytest.approx(0.1, rel=0.3)
+
+
+@pytest.mark.parametrize("place", ["embedding_dropout", "bottom_dropout", "top_dropout"])
+def test_dropout_acts_in_training_only(place):
+    shape = ModelShape(3, 6, 4, 1)
+    model, plain = dlrm.build({**SMALL, place: 0.5}, shape), dlrm.build(SMALL, shape)
+    inputs = make_inputs(shape)
+    variables = draw_parameters(model, inputs)
+
+    def train(seed):
+        return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
+
+    served = [m.apply(variables, *inputs, train=False).logits for m in (model, plain)]
+    np.testing.assert_array_equal(*served)
+    np.testing.assert_array_equal(train(0), train(0))
+    assert np.abs(train(0) - train(1)).max() > 1e-4
+
+
+def test_bfloat16_stays_near_float32():
+    shapes = [ModelShape(3, 6, 8, 2, compute_dtype=name) for name in ("float32", "bfloat16")]
+    inputs = make_inputs(shapes[0], rows=64)
+    exact, rounded = (dlrm.build(SMALL, shape) for shape in shapes)
+    variables = draw_parameters(exact, inputs)
+    first, second = (model.apply(variables, *inputs, train=False).logits for model in (exact, rounded))
+    assert second.dtype == jnp.float32
+    # 8 bits of mantissa, 2**-9 a rounding, a dozen roundings on the way; above 0: it did round
+    assert 1e-5 < np.sqrt(np.mean((first - second) ** 2)) / np.std(first) < 0.03
+    gradient = jax.eval_shape(jax.grad(lambda v: rounded.apply(v, *inputs, train=True).logits.sum()), variables)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"top_hiden": [4]}, "did you mean 'top_hidden'"),
+        ({"top_hidden": [4, 0]}, r"top_hidden = \[4, 0\]"),
+        ({"bottom_hidden": [-1]}, r"bottom_hidden = \[-1\]"),
+        ({"top_dropout": 1.0}, "top_dropout = 1.0"),
+        ({"embedding_dropout": -0.1}, "embedding_dropout = -0.1"),
+        ({"bottom_output_scale": 0}, "bottom_output_scale = 0"),
+        ({"head_output_scale": -1}, "head_output_scale = -1"),
+        ({"bottom_output_activation": "gelu"}, "'relu', 'none'"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options, word):
+    with pytest.raises(UserError, match=word) as caught:
+        dlrm.build(options, ModelShape(3, 6, 4, 1))
+    assert str(caught.value).startswith("config.model.options.")
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_without_pairs_are_refused():
+    with pytest.raises(UserError, match="tokens = 1: DLRM pairs vectors"):
+        dlrm.build({}, ModelShape(0, 1, 4, 1))
+    with pytest.raises(UserError, match="pair_norm = True: 2 vectors"):
+        dlrm.build({"pair_norm": True}, ModelShape(3, 1, 4, 1))
+
+
+def test_every_option_changes_the_model():
+    """No option is accepted and ignored: the traced start or the traced training pass moves with each."""
+    shape = ModelShape(3, 6, 4, 1)
+    inputs = make_inputs(shape)
+    key = jax.random.key(0)
+
+    def fingerprint(options):
+        model = dlrm.build({**SMALL, **options}, shape)
+        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
+        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
+        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
+        return f"{start}\n{step}"
+
+    changes = {
+        **{"bottom_hidden": [8], "bottom_output_activation": "none", "bottom_output_scale": 0.3, "bottom_dropout": 0.3},
+        **{"mlp_biases": False, "embedding_dropout": 0.3, "head_output_scale": 0.5, "top_hidden": [8]},
+        **{"top_dropout": 0.3, "pair_norm": True},
+    }
+    assert set(changes) == set(dlrm.DLRMOptions.__dataclass_fields__)
+    prints = {fingerprint({}), *(fingerprint({name: value}) for name, value in changes.items())}
+    assert len(prints) == len(changes) + 1
+    assert fingerprint({}) in prints  # tracing twice gives one text

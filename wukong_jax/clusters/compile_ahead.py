@@ -1,0 +1,248 @@
+"""The train step compiled for a cluster that is not here: compile time, memory of a device, traffic, table copies.
+
+Nothing is run and no array is made. The compilers are those of the real hardware: libtpu for TPUs, JAX's CUDA plugin
+for GPUs; both work without a device, each in a process of its own.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from wukong_jax.clusters.targets import Target
+from wukong_jax.config import MeshConfig, RunConfig
+from wukong_jax.embeddings.tables import Tables
+from wukong_jax.errors import UserError
+from wukong_jax.schema import Schema
+from wukong_jax.sharding.hlo_text import Instruction, parse_module
+from wukong_jax.sharding.traffic import Traffic, measure_traffic
+from wukong_jax.training.run import Run, build_run
+
+_EXTRAS = {"tpu": "tpu", "gpu": "compile_gpu"}
+_CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+
+# What moves or remakes an array whole; a scatter that copies its operand first shows as one of the first two.
+_REMAKING = frozenset({"copy", "copy-start", "transpose", "convert", "sort", "pad", "concatenate", "select"})
+_HLO_DTYPES = {"float32": "f32", "int32": "s32", "uint16": "u16", "bfloat16": "bf16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of one device during a step, as the compiler lays them out: padding counted."""
+
+    arguments: int  # state and batch
+    outputs: int  # state and metrics
+    aliased: int  # outputs that lie where arguments did
+    temporaries: int
+    code: int
+
+    @property
+    def total(self) -> int:
+        """What a device needs at once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class TableCopy:
+    """An instruction that makes an array as large as a table's part on a device."""
+
+    opcode: str
+    shape: str  # as printed
+    op_name: str  # the JAX operation that it is from; "" where XLA made it
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A train step compiled for a target."""
+
+    target: Target
+    run: Run
+    lower_seconds: float
+    compile_seconds: float
+    memory: DeviceMemory
+    table_bytes: int  # of one device's tables and their optimizer arrays, without the compiler's padding
+    table_copies: tuple[TableCopy, ...]
+    traffic: Traffic
+    hlo_text: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether a device's memory holds it."""
+        return self.memory.total <= self.target.memory_bytes
+
+
+def use_no_accelerator() -> None:
+    """Keeps this process from starting one; call before JAX is used."""
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # or libtpu asks a cloud machine's metadata which TPU this is
+    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def describe_devices(target: Target) -> list[jax.Device]:
+    """The target's devices, host by host; they can be compiled for and hold no arrays.
+
+    Raises:
+      UserError: the platform's compiler is not installed or cannot be loaded, or refuses the topology.
+    """
+    extra = _EXTRAS[target.platform]
+    if not _has_compiler(target.platform):
+        raise UserError(
+            f"target = {target.name!r}: no {target.platform.upper()} compiler here; "
+            f"install it with pip install '.[{extra}]' (no device needed)"
+        )
+    shape = "x".join(map(str, target.shape))
+    try:
+        if target.platform == "tpu":
+            name = f"{target.chip}:{shape}"
+            described = topologies.get_topology_desc(name, platform="tpu", num_slices=target.hosts)
+        else:
+            described = topologies.get_topology_desc(
+                target.chip,
+                platform="cuda",
+                topology=f"1x{target.hosts}x{shape}",
+                target_config=target.description,
+            )
+    except (jax.errors.JaxRuntimeError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"target = {target.name!r}: {_first_line(error)}; give a shape that exists, or install the extra {extra!r} "
+            "of this JAX's own version"
+        ) from None
+    devices = sorted(described.devices, key=lambda device: _host_index(target, device))
+    if len(devices) != target.devices:
+        raise UserError(
+            f"target = {target.name!r}: has {len(devices)} devices, not {target.devices}; a chip of several cores is "
+            "not supported"
+        )
+    return devices
+
+
+def _has_compiler(platform: str) -> bool:
+    if platform == "tpu":
+        return importlib.util.find_spec("libtpu") is not None
+    if importlib.util.find_spec("jax_plugins") is None:
+        return False
+    return any(importlib.util.find_spec(name) is not None for name in _CUDA_PLUGINS)
+
+
+def _host_index(target: Target, device: jax.Device) -> int:
+    """Which slice or GPU host a device is of; a single slice's devices do not say."""
+    if target.platform == "gpu":
+        return device.process_index
+    return getattr(device, "slice_index", None) or 0
+
+
+def fit_mesh(mesh: MeshConfig, target: Target) -> MeshConfig:
+    """The mesh on a target: its slices or hosts, or a finer division of them that the config asks for.
+
+    Raises:
+      UserError: the config's mesh is not a division of the target's hosts.
+    """
+    if (mesh.hosts, mesh.chips) in ((1, 0), (target.hosts, target.chips)):
+        return MeshConfig(target.hosts, target.chips)
+    chips = mesh.chips or target.devices // mesh.hosts
+    if mesh.hosts % target.hosts or mesh.hosts * chips != target.devices:
+        raise UserError(
+            f"config.mesh: hosts = {mesh.hosts}, chips = {mesh.chips} do not divide target {target.name!r} of "
+            f"{target.hosts} x {target.chips}; leave both out to take the target's own"
+        )
+    return MeshConfig(mesh.hosts, chips)
+
+
+def compile_train_step(
+    config: RunConfig, schema: Schema, target: Target, devices: Sequence[jax.Device], transport: str = "ring"
+) -> CompiledStep:
+    """Compiles a run's train step for a target.
+
+    Args:
+      config: of the run; a mesh of one host and all chips becomes the target's.
+      schema: resolved.
+      target: the cluster.
+      devices: its devices, host by host.
+      transport: how collectives are counted, see `measure_traffic`.
+
+    Returns:
+      The step and what it costs.
+
+    Raises:
+      UserError: the config does not fit the target, or the compiler refuses the step, as one that exceeds the memory.
+    """
+    config = dataclasses.replace(config, mesh=fit_mesh(config.mesh, target))
+    run = build_run(config, schema, devices)
+    inputs = run.abstract_inputs()
+    lowered, lower_seconds = _time(lambda: run.jit_train_step().lower(*inputs))
+    try:
+        compiled, compile_seconds = _time(lowered.compile)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"target = {target.name!r}: the compiler refuses the step: {_first_line(error)}; choose smaller tables or "
+            "batches, or spread the tables over more devices"
+        ) from None
+    text, shards = compiled.as_text(), list(_table_shards(inputs[0].tables))
+    return CompiledStep(
+        target=target,
+        run=run,
+        lower_seconds=lower_seconds,
+        compile_seconds=compile_seconds,
+        memory=_read_memory(compiled),
+        table_bytes=sum(math.prod(shape) * dtype.itemsize for shape, dtype in shards),
+        table_copies=find_table_copies(text, {f"{_HLO_DTYPES[d.name]}[{','.join(map(str, s))}]" for s, d in shards}),
+        traffic=measure_traffic(text, config.mesh.hosts, config.mesh.chips, transport),
+        hlo_text=text,
+    )
+
+
+def find_table_copies(hlo_text: str, shapes: set[str]) -> tuple[TableCopy, ...]:
+    """Finds what makes a table anew in a compiled step, inside fusions too.
+
+    Args:
+      hlo_text: the compiled step.
+      shapes: of tables on a device, as HLO prints them without layout: `f32[1000,16]`.
+
+    Returns:
+      The instructions.
+    """
+    module = parse_module(hlo_text)
+    lines = (line for computation in module.computations.values() for line in computation.instructions.values())
+    return tuple(
+        TableCopy(line.opcode, line.shape, line.op_name) for line in lines if _remakes(line, shapes)
+    )
+
+
+def _remakes(line: Instruction, shapes: set[str]) -> bool:
+    return line.opcode in _REMAKING and any(shape in line.shape for shape in shapes)
+
+
+def _table_shards(tables: Tables) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of every table array on one device."""
+    for leaf in jax.tree.leaves(tables):
+        yield leaf.sharding.shard_shape(leaf.shape), leaf.dtype
+
+
+def _read_memory(compiled: Any) -> DeviceMemory:
+    analysis = compiled.memory_analysis()
+    return DeviceMemory(
+        arguments=analysis.argument_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        code=analysis.generated_code_size_in_bytes,
+    )
+
+
+def _time(function: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
+
+
+def _first_line(error: Exception) -> str:
+    """The first line that says something, without the full stop."""
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -1,0 +1,215 @@
+"""What every exchange over placed tables shares: reading and updating rows where they lie, and the tables themselves.
+
+How ids travel to the rows and vectors to the batch is left to the subclasses: `flat_exchange` here, towers in `dmt`.
+"""
+
+import abc
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from wukong_jax.embeddings.layout import EmbeddingLayout
+from wukong_jax.embeddings.placed_tables import export_placed_stack, import_placed_stack, init_placed_stack
+from wukong_jax.embeddings.placement import PlacedStack, Placement
+from wukong_jax.embeddings.row_gather import gather_rows
+from wukong_jax.embeddings.row_optimizers import RowMean, mean_over_row
+from wukong_jax.embeddings.sparse_update import update_stack
+from wukong_jax.embeddings.stack_lookups import RoutedIds, StackLookups
+from wukong_jax.embeddings.tables import LogicalTables, MergeMethod, Tables, check_same_tables, choose_merge
+from wukong_jax.sharding.axis_rules import AxisRules
+from wukong_jax.sharding.mesh import CHIP, HOST, MESH_AXES, check_mesh_axes, compute_rank
+
+ExchangeDtype = Literal["float32", "bfloat16"]
+Rows = dict[str, jax.Array]
+Routed = dict[str, RoutedIds]
+BY_RANK = PartitionSpec(MESH_AXES)
+WHOLE = PartitionSpec()
+
+
+class PlacedExchange(abc.ABC):
+    """Rows are read and updated by the ranks that hold them; see `Exchange` for the interface.
+
+    Within a rank, `R` batch rows' ids arrive in an order that the subclass chooses and its `collect` undoes.
+    """
+
+    def __init__(self, layout: EmbeddingLayout, mesh: Mesh, placement: Placement, dtype: ExchangeDtype) -> None:
+        """Lists every rank's lookups.
+
+        Args:
+          layout: the layout of the tables.
+          mesh: axes ("host", "chip"), the batch sharded over both.
+          placement: of every table of the layout.
+          dtype: of embeddings and their gradients while they travel.
+        """
+        check_mesh_axes(mesh)
+        self._layout, self.mesh, self.placement, self.dtype = layout, mesh, placement, jnp.dtype(dtype)
+        self.hosts, self.chips = mesh.shape[HOST], mesh.shape[CHIP]
+        self.merge: MergeMethod = choose_merge(mesh.devices.flat[0].platform)
+        self.lookups = {stack.name: StackLookups(layout, stack, mesh.size) for stack in placement.stacks}
+
+    @abc.abstractmethod
+    def route_local(self, ids: jax.Array) -> Routed:
+        """Brings ids to the ranks that hold their rows; shard-local.
+
+        Args:
+          ids: [B / ranks, S] int32, -1 = no id.
+
+        Returns:
+          Placed stack name to the rows to read, [R, L].
+        """
+
+    @property
+    def layout(self) -> EmbeddingLayout:
+        """The tables that it serves."""
+        return self._layout
+
+    @property
+    def parameter_rules(self) -> AxisRules:
+        """None: dense weights are replicated."""
+        return ()
+
+    @property
+    def table_sharding(self) -> dict[str, NamedSharding]:
+        """Stack name to how its arrays lie on the mesh."""
+        return {name: NamedSharding(self.mesh, BY_RANK) for name in self.lookups}
+
+    def init_tables(self, key: jax.Array) -> Tables:
+        """Makes the tables of a new run, each rank its own part."""
+        return {
+            stack.name: init_placed_stack(self.layout.stacks[stack.source], stack, self.mesh, key, self.merge)
+            for stack in self.placement.stacks
+        }
+
+    def export_tables(self, tables: Tables) -> LogicalTables:
+        """Copies the tables to the host, one entry per table whatever its placement."""
+        logical: LogicalTables = {}
+        for stack in self.placement.stacks:
+            logical |= export_placed_stack(self.layout.stacks[stack.source], stack, tables[stack.name])
+        return logical
+
+    def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
+        """The inverse of `export_tables`, from tables saved under any placement.
+
+        Raises:
+          UserError: a table or array of the placement is missing, or of another shape or dtype.
+        """
+        check_same_tables(self.layout, logical)
+        return {
+            stack.name: import_placed_stack(self.layout.stacks[stack.source], stack, self.mesh, logical, self.merge)
+            for stack in self.placement.stacks
+        }
+
+    def route_placed(self, ids: jax.Array) -> Routed:
+        """Routes the ids of a global batch to placed stacks; see `Exchange.route_ids`."""
+        with jax.named_scope("route_ids"):
+            return self.map_shards(self.route_local, BY_RANK)(ids)
+
+    def gather_placed(self, tables: Tables, routed: Routed) -> Rows:
+        """Reads the rows of placed stacks, [ranks * R, L, w] float32 each; see `Exchange.gather`."""
+
+        def gather_local(stored: dict[str, jax.Array], row_ids: dict[str, jax.Array]) -> Rows:
+            return {name: gather_rows(stored[name], row_ids[name]) for name in row_ids}
+
+        stored = {name: tables[name].rows for name in routed}
+        row_ids = {name: ids.row_ids for name, ids in routed.items()}
+        return self.map_shards(gather_local, (BY_RANK, BY_RANK))(stored, row_ids)
+
+    def update_placed(
+        self,
+        tables: Tables,
+        routed: Routed,
+        rows: Rows,
+        row_gradients: Rows,
+        step: jax.Array,
+        learning_rate_scale: jax.Array,
+        step_key: jax.Array,
+    ) -> Tables:
+        """Takes the row optimizers' step on placed stacks; see `Exchange.apply_row_gradients`.
+
+        Stochastic rounding draws from each rank's own key, so bfloat16 tables under another placement are equal on
+        average and not bit for bit.
+        """
+
+        def update_local(
+            tables: Tables,
+            row_ids: dict[str, jax.Array],
+            rows: Rows,
+            gradients: Rows,
+            step: jax.Array,
+            scale: jax.Array,
+            key: jax.Array,
+        ) -> Tables:
+            key = jax.random.fold_in(key, compute_rank(self.mesh))
+            updated = {}
+            for index, stack in enumerate(self.placement.stacks):
+                name = stack.name
+                updated[name] = update_stack(
+                    stack,
+                    tables[name],
+                    row_ids[name].reshape(-1),
+                    gradients[name].reshape(-1, stack.width),
+                    rows[name].reshape(-1, stack.width),
+                    step,
+                    scale,
+                    jax.random.fold_in(key, index),
+                    self._row_mean(stack),
+                )
+            return updated
+
+        names = self.lookups
+        arguments = (
+            {name: tables[name] for name in names},
+            {name: routed[name].row_ids for name in names},
+            {name: rows[name] for name in names},
+            {name: row_gradients[name] for name in names},
+        )
+        scalars = (jnp.asarray(step, jnp.int32), jnp.asarray(learning_rate_scale, jnp.float32), step_key)
+        with jax.named_scope("row_optimizer"):
+            return self.map_shards(update_local, (BY_RANK,) * 4 + (WHOLE,) * 3)(*arguments, *scalars)
+
+    def map_shards(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = BY_RANK) -> Callable[..., Any]:
+        """`shard_map` over the mesh."""
+        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def _row_mean(self, stack: PlacedStack) -> RowMean:
+        """The mean over a whole row; column pieces add up over their block of ranks, which merged the same rows."""
+        if stack.strategy != "column_wise" or stack.shards == 1:
+            return mean_over_row
+        axes, groups = _block_axes(stack.shards, self.hosts, self.chips)
+
+        def mean_over_block(values: jax.Array) -> jax.Array:
+            total = jax.lax.psum(values.sum(axis=1), axes, axis_index_groups=groups)
+            return total / stack.table_width
+
+        return mean_over_block
+
+
+def _block_axes(shards: int, hosts: int, chips: int) -> tuple[Any, list[list[int]] | None]:
+    """Mesh axes, and groups along them, that are the aligned blocks of `shards` ranks."""
+    if shards == hosts * chips:
+        return MESH_AXES, None
+    if shards == chips:
+        return CHIP, None
+    ranks = range(hosts * chips)
+    return MESH_AXES, [list(ranks[start : start + shards]) for start in range(0, len(ranks), shards)]
+
+
+def concatenate_flat(parts: Mapping[str, jax.Array]) -> jax.Array:
+    """Joins arrays [n, b, Q, w] of several stacks to one message [n, b, numbers], so that one collective moves all."""
+    return jnp.concatenate([part.reshape(*part.shape[:2], -1) for part in parts.values()], axis=2)
+
+
+def split_flat(message: jax.Array, shapes: Mapping[str, tuple[int, int]]) -> dict[str, jax.Array]:
+    """The inverse of `concatenate_flat`: [n, b, numbers] to arrays [n, b, Q, w] of the given (Q, w)."""
+    parts = jax.lax.split(message, [vectors * width for vectors, width in shapes.values()], axis=2)
+    return {
+        name: part.reshape(*part.shape[:2], *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
+
+
+exchange_over = functools.partial(jax.lax.all_to_all, split_axis=0, concat_axis=0, tiled=True)

@@ -1,0 +1,185 @@
+"""Where each table's rows and columns lie on the mesh.
+
+A *placement* gives every table a strategy and the ranks that hold it:
+
+* replicated: every rank holds all of it;
+* table-wise: one rank holds all of it;
+* column-wise: `p` ranks hold `w / p` columns each, of every row;
+* row-wise: `p` ranks hold a block of `ceil(V / p)` neighbouring rows each, all columns.
+
+Ranks are `host * C + chip`. The ranks of a column- or row-wise table are an aligned block `[k p, (k + 1) p)`, so that blocks
+of one size are equal or disjoint: every rank of a block then holds the same tables in the same order, which the
+exchanges and the row-wise AdaGrad of column-wise tables rely on.
+
+Pieces of one (layout stack, strategy, p) make a *placed stack*: on each rank its pieces lie one after the other, and all
+ranks' arrays are padded to the largest, `V` rows. As a global array a placed stack is `[ranks * V, ...]`, split over
+both mesh axes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout, TableStack
+from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.errors import UserError
+
+Strategy = Literal["replicated", "table_wise", "column_wise", "row_wise"]
+STRATEGIES: tuple[Strategy, ...] = ("replicated", "table_wise", "column_wise", "row_wise")
+
+
+@dataclasses.dataclass(frozen=True)
+class TablePlacement:
+    """One table's strategy, and the aligned block of ranks that holds it (all ranks where replicated)."""
+
+    strategy: Strategy
+    first_rank: int = 0
+    ranks: int = 1  # p
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A rectangle of a table, and where it lies."""
+
+    table: str
+    rank: int
+    row_start: int  # of the table
+    row_count: int
+    column_start: int
+    first_row: int  # inside the rank's part of the placed stack
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedStack:
+    """Pieces of equal width, strategy and optimizer; see the module."""
+
+    name: str
+    source: int  # position in `EmbeddingLayout.stacks`
+    strategy: Strategy  # never replicated: those stay stacks of the layout
+    shards: int  # p
+    width: int  # columns of a piece
+    table_width: int  # columns of a whole row
+    dtype: Literal["float32", "bfloat16"]
+    optimizer: RowOptimizer
+    rows: int  # V: rows of the fullest rank, the others padded to it
+    pieces: tuple[Piece, ...]  # by rank, then in the order they lie
+
+    def pieces_of_rank(self, rank: int) -> tuple[Piece, ...]:
+        """The pieces that a rank holds, in the order they lie."""
+        return tuple(piece for piece in self.pieces if piece.rank == rank)
+
+    def pieces_of_table(self, table: str) -> tuple[Piece, ...]:
+        """A table's pieces, by rank."""
+        return tuple(piece for piece in self.pieces if piece.table == table)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Its tables, each once."""
+        return tuple(dict.fromkeys(piece.table for piece in self.pieces))
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """All tables of a layout, placed on the ranks of a mesh."""
+
+    ranks: int  # of the mesh
+    tables: Mapping[str, TablePlacement]
+    stacks: tuple[PlacedStack, ...]  # of the tables that are not replicated
+
+    @property
+    def replicated(self) -> tuple[str, ...]:
+        """Tables that every rank holds."""
+        return tuple(table for table, placed in self.tables.items() if placed.strategy == "replicated")
+
+
+def build_placement(layout: EmbeddingLayout, tables: Mapping[str, TablePlacement], ranks: int) -> Placement:
+    """Lays out the pieces of every table.
+
+    Args:
+      layout: the tables.
+      tables: a placement for each of them.
+      ranks: devices of the mesh.
+
+    Returns:
+      The placement.
+
+    Raises:
+      UserError: a block of ranks that is not aligned or not in the mesh, columns that do not divide, or a rank with more
+        rows in one stack than an int32 counts.
+    """
+    groups: dict[tuple[int, Strategy, int], list[tuple[str, int]]] = {}
+    for index, stack in enumerate(layout.stacks):
+        for table, rows in zip(stack.tables, stack.table_rows, strict=True):
+            placed = tables[table]
+            _check_table(table, placed, stack.width, ranks)
+            if placed.strategy != "replicated":
+                groups.setdefault((index, placed.strategy, placed.ranks), []).append((table, rows))
+    stacks = tuple(
+        _place_stack(layout.stacks[source], source, strategy, shards, members, tables)
+        for (source, strategy, shards), members in groups.items()
+    )
+    return Placement(ranks, dict(tables), stacks)
+
+
+def _check_table(table: str, placed: TablePlacement, width: int, ranks: int) -> None:
+    if placed.strategy == "table_wise" and placed.ranks != 1:
+        raise UserError(f"table {table!r}: table_wise on {placed.ranks} ranks; one rank holds it whole")
+    if placed.strategy == "column_wise" and width % placed.ranks:
+        raise UserError(
+            f"table {table!r}: column_wise over {placed.ranks} ranks, but its width {width} does not divide by them; "
+            "choose a divisor or another strategy"
+        )
+    if placed.first_rank % placed.ranks or placed.first_rank + placed.ranks > ranks:
+        raise UserError(
+            f"table {table!r}: ranks {placed.first_rank} to {placed.first_rank + placed.ranks - 1} are not an aligned "
+            f"block of {placed.ranks} among the mesh's {ranks}"
+        )
+
+
+def _place_stack(
+    source: TableStack,
+    source_index: int,
+    strategy: Strategy,
+    shards: int,
+    members: list[tuple[str, int]],
+    tables: Mapping[str, TablePlacement],
+) -> PlacedStack:
+    width = source.width // shards if strategy == "column_wise" else source.width
+    used: dict[int, int] = {}
+    pieces = []
+    for table, rows in members:
+        block = -(-rows // shards) if strategy == "row_wise" else rows
+        for shard in range(shards):
+            rank = tables[table].first_rank + shard
+            start = min(shard * block, rows) if strategy == "row_wise" else 0
+            first_row = used.get(rank, 0)
+            used[rank] = first_row + block
+            pieces.append(
+                Piece(
+                    table=table,
+                    rank=rank,
+                    row_start=start,
+                    row_count=min(block, rows - start),
+                    column_start=shard * width if strategy == "column_wise" else 0,
+                    first_row=first_row,
+                )
+            )
+    fullest = max(used.values())
+    if fullest > MAX_STACK_ROWS:
+        names = ", ".join(table for table, _ in members)
+        raise UserError(
+            f"rows = {fullest} of one rank in the {strategy} tables of width {source.width} ({names}): at most "
+            f"{MAX_STACK_ROWS}; split them over more ranks"
+        )
+    return PlacedStack(
+        name=f"{source.name}_{strategy}_{shards}",
+        source=source_index,
+        strategy=strategy,
+        shards=shards,
+        width=width,
+        table_width=source.width,
+        dtype=source.dtype,
+        optimizer=source.optimizer,
+        rows=fullest,
+        pieces=tuple(sorted(pieces, key=lambda piece: (piece.rank, piece.first_row))),
+    )

@@ -1,0 +1,127 @@
+"""Which ranks a collective joins: the groups that HLO prints, in its three forms."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+
+Groups = tuple[tuple[int, ...], ...]
+
+_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"@?mesh\[([^\]]*)\](?:,\s*device_ids=\(([^)]*)\))?\s*\{([^}]*)\}")
+_SUB_AXIS = re.compile(r"(.+):\((\d+)\)(\d+)$")
+_SLICE_IDS = 100_000  # XLA:TPU names a device of another slice: slice, counted from 1, times this, plus device.
+
+
+def parse_replica_groups(attributes: str, ranks: int) -> Groups:
+    """Reads `replica_groups=` from a collective's attributes.
+
+    Three forms are printed: explicit (`{{0,1},{2,3}}`), iota (`[2,2]<=[2,2]T(1,0)`: the numbers from 0, reshaped,
+    transposed and cut into rows), and axes of a mesh (`mesh['host'=2,'chip'=4] {'chip'}`, with parts of axes as
+    `'chip':(2)2`). `{}` and an absent attribute mean one group of all.
+
+    Args:
+      attributes: the text after a collective's operands.
+      ranks: how many ranks the program's ids count.
+
+    Returns:
+      The groups; the order inside a group is the collective's own order.
+
+    Raises:
+      ValueError: another form, or a rank that is not below `ranks`.
+    """
+    start = attributes.find("replica_groups=")
+    text = attributes[start + len("replica_groups=") :] if start >= 0 else "{}"
+    if text.startswith("{"):
+        groups = parse_id_lists(text) or (tuple(range(ranks)),)
+    elif match := _IOTA.match(text):
+        groups = _iota_groups(*match.groups())
+    elif match := _MESH.match(text):
+        groups = _mesh_groups(*match.groups())
+    else:
+        raise ValueError(f"cannot read the replica groups {text[:80]}")
+    if any(not 0 <= rank < ranks for group in groups for rank in group):
+        raise ValueError(f"replica groups {groups} name a rank outside 0..{ranks - 1}")
+    return groups
+
+
+def parse_id_lists(text: str) -> Groups:
+    """Reads `{{0,1},{2,3}}` at the start of a text; lists without ids are left out."""
+    match = re.match(r"\{(?:\s*\{[\d,\s]*\}\s*,?)*\s*\}", text)
+    if not match:
+        raise ValueError(f"cannot read the lists of ids {text[:80]}")
+    lists = re.findall(r"\{([\d,\s]+)\}", match.group())
+    return tuple(tuple(int(i) for i in ids.split(",")) for ids in lists if ids.strip())
+
+
+def parse_slice_target(text: str, chips: int) -> Groups:
+    """Reads the groups of a transfer between TPU slices, where a slice is a host of the mesh.
+
+    Printed as lists of device names (`{{100000,200000},{100001,200001}}`, 100001 being device 1 of slice 1, which is
+    host 0) or as a product (`"{1,2}x{0:1}"`: for each of the devices 0..1 one group over slices 1 and 2).
+
+    Args:
+      text: begins with the value of `_xla_megascale_target=`.
+      chips: C.
+
+    Returns:
+      Groups of ranks.
+
+    Raises:
+      ValueError: another form.
+    """
+    if text.startswith("{"):
+        names = parse_id_lists(text)
+        return tuple(tuple((n // _SLICE_IDS - 1) * chips + n % _SLICE_IDS for n in group) for group in names)
+    match = re.match(r'"?\{([\d:,]+)\}x\{([\d:,]+)\}', text)
+    if not match:
+        raise ValueError(f"cannot read the target of a transfer between slices {text[:80]}")
+    slices, devices = (_expand_ranges(part) for part in match.groups())
+    return tuple(tuple((number - 1) * chips + device for number in slices) for device in devices)
+
+
+def _expand_ranges(text: str) -> list[int]:
+    """`0:2,5` to [0, 1, 2, 5]."""
+    ends = [[int(end) for end in part.split(":")] for part in text.split(",")]
+    return [number for part in ends for number in range(part[0], part[-1] + 1)]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _iota_groups(groups: str, sizes: str, order: str | None) -> Groups:
+    ids = np.arange(math.prod(_numbers(sizes))).reshape(_numbers(sizes))
+    ids = ids.transpose(_numbers(order)) if order else ids
+    return tuple(tuple(row) for row in ids.reshape(_numbers(groups)).tolist())
+
+
+def _mesh_groups(axes: str, device_ids: str | None, group_axes: str) -> Groups:
+    names, sizes = zip(*(_name_and_size(axis) for axis in axes.split(",")), strict=True)
+    ids = np.asarray(_numbers(re.sub(r"[^\d,]", "", device_ids))) if device_ids else np.arange(math.prod(sizes))
+    wanted = [_axis_part(axis.strip()) for axis in group_axes.split(",")]
+    split_sizes: list[int] = []
+    places: dict[tuple[str, int], int] = {}
+    for name, size in zip(names, sizes, strict=True):
+        cuts = sorted({1, size, *(cut for n, pre, part in wanted if n == name for cut in (pre, pre * (part or size)))})
+        for low, high in itertools.pairwise(cuts):
+            places[name, low] = len(split_sizes)
+            split_sizes.append(high // low)
+    grouped = [places[name, pre] for name, pre, _ in wanted if (name, pre) in places]
+    rest = [place for place in range(len(split_sizes)) if place not in grouped]
+    per_group = math.prod(split_sizes[place] for place in grouped)
+    ids = ids.reshape(split_sizes).transpose(rest + grouped)
+    return tuple(tuple(row) for row in ids.reshape(-1, per_group).tolist())
+
+
+def _name_and_size(axis: str) -> tuple[str, int]:
+    name, _, size = axis.rpartition("=")
+    return name.strip().strip("'\""), int(size)
+
+
+def _axis_part(axis: str) -> tuple[str, int, int]:
+    """An axis as (name, product of the parts before, size), size 0 being the whole axis."""
+    match = _SUB_AXIS.match(axis)
+    name, pre, size = match.groups() if match else (axis, "1", "0")
+    return name.strip("'\""), int(pre), int(size)
