@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
-    package_data={"wukong_jax": ["data/schemas/*.json", "py.typed"]},
+    package_data={"wukong_jax": ["clusters/*.txtpb", "data/schemas/*.json", "py.typed"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -35,6 +35,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
+        # Compiling for NVIDIA GPUs where there is none (scripts/compile_for_cluster.py): no CUDA, no driver.
+        "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
         "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5"],
     },
 )

@@ -7,6 +7,23 @@ A worker script is
     host = join_cluster()           # before the first use of jax
     serve({"run": run, ...})        # until the driver stops it
 
+How Gloo moves bytes. Measured on the links' counters (headers, below 1 %, taken off), as what one host sends in units
+of `P`, the bytes that each device puts in, on a mesh of 4 hosts x 2 chips with `P` of 4 MiB, with the form it follows,
+which held on 3 x 2 and 2 x 4 too; nothing crosses a link over `chip` alone. With `P` of 64 KiB the same, headers and
+Gloo's own messages being up to 10 %.
+
+| collective     | over both axes            | over `host`          | how                                            |
+| -------------- | ------------------------- | -------------------- | ---------------------------------------------- |
+| all-to-all     | 1.5 = C (H - 1) / H       | 1.5 = C (H - 1) / H  | direct, each block once                        |
+| all-gather     | 7 = H C - 1               | 6 = C (H - 1)        | ring in rank order; over both axes only a      |
+| all-reduce     | 1.75 = 2 (H C - 1) / (H C)| 3 = 2 C (H - 1) / H  | host's last device sends to another host       |
+| reduce-scatter | 0.875 (2 x 4: 0.75)       | 1.5, 2, 2, 1.5       | recursive halving, then reordering; not a ring |
+
+Recursive halving: device i exchanges with i XOR 1 half of what it holds, with i XOR 2 a quarter, and so on, and ends
+with the block whose number has its own number's bits reversed, which it sends to whom it belongs. With 3 hosts of 2 it
+is uneven: 0.75, 0.83 and 1 over both axes, 1.33, 1.67 and 2 over `host`. A ring would send (H C - 1) / (H C) and
+C (H - 1) / H.
+
 Commands and results are JSON lines over two pipes of the driver's, which do not cross the emulated network: steering a
 measurement adds nothing to the links' counters. Anything printed goes to the worker's log, never into the channel.
 """

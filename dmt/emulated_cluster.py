@@ -7,10 +7,11 @@
         seconds = cluster.call("run", variant="flat", steps=8)
         after = cluster.read_counters()
 
-The `chip` axis of a `("host", "chip")` mesh over `jax.devices()` stays inside a process, and what it moves never reaches
-a link; the `host` axis crosses the links. What this measures is time over emulated links: the devices share the
+The `chip` axis of a `("host", "chip")` mesh over `jax.devices()` stays inside a process, and what it moves never
+reaches a link; the `host` axis crosses the links. What this measures is time over emulated links: the devices share the
 machine's cores, so the share of a step that links take compares with a real cluster, the rate does not.
-`dmt/network_namespaces.py` says how the links are made, `dmt/cluster_process.py` what a worker does.
+`dmt/network_namespaces.py` says how the links are made, `dmt/cluster_process.py` what a worker does and how Gloo moves
+bytes.
 
 Nothing stays behind: not after an exception, SIGINT (exit 130) or SIGTERM (exit 143), and not after SIGKILL, since a
 watchdog process sees the driver's end and cleans up; where that was killed as well, the next cluster removes it all.
@@ -276,7 +277,8 @@ class EmulatedCluster:
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            # None: a handler that Python did not install and cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._handlers = {}
 
 

@@ -1,9 +1,10 @@
 """Removes the network namespaces of emulated hosts whose owner is gone.
 
-A namespace's name carries its owner, `dmt-PID-START-NUMBER-PART`, with the start time of the process beside its id, since
-ids are used again. So whoever comes next can tell a dead owner's leftovers from a living cluster. Removing a namespace
-removes its links, its rate limits and, for the switch's namespace, the bridge: nothing of a cluster lives anywhere else,
-save the `/etc/netns/NAME` folder with its hosts file. The folder `/etc/netns` itself stays; it is iproute2's.
+A namespace's name carries its owner, `dmt-PID-START-NUMBER-PART`, with the start time of the process beside its id,
+since ids are used again. So whoever comes next can tell a dead owner's leftovers from a living cluster. Removing a
+namespace removes its links, its rate limits and, for the switch's namespace, the bridge: nothing of a cluster lives
+anywhere else, save the `/etc/netns/NAME` folder with its hosts file. The folder `/etc/netns` itself stays; it is
+iproute2's.
 
 Run as a program (`python namespace_cleanup.py PREFIX PID START`) it is the watchdog of one cluster: it waits for the
 owner's end, however it comes, and then cleans up. It uses the standard library only, so that it is up at once.

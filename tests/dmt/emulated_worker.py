@@ -4,7 +4,6 @@ import os
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -53,7 +52,7 @@ def main():
         seconds = time.perf_counter() - begin
         shards = sorted(result.addressable_shards, key=lambda shard: shard.device.id)
         firsts = [np.asarray(shard.data)[:: max(1, elements // mesh.size)].tolist() for shard in shards]
-        return {"seconds": seconds, "firsts": firsts, "devices": len(jax.devices()), "dtype": str(jnp.float32.dtype)}
+        return {"seconds": seconds, "firsts": firsts, "devices": len(jax.devices())}
 
     def fail(host):
         if place.host == host:
@@ -67,7 +66,7 @@ def main():
             os._exit(7)
         time.sleep(60)
 
-    serve({"run": run, "fail": fail, "end": end, "sleep": time.sleep, "pid": os.getpid})
+    serve({"run": run, "fail": fail, "end": end})
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ def build_layout(kind: str = "rowwise_adagrad", dtype: str = "float32", l2: floa
         "clicked": FieldOverride(pooling="none"),
         "day": FieldOverride(width=4),
     }
-    return build_embedding_layout(schema, EmbeddingsConfig(D, RowOptimizer(kind, 0.1, l2=l2), dtype=dtype, fields=fields))  # type: ignore[arg-type]
+    return build_embedding_layout(
+        schema, EmbeddingsConfig(D, RowOptimizer(kind, 0.1, l2=l2), dtype=dtype, fields=fields)
+    )  # type: ignore[arg-type]
 
 
 def draw_ids(layout: EmbeddingLayout, seed: int) -> np.ndarray:
@@ -122,8 +124,10 @@ def test_every_placement_on_eight_devices_equals_one_device(one_device, strategy
     _, tables, values, _ = run_flat(layout, MIXED if strategy == "mixed" else place_all(layout, strategy, 8), hosts)
     expected, expected_values, _ = one_device()
     # The first step reads rows that nobody has updated: not a bit may differ. Bags split by rows add up in another order.
-    compare = np.testing.assert_array_equal if strategy in ("table_wise", "column_wise", "replicated") else (
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    compare = (
+        np.testing.assert_array_equal
+        if strategy in ("table_wise", "column_wise", "replicated")
+        else (lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7))
     )
     jax.tree.map(compare, values[0], expected_values[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), tables, expected)
@@ -155,7 +159,11 @@ def test_bfloat16_rows_start_equal_and_update_in_place() -> None:
     one = ReplicatedExchange(layout, build_mesh(1, 1))
     key = jax.random.PRNGKey(3)
     start, expected = (e.export_tables(e.init_tables(key)) for e in (exchange, one))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.view(np.uint16), b.view(np.uint16)) if a.ndim == 2 else None, start, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a.view(np.uint16), b.view(np.uint16)) if a.ndim == 2 else None,
+        start,
+        expected,
+    )
     tables, _, _ = run_steps(exchange, layout)
     moved = sum(int((tables[t]["rows"] != start[t]["rows"]).any(axis=1).sum()) for t in tables)
     assert moved > 50
@@ -220,6 +228,8 @@ def test_bad_options_are_refused_by_name(options: dict, message: str) -> None:
 
 def test_a_row_wise_table_on_some_ranks_is_refused() -> None:
     layout = build_layout()
-    placement = build_placement(layout, place_all(layout, "table_wise", 8) | {"item": TablePlacement("row_wise", 0, 4)}, 8)
+    placement = build_placement(
+        layout, place_all(layout, "table_wise", 8) | {"item": TablePlacement("row_wise", 0, 4)}, 8
+    )
     with pytest.raises(UserError, match="row_wise over 4 ranks"):
         FlatExchange(layout, build_mesh(2, 4), placement)

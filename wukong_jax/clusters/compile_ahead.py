@@ -210,9 +210,7 @@ def find_table_copies(hlo_text: str, shapes: set[str]) -> tuple[TableCopy, ...]:
     """
     module = parse_module(hlo_text)
     lines = (line for computation in module.computations.values() for line in computation.instructions.values())
-    return tuple(
-        TableCopy(line.opcode, line.shape, line.op_name) for line in lines if _remakes(line, shapes)
-    )
+    return tuple(TableCopy(line.opcode, line.shape, line.op_name) for line in lines if _remakes(line, shapes))
 
 
 def _remakes(line: Instruction, shapes: set[str]) -> bool:

@@ -1,8 +1,8 @@
 """Named clusters of TPUs and GPUs, for compiling where none of them is present.
 
 A target's name in full is `tpu:CHIP:SHAPE[:SLICES]` (`tpu:v5p:4x4x4:4` is four slices of 4 x 4 x 4 chips) or
-`gpu:CHIP:HOSTSxGPUS` (`gpu:h100:4x8` is four hosts of eight). A TPU slice and a GPU host are each a *host* of the mesh: the
-chips that share the fast link.
+`gpu:CHIP:HOSTSxGPUS` (`gpu:h100:4x8` is four hosts of eight). A TPU slice and a GPU host are each a *host* of the mesh:
+the chips that share the fast link.
 """
 
 import dataclasses

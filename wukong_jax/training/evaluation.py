@@ -1,6 +1,7 @@
 """Scoring a split: logits from the devices, metrics formed in float64 on the host."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -34,9 +35,13 @@ class Evaluation:
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Sends a batch to the mesh, split over its devices; the columns only the host reads become None."""
+    """Sends a batch to the mesh, split over its devices; the columns only the host reads become None.
+
+    Where several processes share the mesh, each gives its own slice of the global batch.
+    """
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda a: jax.device_put(a, sharding), batch._replace(timestamp=None, group=None))
+    send = functools.partial(jax.make_array_from_process_local_data, sharding)
+    return jax.tree.map(send, batch._replace(timestamp=None, group=None))
 
 
 def read_in_order(source: BlockSource, schema: Schema, batch_size: int) -> Iterator[Batch]:

@@ -38,7 +38,7 @@ class Run:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        return jax.device_put(self._make_state(), self.state_sharding)
+        return jax.jit(self._make_state, out_shardings=self.state_sharding)()
 
     @functools.cached_property
     def state_sharding(self) -> TrainState:

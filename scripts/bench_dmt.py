@@ -1,0 +1,77 @@
+"""Times training steps with and without towers over emulated slow links, and checks the bytes that cross them.
+
+    python scripts/bench_dmt.py --config=configs/dmt_planted.py [--hosts=4] [--chips=2] [--rates=unlimited,1000,400,200,100]
+                                [--output=docs/results/dmt_speedup] [--quality=docs/results/dmt_quality_planted]
+
+Each host is a network namespace of this machine with a process of its own; their links are limited by `tc tbf`. So what
+comes out is a speed-up over emulated links: the share of a step that links take compares with a real cluster, the rate does
+not. Needs root and iproute2. All variants train the same model on the same batches and are timed in turns.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dmt.bench import Variant, list_variants, measure, write_speedup
+from dmt.emulated_cluster import EmulatedCluster
+from wukong_jax.command_line import run_script
+from wukong_jax.config import build_run_config, run_config_to_json
+from wukong_jax.errors import UserError
+
+
+def main() -> None:
+    """Parses, builds the cluster, measures, writes results and picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="a config file whose get_config takes a variant's name")
+    parser.add_argument("--hosts", type=int, default=4, help="emulated hosts")
+    parser.add_argument("--chips", type=int, default=2, help="CPU devices of a host")
+    parser.add_argument("--rates", default="unlimited,1000,500,300,200,150,100", help="link rates, Mbit/s")
+    parser.add_argument("--compressions", default="1,2,4,8,16", help="of the tower modules")
+    parser.add_argument("--batch", type=int, default=4096, help="rows of the global batch")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each variant at each rate")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn")
+    parser.add_argument("--quality", default="", help="results folder with each variant's test AUC (compare_variants.py)")
+    parser.add_argument("--output", default="", help="folder for results.json and the picture")
+    arguments = parser.parse_args()
+    rates = [parse_rate(text) for text in arguments.rates.split(",")]
+    if rates[0] is not None:
+        raise UserError(f"--rates = {arguments.rates!r}: must begin with 'unlimited', which the others are held against")
+    variants = list_variants([int(text) for text in arguments.compressions.split(",")])
+    configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
+    command = "python " + " ".join(sys.argv)
+    with EmulatedCluster(arguments.hosts, arguments.chips) as cluster:
+        cluster.start([sys.executable, "-m", "dmt.bench_worker"])
+        for rows in measure(cluster, variants, configs, rates, arguments.rounds, arguments.steps, print):
+            if arguments.output:
+                write_speedup(Path(arguments.output), command, rows, arguments.quality)
+
+
+def parse_rate(text: str) -> float | None:
+    """A rate in Mbit/s; None for "unlimited"."""
+    if text == "unlimited":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--rates: {text!r} is neither a number of Mbit/s nor 'unlimited'") from None
+
+
+def load_config(file: str, variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The variant's config on the cluster's mesh, as JSON."""
+    spec = importlib.util.spec_from_file_location("bench_config", file)
+    if spec is None or spec.loader is None or not Path(file).exists():
+        raise UserError(f"--config = {file!r}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant.config)
+    config.mesh.hosts, config.mesh.chips = arguments.hosts, arguments.chips
+    config.training.batch_size = config.training.evaluation_batch_size = arguments.batch
+    config.exchange.factory, config.exchange.options = variant.exchange, variant.exchange_options
+    return json.loads(run_config_to_json(build_run_config(config)))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,83 @@
+"""The schema to compile for where the data is not: tables get the row counts that the user assumes."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from wukong_jax.config import DataConfig
+from wukong_jax.data.builtin_schemas import find_schema
+from wukong_jax.data.planted_clicks import PlantedClicks
+from wukong_jax.errors import UserError
+from wukong_jax.schema import Schema, load_schema
+
+
+def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schema:
+    """Finds the schema of a run, resolved or not, without reading rows.
+
+    Args:
+      config: where the run's rows would come from.
+      schema: a built-in schema's name or a schema file; empty: the config's own.
+      data: a folder of prepared data instead; empty: none.
+
+    Returns:
+      The schema.
+
+    Raises:
+      UserError: both are given, or the schema cannot be read.
+    """
+    if schema and data:
+        raise UserError(f"--schema = {schema!r}, --data = {data!r}: both name a schema; leave one out")
+    if data:
+        return load_schema(Path(data) / "schema.json")
+    if schema:
+        return find_schema(schema)
+    if config.format == "planted_clicks":
+        assert config.planted is not None
+        return PlantedClicks(config.planted).schema()
+    return find_schema(config.schema) if config.format == "raw" else load_schema(Path(config.path) / "schema.json")
+
+
+def parse_table_rows(text: str) -> tuple[int, ...]:
+    """Reads `--table_rows`: whole numbers of at least 2 separated by commas; row 0 is the unknown row.
+
+    Raises:
+      UserError: it is not.
+    """
+    try:
+        rows = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        rows = (0,)
+    if any(count < 2 for count in rows):
+        raise UserError(f"--table_rows = {text!r}: expected whole numbers of at least 2, separated by commas")
+    return rows
+
+
+def assume_rows(schema: Schema, table_rows: Sequence[int]) -> Schema:
+    """Gives every table that only the data would size a number of rows.
+
+    Args:
+      schema: resolved or not.
+      table_rows: one number for all such tables, or one for each in the schema's order; empty: there must be none.
+
+    Returns:
+      The schema with all rows known.
+
+    Raises:
+      UserError: numbers that are missing, too many or for no table, or domain values that only the data knows.
+    """
+    if schema.domain is not None and not schema.domain_values:
+        raise UserError(
+            f"schema {schema.name!r}: the values of its domain {schema.domain!r} are known from data only; "
+            "prepare some and give --data=FOLDER"
+        )
+    unknown = [column.name for column in schema.id_columns if column.rows is None and column.vocabulary_of is None]
+    if len(table_rows) not in ({1, len(unknown)} if unknown else {0}):
+        needed = f"one number, or {len(unknown)}: {', '.join(unknown)}" if unknown else "none, all rows are known"
+        given = ",".join(map(str, table_rows))
+        raise UserError(f"--table_rows = {given!r}: schema {schema.name!r} needs {needed}")
+    rows = dict(zip(unknown, tuple(table_rows) * (len(unknown) if len(table_rows) == 1 else 1), strict=True))
+
+    def fill(columns: tuple) -> tuple:
+        return tuple(dataclasses.replace(c, rows=rows[c.name]) if c.name in rows else c for c in columns)
+
+    return dataclasses.replace(schema, categorical=fill(schema.categorical), sequences=fill(schema.sequences))

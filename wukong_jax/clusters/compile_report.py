@@ -1,0 +1,67 @@
+"""What compiling for a cluster found, as text and as JSON."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import jax
+
+from wukong_jax.clusters.compile_ahead import CompiledStep
+from wukong_jax.sharding.mesh import CHIP, HOST
+from wukong_jax.sharding.traffic import format_traffic
+
+_MIB = 1 << 20
+
+
+def describe_step(step: CompiledStep) -> dict[str, Any]:
+    """The findings as a JSON object: sizes in bytes, of one device where nothing else is said."""
+    memory, traffic, mesh = step.memory, step.traffic, step.run.config.mesh
+    return {
+        "config": step.run.config.name,
+        "target": step.target.name,
+        "jax": jax.__version__,
+        "hosts": mesh.hosts,
+        "chips": mesh.chips,
+        "batch_size": step.run.config.training.batch_size,
+        "table_rows": sum(stack.rows for stack in step.run.layout.stacks),
+        "embedding_parameters": step.run.layout.embedding_parameters,
+        "lower_seconds": round(step.lower_seconds, 2),
+        "compile_seconds": round(step.compile_seconds, 2),
+        "memory": dataclasses.asdict(memory) | {"total": memory.total},
+        "device_memory": step.target.memory_bytes,
+        "fits": step.fits,
+        "table_bytes": step.table_bytes,
+        "table_copies": [dataclasses.asdict(copy) for copy in step.table_copies],
+        "host_bytes": traffic.total(axis=HOST),  # sums over the mesh, a step
+        "chip_bytes": traffic.total(axis=CHIP),
+        "traffic": traffic.to_rows(),
+    }
+
+
+def format_step(step: CompiledStep) -> str:
+    """The findings as lines of text."""
+    memory, mesh, gib = step.memory, step.run.config.mesh, step.target.memory_bytes / (1 << 30)
+    lines = [
+        f"{step.run.config.name} for {step.target.name}: {mesh.hosts} hosts x {mesh.chips} chips, batch "
+        f"{step.run.config.training.batch_size:,}; lowered in {step.lower_seconds:.1f} s, compiled in "
+        f"{step.compile_seconds:.1f} s",
+        "",
+        f"Memory of a device ({step.target.chip}, {gib:.2f} GiB)",
+    ]
+    rows = {
+        "arguments": memory.arguments,
+        "outputs": memory.outputs,
+        "of them aliased": memory.aliased,
+        "temporaries": memory.temporaries,
+        "code": memory.code,
+        "total": memory.total,
+    }
+    lines += [f"{name:<16}{size / _MIB:>14,.2f} MiB" for name, size in rows.items()]
+    lines.append("it fits" if step.fits else "it DOES NOT FIT")
+    lines.append(f"tables and their optimizer arrays: {step.table_bytes / _MIB:,.2f} MiB before padding")
+    for copy, times in Counter(step.table_copies).items():
+        origin = copy.op_name or "made by the compiler"
+        lines.append(f"table-sized {copy.opcode} ({times}): {copy.shape}, {origin}")
+    if not step.table_copies:
+        lines.append("no table-sized copies")
+    return "\n".join([*lines, "", format_traffic(step.traffic)])
