@@ -24,7 +24,7 @@ def get_config(variant: str = "flat") -> ConfigDict:
     return config
 
 
-def _load_sibling(name: str):  # noqa: ANN202
+def _load_sibling(name: str):
     """A module of this folder; config files are run by path, so the folder is no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)

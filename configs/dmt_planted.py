@@ -1,10 +1,11 @@
-"""DLRM on planted clicks, plain and with four towers at a chosen compression: what towers cost in quality, and their bench.
+"""DLRM on planted clicks, plain and with four towers at a chosen compression: quality, and the towers' bench.
 
 Command:   python scripts/compare_variants.py --config=configs/dmt_planted.py --variants=flat,2,4,8,16 --seeds=0,1,2
            --workdir=runs/dmt_planted --output=docs/results/dmt_quality_planted
            or one of them: python scripts/train.py --config=configs/dmt_planted.py:4 --workdir=runs/dmt_planted_4
-           `flat` is plain DLRM; a number is DLRM behind tower modules of that compression. Where the mesh has several hosts
-           (`--config.mesh.hosts=4`), the towers lie on them (dmt/tower_exchange.py); elsewhere nothing changes but the time.
+           `flat` is plain DLRM; a number is DLRM behind tower modules of that compression. Where the mesh has several
+           hosts (`--config.mesh.hosts=4`), the towers lie on them (dmt/tower_exchange.py); elsewhere nothing changes
+           but the time.
 Data:      generated: 16 categorical fields of 20 values, a true logit of order-1 and order-2 interactions
 Expected:  docs/results/dmt_quality_planted; half a minute a run on 2 CPU cores
 """
@@ -22,7 +23,7 @@ def get_config(variant: str = "flat") -> ConfigDict:
     config.name = f"DLRM, {variant}"
     config.data.format = "planted_clicks"
     config.data.planted = planted_clicks()
-    config.embeddings.width = 32
+    config.embeddings.width = 128
     config.embeddings.initial_scale = 0.02
     config.embeddings.optimizer.kind = "lazy_adam"
     config.embeddings.optimizer.learning_rate = 5e-3

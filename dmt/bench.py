@@ -1,7 +1,8 @@
 """The towers' bench: which variants are held against which, how they are timed, and what is kept.
 
-The *exchange share* of a link rate is `1 - t(unlimited) / t(rate)` of the better flat baseline: the part of its step that it
-spends on slow links. On a CPU the dense part is slow, so the share, not the rate, is what compares with a real cluster.
+The *exchange share* of a link rate is `1 - t(unlimited) / t(rate)` of the better flat baseline: the part of its step
+that it spends on slow links. On a CPU the dense part is slow, so the share, not the rate, is what compares with a real
+cluster.
 """
 
 import dataclasses
@@ -148,7 +149,7 @@ def format_row(row: Mapping[str, Any]) -> str:
     """A line for the screen."""
     rate = "unlimited" if row["link_mbit"] is None else f"{row['link_mbit']:g} Mbit/s"
     return (
-        f"{rate:>12}  {row['variant']:24} {row['step_ms']:9.1f} ms  {row['speedup_over_flat']:5.2f} x flat, whose share is "
+        f"{rate:>12}  {row['variant']:24} {row['step_ms']:9.1f} ms  {row['speedup_over_flat']:5.2f} x flat, share "
         f"{row['flat_exchange_share']:.2f}; {row['host_bytes'] / 1e6:7.3f} MB a step across hosts, counted "
         f"{row['counted_over_expected']}"
     )

@@ -1,6 +1,6 @@
 """What one emulated host does for the bench: builds variants of a run over the whole cluster and takes timed steps.
 
-    python -m dmt.bench_worker            (started by `dmt.emulated_cluster`, not by hand)
+python -m dmt.bench_worker            (started by `dmt.emulated_cluster`, not by hand)
 """
 
 import json

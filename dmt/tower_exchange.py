@@ -1,7 +1,7 @@
 """Semantics-preserving tower transform (SPTT, paper 3.1): the exchange that follows the data centre's own hierarchy.
 
-Shapes below are one rank's; `b = B / (H C)` rows of the batch, `R = C H b` rows whose ids a rank sees, ordered by source chip
-and then by source host. A vector's way, with the paper's steps in brackets:
+Shapes below are one rank's; `b = B / (H C)` rows of the batch, `R = C H b` rows whose ids a rank sees, ordered by
+source chip and then by source host. A vector's way, with the paper's steps in brackets:
 
     ids         [b, slots]  -> all-to-all over "host" among equal chips -> [H, b, slots]       (a, peer first)
                             -> all-gather or all-to-all over "chip"     -> [C, H, b, L]
@@ -11,10 +11,10 @@ and then by source host. A vector's way, with the paper's steps in brackets:
     towers      [T / H, H b, F_max, D] -> [T / H, H b, P_max, D_out]                           (the tower module, 3.2)
     peers       all-to-all over "host" -> [b, T, P_max, D_out]                                 (f)
 
-Ids that travel to their peers first arrive in the order that step (d) sends in, so the paper's peer permute (c) is not needed
-(and its printed key would be wrong where C differs from H). All of a host's chips take a share of its towers' rows of
-the batch, so tower weights are the same on a host's chips and differ between hosts: their gradients are added up inside the
-host only.
+Ids that travel to their peers first arrive in the order that step (d) sends in, so the paper's peer permute (c) is not
+needed (and its printed key would be wrong where C differs from H). All of a host's chips take a share of its towers'
+rows of the batch, so tower weights are the same on a host's chips and differ between hosts: their gradients are added
+up inside the host only.
 """
 
 import dataclasses
@@ -79,14 +79,15 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
       model: a `dmt.model.TowerModel`.
 
     Raises:
-      UserError: another model, hosts that do not divide the towers, an option that is refused, or tables that do not fit.
+      UserError: another model, hosts that do not divide the towers, an option that is refused, or tables that do not
+        fit.
     """
     chosen = build_dataclass(TowerExchangeOptions, options, "config.exchange.options")
     towers = getattr(model, "towers", None)
     if not isinstance(towers, TowerLayout):
         raise UserError(
-            "config.exchange.factory = 'dmt.tower_exchange:build': needs a model with towers; set config.model.factory to "
-            "'dmt.model:build'"
+            "config.exchange.factory = 'dmt.tower_exchange:build': needs a model with towers; set "
+            "config.model.factory to 'dmt.model:build'"
         )
     check_hosts_divide(towers, mesh.shape[HOST])
     budget = None if chosen.memory_gib is None else int(chosen.memory_gib * 2**30)
@@ -120,7 +121,8 @@ class TowerExchange(PlacedExchange):
           placement: every table on the chips of one host, that of its tower.
           towers: the columns of each tower.
           dtype: of embeddings, tower outputs and their gradients while they travel.
-          compresses: whether tower modules are applied between the two exchanges; else embeddings cross hosts as they are.
+          compresses: whether tower modules are applied between the two exchanges; else embeddings cross hosts as they
+            are.
         """
         super().__init__(layout, mesh, placement, dtype)
         self.towers, self.compresses = towers, compresses

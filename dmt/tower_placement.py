@@ -32,8 +32,8 @@ def place_towers(
 ) -> dict[str, TablePlacement]:
     """Places every table on the host of the tower that reads it.
 
-    "auto" splits by columns over all of the host's chips, so that each has the same work and no vector is padded; by rows
-    where the width does not divide.
+    "auto" splits by columns over all of the host's chips, so that each has the same work and no vector is padded; by
+    rows where the width does not divide.
 
     Args:
       layout: the tables.
@@ -48,8 +48,8 @@ def place_towers(
       Table name to placement.
 
     Raises:
-      UserError: a table that towers of several hosts share, an unknown one, a replicated one, or a host whose tables do not
-        fit.
+      UserError: a table that towers of several hosts share, an unknown one, a replicated one, or a host whose tables do
+        not fit.
     """
     placed = {}
     used = [_Host([0.0] * chips, [0.0] * chips) for _ in range(hosts)]
@@ -65,7 +65,7 @@ def place_towers(
             work = stack.width * sum(field.length for field in layout.fields if field.table == table)
             if chosen == "table_wise":
                 own = used[host]
-                chip = min(range(chips), key=lambda c: (own.work[c], own.bytes[c]))  # noqa: B023
+                chip = min(range(chips), key=lambda c: (own.work[c], own.bytes[c]))
                 placed[table] = TablePlacement("table_wise", host * chips + chip, 1)
                 own.bytes[chip] += size
                 own.work[chip] += work
@@ -83,8 +83,8 @@ def _find_host(layout: EmbeddingLayout, towers: TowerLayout, table: str, hosts: 
     found = {towers.tower_of(column) * hosts // towers.count for column in columns}
     if len(found) > 1:
         raise UserError(
-            f"table {table!r}: its columns {', '.join(columns)} are in towers of {len(found)} hosts, but a table lies on "
-            "one; put them in one tower, or give each column a vocabulary of its own"
+            f"table {table!r}: its columns {', '.join(columns)} are in towers of {len(found)} hosts, but a table lies "
+            "on one; put them in one tower, or give each column a vocabulary of its own"
         )
     return found.pop()
 
@@ -98,7 +98,7 @@ def _choose_strategy(table: str, asked: str, width: int, chips: int) -> Strategy
         )
     if asked == "column_wise" and width % chips:
         raise UserError(
-            f"table {table!r}: column_wise over {chips} chips of a host, but its width {width} does not divide by them; "
+            f"table {table!r}: column_wise over {chips} chips of a host do not divide its width {width}; "
             "use row_wise or table_wise"
         )
     return asked  # type: ignore[return-value]

@@ -1,9 +1,9 @@
 """Which features share a tower, and which host holds it.
 
 A *tower* is a group of feature columns whose embeddings meet before they cross the slow link (paper 3.1). The number of
-towers `T` belongs to the model; hosts divide it, so one host holds `T / H` neighbouring towers and a trained model runs on
-fewer hosts, down to one. Towers need not have equally many tokens: arrays over towers are padded to the largest (`F_max`),
-and padding is dropped after the last exchange.
+towers `T` belongs to the model; hosts divide it, so one host holds `T / H` neighbouring towers and a trained model runs
+on fewer hosts, down to one. Towers need not have equally many tokens: arrays over towers are padded to the largest
+(`F_max`), and padding is dropped after the last exchange.
 """
 
 import dataclasses

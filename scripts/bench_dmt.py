@@ -1,11 +1,12 @@
 """Times training steps with and without towers over emulated slow links, and checks the bytes that cross them.
 
-    python scripts/bench_dmt.py --config=configs/dmt_planted.py [--hosts=4] [--chips=2] [--rates=unlimited,1000,400,200,100]
+    python scripts/bench_dmt.py --config=configs/dmt_planted.py [--hosts=4] [--chips=2]
+    [--rates=unlimited,1000,400,200,100]
                                 [--output=docs/results/dmt_speedup] [--quality=docs/results/dmt_quality_planted]
 
 Each host is a network namespace of this machine with a process of its own; their links are limited by `tc tbf`. So what
-comes out is a speed-up over emulated links: the share of a step that links take compares with a real cluster, the rate does
-not. Needs root and iproute2. All variants train the same model on the same batches and are timed in turns.
+comes out is a speed-up over emulated links: the share of a step that links take compares with a real cluster, the rate
+does not. Needs root and iproute2. All variants train the same model on the same batches and are timed in turns.
 """
 
 import argparse
@@ -33,12 +34,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="rows of the global batch")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each variant at each rate")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn")
-    parser.add_argument("--quality", default="", help="results folder with each variant's test AUC (compare_variants.py)")
+    parser.add_argument(
+        "--quality", default="", help="results folder with each variant's test AUC (compare_variants.py)"
+    )
     parser.add_argument("--output", default="", help="folder for results.json and the picture")
     arguments = parser.parse_args()
     rates = [parse_rate(text) for text in arguments.rates.split(",")]
     if rates[0] is not None:
-        raise UserError(f"--rates = {arguments.rates!r}: must begin with 'unlimited', which the others are held against")
+        raise UserError(
+            f"--rates = {arguments.rates!r}: must begin with 'unlimited', which the others are held against"
+        )
     variants = list_variants([int(text) for text in arguments.compressions.split(",")])
     configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
     command = "python " + " ".join(sys.argv)

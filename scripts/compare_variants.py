@@ -2,9 +2,9 @@
 
     python scripts/compare_variants.py --config=F --variants=a,b --seeds=0,1,2 --workdir=W --output=docs/results/NAME
 
-Variant `a` is the config `F:a`. Each run lies in W/<variant>/seed_<n> and resumes like any; results.json is written again
-whenever a variant is complete, so the command can be stopped at any moment and started again. Variants that hold commas
-are separated by semicolons instead.
+Variant `a` is the config `F:a`. Each run lies in W/<variant>/seed_<n> and resumes like any; results.json is written
+again whenever a variant is complete, so the command can be stopped at any moment and started again. Variants that hold
+commas are separated by semicolons instead.
 """
 
 import dataclasses

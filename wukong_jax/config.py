@@ -61,7 +61,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExchangeConfig:
-    """How embeddings travel between the tables' devices and the batch's, by the name of its factory, and its options."""
+    """How embeddings travel between the tables' devices and the batch's: a factory's name, and its options."""
 
     factory: str = "wukong_jax.embeddings.flat_exchange:build"  # called as build(options, layout, mesh, model)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -123,7 +123,8 @@ def test_every_placement_on_eight_devices_equals_one_device(one_device, strategy
     layout = build_layout()
     _, tables, values, _ = run_flat(layout, MIXED if strategy == "mixed" else place_all(layout, strategy, 8), hosts)
     expected, expected_values, _ = one_device()
-    # The first step reads rows that nobody has updated: not a bit may differ. Bags split by rows add up in another order.
+    # The first step reads rows that nobody has updated: not a bit may differ. Bags split by rows add up in another
+    # order.
     compare = (
         np.testing.assert_array_equal
         if strategy in ("table_wise", "column_wise", "replicated")

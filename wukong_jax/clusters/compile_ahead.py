@@ -27,8 +27,17 @@ from wukong_jax.training.run import Run, build_run
 _EXTRAS = {"tpu": "tpu", "gpu": "compile_gpu"}
 _CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 
+# Else libtpu asks a cloud's metadata which TPU this is, complains of the answer, and lets one process at a time use it.
+_LIBTPU_WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
 # What moves or remakes an array whole; a scatter that copies its operand first shows as one of the first two.
 _REMAKING = frozenset({"copy", "copy-start", "transpose", "convert", "sort", "pad", "concatenate", "select"})
+_ON_CHIP = "S(1)"  # XLA:TPU's mark of arrays that it fetches into fast memory ahead of their use
 _HLO_DTYPES = {"float32": "f32", "int32": "s32", "uint16": "u16", "bfloat16": "bf16"}
 
 
@@ -80,9 +89,7 @@ class CompiledStep:
 def use_no_accelerator() -> None:
     """Keeps this process from starting one; call before JAX is used."""
     jax.config.update("jax_platforms", "cpu")
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # or libtpu asks a cloud machine's metadata which TPU this is
-    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ |= _LIBTPU_WITHOUT_TPU
 
 
 def describe_devices(target: Target) -> list[jax.Device]:
@@ -214,7 +221,8 @@ def find_table_copies(hlo_text: str, shapes: set[str]) -> tuple[TableCopy, ...]:
 
 
 def _remakes(line: Instruction, shapes: set[str]) -> bool:
-    return line.opcode in _REMAKING and any(shape in line.shape for shape in shapes)
+    remade = line.opcode in _REMAKING and _ON_CHIP not in line.shape
+    return remade and any(shape in line.shape for shape in shapes)
 
 
 def _table_shards(tables: Tables) -> Iterator[tuple[tuple[int, ...], Any]]:

@@ -98,7 +98,8 @@ class Exchange(Protocol):
             leave them to the model.
 
         Returns:
-          The tokens that towers made, or stack name to [B, vectors of the stack, w] float32: bags pooled, zeros where there is no id.
+          The tokens that towers made, or stack name to [B, vectors of the stack, w] float32: bags pooled, zeros where
+          there is no id.
         """
         ...
 

@@ -1,9 +1,9 @@
 """The flat exchange: every rank sends to every other, whatever link lies between them.
 
-The honest baseline of hierarchical exchanges, and useful in itself where links are alike. Table-wise and column-wise tables:
-ids go by one all-to-all over both mesh axes to the ranks that hold their rows, pooled vectors come back by another. Row-wise
-tables: every rank sees all ids, adds up the vectors of the rows it holds, and a reduce-scatter adds these up over
-the ranks. Replicated tables are read where the batch is.
+The honest baseline of hierarchical exchanges, and useful in itself where links are alike. Table-wise and column-wise
+tables: ids go by one all-to-all over both mesh axes to the ranks that hold their rows, pooled vectors come back by
+another. Row-wise tables: every rank sees all ids, adds up the vectors of the rows it holds, and a reduce-scatter adds
+these up over the ranks. Replicated tables are read where the batch is.
 """
 
 import dataclasses
@@ -237,7 +237,8 @@ def _join_columns(arrived: jax.Array, positions: np.ndarray) -> tuple[jax.Array,
       positions: [owners, Q] each piece's vector among those of the layout stack, -1 for padding.
 
     Returns:
-      [b, vectors * pieces, w], the pieces of a vector neighbours in the order of their owners; and the vectors, ascending.
+      [b, vectors * pieces, w], the pieces of a vector neighbours in the order of their owners; and the vectors,
+      ascending.
     """
     flat = positions.reshape(-1)
     present = np.flatnonzero(flat >= 0)

@@ -35,7 +35,7 @@ def send_in(dtype: Any, collective: Collective) -> Collective:
 
 
 def add_in(dtype: Any, collective: Collective) -> Collective:
-    """A reduce-scatter in `dtype`, values and gradients alike; where each sum has one term, nothing is lost but the rounding.
+    """A reduce-scatter in `dtype`, values and gradients alike; where a sum has one term, it only rounds.
 
     XLA:CPU widens bfloat16 to float32 on the way; accelerators do not.
 

@@ -7,13 +7,13 @@ A *placement* gives every table a strategy and the ranks that hold it:
 * column-wise: `p` ranks hold `w / p` columns each, of every row;
 * row-wise: `p` ranks hold a block of `ceil(V / p)` neighbouring rows each, all columns.
 
-Ranks are `host * C + chip`. The ranks of a column- or row-wise table are an aligned block `[k p, (k + 1) p)`, so that blocks
-of one size are equal or disjoint: every rank of a block then holds the same tables in the same order, which the
+Ranks are `host * C + chip`. The ranks of a column- or row-wise table are an aligned block `[k p, (k + 1) p)`, so that
+blocks of one size are equal or disjoint: every rank of a block then holds the same tables in the same order, which the
 exchanges and the row-wise AdaGrad of column-wise tables rely on.
 
-Pieces of one (layout stack, strategy, p) make a *placed stack*: on each rank its pieces lie one after the other, and all
-ranks' arrays are padded to the largest, `V` rows. As a global array a placed stack is `[ranks * V, ...]`, split over
-both mesh axes.
+Pieces of one (layout stack, strategy, p) make a *placed stack*: on each rank its pieces lie one after the other, and
+all ranks' arrays are padded to the largest, `V` rows. As a global array a placed stack is `[ranks * V, ...]`, split
+over both mesh axes.
 """
 
 import dataclasses
@@ -104,8 +104,8 @@ def build_placement(layout: EmbeddingLayout, tables: Mapping[str, TablePlacement
       The placement.
 
     Raises:
-      UserError: a block of ranks that is not aligned or not in the mesh, columns that do not divide, or a rank with more
-        rows in one stack than an int32 counts.
+      UserError: a block of ranks that is not aligned or not in the mesh, columns that do not divide, or a rank with
+        more rows in one stack than an int32 counts.
     """
     groups: dict[tuple[int, Strategy, int], list[tuple[str, int]]] = {}
     for index, stack in enumerate(layout.stacks):

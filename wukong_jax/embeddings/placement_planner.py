@@ -6,9 +6,9 @@ What decides (`n` ranks, batch `B`; sizes in bytes of float32 vectors of width `
   keeps look-ups whole, and by rows where columns would get narrower than four numbers.
 * Traffic: a sharded slot crosses twice, `2 B w 4 / n` a chip and step. A replicated one sends every chip's ids and row
   gradients to all others, `B (w + 1) 4` a chip, `n / 2` times as much; so tables are replicated only when asked for.
-* Work: a rank reads and updates `B` times the slots of its tables, each `w` wide. Where one table has more than its share,
-  or there are fewer tables than ranks, it is split by columns; the rest are dealt out, the heaviest first, each to the
-  block of ranks that is least loaded and has room.
+* Work: a rank reads and updates `B` times the slots of its tables, each `w` wide. Where one table has more than its
+  share, or there are fewer tables than ranks, it is split by columns; the rest are dealt out, the heaviest first, each
+  to the block of ranks that is least loaded and has room.
 """
 
 import dataclasses
@@ -178,8 +178,8 @@ def _place_table(
     tried = ", ".join(f"{kind} over {shards}" for kind, shards, _ in candidates)
     raise UserError(
         f"table {table.table!r}: {table.bytes / MIB:,.1f} MiB do not fit ({tried}): the {ranks} chips have "
-        f"{free.min():,.1f} to {free.max():,.1f} MiB left of memory_gib = {ledger.budget / MIB / 1024:g}; use more chips, "
-        "bfloat16 rows, fewer rows (hashing) or row-wise AdaGrad"
+        f"{free.min():,.1f} to {free.max():,.1f} MiB left of memory_gib = {ledger.budget / MIB / 1024:g}; use "
+        "more chips, bfloat16 rows, fewer rows (hashing) or row-wise AdaGrad"
     )
 
 

@@ -1,8 +1,9 @@
 """What each rank looks up in a placed stack: which slots of a batch row, which rows they are, which vectors they make.
 
 SPMD programs are the same on every rank, so what differs between ranks is constants, indexed by the rank. On each rank
-the columns that read its pieces are grouped by how they pool; each group is padded to the largest rank's. `R` counts the
-batch rows whose ids reach a rank, `L` a rank's slots per batch row, `Q` the vectors that pooling leaves of them, all padded.
+the columns that read its pieces are grouped by how they pool; each group is padded to the largest rank's. `R` counts
+the batch rows whose ids reach a rank, `L` a rank's slots per batch row, `Q` the vectors that pooling leaves of them,
+all padded.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which weights are split over which mesh axis: an ordered list of (name pattern, PartitionSpec), the first match wins."""
+"""Which weights are split over which mesh axis: ordered (name pattern, PartitionSpec) rules, the first match wins."""
 
 import re
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ class Network(nn.Module):
         return self.model(dense, embeddings, token_mask, domain, extras, train=train)
 
     def compress(self, tokens: jax.Array) -> jax.Array:
-        """Applies the model's tower modules, if the exchange asks for them: [T, B, F_max, D] to [T, B, P_max, D_out]."""
+        """Applies the model's tower modules, where the exchange asks: [T, B, F_max, D] to [T, B, P_max, D_out]."""
         return self.model.compress(tokens)
 
 
