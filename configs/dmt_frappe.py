@@ -9,6 +9,7 @@ Expected:  docs/results/dmt_quality_frappe; a minute and a half a run on 2 CPU c
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -19,12 +20,13 @@ def get_config(variant: str = "flat") -> ConfigDict:
     config = _load_sibling("frappe_dlrm").get_config()
     dlrm = dict(config.model.options)
     config.model.options = ConfigDict()
+    config.embeddings.width = 64  # wide enough that a quarter of it loses nothing
     config.name = f"DLRM on Frappe, {variant}"
     _load_sibling("dmt_planted").set_model(config, compression, dlrm, file or 4)
     return config
 
 
-def _load_sibling(name: str):
+def _load_sibling(name: str) -> ModuleType:
     """A module of this folder; config files are run by path, so the folder is no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)

@@ -38,14 +38,16 @@ def get_config(variant: str = "flat") -> ConfigDict:
 
 
 def set_model(config: ConfigDict, variant: str, dlrm: dict, towers: int | str) -> None:
-    """Plain DLRM, or DLRM behind towers whose modules compress by a number."""
+    """Plain DLRM ("flat"), or DLRM behind towers: "pass_through", or modules that compress ("4"; "dcn4" for DCN's)."""
     if variant == "flat":
         config.model.factory = "wukong_jax.models.dlrm:build"
         config.model.options = dlrm
         return
     module = {"kind": "pass_through"}
     if variant != "pass_through":
-        module = {"kind": "dlrm", "compression": int(variant)}
+        kind, number = variant.rstrip("0123456789"), variant.lstrip("abcdefghijklmnopqrstuvwxyz")
+        module = {"kind": kind or "dlrm", "compression": int(number)}
+        module |= {"cross_rank": 32} if kind == "dcn" else {}
     config.model.factory = "dmt.model:build"
     config.model.options = {
         "towers": towers,
@@ -64,7 +66,7 @@ def planted_clicks() -> ConfigDict:
     planted.values_per_field = 20
     planted.orders = (1, 2)
     planted.order_shares = (0.3, 0.7)
-    planted.train_rows = 1_000_000
+    planted.train_rows = 1_500_000
     planted.validation_rows = 50_000
     planted.test_rows = 200_000
     return planted

@@ -139,6 +139,21 @@ class TowerExchange(PlacedExchange):
         """Weights of towers live on their hosts."""
         return TOWER_WEIGHTS
 
+    def describe(self) -> str:
+        """The towers of each host, and how their tables lie on its chips."""
+        lines = []
+        for index, columns in enumerate(self.towers.columns):
+            host = index * self.hosts // self.towers.count
+            lines.append(f"tower {index} on host {host}: {', '.join(columns)}")
+        strategies = sorted({placed.strategy for placed in self.placement.tables.values()})
+        padding = 1 - sum(self.towers.sizes) / (self.towers.count * self.towers.largest)
+        between = "compressed by tower modules" if self.compresses else "as they are"
+        lines.append(
+            f"inside a host tables lie {', '.join(strategies)}; embeddings cross hosts {between}; "
+            f"{padding:.0%} of the towers' places are padding"
+        )
+        return "\n".join(lines)
+
     def route_ids(self, ids: jax.Array) -> Routed:
         """Brings ids to the ranks that hold their rows; see `Exchange`."""
         return self.route_placed(ids)

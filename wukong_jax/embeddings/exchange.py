@@ -49,6 +49,10 @@ class Exchange(Protocol):
         """Dense weights that live beside some tables and not on every device."""
         ...
 
+    def describe(self) -> str:
+        """Where the tables lie and why, as text for people."""
+        ...
+
     def init_tables(self, key: jax.Array) -> Tables:
         """Makes the tables of a new run, on the mesh; a table's rows depend on the key and its name alone."""
         ...
@@ -174,6 +178,10 @@ class ReplicatedExchange:
     def table_sharding(self) -> dict[str, NamedSharding]:
         """Every device holds everything."""
         return {stack.name: NamedSharding(self.mesh, PartitionSpec()) for stack in self.layout.stacks}
+
+    def describe(self) -> str:
+        """Where the tables lie."""
+        return f"every one of {self.mesh.size} devices holds all tables"
 
     def init_tables(self, key: jax.Array) -> Tables:
         """Makes the tables of a new run; see `Exchange`."""

@@ -30,7 +30,7 @@ from wukong_jax.embeddings.placed_exchange import (
     split_flat,
 )
 from wukong_jax.embeddings.placement import Placement, Strategy, build_placement
-from wukong_jax.embeddings.placement_planner import Plan, plan_placement
+from wukong_jax.embeddings.placement_planner import Plan, format_plan, plan_placement
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.embeddings.tables import LogicalTables, Tables
 from wukong_jax.errors import UserError
@@ -117,6 +117,14 @@ class FlatExchange(PlacedExchange):
     def table_sharding(self) -> dict[str, NamedSharding]:
         """Stack name to how its arrays lie on the mesh."""
         return self.replicated.table_sharding | super().table_sharding
+
+    def describe(self) -> str:
+        """The plan of the placement, where a planner made it."""
+        if not self.lookups:
+            return self.replicated.describe()
+        if self.plan is not None:
+            return format_plan(self.plan)
+        return "\n".join(f"{table}: {placed.strategy}" for table, placed in self.placement.tables.items())
 
     def init_tables(self, key: jax.Array) -> Tables:
         """Makes the tables of a new run."""

@@ -134,7 +134,7 @@ def format_plan(plan: Plan) -> str:
     lines = [f"{'table':24} {'rows':>12} {'width':>5} {'ids':>4} {'MiB':>10}  {'placement':24} reason"]
     for table in plan.tables:
         placed = table.placement
-        where = placed.strategy
+        where: str = placed.strategy
         if placed.strategy != "replicated":
             last = placed.first_rank + placed.ranks - 1
             where += f" {placed.first_rank}" + (f"-{last}" if placed.ranks > 1 else "")

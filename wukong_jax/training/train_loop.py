@@ -56,6 +56,8 @@ def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], Non
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
     data = open_run_data(config.data, folder.data, say)
     run = build_run(config, data.schema)
+    if run.mesh.size > 1:
+        say(run.exchange.describe())
     total = total_steps(config, data)
     references = load_references(config, data)  # refuses a missing reference run now, not after training
     if "validation" not in data.splits:

@@ -1,0 +1,47 @@
+"""Towers whose modules mix their features, on three data sets: does it matter which features share a tower?
+
+Command:   python scripts/compare_groupings.py --config=configs/dmt_groupings.py --data=planted --variant=dcn2
+           --seeds=0,1,2 --workdir=runs/groupings_planted --output=docs/results/dmt_partitioner
+           and the same with `--data=frappe` and `--data=census`, each with `--config.data.path=FOLDER`
+           A variant is `DATA/flat` or `DATA/dcn2` (DCN tower modules of compression 2 over four strided towers), or
+           `DATA/dcn2,towers.json` with the towers of a file.
+Expected:  docs/results/dmt_partitioner; half a minute to two minutes a run on 2 CPU cores
+"""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "planted/flat") -> ConfigDict:
+    """The run of "data/model" or "data/model,towers.json"."""
+    data, _, model = variant.partition("/")
+    model, _, file = model.partition(",")
+    planted = _load_sibling("dmt_planted")
+    if data == "planted":
+        config = planted.get_config("flat")
+        config.data.planted.groups = planted.TOWERS
+        config.embeddings.width = 32
+    elif data == "frappe":
+        config = _load_sibling("frappe_dlrm").get_config()
+    elif data == "census":
+        config = _load_sibling("census_income").get_config()
+        config.model.factory = "wukong_jax.models.dlrm:build"
+        config.model.options = {"top_hidden": (64,), "top_dropout": 0.1, "bottom_hidden": (32,), "pair_norm": True}
+    else:
+        raise ValueError(f"data {data!r}: 'planted', 'frappe' or 'census'")
+    dlrm = dict(config.model.options)
+    config.model.options = ConfigDict()
+    config.name = f"DLRM on {variant}"
+    planted.set_model(config, model, dlrm, file or planted.TOWERS)
+    return config
+
+
+def _load_sibling(name: str) -> ModuleType:
+    """A module of this folder; config files are run by path, so the folder is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
