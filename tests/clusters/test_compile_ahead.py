@@ -21,7 +21,7 @@ from wukong_jax.clusters.compile_ahead import (
     find_table_copies,
     fit_mesh,
 )
-from wukong_jax.clusters.compile_report import describe_step, format_step
+from wukong_jax.clusters.compile_report import describe_step, flatten_findings, format_step
 from wukong_jax.clusters.targets import Target, find_target
 from wukong_jax.config import MeshConfig, RunConfig, build_run_config
 from wukong_jax.data.builtin_schemas import load_builtin_schema
@@ -94,6 +94,17 @@ def test_json_holds_what_the_text_says(row_wise):
     assert described["memory"]["total"] == row_wise.memory.total
     assert described["host_bytes"] == sum(row["host_bytes"] for row in described["traffic"])
     assert (described["hosts"], described["chips"], described["table_rows"]) == (2, 4, 26 * ROWS)
+
+
+def test_kept_row_is_flat_and_its_purposes_add_up(row_wise):
+    row = flatten_findings(json.loads(json.dumps(describe_step(row_wise))))
+    assert not any(isinstance(value, dict | list) for value in row.values())
+    assert (row["target"], row["variant"], row["table_copies"]) == ("cpu:2x4", "compiled", 0)
+    assert row["memory_total"] == row_wise.memory.total
+    assert row["ids_host_bytes"] == row_wise.traffic.total(purpose="ids", axis=HOST) > 0
+    for axis in (HOST, CHIP):
+        of_purposes = sum(v for name, v in row.items() if name.endswith(f"_{axis}_bytes"))
+        assert of_purposes == row[f"{axis}_bytes"] == row_wise.traffic.total(axis=axis)
 
 
 def test_total_counts_aliased_outputs_once():

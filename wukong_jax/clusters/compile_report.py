@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -36,6 +37,27 @@ def describe_step(step: CompiledStep) -> dict[str, Any]:
         "chip_bytes": traffic.total(axis=CHIP),
         "traffic": traffic.to_rows(),
     }
+
+
+def flatten_findings(findings: Mapping[str, Any]) -> dict[str, Any]:
+    """The findings as one flat row of kept results.
+
+    Args:
+      findings: what `describe_step` returned.
+
+    Returns:
+      Its numbers, memory as `memory_<part>`, table copies as their count, and traffic as sums over the mesh of each
+      purpose on each axis that it uses, `<purpose>_<axis>_bytes`.
+    """
+    kept = {name: value for name, value in findings.items() if not isinstance(value, dict | list)}
+    row = {"target": kept.pop("target"), "variant": kept.pop("config"), **kept}
+    row |= {f"memory_{part}": size for part, size in findings["memory"].items()}
+    row["table_copies"] = len(findings["table_copies"])
+    for purpose in dict.fromkeys(collective["purpose"] for collective in findings["traffic"]):
+        own = [collective for collective in findings["traffic"] if collective["purpose"] == purpose]
+        for axis in (HOST, CHIP):
+            row[f"{purpose.replace(' ', '_')}_{axis}_bytes"] = sum(collective[f"{axis}_bytes"] for collective in own)
+    return row
 
 
 def format_step(step: CompiledStep) -> str:

@@ -5,9 +5,11 @@ Two ways with one result (`M` is the number of slots, `U` of distinct rows among
 * through a scratch column, for CPU: every slot writes its position at its row, reads back what stands there, and
   so all slots of a row agree on one of them, whichever it is. No sort, and nothing to clear: a slot reads only
   what this step wrote.
-* by a sort, for other backends: slots sorted by row, summed by a segmented scan. The scan adds in an order that
-  the ids alone decide, so the replicas of a table on several GPUs stay equal, which atomic additions would
-  not give, and a row that half the batch touches is no bottleneck.
+* by a sort, for other backends: slots sorted by row, the slots of a row summed by doubling: after pass `k` each
+  holds the sum of itself and up to `2^(k+1) - 1` slots before it. That adds in an order that the ids alone decide, so
+  the replicas of a table on several GPUs stay equal, which atomic additions would not give, and a row that half the
+  batch touches is no bottleneck. A loop over passes is one small program whatever M; XLA:TPU compiles a tree of
+  slices, as `associative_scan` makes, for minutes.
 
 On CPU, where scatters write in order, both leave a row at its last slot.
 """
@@ -66,7 +68,7 @@ def merge_by_scratch(row_ids: jax.Array, gradients: jax.Array, scratch: jax.Arra
 
 
 def merge_by_sort(row_ids: jax.Array, gradients: jax.Array, table_rows: int) -> MergedRows:
-    """Merges by a stable sort and a segmented scan, in O(M log M) whatever V.
+    """Merges by a stable sort and by doubling, in O(M log M) whatever V; fewer passes where no row has many slots.
 
     Args:
       row_ids: [M] int32 in [0, V].
@@ -81,16 +83,22 @@ def merge_by_sort(row_ids: jax.Array, gradients: jax.Array, table_rows: int) -> 
     changes = ordered[1:] != ordered[:-1]
     starts = jnp.concatenate([jnp.ones((1,), bool), changes])
     is_last = jnp.concatenate([changes, jnp.ones((1,), bool)])
-    summed, _ = jax.lax.associative_scan(_add_within_segment, (gradients[sources], starts[:, None]))
-    return MergedRows(_keep_rows(ordered, is_last & (ordered < table_rows), table_rows), summed, sources, None)
+    before = positions - jax.lax.cummax(jnp.where(starts, positions, 0))  # slots of the same row at lower positions
+    is_row = ordered < table_rows
+    summed = _sum_runs(gradients[sources], before, jnp.max(jnp.where(is_row, before, 0)))
+    return MergedRows(_keep_rows(ordered, is_last & is_row, table_rows), summed, sources, None)
 
 
-def _add_within_segment(
-    left: tuple[jax.Array, jax.Array], right: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """Adds two neighbouring runs; a flag says that a run holds the start of a segment."""
-    (left_sum, left_starts), (right_sum, right_starts) = left, right
-    return jnp.where(right_starts, right_sum, left_sum + right_sum), left_starts | right_starts
+def _sum_runs(values: jax.Array, before: jax.Array, most_before: jax.Array) -> jax.Array:
+    """[M, w]: each position's sum over itself and the `before` [M] positions before it; right up to `most_before`."""
+
+    def add_shifted(sums_and_shift: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        sums, shift = sums_and_shift
+        within = (before >= shift)[:, None]
+        return sums + jnp.where(within, jnp.roll(sums, shift, axis=0), 0), 2 * shift
+
+    start = (values, jnp.ones((), jnp.int32))
+    return jax.lax.while_loop(lambda carry: carry[1] <= most_before, add_shifted, start)[0]
 
 
 def _keep_rows(row_ids: jax.Array, keep: jax.Array, table_rows: int) -> jax.Array:

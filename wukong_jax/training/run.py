@@ -17,6 +17,7 @@ from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
+from wukong_jax.sharding.table_layout import choose_table_formats
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
 from wukong_jax.training.train_state import TrainState, init_train_state
@@ -42,10 +43,14 @@ class Run:
 
     @functools.cached_property
     def state_sharding(self) -> TrainState:
-        """How every array of a state lies on the mesh: tables and some weights as the exchange places them."""
+        """How every array of a state lies on the mesh: tables and some weights as the exchange places them.
+
+        On TPUs some tables' shardings come with a layout, see `table_layout`; whatever makes a state makes it so.
+        """
         state = jax.eval_shape(self._make_state)
         sharding = shard_by_rules(self.mesh, self.exchange.parameter_rules, state.replace(tables={}))
-        return sharding.replace(tables=jax.tree.broadcast(self.exchange.table_sharding, state.tables))
+        tables = jax.tree.broadcast(self.exchange.table_sharding, state.tables)
+        return sharding.replace(tables=choose_table_formats(self.mesh, state.tables, tables))
 
     def _make_state(self) -> TrainState:
         return init_train_state(self.network, self.shape, self.exchange, self.optimizer, self.config.seed)
