@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from dmt.emulated_cluster import EmulatedCluster
+from wukong_jax.errors import UserError
 from wukong_jax.training.kept_results import write_results
 
 FLAT, TOWERS = "wukong_jax.embeddings.flat_exchange:build", "dmt.tower_exchange:build"
@@ -155,22 +156,34 @@ def format_row(row: Mapping[str, Any]) -> str:
     )
 
 
-def write_speedup(folder: Path, command: str, rows: Sequence[Mapping[str, Any]], quality: str) -> None:
+def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
+    """What `compare_variants.py` kept of the same config's variants, by variant; nothing for an empty text.
+
+    Raises:
+      UserError: the folder holds no results.
+    """
+    if not folder:
+        return {}
+    path = Path(folder) / "results.json"
+    if not path.exists():
+        raise UserError(f"--quality = {folder!r}: holds no results.json; make it by scripts/compare_variants.py")
+    return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+def write_speedup(
+    folder: Path, command: str, rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Writes results.json, with each variant's test AUC where it is known, and the picture.
 
     Args:
       folder: the results' folder.
       command: that made them.
       rows: from `measure`.
-      quality: folder of `compare_variants.py`'s results on the same config; empty: none.
+      quality: from `read_quality`.
     """
-    known = {}
-    if quality:
-        content = json.loads((Path(quality) / "results.json").read_text())
-        known = {row["variant"]: row for row in content["rows"]}
     joined = []
     for row in rows:
-        model = known.get("flat" if row["config"] == "pass_through" else row["config"], {})
+        model = quality.get("flat" if row["config"] == "pass_through" else row["config"], {})
         joined.append({**row, "test_auc": model.get("test_auc"), "test_auc_std": model.get("test_auc_std")})
     write_results(folder, command, joined)
     draw_speedup(folder / "speedup.png", joined)

@@ -1,7 +1,7 @@
 """A model with towers: each tower's module over its own tokens, then any dense model over what the towers send on."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -156,6 +156,18 @@ class TowerModel(nn.Module):
         return flat[np.argsort(np.concatenate([np.array(tokens) for tokens in self.towers.tokens]))]
 
 
+def resolve_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the towers of a `towers.json` into the options: a run keeps what its towers are, not where they stood.
+
+    Raises:
+      UserError: the file is missing or holds no towers.
+    """
+    towers = options.get("towers")
+    if not isinstance(towers, str):
+        return dict(options)
+    return {**options, "towers": _with_prefix(load_towers, towers)}
+
+
 def build(options: Mapping[str, Any], shape: ModelShape) -> TowerModel:
     """Builds the model from a config.
 
@@ -192,17 +204,26 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> TowerModel:
 
 def _build_layout(towers: Any, shape: ModelShape) -> TowerLayout:
     """Reads the option `towers` in any of its forms."""
+    return _with_prefix(_read_towers, towers, shape)
+
+
+def _read_towers(towers: Any, shape: ModelShape) -> TowerLayout:
+    if isinstance(towers, int) and not isinstance(towers, bool):
+        columns = [column for column in dict.fromkeys(shape.token_columns) if column]
+        return build_tower_layout(shape.token_columns, stride_towers(columns, towers))
+    if isinstance(towers, str):
+        return build_tower_layout(shape.token_columns, load_towers(towers))
+    if not isinstance(towers, list | tuple) or not all(isinstance(tower, list | tuple) for tower in towers):
+        raise UserError(
+            f"towers = {towers!r}: a number of towers, a list of lists of columns, or the path of a towers.json"
+        )
+    return build_tower_layout(shape.token_columns, towers)
+
+
+def _with_prefix(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function whose errors begin with the option's name, and gives the name in full."""
     try:
-        if isinstance(towers, int) and not isinstance(towers, bool):
-            columns = [column for column in dict.fromkeys(shape.token_columns) if column]
-            return build_tower_layout(shape.token_columns, stride_towers(columns, towers))
-        if isinstance(towers, str):
-            return build_tower_layout(shape.token_columns, load_towers(towers))
-        if not isinstance(towers, list | tuple) or not all(isinstance(tower, list | tuple) for tower in towers):
-            raise UserError(
-                f"towers = {towers!r}: a number of towers, a list of lists of columns, or the path of a towers.json"
-            )
-        return build_tower_layout(shape.token_columns, towers)
+        return function(*arguments)
     except UserError as error:
         message = str(error)
         raise UserError(f"{OPTIONS}.{message}" if message.startswith("towers") else message) from None

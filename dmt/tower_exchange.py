@@ -43,6 +43,7 @@ from wukong_jax.embeddings.placed_exchange import (
     split_flat,
 )
 from wukong_jax.embeddings.placement import Placement, Strategy, build_placement
+from wukong_jax.embeddings.placement_planner import check_allocated, count_allocated_bytes, read_budget
 from wukong_jax.embeddings.rearrange import gather_vectors, invert_index, take_vectors
 from wukong_jax.embeddings.tables import Tables
 from wukong_jax.errors import UserError
@@ -62,11 +63,6 @@ class TowerExchangeOptions:
     tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # of single tables
     dtype: ExchangeDtype = "float32"  # of embeddings, tower outputs and their gradients while they travel
     memory_gib: float | None = None  # per chip, for tables and their optimizer arrays; None: no limit
-
-    def __post_init__(self) -> None:
-        """Checks the memory."""
-        if self.memory_gib is not None and not self.memory_gib > 0:
-            raise UserError(f"memory_gib = {self.memory_gib}: above 0, or None for no limit")
 
 
 def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model: Any) -> "TowerExchange":
@@ -90,11 +86,12 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
             "config.model.factory to 'dmt.model:build'"
         )
     check_hosts_divide(towers, mesh.shape[HOST])
-    budget = None if chosen.memory_gib is None else int(chosen.memory_gib * 2**30)
     hosts, chips = mesh.shape[HOST], mesh.shape[CHIP]
     try:
-        tables = place_towers(layout, towers, hosts, chips, chosen.placement, chosen.tables, budget)
+        tables = place_towers(layout, towers, hosts, chips, chosen.placement, chosen.tables)
         placement = build_placement(layout, tables, mesh.size)
+        allocated = count_allocated_bytes(layout, placement)
+        check_allocated(allocated, read_budget(chosen.memory_gib), allocated)
     except UserError as error:
         raise UserError(f"config.exchange.options, {error}") from None
     return TowerExchange(layout, mesh, placement, towers, chosen.dtype, compresses=model.compresses)
@@ -126,6 +123,12 @@ class TowerExchange(PlacedExchange):
         """
         super().__init__(layout, mesh, placement, dtype)
         self.towers, self.compresses = towers, compresses
+        for table, placed in placement.tables.items():
+            inside = placed.ranks in (1, self.chips) and placed.first_rank // self.chips == (
+                (placed.first_rank + placed.ranks - 1) // self.chips
+            )
+            if placed.strategy == "replicated" or not inside:
+                raise ValueError(f"table {table!r}: {placed} is not inside one host of {self.chips} chips")
         stacks = placement.stacks
         self._gathered = [stack.name for stack in stacks if stack.strategy != "table_wise" or self.chips == 1]
         self._dealt = [stack.name for stack in stacks if stack.strategy == "table_wise" and self.chips > 1]

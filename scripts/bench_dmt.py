@@ -1,7 +1,6 @@
 """Times training steps with and without towers over emulated slow links, and checks the bytes that cross them.
 
     python scripts/bench_dmt.py --config=configs/dmt_planted.py [--hosts=4] [--chips=2]
-    [--rates=unlimited,1000,400,200,100]
                                 [--output=docs/results/dmt_speedup] [--quality=docs/results/dmt_quality_planted]
 
 Each host is a network namespace of this machine with a process of its own; their links are limited by `tc tbf`. So what
@@ -12,11 +11,12 @@ does not. Needs root and iproute2. All variants train the same model on the same
 import argparse
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from dmt.bench import Variant, list_variants, measure, write_speedup
+from dmt.bench import Variant, list_variants, measure, read_quality, write_speedup
 from dmt.emulated_cluster import EmulatedCluster
 from wukong_jax.command_line import run_script
 from wukong_jax.config import build_run_config, run_config_to_json
@@ -44,6 +44,11 @@ def main() -> None:
         raise UserError(
             f"--rates = {arguments.rates!r}: must begin with 'unlimited', which the others are held against"
         )
+    if arguments.rounds * arguments.steps < 2:
+        raise UserError(f"--rounds = {arguments.rounds}, --steps = {arguments.steps}: at least 2 timed steps in all")
+    if not re.fullmatch(r"\d+(,\d+)*", arguments.compressions):
+        raise UserError(f"--compressions = {arguments.compressions!r}: whole numbers separated by commas, such as 2,4")
+    quality = read_quality(arguments.quality)
     variants = list_variants([int(text) for text in arguments.compressions.split(",")])
     configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
     command = "python " + " ".join(sys.argv)
@@ -51,17 +56,16 @@ def main() -> None:
         cluster.start([sys.executable, "-m", "dmt.bench_worker"])
         for rows in measure(cluster, variants, configs, rates, arguments.rounds, arguments.steps, print):
             if arguments.output:
-                write_speedup(Path(arguments.output), command, rows, arguments.quality)
+                write_speedup(Path(arguments.output), command, rows, quality)
 
 
 def parse_rate(text: str) -> float | None:
     """A rate in Mbit/s; None for "unlimited"."""
     if text == "unlimited":
         return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"--rates: {text!r} is neither a number of Mbit/s nor 'unlimited'") from None
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
+        raise UserError(f"--rates: {text!r} is neither a number of Mbit/s above 0 nor 'unlimited'")
+    return float(text)
 
 
 def load_config(file: str, variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -71,7 +75,13 @@ def load_config(file: str, variant: Variant, arguments: argparse.Namespace) -> d
         raise UserError(f"--config = {file!r}: no such Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config = {file!r}: has no get_config(variant); see configs/dmt_planted.py")
     config = module.get_config(variant.config)
+    if config.data.format != "planted_clicks" or config.data.planted.train_rows < 8 * arguments.batch:
+        raise UserError(
+            f"--config = {file!r}: the bench needs planted clicks (config.data.format) with at least 8 batches of rows"
+        )
     config.mesh.hosts, config.mesh.chips = arguments.hosts, arguments.chips
     config.training.batch_size = config.training.evaluation_batch_size = arguments.batch
     config.exchange.factory, config.exchange.options = variant.exchange, variant.exchange_options

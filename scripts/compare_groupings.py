@@ -35,11 +35,10 @@ def main() -> None:
     towers = {"strided": ("", None)}
     for strategy in STRATEGIES:
         file = workdir / f"towers_{strategy}.json"
-        described = partition(workdir / "flat" / f"seed_{seeds[0]}", strategy, file)
+        described, picture = partition(workdir / "flat" / f"seed_{seeds[0]}", strategy, file)
         towers[f"TP, {strategy}"] = (f",{file}", described)
         Path(flags["output"]).mkdir(parents=True, exist_ok=True)
-        picture = Path(flags["output"]) / f"{flags['data']}_{strategy}.png"
-        shutil.copy(next(file.parent.glob(f"{file.stem}*.png")), picture)
+        shutil.copy(picture, Path(flags["output"]) / f"{flags['data']}_{strategy}.png")
     rows = keep_other_rows(Path(flags["output"]), flags["data"])
     for grouping, (suffix, described) in towers.items():
         folder = workdir / grouping.replace(", ", "_")
@@ -73,7 +72,7 @@ def train_variant(
     }
 
 
-def partition(workdir: Path, strategy: str, output: Path) -> dict[str, Any]:
+def partition(workdir: Path, strategy: str, output: Path) -> tuple[dict[str, Any], Path]:
     """Groups the columns of a trained run into four towers and writes them beside a picture."""
     from dmt.partition_run import PartitionSettings, partition_run, write_partition
     from dmt.partitioner import PartitionOptions
@@ -82,15 +81,14 @@ def partition(workdir: Path, strategy: str, output: Path) -> dict[str, Any]:
     options = PartitionOptions(towers=4, strategy=strategy, seed=0)  # type: ignore[arg-type]
     opened = open_run(str(workdir))
     described = partition_run(opened, PartitionSettings(options))
-    write_partition(described, output, f"{opened.run.config.name}: {strategy}")
-    return described
+    return described, write_partition(described, output, f"{opened.run.config.name}: {strategy}")
 
 
 def keep_other_rows(folder: Path, data: str) -> list[dict[str, Any]]:
     """The rows of results.json that are not of this data set."""
     path = folder / "results.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return [row for row in rows if row["data"] != data]
+    return [row for row in rows if row.get("data") != data]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ commas are separated by semicolons instead.
 """
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main() -> None:
         raise UserError(f"--variants = {flags['variants']!r}: names one twice; leave it out")
     rows = []
     for variant in variants:
-        folder = f"{flags['workdir']}/{Path(variant.replace(',', '_')).name}"
+        folder = f"{flags['workdir']}/{re.sub('[/,]', '_', variant)}"
         config, workdir = parse_config_flags(
             [*arguments, f"--config={flags['config']}:{variant}", f"--workdir={folder}"], __doc__ or ""
         )

@@ -1,4 +1,5 @@
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,7 @@ def make_config(**changes) -> ConfigDict:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_file_builds(path):
-    namespace: dict = {}
-    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    namespace = runpy.run_path(str(path))
     loaded = namespace["get_config"]()
     if loaded.data.format != "planted_clicks":
         loaded.data.path = "given by the user"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dmt.bench import COUNTED_STEPS, list_variants, measure, write_speedup
+from dmt.bench import COUNTED_STEPS, list_variants, measure, read_quality, write_speedup
 from dmt.network_namespaces import LinkCounters
 
 
@@ -67,7 +67,7 @@ def test_results_join_the_models_quality_and_hold_what_is_asked(rows, tmp_path) 
     quality.mkdir()
     known = [{"variant": "flat", "test_auc": 0.81, "test_auc_std": 0.001}, {"variant": "4", "test_auc": 0.80}]
     (quality / "results.json").write_text(json.dumps({"rows": known}))
-    write_speedup(tmp_path / "out", "python bench", rows, str(quality))
+    write_speedup(tmp_path / "out", "python bench", rows, read_quality(str(quality)))
     kept = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert find(kept, "SPTT", None)["test_auc"] == 0.81  # the same model
     assert find(kept, "towers / 4", None)["test_auc"] == 0.80

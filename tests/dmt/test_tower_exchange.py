@@ -48,7 +48,7 @@ def build_tower_exchange(
     layout: EmbeddingLayout, hosts: int, strategy: str, *, compresses: bool = False, dtype: str = "float32"
 ) -> TowerExchange:
     towers = build_towers(layout)
-    tables = place_towers(layout, towers, hosts, 8 // hosts, strategy, {}, None)  # type: ignore[arg-type]
+    tables = place_towers(layout, towers, hosts, 8 // hosts, strategy, {})  # type: ignore[arg-type]
     placement = build_placement(layout, tables, 8)
     return TowerExchange(layout, build_mesh(hosts, 8 // hosts), placement, towers, dtype, compresses=compresses)  # type: ignore[arg-type]
 
@@ -119,7 +119,7 @@ def test_figure_7_of_the_paper() -> None:
     )
     mesh = build_mesh(2, 2, jax.devices()[:4])
     towers = build_tower_layout(layout.token_columns, [["f0", "f1"], ["f2", "f3"]])
-    tables = place_towers(layout, towers, 2, 2, "table_wise", {}, None)
+    tables = place_towers(layout, towers, 2, 2, "table_wise", {})
     assert [tables[f"f{i}"].first_rank for i in range(4)] == [0, 1, 2, 3]  # one table a GPU
     exchange = TowerExchange(layout, mesh, build_placement(layout, tables, 4), towers, compresses=False)
     # V[4 * sample + feature], one sample a GPU: row `sample` of table `feature`.
@@ -233,20 +233,28 @@ def test_a_table_shared_by_towers_of_two_hosts_is_refused() -> None:
     )
     layout = build_embedding_layout(schema, EmbeddingsConfig(4, RowOptimizer("sgd", 1.0)))
     towers = build_tower_layout(layout.token_columns, [["a"], ["b"]])
-    place_towers(layout, towers, 1, 2, "auto", {}, None)
+    place_towers(layout, towers, 1, 2, "auto", {})
     with pytest.raises(UserError, match=r"table 'a': its columns a, b are in towers of 2 hosts"):
-        place_towers(layout, towers, 2, 1, "auto", {}, None)
+        place_towers(layout, towers, 2, 1, "auto", {})
 
 
 @pytest.mark.parametrize(
-    ("strategy", "overrides", "budget", "message"),
+    ("hosts", "chips", "overrides", "message"),
     [
-        ("auto", {"x": "row_wise"}, None, "tables.x: no such table"),
-        ("auto", {"c1": "replicated"}, None, "hold tables on one host"),
-        ("auto", {}, 20_000, "host 0: its towers' tables take"),
+        (2, 4, {"x": "row_wise"}, "tables.x: no such table"),
+        (2, 4, {"c1": "replicated"}, "hold tables on one host"),
+        (2, 3, {"c1": "column_wise"}, "'c1' = 'column_wise': its width 8 does not divide over the 3 chips"),
     ],
 )
-def test_placements_that_cannot_be_are_refused(strategy, overrides, budget, message) -> None:
+def test_placements_that_cannot_be_are_refused(hosts: int, chips: int, overrides: dict, message: str) -> None:
     layout = build_layout(RowOptimizer("sgd", 1.0))
     with pytest.raises(UserError, match=message):
-        place_towers(layout, build_towers(layout), 2, 4, strategy, overrides, budget)
+        place_towers(layout, build_towers(layout), hosts, chips, "auto", overrides)
+
+
+def test_a_table_outside_one_host_is_refused() -> None:
+    layout = build_layout(RowOptimizer("sgd", 1.0))
+    towers = build_towers(layout)
+    tables = place_towers(layout, towers, 2, 4, "auto", {}) | {"c3": TablePlacement("column_wise", 0, 8)}
+    with pytest.raises(ValueError, match=r"'c3'.* is not inside one host of 4 chips"):
+        TowerExchange(layout, build_mesh(2, 4), build_placement(layout, tables, 8), towers, compresses=False)

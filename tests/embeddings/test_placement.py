@@ -1,14 +1,27 @@
 """Where pieces lie: every number of every table once, and blocks of ranks that the exchanges can rely on."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from wukong_jax.embeddings.layout import EmbeddingLayout, EmbeddingsConfig, build_embedding_layout, restrict_layout
+from wukong_jax.embeddings.flat_exchange import FlatExchange
+from wukong_jax.embeddings.layout import (
+    EmbeddingLayout,
+    EmbeddingsConfig,
+    FieldOverride,
+    build_embedding_layout,
+    restrict_layout,
+)
 from wukong_jax.embeddings.placement import Placement, TablePlacement, build_placement
 from wukong_jax.embeddings.placement_planner import count_table_bytes, format_plan, plan_placement
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.tables import Tables
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
+from wukong_jax.sharding.mesh import MESH_AXES, build_mesh
+from wukong_jax.sharding.traffic import EMBEDDINGS, measure_traffic
 
 
 def build_layout(rows: list[int], width: int = 16, kind: str = "rowwise_adagrad") -> EmbeddingLayout:
@@ -51,6 +64,7 @@ def test_every_number_lies_once_and_no_rows_overlap() -> None:
     [
         (TablePlacement("column_wise", 1, 2), "not an aligned block of 2"),
         (TablePlacement("column_wise", 0, 3), "does not divide"),
+        (TablePlacement("row_wise", 0, 3), "not an aligned block of 3"),
         (TablePlacement("table_wise", 8), "not an aligned block"),
         (TablePlacement("table_wise", 0, 2), "table_wise on 2 ranks"),
     ],
@@ -87,14 +101,55 @@ def test_planner_splits_what_is_too_large_by_columns_then_by_rows() -> None:
         plan_placement(layout, 8, budget_bytes=size // 9)
 
 
-def test_planner_counts_what_a_rank_sends() -> None:
-    layout = build_layout([100] * 8)
-    sharded = plan_placement(layout, 8, "table_wise").traffic_per_example
-    # 8 tables of 16 float32, 7 of 8 go elsewhere, forward and backward.
-    assert sharded == 8 * 16 * 4 * 2 * 7 / 8
-    replicated = plan_placement(layout, 8, "replicated").traffic_per_example
-    assert replicated == 8 * 17 * 4 * 7  # every row's gradient and id to all others
-    assert plan_placement(layout, 1).traffic_per_example == 0
+@pytest.mark.parametrize("strategy", ["table_wise", "column_wise", "row_wise", "replicated"])
+def test_planned_traffic_is_what_the_compiled_exchange_sends(strategy: str) -> None:
+    batch, columns = 32, [CategoricalColumn(f"t{i}", "identity", rows=40) for i in range(7)]
+    columns.append(CategoricalColumn("bag", "identity", rows=40, separator="|", max_length=3))
+    schema = Schema("bags", Source("parquet"), labels=(LabelColumn("click"),), categorical=tuple(columns))
+    layout = build_embedding_layout(schema, EmbeddingsConfig(16, RowOptimizer("sgd", 0.1)))
+    plan = plan_placement(layout, 8, strategy)  # type: ignore[arg-type]
+    exchange = FlatExchange(layout, build_mesh(2, 4), build_placement(layout, plan.placements, 8))
+
+    def step(tables: Tables, ids: jax.Array) -> Tables:
+        routed = exchange.route_ids(ids)
+        rows = exchange.gather(tables, routed)
+        values, pull = jax.vjp(lambda rows: exchange.collect(rows, routed), rows)
+        scalars = (jnp.int32(0), jnp.float32(1), jax.random.PRNGKey(0))
+        return exchange.apply_row_gradients(tables, routed, rows, *pull(values), *scalars)
+
+    shapes = jax.eval_shape(exchange.init_tables, jax.random.PRNGKey(0))
+    placed = jax.tree.map(
+        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+        shapes,
+        jax.tree.broadcast(exchange.table_sharding, shapes),
+    )
+    ids = jax.ShapeDtypeStruct(
+        (batch, layout.slots), jnp.int32, sharding=NamedSharding(exchange.mesh, PartitionSpec(MESH_AXES))
+    )
+    traffic = measure_traffic(jax.jit(step).lower(placed, ids).compile().as_text(), 2, 4)
+    purpose = None if strategy == "replicated" else EMBEDDINGS  # what is replicated moves in the update
+    assert traffic.total(purpose=purpose) == plan.traffic_per_example * batch
+
+
+def test_planner_knows_the_padding_of_every_stack() -> None:
+    # Three widths make three stacks; each has one table, on a rank of its own, and all ranks allocate all three.
+    schema = Schema(
+        "widths",
+        Source("parquet"),
+        labels=(LabelColumn("click"),),
+        categorical=tuple(CategoricalColumn(f"t{i}", "identity", rows=1000) for i in range(3)),
+    )
+    fields = {"t1": FieldOverride(count=2), "t2": FieldOverride(count=3)}
+    layout = build_embedding_layout(schema, EmbeddingsConfig(16, RowOptimizer("sgd", 0.1), fields=fields))
+    plan = plan_placement(layout, 4, "table_wise")
+    assert sorted(plan.bytes_per_rank) == [0, 64_000, 128_000, 192_000]
+    assert plan.allocated_bytes == 384_000
+    with pytest.raises(UserError, match=r"memory_gib = .* every chip allocates 0\.4 MiB, padded"):
+        plan_placement(layout, 4, "table_wise", budget_bytes=200_000)
+
+
+def test_one_chip_sends_nothing() -> None:
+    assert plan_placement(build_layout([100] * 8), 1).traffic_per_example == 0
 
 
 def test_planner_honours_overrides_and_prints_reasons() -> None:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from wukong_jax.embeddings.layout import EmbeddingLayout
+from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout
 from wukong_jax.embeddings.pooling import pool_fields
 from wukong_jax.embeddings.row_gather import compute_row_ids, gather_rows
 from wukong_jax.embeddings.sparse_update import update_stack
 from wukong_jax.embeddings.tables import LogicalTables, Tables, choose_merge, export_tables, import_tables, init_tables
+from wukong_jax.errors import UserError
 from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import MESH_AXES, check_mesh_axes
 
@@ -158,8 +159,15 @@ class ReplicatedExchange:
 
         Raises:
           ValueError: the mesh has other axes.
+          UserError: more rows in one stack than an int32 counts.
         """
         check_mesh_axes(mesh)
+        for stack in layout.stacks:
+            if stack.rows > MAX_STACK_ROWS:
+                raise UserError(
+                    f"rows = {stack.rows} of the tables of width {stack.width} ({', '.join(stack.tables)}): at most "
+                    f"{MAX_STACK_ROWS} on one device; hash to fewer rows, or spread them over more devices"
+                )
         self._layout = layout
         self.mesh = mesh
         self._merge = choose_merge(mesh.devices.flat[0].platform)

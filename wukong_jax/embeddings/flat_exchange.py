@@ -30,9 +30,9 @@ from wukong_jax.embeddings.placed_exchange import (
     split_flat,
 )
 from wukong_jax.embeddings.placement import Placement, Strategy, build_placement
-from wukong_jax.embeddings.placement_planner import Plan, format_plan, plan_placement
+from wukong_jax.embeddings.placement_planner import Plan, format_plan, plan_placement, read_budget
 from wukong_jax.embeddings.rearrange import take_vectors
-from wukong_jax.embeddings.tables import LogicalTables, Tables
+from wukong_jax.embeddings.tables import LogicalTables, Tables, check_same_tables
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import MESH_AXES, compute_rank
 from wukong_jax.strict_mapping import build_dataclass
@@ -46,13 +46,8 @@ class FlatExchangeOptions:
 
     placement: Literal["auto", "replicated", "table_wise", "column_wise", "row_wise"] = "auto"  # of every table
     tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # of single tables
-    dtype: ExchangeDtype = "float32"  # of embeddings and their gradients while they travel
+    dtype: ExchangeDtype = "float32"  # of embeddings and their gradients while they travel, but for replicated tables
     memory_gib: float | None = None  # per chip, for tables and their optimizer arrays; None: no limit
-
-    def __post_init__(self) -> None:
-        """Checks the memory."""
-        if self.memory_gib is not None and not self.memory_gib > 0:
-            raise UserError(f"memory_gib = {self.memory_gib}: above 0, or None for no limit")
 
 
 def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model: Any) -> "FlatExchange":
@@ -69,9 +64,9 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
     """
     del model
     chosen = build_dataclass(FlatExchangeOptions, options, "config.exchange.options")
-    budget = None if chosen.memory_gib is None else int(chosen.memory_gib * 2**30)
     try:
-        plan = plan_placement(layout, mesh.size, chosen.placement, chosen.tables, budget)
+        budget, number_bytes = read_budget(chosen.memory_gib), jnp.dtype(chosen.dtype).itemsize
+        plan = plan_placement(layout, mesh.size, chosen.placement, chosen.tables, budget, number_bytes)
         placement = build_placement(layout, plan.placements, mesh.size)
         return FlatExchange(layout, mesh, placement, chosen.dtype, plan)
     except UserError as error:
@@ -136,6 +131,7 @@ class FlatExchange(PlacedExchange):
 
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
         """The inverse of `export_tables`, from tables saved under any placement; see `PlacedExchange`."""
+        check_same_tables(self.layout, logical)
         own = {name: arrays for name, arrays in logical.items() if name in self.placement.replicated}
         return self.replicated.import_tables(own) | super().import_tables(logical)
 

@@ -21,7 +21,8 @@ from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, Schema
 
 Pooling = Literal["sum", "mean", "none"]
-MAX_STACK_ROWS = 2_000_000_000  # row ids are int32; ids from V up, as many as a batch has slots, stand for "no row"
+# Of a table, and of a device's stack: row ids are int32, and ids from V up, as many as a batch has slots, are no row.
+MAX_STACK_ROWS = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,11 +244,9 @@ def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableS
     for index, ((width, optimizer), tables) in enumerate(groups.items()):
         rows = [vocabulary_rows[table] for table in tables]
         first_rows = [sum(rows[:i]) for i in range(len(rows))]
-        if sum(rows) > MAX_STACK_ROWS:
-            raise UserError(
-                f"rows = {sum(rows)} of the tables of width {width} ({', '.join(tables)}): at most {MAX_STACK_ROWS} "
-                "on one device; hash to fewer rows"
-            )
+        for table, count in zip(tables, rows, strict=True):
+            if count > MAX_STACK_ROWS:
+                raise UserError(f"rows = {count} of table {table!r}: at most {MAX_STACK_ROWS}; hash to fewer")
         scales = [config.fields.get(table, FieldOverride()).initial_scale for table in tables]
         stacks.append(
             TableStack(

@@ -129,7 +129,7 @@ def _check_table(table: str, placed: TablePlacement, width: int, ranks: int) -> 
             f"table {table!r}: column_wise over {placed.ranks} ranks, but its width {width} does not divide by them; "
             "choose a divisor or another strategy"
         )
-    if placed.first_rank % placed.ranks or placed.first_rank + placed.ranks > ranks:
+    if ranks % placed.ranks or placed.first_rank % placed.ranks or placed.first_rank + placed.ranks > ranks:
         raise UserError(
             f"table {table!r}: ranks {placed.first_rank} to {placed.first_rank + placed.ranks - 1} are not an aligned "
             f"block of {placed.ranks} among the mesh's {ranks}"

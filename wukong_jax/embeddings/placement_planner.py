@@ -4,26 +4,29 @@ What decides (`n` ranks, batch `B`; sizes in bytes of float32 vectors of width `
 
 * Memory: rows with their optimizer's arrays must fit a chip's budget. A table that does not is split by columns, which
   keeps look-ups whole, and by rows where columns would get narrower than four numbers.
-* Traffic: a sharded slot crosses twice, `2 B w 4 / n` a chip and step. A replicated one sends every chip's ids and row
-  gradients to all others, `B (w + 1) 4` a chip, `n / 2` times as much; so tables are replicated only when asked for.
+* Traffic: a table- or column-wise vector crosses twice, `2 B w 4 / n` a chip and step. A row-wise one is a
+  reduce-scatter and an all-gather of all vectors, `2 B w 4`; a replicated slot sends every chip's ids and row gradients
+  to all others, `B (w + 1) 4`. Both are many times the first, so tables are split by rows only where nothing else
+  fits, and replicated only when asked for.
 * Work: a rank reads and updates `B` times the slots of its tables, each `w` wide. Where one table has more than its
   share, or there are fewer tables than ranks, it is split by columns; the rest are dealt out, the heaviest first, each
   to the block of ranks that is least loaded and has room.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from wukong_jax.embeddings.layout import EmbeddingLayout, TableStack
-from wukong_jax.embeddings.placement import Strategy, TablePlacement
+from wukong_jax.embeddings.placement import PlacedStack, Placement, Strategy, TablePlacement, build_placement
 from wukong_jax.embeddings.row_optimizers import declare_optimizer_arrays
 from wukong_jax.errors import UserError
 
 LEAST_COLUMNS = 4  # a piece narrower than 16 bytes costs more in row numbers than it carries
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,7 @@ class PlannedTable:
     rows: int
     width: int
     ids_per_row: int  # slots of a batch row that read it
+    vectors_per_row: int  # what pooling leaves of them
     bytes: int  # of rows and optimizer arrays, whole
     placement: TablePlacement
     reason: str
@@ -44,8 +48,9 @@ class Plan:
     """A placement of all tables, with what it costs every rank."""
 
     tables: tuple[PlannedTable, ...]
-    bytes_per_rank: tuple[int, ...]
-    traffic_per_example: float  # bytes of vectors and gradients that a rank sends for one of its batch rows
+    bytes_per_rank: tuple[int, ...]  # of its own tables
+    allocated_bytes: int  # of any rank: all hold stacks as large as the fullest's
+    traffic_per_example: float  # bytes of vectors, gradients and replicated ids that all ranks send for a batch row
     work_per_rank: tuple[int, ...]  # numbers read and updated for one row of the global batch
 
     @property
@@ -62,7 +67,7 @@ class _Ledger:
     work: np.ndarray
     budget: int | None
 
-    def find_block(self, shards: int, bytes_each: int, work_each: float) -> int | None:
+    def find_block(self, shards: int, bytes_each: int) -> int | None:
         """The first rank of the least loaded aligned block with room; None where no block has."""
         blocks = range(0, len(self.work) - shards + 1, shards)
         fitting = [
@@ -72,7 +77,7 @@ class _Ledger:
         ]
         return min(
             fitting,
-            key=lambda f: (self.work[f : f + shards].max() + work_each, self.bytes[f : f + shards].max()),
+            key=lambda f: (self.work[f : f + shards].max(), self.bytes[f : f + shards].max()),
             default=None,
         )
 
@@ -89,6 +94,7 @@ def plan_placement(
     strategy: Strategy | Literal["auto"] = "auto",
     overrides: Mapping[str, Strategy] | None = None,
     budget_bytes: int | None = None,
+    number_bytes: int = 4,
 ) -> Plan:
     """Places every table.
 
@@ -98,6 +104,7 @@ def plan_placement(
       strategy: of every table; "auto" chooses.
       overrides: table to strategy.
       budget_bytes: what a rank may hold; None: no limit is known.
+      number_bytes: of a number that travels, 4 or 2; replicated tables send 4 always.
 
     Returns:
       The plan.
@@ -118,11 +125,56 @@ def plan_placement(
         asked = overrides.get(candidate.table, strategy)
         placed[candidate.table] = _place_table(candidate, asked, ranks, share, ledger)
     ordered = tuple(placed[candidate.table] for candidate in tables)
-    return Plan(ordered, tuple(ledger.bytes.tolist()), _count_traffic(ordered, ranks), tuple(ledger.work.tolist()))
+    placement = build_placement(layout, {planned.table: planned.placement for planned in ordered}, ranks)
+    allocated = count_allocated_bytes(layout, placement)
+    check_allocated(allocated, budget_bytes, max(ledger.bytes.tolist(), default=0))
+    traffic = _count_traffic(ordered, ranks, number_bytes)
+    return Plan(ordered, tuple(ledger.bytes.tolist()), allocated, traffic, tuple(ledger.work.tolist()))
 
 
-def count_table_bytes(stack: TableStack, rows: int) -> int:
-    """Bytes of so many rows of a stack with their optimizer's arrays."""
+def read_budget(memory_gib: float | None) -> int | None:
+    """The option `memory_gib` in bytes; None stays None.
+
+    Raises:
+      UserError: it is not a positive, finite number.
+    """
+    if memory_gib is None:
+        return None
+    if not (math.isfinite(memory_gib) and memory_gib > 0):
+        raise UserError(f"memory_gib = {memory_gib}: above 0 and finite, or None for no limit")
+    return int(memory_gib * GIB)
+
+
+def count_allocated_bytes(layout: EmbeddingLayout, placement: Placement) -> int:
+    """Bytes of tables and optimizer arrays that every rank allocates, padding to the fullest rank included."""
+    total = 0
+    for placed in placement.stacks:
+        total += count_table_bytes(placed, placed.rows)
+    for stack in layout.stacks:
+        rows = sum(r for table, r in zip(stack.tables, stack.table_rows, strict=True) if table in placement.replicated)
+        total += count_table_bytes(stack, rows)
+    return total
+
+
+def check_allocated(allocated: int, budget: int | None, own: float) -> None:
+    """Refuses what does not fit once padded.
+
+    Raises:
+      UserError: a rank would allocate more than its budget.
+    """
+    if budget is not None and allocated > budget:
+        raise UserError(
+            f"memory_gib = {budget / GIB:g}: the tables of the fullest chip take {own / MIB:,.1f} MiB, but every chip "
+            f"allocates {allocated / MIB:,.1f} MiB, padded to the fullest of each width and split; place large tables "
+            "column_wise or row_wise, use more chips or bfloat16 rows"
+        )
+
+
+def count_table_bytes(stack: TableStack | PlacedStack, rows: int) -> int:
+    """Bytes of so many rows of a stack with their optimizer's arrays; what a TPU pads some rows by is left out.
+
+    There, rows of 64 numbers and more are padded to multiples of 128 (`sharding/table_layout.py`).
+    """
     row = stack.width * (4 if stack.dtype == "float32" else 2)
     for declared in declare_optimizer_arrays(stack.optimizer, stack.width).values():
         row += 4 * int(np.prod(declared.trailing_shape, dtype=np.int64))
@@ -144,17 +196,19 @@ def format_plan(plan: Plan) -> str:
         )
     megabytes, work = np.array(plan.bytes_per_rank) / MIB, np.array(plan.work_per_rank)
     lines.append(
-        f"a chip holds {megabytes.min():,.2f} to {megabytes.max():,.2f} MiB, reads {work.min():,} to {work.max():,} "
-        f"numbers per row of the global batch, and sends {plan.traffic_per_example:,.0f} bytes per row of its own"
+        f"a chip's own tables take {megabytes.min():,.2f} to {megabytes.max():,.2f} MiB "
+        f"({plan.allocated_bytes / MIB:,.2f} allocated on each); it reads {work.min():,} to {work.max():,} numbers "
+        f"per row of the global batch; {plan.traffic_per_example:,.0f} bytes cross links per row"
     )
     return "\n".join(lines)
 
 
 def _describe_table(layout: EmbeddingLayout, stack: TableStack, table: str) -> PlannedTable:
     rows = stack.table_rows[stack.tables.index(table)]
-    slots = sum(field.length for field in layout.fields if field.table == table)
+    readers = [field for field in layout.fields if field.table == table]
+    slots, vectors = sum(field.length for field in readers), sum(field.vectors for field in readers)
     size = count_table_bytes(stack, rows)
-    return PlannedTable(table, rows, stack.width, slots, size, TablePlacement("replicated"), "")
+    return PlannedTable(table, rows, stack.width, slots, vectors, size, TablePlacement("replicated"), "")
 
 
 def _place_table(
@@ -167,7 +221,7 @@ def _place_table(
         narrow = shards if strategy == "column_wise" else 1
         work_each = table.ids_per_row * table.width / (ranks if strategy == "replicated" else narrow)
         everywhere = ranks if strategy == "replicated" else shards
-        first = ledger.find_block(everywhere, bytes_each, work_each)
+        first = ledger.find_block(everywhere, bytes_each)
         if first is not None:
             booked = TablePlacement(strategy, first, everywhere)
             ledger.give(booked, bytes_each, work_each)
@@ -212,13 +266,16 @@ def _list_candidates(
     return candidates
 
 
-def _count_traffic(tables: Sequence[PlannedTable], ranks: int) -> float:
-    """Bytes that a rank sends per batch row of its own, forward and backward, float32; padding left out."""
+def _count_traffic(tables: Sequence[PlannedTable], ranks: int, number_bytes: int) -> float:
+    """Bytes that all ranks send for a row of the global batch, forward and backward, ids of sharded tables left out."""
     total = 0.0
     for table in tables:
-        others = (ranks - 1) * table.ids_per_row * 4
+        others = ranks - 1
+        vectors = 2 * table.vectors_per_row * table.width * number_bytes  # there and back
         if table.placement.strategy == "replicated":
-            total += others * (table.width + 1)
-        else:  # to its owners and, as an owner, to all batch rows: once forward, once backward
-            total += others / ranks * 2 * table.width
+            total += others * table.ids_per_row * (table.width + 1) * 4
+        elif table.placement.strategy == "row_wise":
+            total += others * vectors
+        else:
+            total += others / ranks * vectors
     return total

@@ -17,7 +17,8 @@ def shard_by_rules(mesh: Mesh, rules: AxisRules, tree: Any) -> Any:
 
     Args:
       mesh: the devices.
-      rules: regular expressions, searched for in names such as "model/towers/kernel", and what they imply.
+      rules: regular expressions, searched for in names such as "params/model/towers/kernel", and what they imply;
+        each axis of a spec is one mesh axis.
       tree: arrays or their shapes.
 
     Returns:

@@ -1,6 +1,8 @@
 """The differentiated network: token assembly over collected rows, then the dense model."""
 
+import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +87,22 @@ def build_network(config: RunConfig, schema: Schema, layout: EmbeddingLayout) ->
     """
     factory = load_factory("config.model.factory", config.model.factory)
     return Network(layout=layout, model=factory(config.model.options, build_model_shape(config, schema, layout)))
+
+
+def resolve_model_options(config: RunConfig) -> RunConfig:
+    """Puts the contents of files that the model's options name in their place, so that the config alone says what runs.
+
+    A factory's module may have `resolve_options(options)`; others name no files.
+
+    Raises:
+      UserError: the factory cannot be imported, or a file cannot be read.
+    """
+    factory = load_factory("config.model.factory", config.model.factory)
+    resolve = getattr(sys.modules[factory.__module__], "resolve_options", None)
+    if resolve is None:
+        return config
+    model = dataclasses.replace(config.model, options=resolve(config.model.options))
+    return dataclasses.replace(config, model=model)
 
 
 def build_exchange(config: RunConfig, layout: EmbeddingLayout, mesh: Mesh, network: Network) -> Exchange:

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 
-from wukong_jax.config import MeshConfig
+from wukong_jax.config import ExchangeConfig, MeshConfig
 from wukong_jax.errors import UserError
 from wukong_jax.training.checkpoints import Checkpoints
 from wukong_jax.training.finish import restore_best
@@ -33,8 +33,8 @@ def open_run(workdir: str, data_path: str | None = None) -> OpenRun:
       UserError: the folder holds no run, no checkpoint, or its rows are gone.
     """
     folder = RunFolder(workdir)
-    # Scoring uses the devices that are here, whatever mesh the run was trained on.
-    config = dataclasses.replace(folder.load_config(), mesh=MeshConfig())
+    # Scoring uses the devices that are here, whatever mesh and placement the run was trained on.
+    config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
     if data_path is not None:
         if config.data.format != "blocks":
             raise UserError(f"--data = {data_path!r}: this run's rows lie in {folder.data}; leave the flag out")

@@ -19,6 +19,7 @@ from wukong_jax.training.console import TrainingConsole
 from wukong_jax.training.evaluation import put_batch
 from wukong_jax.training.finish import build_predict, evaluate_state, finish_run, load_references
 from wukong_jax.training.log_window import LogWindow, NotFiniteError, WindowSums
+from wukong_jax.training.network import resolve_model_options
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.run_data import RunData, open_run_data
 from wukong_jax.training.run_folder import RunFolder
@@ -47,7 +48,7 @@ def train(config: RunConfig, workdir: str, say: Callable[[str], None] = print) -
     """
     folder = RunFolder(workdir)
     with folder.locked():
-        return _train_locked(config, folder, say)
+        return _train_locked(resolve_model_options(config), folder, say)
 
 
 def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
