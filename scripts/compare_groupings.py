@@ -60,7 +60,14 @@ def train_variant(
     from wukong_jax.training.train_loop import train
 
     config, _ = parse_config_flags(
-        [*arguments, f"--config={flags['config']}:{flags['data']}/{variant}", f"--workdir={folder}"], __doc__ or ""
+        # The config comes first: overrides of its keys are flags only after it.
+        [
+            arguments[0],
+            f"--config={flags['config']}:{flags['data']}/{variant}",
+            f"--workdir={folder}",
+            *arguments[1:],
+        ],
+        __doc__ or "",
     )
     return {
         seed: train(

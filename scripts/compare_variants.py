@@ -35,7 +35,9 @@ def main() -> None:
     for variant in variants:
         folder = f"{flags['workdir']}/{re.sub('[/,]', '_', variant)}"
         config, workdir = parse_config_flags(
-            [*arguments, f"--config={flags['config']}:{variant}", f"--workdir={folder}"], __doc__ or ""
+            # The config comes first: overrides of its keys are flags only after it.
+            [arguments[0], f"--config={flags['config']}:{variant}", f"--workdir={folder}", *arguments[1:]],
+            __doc__ or "",
         )
         summaries = {}
         for seed in seeds:

@@ -103,8 +103,9 @@ def test_planner_splits_what_is_too_large_by_columns_then_by_rows() -> None:
 
 @pytest.mark.parametrize("strategy", ["table_wise", "column_wise", "row_wise", "replicated"])
 def test_planned_traffic_is_what_the_compiled_exchange_sends(strategy: str) -> None:
-    batch, columns = 32, [CategoricalColumn(f"t{i}", "identity", rows=40) for i in range(7)]
-    columns.append(CategoricalColumn("bag", "identity", rows=40, separator="|", max_length=3))
+    # As many single columns as ranks and as many bags: nothing is padded, which a plan leaves out.
+    batch, columns = 32, [CategoricalColumn(f"t{i}", "identity", rows=40) for i in range(8)]
+    columns += [CategoricalColumn(f"b{i}", "identity", rows=40, separator="|", max_length=3) for i in range(8)]
     schema = Schema("bags", Source("parquet"), labels=(LabelColumn("click"),), categorical=tuple(columns))
     layout = build_embedding_layout(schema, EmbeddingsConfig(16, RowOptimizer("sgd", 0.1)))
     plan = plan_placement(layout, 8, strategy)  # type: ignore[arg-type]

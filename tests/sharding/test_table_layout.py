@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -67,6 +68,7 @@ def test_step_copies_no_table_of_width_64_on_tpu():
         pytest.skip("no libtpu: install the extra tpu")
     # A process of its own: libtpu is set up by the environment, and this process's devices are CPUs already.
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-c", COPIES_AT_WIDTH_64]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr

@@ -246,7 +246,7 @@ def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableS
         first_rows = [sum(rows[:i]) for i in range(len(rows))]
         for table, count in zip(tables, rows, strict=True):
             if count > MAX_STACK_ROWS:
-                raise UserError(f"rows = {count} of table {table!r}: at most {MAX_STACK_ROWS}; hash to fewer")
+                raise UserError(f"rows = {count} of table {table!r}: at most {MAX_STACK_ROWS}; hash to fewer rows")
         scales = [config.fields.get(table, FieldOverride()).initial_scale for table in tables]
         stacks.append(
             TableStack(

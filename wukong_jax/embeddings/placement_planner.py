@@ -119,11 +119,12 @@ def plan_placement(
             raise UserError(f"tables.{table}: no such table; known: {', '.join(known)}")
     ledger = _Ledger(np.zeros(ranks, np.int64), np.zeros(ranks, np.int64), budget_bytes)
     tables = [_describe_table(layout, stack, table) for stack in layout.stacks for table in stack.tables]
+    stack_of = {table: stack for stack in layout.stacks for table in stack.tables}
     share = sum(planned.ids_per_row * planned.width for planned in tables) / ranks
     placed = {}
     for candidate in sorted(tables, key=lambda t: (-t.ids_per_row * t.width, -t.bytes, t.table)):
         asked = overrides.get(candidate.table, strategy)
-        placed[candidate.table] = _place_table(candidate, asked, ranks, share, ledger)
+        placed[candidate.table] = _place_table(candidate, stack_of[candidate.table], asked, ranks, share, ledger)
     ordered = tuple(placed[candidate.table] for candidate in tables)
     placement = build_placement(layout, {planned.table: planned.placement for planned in ordered}, ranks)
     allocated = count_allocated_bytes(layout, placement)
@@ -170,13 +171,20 @@ def check_allocated(allocated: int, budget: int | None, own: float) -> None:
         )
 
 
-def count_table_bytes(stack: TableStack | PlacedStack, rows: int) -> int:
-    """Bytes of so many rows of a stack with their optimizer's arrays; what a TPU pads some rows by is left out.
+def count_table_bytes(stack: TableStack | PlacedStack, rows: int, width: int | None = None) -> int:
+    """Bytes of so many rows of a stack with their optimizer's arrays.
 
-    There, rows of 64 numbers and more are padded to multiples of 128 (`sharding/table_layout.py`).
+    Args:
+      stack: whose dtype and optimizer they have.
+      rows: how many.
+      width: columns of a piece; None: the stack's own. Arrays of one number a row are whole in every piece.
+
+    Returns:
+      Bytes.
     """
-    row = stack.width * (4 if stack.dtype == "float32" else 2)
-    for declared in declare_optimizer_arrays(stack.optimizer, stack.width).values():
+    width = stack.width if width is None else width
+    row = width * (4 if stack.dtype == "float32" else 2)
+    for declared in declare_optimizer_arrays(stack.optimizer, width).values():
         row += 4 * int(np.prod(declared.trailing_shape, dtype=np.int64))
     return rows * (row + (4 if stack.optimizer.l2 > 0 else 0))
 
@@ -212,13 +220,19 @@ def _describe_table(layout: EmbeddingLayout, stack: TableStack, table: str) -> P
 
 
 def _place_table(
-    table: PlannedTable, asked: Strategy | Literal["auto"], ranks: int, share: float, ledger: _Ledger
+    table: PlannedTable,
+    stack: TableStack,
+    asked: Strategy | Literal["auto"],
+    ranks: int,
+    share: float,
+    ledger: _Ledger,
 ) -> PlannedTable:
     """Books the first candidate that fits."""
     candidates = _list_candidates(table, asked, ranks, share)
     for strategy, shards, reason in candidates:
-        bytes_each = table.bytes if strategy == "replicated" else -(-table.bytes // shards)
         narrow = shards if strategy == "column_wise" else 1
+        rows_each = -(-table.rows // shards) if strategy == "row_wise" else table.rows
+        bytes_each = count_table_bytes(stack, rows_each, table.width // narrow)
         work_each = table.ids_per_row * table.width / (ranks if strategy == "replicated" else narrow)
         everywhere = ranks if strategy == "replicated" else shards
         first = ledger.find_block(everywhere, bytes_each)
@@ -267,7 +281,10 @@ def _list_candidates(
 
 
 def _count_traffic(tables: Sequence[PlannedTable], ranks: int, number_bytes: int) -> float:
-    """Bytes that all ranks send for a row of the global batch, forward and backward, ids of sharded tables left out."""
+    """Bytes that all ranks send for a row of the global batch, forward and backward.
+
+    Ids of sharded tables and padding are left out.
+    """
     total = 0.0
     for table in tables:
         others = ranks - 1
