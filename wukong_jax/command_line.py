@@ -3,9 +3,10 @@
 Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM, 130 on SIGINT (saved, if it was training).
 """
 
+import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -59,6 +60,21 @@ def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunC
       SystemExit: 0 after `--help`, 2 for flags that cannot be parsed.
       UserError: a config that cannot be read or holds a bad value.
     """
+    with _as_process_arguments(arguments):
+        return _parse_config_flags(arguments, description)
+
+
+@contextlib.contextmanager
+def _as_process_arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Puts arguments in `sys.argv`, where ml_collections looks for overrides, whatever it is given to parse."""
+    before, sys.argv = sys.argv, list(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunConfig, str]:
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/.", flag_values=values)
     workdir = flags.DEFINE_string(

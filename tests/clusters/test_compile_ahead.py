@@ -107,6 +107,22 @@ def test_kept_row_is_flat_and_its_purposes_add_up(row_wise):
         assert of_purposes == row[f"{axis}_bytes"] == row_wise.traffic.total(axis=axis)
 
 
+def test_findings_are_kept_in_the_order_given_and_other_files_refused(row_wise, tmp_path):
+    findings = describe_step(row_wise)
+    (tmp_path / "a.json").write_text(json.dumps(findings))
+    (tmp_path / "b.json").write_text(json.dumps(findings | {"config": "another"}))
+    (tmp_path / "c.json").write_text("[1]")
+    a, b, c = (str(tmp_path / f"{name}.json") for name in "abc")
+    done = run_python("keep_compiled.py", f"--output={tmp_path}/kept", b, a)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "kept" / "results.json").read_text())
+    assert [row["variant"] for row in kept["rows"]] == ["another", "compiled"]
+    refused = run_python("keep_compiled.py", f"--output={tmp_path}/other", a, c)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "c.json: not what" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_total_counts_aliased_outputs_once():
     assert DeviceMemory(arguments=10, outputs=7, aliased=6, temporaries=3, code=1).total == 15
 
@@ -159,10 +175,13 @@ def test_missing_compiler_names_the_extra(monkeypatch, target, extra):
 
 
 def run_script(*flags: str) -> subprocess.CompletedProcess:
+    return run_python("compile_for_cluster.py", f"--config={REPOSITORY}/configs/criteo_10k.py", *flags)
+
+
+def run_python(script: str, *flags: str) -> subprocess.CompletedProcess:
     """In a process of its own, as a user's: this one's devices are eight CPUs already."""
-    script = str(REPOSITORY / "scripts" / "compile_for_cluster.py")
     environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")}
-    command = [sys.executable, script, f"--config={REPOSITORY}/configs/criteo_10k.py", *flags]
+    command = [sys.executable, str(REPOSITORY / "scripts" / script), *flags]
     environment["PYTHONPATH"] = str(REPOSITORY)
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
 

@@ -1,4 +1,4 @@
-"""compare_variants.py: every variant and seed trains in a folder of its own, overrides reach the config, rows are kept."""
+"""compare_variants.py: each variant and seed has a folder of its own, overrides reach the config, rows are kept."""
 
 import json
 import sys
