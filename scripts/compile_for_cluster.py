@@ -35,8 +35,7 @@ def main() -> None:
     assumed = arguments.schema or arguments.data or arguments.table_rows
     if assumed and not any(flag.startswith("--config.data.path=") for flag in config_flags):
         config_flags.append("--config.data.path=unread")  # a config refuses to name no rows
-    sys.argv[1:] = [*config_flags, "--workdir=unused"]  # where ml_collections looks for what overrides the file
-    config, _ = parse_config_flags(sys.argv, __doc__ or "")
+    config, _ = parse_config_flags([sys.argv[0], *config_flags, "--workdir=unused"], __doc__ or "")
     schema = choose_schema(config.data, arguments.schema, arguments.data)
     schema = assume_rows(schema, parse_table_rows(arguments.table_rows))
     step = compile_train_step(config, schema, target, devices)
