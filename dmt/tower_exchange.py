@@ -91,7 +91,7 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
         tables = place_towers(layout, towers, hosts, chips, chosen.placement, chosen.tables)
         placement = build_placement(layout, tables, mesh.size)
         allocated = count_allocated_bytes(layout, placement)
-        check_allocated(allocated, read_budget(chosen.memory_gib), allocated)
+        check_allocated(allocated, read_budget(chosen.memory_gib))
     except UserError as error:
         raise UserError(f"config.exchange.options, {error}") from None
     return TowerExchange(layout, mesh, placement, towers, chosen.dtype, compresses=model.compresses)

@@ -38,6 +38,9 @@ def main() -> None:
         "--quality", default="", help="results folder with each variant's test AUC (compare_variants.py)"
     )
     parser.add_argument("--output", default="", help="folder for results.json and the picture")
+    parser.add_argument(
+        "--only_join", action="store_true", help="measure nothing: join --quality to the rows that --output holds"
+    )
     arguments = parser.parse_args()
     rates = [parse_rate(text) for text in arguments.rates.split(",")]
     if rates[0] is not None:
@@ -49,6 +52,10 @@ def main() -> None:
     if not re.fullmatch(r"\d+(,\d+)*", arguments.compressions):
         raise UserError(f"--compressions = {arguments.compressions!r}: whole numbers separated by commas, such as 2,4")
     quality = read_quality(arguments.quality)
+    if arguments.only_join:
+        kept = read_rows(arguments.output)
+        write_speedup(Path(arguments.output), kept["command"], kept["rows"], quality)
+        return
     variants = list_variants([int(text) for text in arguments.compressions.split(",")])
     configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
     command = "python " + " ".join(sys.argv)
@@ -57,6 +64,14 @@ def main() -> None:
         for rows in measure(cluster, variants, configs, rates, arguments.rounds, arguments.steps, print):
             if arguments.output:
                 write_speedup(Path(arguments.output), command, rows, quality)
+
+
+def read_rows(folder: str) -> dict[str, Any]:
+    """The results that a folder holds."""
+    path = Path(folder) / "results.json"
+    if not folder or not path.exists():
+        raise UserError(f"--output = {folder!r}: holds no results.json to join to; measure first")
+    return json.loads(path.read_text())
 
 
 def parse_rate(text: str) -> float | None:

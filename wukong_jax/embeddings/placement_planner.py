@@ -128,7 +128,7 @@ def plan_placement(
     ordered = tuple(placed[candidate.table] for candidate in tables)
     placement = build_placement(layout, {planned.table: planned.placement for planned in ordered}, ranks)
     allocated = count_allocated_bytes(layout, placement)
-    check_allocated(allocated, budget_bytes, max(ledger.bytes.tolist(), default=0))
+    check_allocated(allocated, budget_bytes)
     traffic = _count_traffic(ordered, ranks, number_bytes)
     return Plan(ordered, tuple(ledger.bytes.tolist()), allocated, traffic, tuple(ledger.work.tolist()))
 
@@ -157,7 +157,7 @@ def count_allocated_bytes(layout: EmbeddingLayout, placement: Placement) -> int:
     return total
 
 
-def check_allocated(allocated: int, budget: int | None, own: float) -> None:
+def check_allocated(allocated: int, budget: int | None) -> None:
     """Refuses what does not fit once padded.
 
     Raises:
@@ -165,9 +165,9 @@ def check_allocated(allocated: int, budget: int | None, own: float) -> None:
     """
     if budget is not None and allocated > budget:
         raise UserError(
-            f"memory_gib = {budget / GIB:g}: the tables of the fullest chip take {own / MIB:,.1f} MiB, but every chip "
-            f"allocates {allocated / MIB:,.1f} MiB, padded to the fullest of each width and split; place large tables "
-            "column_wise or row_wise, use more chips or bfloat16 rows"
+            f"memory_gib = {budget / GIB:.3g}: every chip allocates {allocated / GIB:.3g} GiB of tables, padded to the "
+            "fullest chip of each width and split; place large tables column_wise or row_wise, use more chips or "
+            "bfloat16 rows"
         )
 
 
@@ -242,11 +242,11 @@ def _place_table(
             placement = TablePlacement("replicated") if strategy == "replicated" else booked
             return dataclasses.replace(table, placement=placement, reason=reason)
     assert ledger.budget is not None
-    free = (ledger.budget - ledger.bytes) / MIB
+    free = (ledger.budget - ledger.bytes) / GIB
     tried = ", ".join(f"{kind} over {shards}" for kind, shards, _ in candidates)
     raise UserError(
-        f"table {table.table!r}: {table.bytes / MIB:,.1f} MiB do not fit ({tried}): the {ranks} chips have "
-        f"{free.min():,.1f} to {free.max():,.1f} MiB left of memory_gib = {ledger.budget / MIB / 1024:g}; use "
+        f"table {table.table!r}: {table.bytes / GIB:.3g} GiB do not fit ({tried}): the {ranks} chips have "
+        f"{free.min():.3g} to {free.max():.3g} GiB left of memory_gib = {ledger.budget / GIB:.3g}; use "
         "more chips, bfloat16 rows, fewer rows (hashing) or row-wise AdaGrad"
     )
 
