@@ -170,6 +170,15 @@ def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
     return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
 
 
+def join_quality(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Rows with their model's `test_auc` and `test_auc_std`, None where unknown; SPTT alone trains the flat model."""
+    joined = []
+    for row in rows:
+        model = quality.get("flat" if row["config"] == "pass_through" else row["config"], {})
+        joined.append({**row, "test_auc": model.get("test_auc"), "test_auc_std": model.get("test_auc_std")})
+    return joined
+
+
 def write_speedup(
     folder: Path, command: str, rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]
 ) -> None:
@@ -181,10 +190,7 @@ def write_speedup(
       rows: from `measure`.
       quality: from `read_quality`.
     """
-    joined = []
-    for row in rows:
-        model = quality.get("flat" if row["config"] == "pass_through" else row["config"], {})
-        joined.append({**row, "test_auc": model.get("test_auc"), "test_auc_std": model.get("test_auc_std")})
+    joined = join_quality(rows, quality)
     write_results(folder, command, joined)
     draw_speedup(folder / "speedup.png", joined)
 

@@ -16,11 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmt.bench import Variant, list_variants, measure, read_quality, write_speedup
+from dmt.bench import Variant, join_quality, list_variants, measure, read_quality, write_speedup
 from dmt.emulated_cluster import EmulatedCluster
 from wukong_jax.command_line import run_script
 from wukong_jax.config import build_run_config, run_config_to_json
 from wukong_jax.errors import UserError
+from wukong_jax.training.run_folder import write_text_whole
 
 
 def main() -> None:
@@ -53,8 +54,9 @@ def main() -> None:
         raise UserError(f"--compressions = {arguments.compressions!r}: whole numbers separated by commas, such as 2,4")
     quality = read_quality(arguments.quality)
     if arguments.only_join:
-        kept = read_rows(arguments.output)
-        write_speedup(Path(arguments.output), kept["command"], kept["rows"], quality)
+        kept = read_results(arguments.output)
+        kept["rows"] = join_quality(kept["rows"], quality)
+        write_text_whole(Path(arguments.output) / "results.json", json.dumps(kept, indent=1) + "\n")
         return
     variants = list_variants([int(text) for text in arguments.compressions.split(",")])
     configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
@@ -66,8 +68,8 @@ def main() -> None:
                 write_speedup(Path(arguments.output), command, rows, quality)
 
 
-def read_rows(folder: str) -> dict[str, Any]:
-    """The results that a folder holds."""
+def read_results(folder: str) -> dict[str, Any]:
+    """What a folder of results holds."""
     path = Path(folder) / "results.json"
     if not folder or not path.exists():
         raise UserError(f"--output = {folder!r}: holds no results.json to join to; measure first")
