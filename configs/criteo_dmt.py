@@ -13,13 +13,11 @@ Command:   python scripts/compile_for_cluster.py --config=configs/criteo_dmt.py:
 Expected:  docs/results/compile_ahead; nothing was trained with it
 """
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from wukong_jax.config import start_config
+from wukong_jax.config import load_config_module, start_config
 
 TOWERS = 4
 ROWS_PER_DEVICE, DEVICES = 1024, 32
@@ -42,14 +40,6 @@ def get_config(variant: str = "flat") -> ConfigDict:
     config.training.log_every_steps = 100
     config.training.checkpoint_every_steps = 5000
     dlrm = {"bottom_hidden": (512, 256), "top_hidden": (1024, 1024, 512, 256)}
-    _load_sibling("dmt_planted").set_model(config, variant, dlrm, TOWERS)
+    load_config_module(Path(__file__).with_name("dmt_planted.py")).set_model(config, variant, dlrm, TOWERS)
     config.exchange.options = {"placement": "auto", "dtype": "float32"}  # named here so that flags can change them
     return config
-
-
-def _load_sibling(name: str) -> ModuleType:
-    """A module of this folder; config files are run by path, so the folder is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -9,26 +9,26 @@ Expected:  docs/results/dmt_partitioner (planted: strided 0.8095, TP 0.8127; the
            half a minute to two minutes a run on 2 CPU cores
 """
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
+
+from wukong_jax.config import load_config_module
 
 
 def get_config(variant: str = "planted/flat") -> ConfigDict:
     """The run of "data/model" or "data/model,towers.json"."""
     data, _, model = variant.partition("/")
     model, _, file = model.partition(",")
-    planted = _load_sibling("dmt_planted")
+    planted = load_config_module(Path(__file__).with_name("dmt_planted.py"))
     if data == "planted":
         config = planted.get_config("flat")
         config.data.planted.groups = planted.TOWERS
         config.embeddings.width = 32
     elif data == "frappe":
-        config = _load_sibling("frappe_dlrm").get_config()
+        config = load_config_module(Path(__file__).with_name("frappe_dlrm.py")).get_config()
     elif data == "census":
-        config = _load_sibling("census_income").get_config()
+        config = load_config_module(Path(__file__).with_name("census_income.py")).get_config()
         config.model.factory = "wukong_jax.models.dlrm:build"
         config.model.options = {"top_hidden": (64,), "top_dropout": 0.1, "bottom_hidden": (32,), "pair_norm": True}
     else:
@@ -38,11 +38,3 @@ def get_config(variant: str = "planted/flat") -> ConfigDict:
     config.name = f"DLRM on {variant}"
     planted.set_model(config, model, dlrm, file or planted.TOWERS)
     return config
-
-
-def _load_sibling(name: str) -> ModuleType:
-    """A module of this folder; config files are run by path, so the folder is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -6,6 +6,7 @@ from typing import Literal
 from dmt.towers import TowerLayout
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.placement import Strategy, TablePlacement
+from wukong_jax.embeddings.placement_planner import check_table_names
 from wukong_jax.errors import UserError
 
 
@@ -38,10 +39,7 @@ def place_towers(
     """
     placed = {}
     work = [[0] * chips for _ in range(hosts)]  # of each chip, by whole tables
-    known = [table for stack in layout.stacks for table in stack.tables]
-    for table in overrides:
-        if table not in known:
-            raise UserError(f"tables.{table}: no such table; known: {', '.join(known)}")
+    check_table_names(layout, overrides)
     tables = [(table, stack) for stack in layout.stacks for table in stack.tables]
     slots = {table: sum(field.length for field in layout.fields if field.table == table) for table, _ in tables}
     # The heaviest first, so that whole tables spread evenly over a host's chips.

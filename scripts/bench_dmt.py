@@ -9,7 +9,6 @@ does not. Needs root and iproute2. All variants train the same model on the same
 """
 
 import argparse
-import importlib.util
 import json
 import re
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from dmt.bench import Variant, join_quality, list_variants, measure, read_quality, write_speedup
 from dmt.emulated_cluster import EmulatedCluster
 from wukong_jax.command_line import run_script
-from wukong_jax.config import build_run_config, run_config_to_json
+from wukong_jax.config import build_run_config, load_config_module, run_config_to_json
 from wukong_jax.errors import UserError
 from wukong_jax.training.run_folder import write_text_whole
 
@@ -87,11 +86,7 @@ def parse_rate(text: str) -> float | None:
 
 def load_config(file: str, variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     """The variant's config on the cluster's mesh, as JSON."""
-    spec = importlib.util.spec_from_file_location("bench_config", file)
-    if spec is None or spec.loader is None or not Path(file).exists():
-        raise UserError(f"--config = {file!r}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_config_module(file)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config = {file!r}: has no get_config(variant); see configs/dmt_planted.py")
     config = module.get_config(variant.config)

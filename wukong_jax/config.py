@@ -6,9 +6,12 @@ part it configures (`embeddings/layout.py`, `data/planted_clicks.py`); this file
 """
 
 import dataclasses
+import importlib.util
 import json
 import typing
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -195,6 +198,20 @@ CHANGEABLE_KEYS = (
     "training.profile_first_step",
     "training.profile_steps",
 )
+
+
+def load_config_module(path: str | Path) -> ModuleType:
+    """Runs a config file as a module; config files are found by path, and their folder is no package.
+
+    Raises:
+      UserError: there is no such Python file.
+    """
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).exists():
+        raise UserError(f"--config = {str(path)!r}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def start_config() -> ConfigDict:

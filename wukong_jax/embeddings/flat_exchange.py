@@ -32,7 +32,7 @@ from wukong_jax.embeddings.placed_exchange import (
 from wukong_jax.embeddings.placement import Placement, Strategy, build_placement
 from wukong_jax.embeddings.placement_planner import Plan, format_plan, plan_placement, read_budget
 from wukong_jax.embeddings.rearrange import take_vectors
-from wukong_jax.embeddings.tables import LogicalTables, Tables, check_same_tables
+from wukong_jax.embeddings.tables import LogicalTables, Tables
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import MESH_AXES, compute_rank
 from wukong_jax.strict_mapping import build_dataclass
@@ -131,9 +131,9 @@ class FlatExchange(PlacedExchange):
 
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
         """The inverse of `export_tables`, from tables saved under any placement; see `PlacedExchange`."""
-        check_same_tables(self.layout, logical)
+        placed = super().import_tables(logical)  # refuses missing tables of either kind
         own = {name: arrays for name, arrays in logical.items() if name in self.placement.replicated}
-        return self.replicated.import_tables(own) | super().import_tables(logical)
+        return self.replicated.import_tables(own) | placed
 
     def route_ids(self, ids: jax.Array) -> FlatRouted:
         """Brings ids to the ranks that hold their rows; see `Exchange`."""

@@ -15,7 +15,7 @@ What decides (`n` ranks, batch `B`; sizes in bytes of float32 vectors of width `
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -113,10 +113,7 @@ def plan_placement(
       UserError: an unknown table, or tables that do not fit, with the numbers.
     """
     overrides = overrides or {}
-    known = [table for stack in layout.stacks for table in stack.tables]
-    for table in overrides:
-        if table not in known:
-            raise UserError(f"tables.{table}: no such table; known: {', '.join(known)}")
+    check_table_names(layout, overrides)
     ledger = _Ledger(np.zeros(ranks, np.int64), np.zeros(ranks, np.int64), budget_bytes)
     tables = [_describe_table(layout, stack, table) for stack in layout.stacks for table in stack.tables]
     stack_of = {table: stack for stack in layout.stacks for table in stack.tables}
@@ -131,6 +128,18 @@ def plan_placement(
     check_allocated(allocated, budget_bytes)
     traffic = _count_traffic(ordered, ranks, number_bytes)
     return Plan(ordered, tuple(ledger.bytes.tolist()), allocated, traffic, tuple(ledger.work.tolist()))
+
+
+def check_table_names(layout: EmbeddingLayout, names: Iterable[str]) -> None:
+    """Refuses names in the option `tables` that are no tables.
+
+    Raises:
+      UserError: an unknown table.
+    """
+    known = [table for stack in layout.stacks for table in stack.tables]
+    for table in names:
+        if table not in known:
+            raise UserError(f"tables.{table}: no such table; known: {', '.join(known)}")
 
 
 def read_budget(memory_gib: float | None) -> int | None:
