@@ -25,6 +25,9 @@ def get_config(variant: str = "planted/flat") -> ConfigDict:
         config = planted.get_config("flat")
         config.data.planted.groups = planted.TOWERS
         config.embeddings.width = 32
+        config.training.epochs = 1
+        config.optimizer.schedule = "constant"
+        config.optimizer.decay_steps = 0
     elif data == "frappe":
         config = load_config_module(Path(__file__).with_name("frappe_dlrm.py")).get_config()
     elif data == "census":

@@ -1,6 +1,6 @@
 """DLRM on planted clicks, plain and with four towers at a chosen compression: quality, and the towers' bench.
 
-Command:   python scripts/compare_variants.py --config=configs/dmt_planted.py --variants=flat,2,4,8,16 --seeds=0,1,2
+Command:   python scripts/compare_variants.py --config=configs/dmt_planted.py --variants=flat,1,2,4,8,16 --seeds=0,1,2
            --workdir=runs/dmt_planted --output=docs/results/dmt_quality_planted
            or one of them: python scripts/train.py --config=configs/dmt_planted.py:4 --workdir=runs/dmt_planted_4
            `flat` is plain DLRM; a number is DLRM behind tower modules of that compression. Where the mesh has several
@@ -29,7 +29,9 @@ def get_config(variant: str = "flat") -> ConfigDict:
     config.embeddings.optimizer.learning_rate = 5e-3
     config.optimizer.learning_rate = 2e-3
     config.training.batch_size = 4096
-    config.training.epochs = 1
+    config.training.epochs = 2
+    config.optimizer.schedule = "cosine"
+    config.optimizer.decay_steps = 2 * 367  # the whole run
     config.training.log_every_steps = 50
     config.training.evaluate_every_steps = 100
     config.training.checkpoint_every_steps = 400

@@ -1,8 +1,16 @@
+import baseline_twin
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import wukong_twin
+from baseline_twin import make_inputs
+from model_checks import (
+    assert_absent_tokens_reach_nothing,
+    assert_bfloat16_stays_near_float32,
+    assert_dropout_acts_in_training_only,
+    assert_equals_twin,
+    assert_every_option_changes_the_model,
+)
 from random_parameters import draw_parameters
 
 from wukong_jax.errors import UserError
@@ -20,44 +28,28 @@ VARIANTS = {
     "linear_bottom": {"bottom_output_activation": "none"},
     "no_biases": {"cross_biases": False, "mlp_biases": False},
     "embedding_norm": {"embedding_norm": True},
+    "mlp_norm": {"mlp_norm": True, "structure": "parallel"},
     "no_deep": {"deep_hidden": [], "cross_layers": 3},
 }
 
 
-def make_inputs(shape, rows=4, scale=0.5, seed=0):
-    random = np.random.default_rng(seed)
-    dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
-    embeddings = (scale * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
-    mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
-    return dense, embeddings, mask, np.zeros(rows, np.int32), {}
-
-
 def twin(dense, embeddings, mask, params, options):
-    """DCNv2 written out, float64, one row at a time."""
-    logits = []
-    for row in range(len(mask)):
-        first = (embeddings[row] * mask[row][:, None]).reshape(-1)
-        if options.embedding_norm:
-            norm = params["embedding_norm"]
-            first = wukong_twin.layer_norm(first, dcnv2.EMBEDDING_NORM_EPSILON, norm["scale"], norm["bias"], 0)
-        if dense.shape[1]:
-            extra = dense[row]
-            if options.dense_input == "bottom":
-                extra = wukong_twin.mlp(dense[row], params["bottom"])
-                extra = np.maximum(extra, 0) if options.bottom_output_activation == "relu" else extra
-            first = np.concatenate([first, extra])
-        crossed = first
-        for layer in range(options.cross_layers):
-            kernel = params["cross"][f"cross_{layer}"]["kernel"]
-            if options.cross_rank is not None:
-                kernel = params["cross"][f"down_{layer}"]["kernel"] @ kernel
-            bias = params["cross"][f"cross_{layer}"].get("bias", np.zeros(len(first)))
-            mixed = [sum(crossed * kernel[:, column]) + bias[column] for column in range(len(first))]
-            crossed = np.array([first[i] * mixed[i] + crossed[i] for i in range(len(first))])
-        if options.structure == "parallel":
-            crossed = np.concatenate([crossed, np.maximum(wukong_twin.mlp(first, params["deep"]), 0)])
-        logits.append(wukong_twin.mlp(crossed, params["head"]))
-    return np.array(logits)
+    """DCNv2 written out for one row."""
+    first = baseline_twin.prepared_embeddings(embeddings, mask, params, options).reshape(-1)
+    if len(dense):
+        raw = options.dense_input == "raw"
+        first = np.concatenate([first, dense if raw else baseline_twin.dense_vector(dense, params, options)])
+    crossed = first
+    for layer in range(options.cross_layers):
+        kernel = params["cross"][f"cross_{layer}"]["kernel"]
+        if options.cross_rank is not None:
+            kernel = params["cross"][f"down_{layer}"]["kernel"] @ kernel
+        bias = params["cross"][f"cross_{layer}"].get("bias", np.zeros(len(first)))
+        mixed = [sum(crossed * kernel[:, column]) + bias[column] for column in range(len(first))]
+        crossed = np.array([first[i] * mixed[i] + crossed[i] for i in range(len(first))])
+    if options.structure == "parallel":
+        crossed = np.concatenate([crossed, wukong_twin.mlp(first, params["deep"])])
+    return wukong_twin.mlp(crossed, params["head"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -68,19 +60,8 @@ def test_logits_equal_the_numpy_twin(variant, dense_features, tokens):
         with pytest.raises(UserError, match="embedding_norm = True: has no effect without embeddings"):
             dcnv2.build({**SMALL, **VARIANTS[variant]}, shape)
         return
-    model = dcnv2.build({**SMALL, **VARIANTS[variant]}, shape)
-    inputs = make_inputs(shape)
-    inputs[2][0] = 1
-    variables = draw_parameters(model, inputs, noise=0.1)
-    made = model.apply(variables, *inputs, train=False)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
-    expected = twin(*(np.asarray(a, np.float64) for a in inputs[:3]), params, model.options)
-    assert made.logits.dtype == jnp.float32
-    assert made.aux == {}
-    assert ("bottom" in params) == (dense_features > 0 and model.options.dense_input == "bottom")
-    assert np.ptp(expected) > 1e-2  # rows differ, so equality says something
     # float32 rounding (1e-7) through at most eight sums of under 30 terms
-    np.testing.assert_allclose(made.logits, expected, rtol=1e-5, atol=1e-5)
+    assert_equals_twin(dcnv2.build({**SMALL, **VARIANTS[variant]}, shape), shape, twin, rtol=2e-5)
 
 
 def test_each_cross_layer_raises_the_order_by_one():
@@ -149,21 +130,7 @@ def test_count_equals_its_closed_form(rank, structure):
 @pytest.mark.parametrize("options", [{}, {"structure": "parallel", "cross_rank": 3}])
 def test_absent_tokens_reach_neither_logits_nor_gradients(options):
     shape = ModelShape(3, 6, 4, 1)
-    model = dcnv2.build({**SMALL, **options}, shape)
-    dense, embeddings, mask, *rest = make_inputs(shape)
-    mask[0] = 0
-    variables = draw_parameters(model, (dense, embeddings, mask, *rest))
-
-    def logits(variables, embeddings):
-        return model.apply(variables, dense, embeddings, mask, *rest, train=True).logits
-
-    other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
-    np.testing.assert_array_equal(logits(variables, embeddings), logits(variables, other))
-    assert np.abs(logits(variables, embeddings) - logits(variables, 2 * embeddings)).max() > 1e-3
-    weights, vectors = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, embeddings)
-    assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(weights))
-    assert np.all(np.asarray(vectors)[mask == 0] == 0)
-    assert np.all(np.abs(np.asarray(vectors)[mask == 1]).sum(-1) > 0)
+    assert_absent_tokens_reach_nothing(dcnv2.build({**SMALL, **options}, shape), shape)
 
 
 @pytest.mark.parametrize("structure", ["stacked", "parallel"])
@@ -183,33 +150,13 @@ def test_logits_start_near_zero_by_default(structure):
 @pytest.mark.parametrize("structure", ["stacked", "parallel"])
 @pytest.mark.parametrize("place", ["embedding_dropout", "bottom_dropout", "deep_dropout"])
 def test_dropout_acts_in_training_only(place, structure):
-    shape = ModelShape(3, 6, 4, 1)
     options = {**SMALL, "structure": structure}
-    model, plain = dcnv2.build({**options, place: 0.5}, shape), dcnv2.build(options, shape)
-    inputs = make_inputs(shape)
-    variables = draw_parameters(model, inputs)
-
-    def train(seed):
-        return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
-
-    served = [m.apply(variables, *inputs, train=False).logits for m in (model, plain)]
-    np.testing.assert_array_equal(*served)
-    np.testing.assert_array_equal(train(0), train(0))
-    assert np.abs(train(0) - train(1)).max() > 1e-4
+    assert_dropout_acts_in_training_only(dcnv2.build, options, place, ModelShape(3, 6, 4, 1))
 
 
 @pytest.mark.parametrize("structure", ["stacked", "parallel"])
 def test_bfloat16_stays_near_float32(structure):
-    shapes = [ModelShape(3, 6, 8, 2, compute_dtype=name) for name in ("float32", "bfloat16")]
-    inputs = make_inputs(shapes[0], rows=64)
-    exact, rounded = (dcnv2.build({**SMALL, "structure": structure}, shape) for shape in shapes)
-    variables = draw_parameters(exact, inputs)
-    first, second = (model.apply(variables, *inputs, train=False).logits for model in (exact, rounded))
-    assert second.dtype == jnp.float32
-    # 8 bits of mantissa, 2**-9 a rounding, a dozen roundings on the way; above 0: it did round
-    assert 1e-5 < np.sqrt(np.mean((first - second) ** 2)) / np.std(first) < 0.03
-    gradient = jax.eval_shape(jax.grad(lambda v: rounded.apply(v, *inputs, train=True).logits.sum()), variables)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
+    assert_bfloat16_stays_near_float32(dcnv2.build, {**SMALL, "structure": structure}, ModelShape(3, 6, 8, 2))
 
 
 @pytest.mark.parametrize(
@@ -236,25 +183,11 @@ def test_wrong_options_are_refused_by_name(options, word):
 
 
 def test_every_option_changes_the_model():
-    """No option is accepted and ignored: the traced start or the traced training pass moves with each."""
-    shape = ModelShape(3, 6, 4, 1)
-    inputs = make_inputs(shape)
-    key = jax.random.key(0)
-
-    def fingerprint(options):
-        model = dcnv2.build({"deep_hidden": [6, 5], "head_output_scale": 1.0, **options}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
-        return f"{start}\n{step}"
-
     changes = {
         **{"bottom_hidden": [8], "bottom_output_activation": "none", "bottom_output_scale": 0.3, "bottom_dropout": 0.3},
-        **{"mlp_biases": False, "embedding_dropout": 0.3, "head_output_scale": 0.5, "cross_layers": 2, "cross_rank": 3},
+        **{"mlp_biases": False, "embedding_dropout": 0.3, "head_output_scale": 0.5, "cross_layers": 3, "cross_rank": 3},
         **{"cross_biases": False, "structure": "parallel", "deep_hidden": [8], "deep_dropout": 0.3},
-        **{"dense_input": "raw", "embedding_norm": True},
+        **{"dense_input": {"dense_input": "raw", "bottom_hidden": [512, 256]}, "embedding_norm": True},
+        "mlp_norm": True,
     }
-    assert set(changes) == set(dcnv2.DCNv2Options.__dataclass_fields__)
-    prints = {fingerprint({}), *(fingerprint({name: value}) for name, value in changes.items())}
-    assert len(prints) == len(changes) + 1
-    assert fingerprint({}) in prints  # tracing twice gives one text
+    assert_every_option_changes_the_model(dcnv2.build, dcnv2.DCNv2Options, SMALL, changes, ModelShape(3, 6, 4, 1))

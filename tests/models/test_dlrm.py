@@ -1,8 +1,17 @@
+import baseline_twin
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import wukong_twin
+from baseline_twin import make_inputs
+from model_checks import (
+    assert_absent_tokens_reach_nothing,
+    assert_bfloat16_stays_near_float32,
+    assert_dropout_acts_in_training_only,
+    assert_equals_twin,
+    assert_every_option_changes_the_model,
+)
 from random_parameters import draw_parameters
 
 from wukong_jax.errors import UserError
@@ -16,53 +25,28 @@ VARIANTS = {
     "linear_bottom": {"bottom_output_activation": "none"},
     "no_biases": {"mlp_biases": False},
     "pair_norm": {"pair_norm": True},
+    "all_norms": {"pair_norm": True, "embedding_norm": True, "mlp_norm": True},
     "linear_everywhere": {"bottom_hidden": [], "top_hidden": []},
 }
 
 
-def make_inputs(shape, rows=4, scale=0.5, seed=0):
-    random = np.random.default_rng(seed)
-    dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
-    embeddings = (scale * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
-    mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
-    return dense, embeddings, mask, np.zeros(rows, np.int32), {}
-
-
 def twin(dense, embeddings, mask, params, options):
-    """DLRM written out, float64, one row at a time."""
-    logits = []
-    for row in range(len(mask)):
-        vectors = [embedding * present for embedding, present in zip(embeddings[row], mask[row], strict=True)]
-        made = np.zeros(0)
-        if dense.shape[1]:
-            made = wukong_twin.mlp(dense[row], params["bottom"])
-            if options.bottom_output_activation == "relu":
-                made = np.maximum(made, 0)
-            vectors.insert(0, made)
-        dots = np.array([sum(left * right) for i, left in enumerate(vectors) for right in vectors[:i]])
-        if options.pair_norm:
-            norm = params["pair_norm"]
-            dots = wukong_twin.layer_norm(dots, dlrm.PAIR_NORM_EPSILON, norm["scale"], norm["bias"], 0)
-        logits.append(wukong_twin.mlp(np.concatenate([made, dots]), params["top"]))
-    return np.array(logits)
+    """DLRM written out for one row."""
+    vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
+    made = vectors[0] if len(dense) else np.zeros(0)
+    dots = np.array([sum(left * right) for i, left in enumerate(vectors) for right in vectors[:i]])
+    if options.pair_norm:
+        norm = params["pair_norm"]
+        dots = wukong_twin.layer_norm(dots, dlrm.PAIR_NORM_EPSILON, norm["scale"], norm["bias"], 0)
+    return wukong_twin.mlp(np.concatenate([made, dots]), params["top"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("dense_features", "tokens"), [(3, 5), (0, 5), (3, 2)])
 def test_logits_equal_the_numpy_twin(variant, dense_features, tokens):
     shape = ModelShape(dense_features, tokens, width=4, objectives=2)
-    model = dlrm.build({**SMALL, **VARIANTS[variant]}, shape)
-    inputs = make_inputs(shape)
-    variables = draw_parameters(model, inputs, noise=0.1)
-    made = model.apply(variables, *inputs, train=False)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
-    expected = twin(*(np.asarray(a, np.float64) for a in inputs[:3]), params, model.options)
-    assert made.logits.dtype == jnp.float32
-    assert made.aux == {}
-    assert ("bottom" in params) == (dense_features > 0)
-    assert np.ptp(expected) > 1e-2  # rows differ, so equality says something
-    # float32 rounding (1e-7) through at most six sums of under 20 terms and one norm
-    np.testing.assert_allclose(made.logits, expected, rtol=1e-5, atol=1e-5)
+    # float32 rounding (1e-7) through at most six sums of under 20 terms and two norms
+    assert_equals_twin(dlrm.build({**SMALL, **VARIANTS[variant]}, shape), shape, twin, rtol=2e-5)
 
 
 @pytest.mark.parametrize(("dense_features", "tokens"), [(3, 0), (3, 1), (0, 2)])
@@ -156,21 +140,7 @@ def test_count_agrees_with_xla_but_for_half_of_the_dots_gradient():
 
 def test_absent_tokens_reach_neither_logits_nor_gradients():
     shape = ModelShape(3, 6, 4, 1)
-    model = dlrm.build(SMALL, shape)
-    dense, embeddings, mask, *rest = make_inputs(shape)
-    mask[0] = 0
-    variables = draw_parameters(model, (dense, embeddings, mask, *rest))
-
-    def logits(variables, embeddings):
-        return model.apply(variables, dense, embeddings, mask, *rest, train=True).logits
-
-    other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
-    np.testing.assert_array_equal(logits(variables, embeddings), logits(variables, other))
-    assert np.abs(logits(variables, embeddings) - logits(variables, 2 * embeddings)).max() > 1e-3
-    weights, vectors = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, embeddings)
-    assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(weights))
-    assert np.all(np.asarray(vectors)[mask == 0] == 0)
-    assert np.all(np.abs(np.asarray(vectors)[mask == 1]).sum(-1) > 0)
+    assert_absent_tokens_reach_nothing(dlrm.build(SMALL, shape), shape)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1e-3])
@@ -205,31 +175,11 @@ def test_parts_start_at_their_set_sizes(activation):
 
 @pytest.mark.parametrize("place", ["embedding_dropout", "bottom_dropout", "top_dropout"])
 def test_dropout_acts_in_training_only(place):
-    shape = ModelShape(3, 6, 4, 1)
-    model, plain = dlrm.build({**SMALL, place: 0.5}, shape), dlrm.build(SMALL, shape)
-    inputs = make_inputs(shape)
-    variables = draw_parameters(model, inputs)
-
-    def train(seed):
-        return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
-
-    served = [m.apply(variables, *inputs, train=False).logits for m in (model, plain)]
-    np.testing.assert_array_equal(*served)
-    np.testing.assert_array_equal(train(0), train(0))
-    assert np.abs(train(0) - train(1)).max() > 1e-4
+    assert_dropout_acts_in_training_only(dlrm.build, SMALL, place, ModelShape(3, 6, 4, 1))
 
 
 def test_bfloat16_stays_near_float32():
-    shapes = [ModelShape(3, 6, 8, 2, compute_dtype=name) for name in ("float32", "bfloat16")]
-    inputs = make_inputs(shapes[0], rows=64)
-    exact, rounded = (dlrm.build(SMALL, shape) for shape in shapes)
-    variables = draw_parameters(exact, inputs)
-    first, second = (model.apply(variables, *inputs, train=False).logits for model in (exact, rounded))
-    assert second.dtype == jnp.float32
-    # 8 bits of mantissa, 2**-9 a rounding, a dozen roundings on the way; above 0: it did round
-    assert 1e-5 < np.sqrt(np.mean((first - second) ** 2)) / np.std(first) < 0.03
-    gradient = jax.eval_shape(jax.grad(lambda v: rounded.apply(v, *inputs, train=True).logits.sum()), variables)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
+    assert_bfloat16_stays_near_float32(dlrm.build, SMALL, ModelShape(3, 6, 8, 2))
 
 
 @pytest.mark.parametrize(
@@ -243,6 +193,7 @@ def test_bfloat16_stays_near_float32():
         ({"bottom_output_scale": 0}, "bottom_output_scale = 0"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
         ({"bottom_output_activation": "gelu"}, "'relu', 'none'"),
+        ({"top_hidden": [], "mlp_norm": True}, "mlp_norm = True: has no effect without hidden layers"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options, word):
@@ -260,24 +211,9 @@ def test_shapes_without_pairs_are_refused():
 
 
 def test_every_option_changes_the_model():
-    """No option is accepted and ignored: the traced start or the traced training pass moves with each."""
-    shape = ModelShape(3, 6, 4, 1)
-    inputs = make_inputs(shape)
-    key = jax.random.key(0)
-
-    def fingerprint(options):
-        model = dlrm.build({**SMALL, **options}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
-        return f"{start}\n{step}"
-
     changes = {
         **{"bottom_hidden": [8], "bottom_output_activation": "none", "bottom_output_scale": 0.3, "bottom_dropout": 0.3},
         **{"mlp_biases": False, "embedding_dropout": 0.3, "head_output_scale": 0.5, "top_hidden": [8]},
-        **{"top_dropout": 0.3, "pair_norm": True},
+        **{"top_dropout": 0.3, "pair_norm": True, "embedding_norm": True, "mlp_norm": True},
     }
-    assert set(changes) == set(dlrm.DLRMOptions.__dataclass_fields__)
-    prints = {fingerprint({}), *(fingerprint({name: value}) for name, value in changes.items())}
-    assert len(prints) == len(changes) + 1
-    assert fingerprint({}) in prints  # tracing twice gives one text
+    assert_every_option_changes_the_model(dlrm.build, dlrm.DLRMOptions, SMALL, changes, ModelShape(3, 6, 4, 1))

@@ -6,6 +6,8 @@ row by row), and the MLP's output is cut into D groups of n_F.
 
 import numpy as np
 
+from wukong_jax.models.mlp import HIDDEN_NORM_EPSILON
+
 
 def layer_norm(values, epsilon, scale, bias, axis):
     deviations = values - values.mean(axis=axis, keepdims=True)
@@ -14,14 +16,18 @@ def layer_norm(values, epsilon, scale, bias, axis):
 
 
 def mlp(values, params):
+    """The layers of an `MLP`, with its norms where there are some, and no last layer where there is none."""
     hidden = sorted(name for name in params if name.startswith("hidden"))
-    for name in [*hidden, "output"]:
+    for name in [*hidden, *(["output"] if "output" in params else [])]:
         kernel, made = params[name]["kernel"], []
         for column in range(kernel.shape[1]):
             total = sum(values[row] * kernel[row, column] for row in range(kernel.shape[0]))
             made.append(total + params[name].get("bias", np.zeros(kernel.shape[1]))[column])
         values = np.array(made)
         if name != "output":
+            norm = params.get(name.replace("hidden", "norm"))
+            if norm:
+                values = layer_norm(values, HIDDEN_NORM_EPSILON, norm["scale"], norm["bias"], 0)
             values = np.maximum(values, 0)
     return values
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,78 +11,20 @@ import numpy as np
 
 from wukong_jax.errors import UserError
 from wukong_jax.models.layer_norm import LayerNorm
-from wukong_jax.models.mlp import MLP
-from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.strict_mapping import build_dataclass
+from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, count_vectors
 
 # Dots are quadratic in the embeddings' scale, so their variance goes with its fourth power (1e-12 at scale 1e-3).
 PAIR_NORM_EPSILON = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class DenseVectorOptions:
-    """Options of models that turn the dense columns into one vector of the embeddings' width, and end in an MLP.
-
-    Where a data set has no dense columns there is no bottom MLP, and its options say nothing.
-    """
-
-    bottom_hidden: tuple[int, ...] = (512, 256)  # hidden widths of the MLP of the dense columns; its output has width D
-    bottom_output_activation: Literal["relu", "none"] = "relu"  # the original's code has a ReLU after every layer
-    bottom_output_scale: float = 1.0  # initial size of the dense vector over the dense columns'
-    bottom_dropout: float = 0.0  # after each hidden layer of the bottom MLP
-    mlp_biases: bool = True  # biases in all MLPs
-    embedding_dropout: float = 0.0  # of the embeddings that enter the model, number by number
-    head_output_scale: float = 0.01  # initial size of the logits over their input's
-
-    def __post_init__(self) -> None:
-        """Refuses sizes and rates out of range, whichever fields a subclass adds, by the ending of their names."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_hidden") and any(width < 1 for width in value):
-                raise UserError(f"{field.name} = {list(value)}: every width at least 1")
-            if field.name.endswith("_dropout") and not 0 <= value < 1:
-                raise UserError(f"{field.name} = {value}: at least 0 and below 1")
-        if self.bottom_output_scale <= 0:
-            raise UserError(f"bottom_output_scale = {self.bottom_output_scale}: above 0")
-        if self.head_output_scale < 0:
-            raise UserError(f"head_output_scale = {self.head_output_scale}: at least 0")
-
-
-@dataclasses.dataclass(frozen=True)
-class DLRMOptions(DenseVectorOptions):
+class DLRMOptions(VectorModelOptions):
     """`config.model.options` of `wukong_jax.models.dlrm:build`; widths by default are those of Wukong's comparison."""
 
     top_hidden: tuple[int, ...] = (512, 512)  # hidden widths of the MLP that ends in the logits
     top_dropout: float = 0.0  # after each of its hidden layers
     pair_norm: bool = False  # layer norm over the dots before the top; our own, the original has none
-
-
-def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShape, *, train: bool) -> jax.Array:
-    """Applies the bottom MLP, as submodule "bottom" of the module that calls this inside its compact method.
-
-    Args:
-      dense: [B, F_dense] float32.
-      options: the bottom's options.
-      shape: sizes and compute dtype.
-      train: whether dropout is on.
-
-    Returns:
-      [B, D] in the compute dtype.
-    """
-    rectified = options.bottom_output_activation == "relu"
-    bottom = MLP(
-        options.bottom_hidden,
-        shape.width,
-        shape.dtype,
-        options.mlp_biases,
-        options.bottom_dropout,
-        # a ReLU halves the mean square
-        options.bottom_output_scale * (2**0.5 if rectified else 1.0),
-        name="bottom",
-    )
-    made = bottom(dense.astype(shape.dtype), train=train)
-    return nn.relu(made) if rectified else made
 
 
 @jax.custom_vjp
@@ -137,62 +79,22 @@ def _pair_dots_backward(vectors: jax.Array, gradient: jax.Array) -> tuple[jax.Ar
 pair_dots.defvjp(_pair_dots_forward, _pair_dots_backward)
 
 
-class DLRM(nn.Module):
+class DLRM(VectorModel):
     """Bottom MLP to a dense vector; dots of all pairs of it and the embeddings; top MLP over the vector and the dots.
 
     Pairs on and above the diagonal are left out, as in the original's code. Without dense columns there is neither a
     bottom nor a dense vector.
     """
 
-    options: DLRMOptions
-    shape: ModelShape
-
-    @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
-        """Computes the logits.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D].
-          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors.
-          domain: [B] int32, not used.
-          extras: not used.
-          train: whether dropout is on (rng collection "dropout").
-
-        Returns:
-          Outputs with logits [B, O] float32 and no aux.
-        """
-        options, dtype = self.options, self.shape.dtype
-        vectors = (embeddings * token_mask[:, :, None]).astype(dtype)
-        vectors = nn.Dropout(options.embedding_dropout, deterministic=not train)(vectors)
-        parts = []
-        if self.shape.dense_features:
-            made = dense_vector(dense, options, self.shape, train=train)
-            vectors = jnp.concatenate([made[:, None], vectors], axis=1)
-            parts = [made]
-        if vectors.shape[1] > 1:
-            dots = pair_dots(vectors)
+    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """[B, n, D] to [B, O]."""
+        options = self.options
+        parts = [inputs[:, 0]] if self.shape.dense_features else []
+        if inputs.shape[1] > 1:
+            dots = pair_dots(inputs)
             parts.append(LayerNorm((1,), PAIR_NORM_EPSILON, name="pair_norm")(dots) if options.pair_norm else dots)
-        top = MLP(
-            options.top_hidden,
-            self.shape.objectives,
-            dtype,
-            options.mlp_biases,
-            options.top_dropout,
-            options.head_output_scale,
-            output_dtype=jnp.float32,
-            name="top",
-        )
-        return Outputs(top(jnp.concatenate(parts, axis=1), train=train), {})
+        top = self.head(options.top_hidden, name="top", dropout=options.top_dropout)
+        return top(jnp.concatenate(parts, axis=1), train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
@@ -208,8 +110,8 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option, a value out of range, or one embedding alone, which has no pair.
     """
-    built = build_dataclass(DLRMOptions, options, "config.model.options")
-    vectors = shape.tokens + (shape.dense_features > 0)
+    built = build_options(DLRMOptions, options, shape)
+    vectors = count_vectors(shape)
     if vectors < 2 and not shape.dense_features:
         raise UserError(f"tokens = {shape.tokens}: DLRM pairs vectors; give it two embeddings or dense columns")
     if vectors < 3 and built.pair_norm:

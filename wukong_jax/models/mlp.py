@@ -6,6 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.models.layer_norm import LayerNorm
+
+HIDDEN_NORM_EPSILON = 1e-6
 # He's scale before a ReLU (it halves the mean square), unit scale before nothing; both count the fan-in.
 HIDDEN_INITIALIZER = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
@@ -25,25 +28,27 @@ def output_initializer(scale: float = 1.0) -> nn.initializers.Initializer:
 
 
 class MLP(nn.Module):
-    """ReLU hidden layers with dropout after each, then a linear layer.
+    """ReLU hidden layers with dropout after each, then a linear layer or nothing.
 
     Attributes:
       hidden: widths of the hidden layers; none makes one linear layer.
-      features: width of the output.
+      features: width of the output; None ends after the last hidden layer.
       dtype: of the products; parameters are float32.
       biases: whether every layer adds a bias.
       dropout: rate after each hidden activation.
       output_scale: see `output_initializer`.
       output_dtype: of the last product, by default `dtype`.
+      norm: whether a layer norm stands between each hidden layer's product and its ReLU.
     """
 
     hidden: tuple[int, ...]
-    features: int
+    features: int | None
     dtype: Any = jnp.float32
     biases: bool = True
     dropout: float = 0.0
     output_scale: float = 1.0
     output_dtype: Any = None
+    norm: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
@@ -54,7 +59,7 @@ class MLP(nn.Module):
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
-          [B, features] in `output_dtype`.
+          [B, features] in `output_dtype`, or the last hidden layer's values in `dtype`.
         """
         for index, width in enumerate(self.hidden):
             inputs = nn.Dense(
@@ -64,7 +69,11 @@ class MLP(nn.Module):
                 kernel_init=HIDDEN_INITIALIZER,
                 name=f"hidden_{index}",
             )(inputs)
+            if self.norm:
+                inputs = LayerNorm((1,), HIDDEN_NORM_EPSILON, name=f"norm_{index}")(inputs)
             inputs = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(inputs))
+        if self.features is None:
+            return inputs
         return nn.Dense(
             self.features,
             use_bias=self.biases,

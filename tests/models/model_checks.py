@@ -1,0 +1,116 @@
+"""Checks that every model has to pass, written once."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from baseline_twin import make_inputs
+from random_parameters import draw_parameters
+
+from wukong_jax.models.cost import count_cost
+
+
+def assert_equals_twin(model, shape, twin, rtol=2e-4):
+    """The module against `twin(dense [F_dense], embeddings [N, D], mask [N], params, options) -> [O]`, row by row."""
+    inputs = make_inputs(shape)
+    inputs[2][0] = 1
+    variables = draw_parameters(model, inputs, noise=0.1)
+    made = model.apply(variables, *inputs, train=False)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables.get("params", {}))
+    rows = zip(*(np.asarray(a, np.float64) for a in inputs[:3]), strict=True)
+    expected = np.array([twin(*row, params, model.options) for row in rows])
+    assert made.logits.dtype == jnp.float32
+    assert made.logits.shape == (len(expected), shape.objectives)
+    assert made.aux == {}
+    assert np.std(expected) > 1e-3  # else the comparison says nothing
+    np.testing.assert_allclose(made.logits, expected, rtol=rtol, atol=rtol * np.std(expected))
+
+
+def assert_absent_tokens_reach_nothing(model, shape, silent=()):
+    """Neither logits nor gradients see an absent token; every other token and every weight but `silent` gets some."""
+    dense, embeddings, mask, *rest = make_inputs(shape)
+    mask[0], mask[1, 0] = 0, 0
+    variables = draw_parameters(model, (dense, embeddings, mask, *rest), noise=0.1)
+
+    def logits(variables, embeddings):
+        return model.apply(variables, dense, embeddings, mask, *rest, train=True).logits
+
+    other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
+    np.testing.assert_array_equal(logits(variables, embeddings), logits(variables, other))
+    assert np.abs(logits(variables, embeddings) - logits(variables, 2 * embeddings)).max() > 1e-4
+    weights, vectors = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, embeddings)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0 or path[-1].key in silent or path[-2].key in silent, path
+    assert np.all(np.asarray(vectors)[mask == 0] == 0)
+    assert np.all(np.abs(np.asarray(vectors)[mask == 1]).sum(-1) > 0)
+
+
+def assert_dropout_acts_in_training_only(build, options, place, shape):
+    """Serving is blind to the rate; training is a function of the key."""
+    model, plain = build({**options, place: 0.5}, shape), build(options, shape)
+    inputs = make_inputs(shape)
+    variables = draw_parameters(model, inputs)
+
+    def train(seed):
+        return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
+
+    served = [m.apply(variables, *inputs, train=False).logits for m in (model, plain)]
+    np.testing.assert_array_equal(*served)
+    np.testing.assert_array_equal(train(0), train(0))
+    assert np.abs(train(0) - train(1)).max() > 1e-4
+
+
+def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
+    """8 bits of mantissa, 2**-9 a rounding, a dozen roundings on the way; above 0: it did round."""
+    shapes = [dataclasses.replace(shape, compute_dtype=name) for name in ("float32", "bfloat16")]
+    inputs = make_inputs(shape, rows=64)
+    exact, rounded = (build(options, shape) for shape in shapes)
+    variables = draw_parameters(exact, inputs)
+    first, second = (model.apply(variables, *inputs, train=False).logits for model in (exact, rounded))
+    assert second.dtype == jnp.float32
+    assert 1e-5 < np.sqrt(np.mean((first - second) ** 2)) / np.std(first) < most
+    gradient = jax.eval_shape(jax.grad(lambda v: rounded.apply(v, *inputs, train=True).logits.sum()), variables)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
+
+
+def assert_every_option_changes_the_model(build, kind, options, changes, shape):
+    """No option is accepted and ignored: the traced start or the traced training pass moves with each.
+
+    Args:
+      build: the model's factory.
+      kind: dataclass of its options.
+      options: those of the start.
+      changes: name to another value, or to a mapping of options where one needs others; every field of `kind`.
+      shape: with dense columns and embeddings.
+    """
+    inputs = make_inputs(shape)
+    key = jax.random.key(0)
+
+    def fingerprint(changed):
+        model = build({**options, **changed}, shape)
+        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
+        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
+        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
+        return f"{start}\n{step}"
+
+    assert set(changes) == {field.name for field in dataclasses.fields(kind)}
+    for name, change in changes.items():
+        others = change if isinstance(change, dict) else {name: change}
+        base = {key: value for key, value in others.items() if key != name}
+        assert fingerprint(others) != fingerprint(base), name
+    assert fingerprint({}) == fingerprint({})
+
+
+def assert_cost_agrees_with_xla(model, shape, least=0.98, most=1.05):
+    """XLA also counts biases, activations and norms, a few per value against hundreds of products that made it."""
+    inputs = make_inputs(shape, rows=256)
+    cost = count_cost(model, shape)
+    variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+
+    def logits(variables, embeddings):
+        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=False).logits
+
+    counted = jax.jit(logits).lower(variables, inputs[1]).compile().cost_analysis()["flops"] / 256
+    assert least < counted / cost.forward_flops_per_example < most

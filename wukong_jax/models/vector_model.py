@@ -1,0 +1,217 @@
+"""What the baselines share: a row becomes n vectors of one width, and a network makes logits of them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wukong_jax.errors import UserError
+from wukong_jax.models.layer_norm import LayerNorm
+from wukong_jax.models.mlp import MLP
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.strict_mapping import build_dataclass
+
+EMBEDDING_NORM_EPSILON = 1e-12  # embeddings may start at 1e-3 or smaller, a variance of 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseVectorOptions:
+    """Options of models that turn the dense columns into one vector of the embeddings' width, and end in an MLP.
+
+    Where a data set has no dense columns there is no bottom MLP, and its options say nothing.
+    """
+
+    bottom_hidden: tuple[int, ...] = (512, 256)  # hidden widths of the MLP of the dense columns; its output has width D
+    bottom_output_activation: Literal["relu", "none"] = "relu"  # the original's code has a ReLU after every layer
+    bottom_output_scale: float = 1.0  # initial size of the dense vector over the dense columns'
+    bottom_dropout: float = 0.0  # after each hidden layer of the bottom MLP
+    mlp_biases: bool = True  # biases in all MLPs
+    embedding_dropout: float = 0.0  # of the embeddings that enter the model, number by number
+    head_output_scale: float = 0.01  # initial size of the logits over their input's
+
+    def __post_init__(self) -> None:
+        """Refuses sizes and rates out of range, whichever fields a subclass adds, by the ending of their names."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_hidden") and any(width < 1 for width in value):
+                raise UserError(f"{field.name} = {list(value)}: every width at least 1")
+            if field.name.endswith("_dropout") and not 0 <= value < 1:
+                raise UserError(f"{field.name} = {value}: at least 0 and below 1")
+        if self.bottom_output_scale <= 0:
+            raise UserError(f"bottom_output_scale = {self.bottom_output_scale}: above 0")
+        if self.head_output_scale < 0:
+            raise UserError(f"head_output_scale = {self.head_output_scale}: at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorModelOptions(DenseVectorOptions):
+    """Options of every `VectorModel`.
+
+    Both norms are our own. The published settings on small sets stand on batch norm, which is a state that a pure
+    step does not have, and which mixes the rows of a batch; layer norm is what a user of these models gets here.
+    """
+
+    embedding_norm: bool = False  # layer norm over a row's flattened embeddings, before anything reads them
+    mlp_norm: bool = False  # layer norm before each ReLU of the MLPs behind the vectors (not of the bottom)
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range, and a norm of hidden layers where there are none."""
+        super().__post_init__()
+        names = [field.name for field in dataclasses.fields(self) if field.name.endswith("_hidden")]
+        if self.mlp_norm and not any(getattr(self, name) for name in names if name != "bottom_hidden"):
+            raise UserError("mlp_norm = True: has no effect without hidden layers; leave it out")
+
+
+OptionsT = TypeVar("OptionsT", bound=VectorModelOptions)
+
+
+class VectorModel(nn.Module):
+    """The call that all baselines have; a subclass says what logits it makes of the vectors.
+
+    Attributes:
+      options: a subclass of `VectorModelOptions`.
+      shape: sizes of inputs and outputs.
+    """
+
+    options: Any
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(
+        self,
+        dense: jax.Array,
+        embeddings: jax.Array,
+        token_mask: jax.Array,
+        domain: jax.Array,
+        extras: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Computes the logits.
+
+        Args:
+          dense: [B, F_dense] float32.
+          embeddings: [B, N, D].
+          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors.
+          domain: [B] int32, not used.
+          extras: not used.
+          train: whether dropout is on (rng collection "dropout").
+
+        Returns:
+          Outputs with logits [B, O] float32 and no aux.
+        """
+        inputs = self.inputs(dense, embeddings * token_mask[:, :, None], train)
+        return Outputs(self.logits(inputs, train).astype(jnp.float32), {})
+
+    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """The network of a subclass, called inside the compact `__call__`.
+
+        Args:
+          inputs: [B, n, D] in the compute dtype; n = N, or N + 1 with the dense vector first.
+          train: whether dropout is on.
+
+        Returns:
+          [B, O], any float dtype.
+        """
+        raise NotImplementedError
+
+    def inputs(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+        """What `logits` reads: the dense vector, where there are dense columns, then the embeddings.
+
+        Args:
+          dense: [B, F_dense] float32.
+          embeddings: [B, N, D], zeros for absent tokens.
+          train: whether dropout is on.
+
+        Returns:
+          [B, n, D] in the compute dtype.
+        """
+        vectors = self.prepared_embeddings(embeddings, train)
+        if self.shape.dense_features:
+            made = dense_vector(dense, self.options, self.shape, train=train)
+            vectors = jnp.concatenate([made[:, None], vectors], axis=1)
+        return vectors
+
+    def prepared_embeddings(self, embeddings: jax.Array, train: bool) -> jax.Array:
+        """The embeddings in the compute dtype [B, N, D], after their norm and dropout."""
+        vectors = embeddings.astype(self.shape.dtype)
+        if self.options.embedding_norm:
+            flat = vectors.reshape(vectors.shape[0], -1)
+            vectors = LayerNorm((1,), EMBEDDING_NORM_EPSILON, name="embedding_norm")(flat).reshape(vectors.shape)
+        return nn.Dropout(self.options.embedding_dropout, deterministic=not train)(vectors)
+
+    def hidden(self, widths: tuple[int, ...], *, name: str, dropout: float = 0.0) -> MLP:
+        """Hidden layers alone, with what all of a model's MLPs share; the output is in the compute dtype."""
+        options, dtype = self.options, self.shape.dtype
+        return MLP(widths, None, dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
+
+    def head(self, hidden: tuple[int, ...], *, name: str = "head", dropout: float = 0.0) -> MLP:
+        """The MLP that ends in the logits, [B, O] float32, near zero at the start (`head_output_scale`)."""
+        options, shape = self.options, self.shape
+        return MLP(
+            hidden,
+            shape.objectives,
+            shape.dtype,
+            options.mlp_biases,
+            dropout,
+            options.head_output_scale,
+            output_dtype=jnp.float32,
+            norm=options.mlp_norm,
+            name=name,
+        )
+
+
+def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: ModelShape) -> OptionsT:
+    """Reads a model's options.
+
+    Args:
+      kind: their dataclass.
+      options: `config.model.options`.
+      shape: sizes of inputs and outputs.
+
+    Returns:
+      The options.
+
+    Raises:
+      UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
+    """
+    built = build_dataclass(kind, options, "config.model.options")
+    if built.embedding_norm and not shape.tokens:
+        raise UserError("config.model.options.embedding_norm = True: has no effect without embeddings; leave it out")
+    return built
+
+
+def count_vectors(shape: ModelShape) -> int:
+    """n, the vectors that a `VectorModel` of this shape computes with."""
+    return shape.tokens + (shape.dense_features > 0)
+
+
+def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShape, *, train: bool) -> jax.Array:
+    """Applies the bottom MLP, as submodule "bottom" of the module that calls this inside its compact method.
+
+    Args:
+      dense: [B, F_dense] float32.
+      options: the bottom's options.
+      shape: sizes and compute dtype.
+      train: whether dropout is on.
+
+    Returns:
+      [B, D] in the compute dtype.
+    """
+    rectified = options.bottom_output_activation == "relu"
+    bottom = MLP(
+        options.bottom_hidden,
+        shape.width,
+        shape.dtype,
+        options.mlp_biases,
+        options.bottom_dropout,
+        # a ReLU halves the mean square
+        options.bottom_output_scale * (2**0.5 if rectified else 1.0),
+        name="bottom",
+    )
+    made = bottom(dense.astype(shape.dtype), train=train)
+    return nn.relu(made) if rectified else made
