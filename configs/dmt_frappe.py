@@ -2,8 +2,8 @@
 
 Command:   python scripts/compare_variants.py --config=configs/dmt_frappe.py --variants=flat,2,4,8,16 --seeds=0,1,2
            --workdir=runs/dmt_frappe --output=docs/results/dmt_quality_frappe --config.data.path=FOLDER
-           FOLDER as for configs/frappe_dlrm.py. `flat` is plain DLRM; a number is DLRM behind tower modules of that
-           compression over strided towers; `4,towers.json` the same with the towers of that file.
+           FOLDER as for configs/frappe_baselines.py. `flat` is plain DLRM; a number is DLRM behind tower modules of
+           that compression over strided towers; `4,towers.json` the same with the towers of that file.
 Expected:  flat: test AUC 0.986 (one seed); the variants with towers have no kept result yet; two to four minutes a run
            on 2 CPU cores
 """
@@ -18,7 +18,7 @@ from wukong_jax.config import load_config_module
 def get_config(variant: str = "flat") -> ConfigDict:
     """The run of a variant: "flat", "pass_through", a compression, or "compression,towers.json"."""
     compression, _, file = variant.partition(",")
-    config = load_config_module(Path(__file__).with_name("frappe_dlrm.py")).get_config()
+    config = load_config_module(Path(__file__).with_name("frappe_baselines.py")).get_config("dlrm")
     dlrm = dict(config.model.options)
     config.model.options = ConfigDict()
     config.embeddings.width = 64  # wide enough that a quarter of it loses nothing

@@ -29,7 +29,7 @@ def get_config(variant: str = "planted/flat") -> ConfigDict:
         config.optimizer.schedule = "constant"
         config.optimizer.decay_steps = 0
     elif data == "frappe":
-        config = load_config_module(Path(__file__).with_name("frappe_dlrm.py")).get_config()
+        config = load_config_module(Path(__file__).with_name("frappe_baselines.py")).get_config("dlrm")
     elif data == "census":
         config = load_config_module(Path(__file__).with_name("census_income.py")).get_config()
         config.model.factory = "wukong_jax.models.dlrm:build"

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from repeat_run import parse_seeds, take_flag
+from repeat_run import parse_seeds
 
-from wukong_jax.command_line import parse_config_flags, run_script
+from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 
 STRATEGIES = ("coherent", "diverse")
 

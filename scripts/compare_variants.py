@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
-from repeat_run import parse_seeds, take_flag
+from repeat_run import parse_seeds
 
-from wukong_jax.command_line import parse_config_flags, run_script
+from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.errors import UserError
 
 

@@ -11,20 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from wukong_jax.command_line import parse_config_flags, run_script
+from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.errors import UserError
-
-
-def take_flag(arguments: list[str], name: str) -> str:
-    """Removes `--name=value` from the arguments and returns the value."""
-    for argument in arguments:
-        if argument.startswith(f"--{name}="):
-            arguments.remove(argument)
-            return argument.partition("=")[2]
-    if any(argument in ("--help", "-h") for argument in arguments):
-        return ""
-    print(f"usage error: --{name} is missing; see --help", file=sys.stderr)
-    sys.exit(2)
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -12,6 +12,7 @@ from wukong_jax.config import (
     start_config,
 )
 from wukong_jax.errors import UserError
+from wukong_jax.scaling.sweep_config import Settings, build_sweep_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.py"))
 
@@ -31,6 +32,13 @@ def make_config(**changes) -> ConfigDict:
 def test_every_config_file_builds(path):
     namespace = runpy.run_path(str(path))
     loaded = namespace["get_config"]()
+    if "run" in loaded:  # a sweep's
+        sweep = build_sweep_config(loaded)
+        for model in sweep.models:
+            for size in sweep.sizes(model):
+                for norm in sweep.ladder(model).norms:
+                    sweep.run_config(model, size.name, Settings(1.0, 0.02, norm), 0, "rows")
+        return
     if loaded.data.format != "planted_clicks":
         loaded.data.path = "given by the user"
     built = build_run_config(loaded)

@@ -60,8 +60,32 @@ def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunC
       SystemExit: 0 after `--help`, 2 for flags that cannot be parsed.
       UserError: a config that cannot be read or holds a bad value.
     """
+    config, workdir = parse_config_dict_flags(arguments, description)
+    return build_run_config(config), workdir
+
+
+def parse_config_dict_flags(arguments: Sequence[str], description: str) -> tuple[ConfigDict, str]:
+    """As `parse_config_flags`, with the config as its file made it, overrides applied."""
     with _as_process_arguments(arguments):
         return _parse_config_flags(arguments, description)
+
+
+def take_flag(arguments: list[str], name: str, default: str | None = None) -> str:
+    """Removes `--name=value` from the arguments and returns the value.
+
+    Raises:
+      SystemExit: 2 where the flag is missing and has no default; with `--help` among the arguments it may miss.
+    """
+    for argument in arguments:
+        if argument.startswith(f"--{name}="):
+            arguments.remove(argument)
+            return argument.partition("=")[2]
+    if default is not None:
+        return default
+    if any(argument in ("--help", "-h") for argument in arguments):
+        return ""
+    print(f"usage error: --{name} is missing; see --help", file=sys.stderr)
+    sys.exit(BAD_USAGE)
 
 
 @contextlib.contextmanager
@@ -74,7 +98,7 @@ def _as_process_arguments(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunConfig, str]:
+def _parse_config_flags(arguments: Sequence[str], description: str) -> tuple[ConfigDict, str]:
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/.", flag_values=values)
     workdir = flags.DEFINE_string(
@@ -98,7 +122,7 @@ def _parse_config_flags(arguments: Sequence[str], description: str) -> tuple[Run
     if not isinstance(config.value, ConfigDict):
         reason = getattr(config.value, "_error", "it returned no ConfigDict")
         raise UserError(f"--config: cannot be read ({_one_line(reason)}); give a Python file with get_config()")
-    return build_run_config(config.value), str(workdir.value)
+    return config.value, str(workdir.value)
 
 
 def _one_line(error: object) -> str:

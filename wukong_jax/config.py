@@ -248,7 +248,7 @@ def build_run_config(mapping: ConfigDict | Mapping[str, Any]) -> RunConfig:
       UserError: an unknown or missing key, a wrong type or a value out of range, by the key's full name.
     """
     plain = mapping.to_dict() if isinstance(mapping, ConfigDict) else mapping
-    return build_dataclass(RunConfig, _without_unset(plain), "config")
+    return build_dataclass(RunConfig, without_unset(plain), "config")
 
 
 def run_config_to_json(config: RunConfig) -> str:
@@ -274,10 +274,10 @@ def compare_run_configs(
     return allowed, refused
 
 
-def _without_unset(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def without_unset(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Drops keys that are None: unset placeholders, so that a missing key is reported as missing."""
     kept = {key: value for key, value in mapping.items() if value is not None}
-    return {key: _without_unset(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+    return {key: without_unset(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

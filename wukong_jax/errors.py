@@ -7,3 +7,7 @@ class UserError(Exception):
     Scripts print the message without a traceback and exit with 1; anything else that
     escapes is a defect of ours and keeps its traceback.
     """
+
+
+class NotFiniteLossError(UserError):
+    """Training met a loss or gradient that is NaN or infinite; a sweep counts such a run as exploded."""

@@ -117,7 +117,7 @@ class VectorModel(nn.Module):
         Returns:
           [B, O], any float dtype.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__}: a vector model has to say its logits")
 
     def inputs(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
         """What `logits` reads: the dense vector, where there are dense columns, then the embeddings.

@@ -15,7 +15,6 @@ from wukong_jax.models.cost import count_cost
 from wukong_jax.training.checkpoints import Checkpoints, Which
 from wukong_jax.training.console import TrainingConsole
 from wukong_jax.training.evaluation import Evaluation, Predict, evaluate_split
-from wukong_jax.training.report import write_report
 from wukong_jax.training.run import Run
 from wukong_jax.training.run_data import RunData
 from wukong_jax.training.run_folder import RunFolder
@@ -61,7 +60,7 @@ def finish_run(
     references: Mapping[str, Any],
     console: TrainingConsole,
 ) -> dict[str, Any]:
-    """Scores the best state and writes `summary.json`, `calibration.json` and `report.html`.
+    """Scores the best state and writes `summary.json` and `calibration.json`.
 
     Returns:
       The summary.
@@ -81,7 +80,6 @@ def finish_run(
             folder.write_json("calibration.json", evaluation.calibration)
     summary["references"] = references
     folder.write_json("summary.json", summary)
-    console.say(f"report: {write_report(folder.path)}")
     return summary
 
 

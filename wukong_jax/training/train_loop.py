@@ -12,7 +12,7 @@ import numpy as np
 from wukong_jax.config import RunConfig
 from wukong_jax.data.batch import Batch
 from wukong_jax.data.loader import Position, iterate_batches
-from wukong_jax.errors import UserError
+from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.sharding.mesh import replicated
 from wukong_jax.training.checkpoints import Checkpoints
 from wukong_jax.training.console import TrainingConsole
@@ -20,6 +20,7 @@ from wukong_jax.training.evaluation import put_batch
 from wukong_jax.training.finish import build_predict, evaluate_state, finish_run, load_references
 from wukong_jax.training.log_window import LogWindow, NotFiniteError, WindowSums
 from wukong_jax.training.network import resolve_model_options
+from wukong_jax.training.report import write_report
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.run_data import RunData, open_run_data
 from wukong_jax.training.run_folder import RunFolder
@@ -31,13 +32,16 @@ from wukong_jax.training.train_step import StepMetrics
 ALL_DONE = "all steps are done"  # the one reason to stop that asking for more steps takes back
 
 
-def train(config: RunConfig, workdir: str, say: Callable[[str], None] = print) -> dict[str, Any]:
+def train(
+    config: RunConfig, workdir: str, say: Callable[[str], None] = print, *, report: bool = True
+) -> dict[str, Any]:
     """Trains a run, or goes on with the one its folder holds, and writes everything the folder promises.
 
     Args:
       config: the run.
       workdir: its folder.
       say: prints a line before the progress bar exists.
+      report: whether to draw the run's own `report.html`; a sweep of hundreds of runs has one of its own.
 
     Returns:
       The summary, as in `summary.json`.
@@ -48,10 +52,10 @@ def train(config: RunConfig, workdir: str, say: Callable[[str], None] = print) -
     """
     folder = RunFolder(workdir)
     with folder.locked():
-        return _train_locked(resolve_model_options(config), folder, say)
+        return _train_locked(resolve_model_options(config), folder, say, report)
 
 
-def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], None]) -> dict[str, Any]:
+def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], None], report: bool) -> dict[str, Any]:
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
@@ -71,7 +75,10 @@ def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], Non
     try:
         with StopSignal() as stop:  # from here on there is something to save
             trainer = _Trainer(run, data, folder, checkpoints, stop, total)
-            return trainer.run_to_end(references)
+            summary = trainer.run_to_end(references)
+            if report:
+                say(f"report: {write_report(folder.path)}")
+            return summary
     finally:
         checkpoints.close()
 
@@ -214,7 +221,7 @@ class _Trainer:
         newest = self.checkpoints.newest()
         saved = newest and self.checkpoints.latest_step(newest)
         where = f"the checkpoint of step {saved} stays" if saved else "no checkpoint was saved before it"
-        raise UserError(
+        raise NotFiniteLossError(
             f"loss or gradient at step {step} is not finite; {where}; lower config.optimizer.learning_rate or "
             "config.embeddings.optimizer.learning_rate or set config.optimizer.clip_norm, in a new --workdir"
         )

@@ -1,0 +1,31 @@
+"""A small scaling curve: two models at three sizes on planted clicks, with the search that every sweep has.
+
+Command:   python scripts/scaling_curve.py --config=configs/scaling_small.py --workdir=runs/scaling_small
+Data:      generated: 16 categorical fields of 10 values; interactions of orders 1, 2 and 4
+Expected:  a report.html with curves of Wukong and DLRM in a few minutes on 2 CPU cores; far too few rows to rank them
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from wukong_jax.config import load_config_module
+
+
+def get_config() -> ConfigDict:
+    """The small sweep."""
+    config = load_config_module(Path(__file__).with_name("scaling_planted.py")).get_config()
+    config.name = "planted clicks, small"
+    config.models = {"Wukong": ("xs", "s", "m"), "DLRM": ()}
+    config.seeds = (0,)
+    config.search.rates = (1.0, 2.0)
+    config.search.initial_scales = (0.02,)
+    config.search.check_largest = False
+    config.run.data.planted.train_rows = 200_000
+    config.run.data.planted.validation_rows = 20_000
+    config.run.data.planted.test_rows = 50_000
+    steps = -(-200_000 // config.run.training.batch_size)
+    config.run.optimizer.warmup_steps = steps // 10
+    config.run.optimizer.decay_steps = steps - steps // 10
+    config.run.training.evaluate_every_steps = steps // 4
+    return config

@@ -1,0 +1,35 @@
+"""Counts the Wukong paper's own sizes as we read them, beside what it prints, and keeps the comparison.
+
+python scripts/count_presets.py --output=docs/results/scaling_presets
+"""
+
+import sys
+from pathlib import Path
+
+from wukong_jax.command_line import run_script, take_flag
+
+
+def main() -> None:
+    """Counts every row of Table 5, prints and keeps the table."""
+    arguments = list(sys.argv)
+    output = take_flag(arguments, "output")
+    if arguments[1:]:
+        print((__doc__ or "").strip())
+        sys.exit(0 if arguments[1] in ("--help", "-h") else 2)
+    from wukong_jax.scaling.presets import TABLE_5, compare_with_printed
+    from wukong_jax.training.kept_results import write_results
+
+    rows = []
+    print(f"{'model':9}{'size':40}{'GFLOP printed':>14}{'counted':>9}{'ratio':>7}{'dense printed':>15}{'counted':>9}")
+    for preset in TABLE_5:
+        row = compare_with_printed(preset)
+        rows.append(row)
+        print(
+            f"{row['model']:9}{row['size']:40}{row['printed_gflop']:14.2f}{row['counted_gflop']:9.2f}"
+            f"{row['gflop_ratio']:7.2f}{row['printed_dense_parameters']:15.2f}{row['counted_dense_parameters']:9.2f}"
+        )
+    print(f"kept: {write_results(Path(output), 'python ' + ' '.join(sys.argv), rows)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

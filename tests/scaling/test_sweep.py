@@ -1,0 +1,195 @@
+import contextlib
+import json
+import os
+import signal
+import threading
+
+import pytest
+from ml_collections import ConfigDict
+
+from wukong_jax.errors import NotFiniteLossError, UserError
+from wukong_jax.scaling import ladders
+from wukong_jax.scaling import sweep as sweep_module
+from wukong_jax.scaling.ladders import Ladder, Size
+from wukong_jax.scaling.sweep import Sweep
+from wukong_jax.scaling.sweep_config import build_sweep_config, start_sweep_config
+from wukong_jax.scaling.sweep_report import read_points, read_search
+from wukong_jax.training.console import TrainingConsole
+
+TINY = {
+    "DLRM": Ladder(
+        "wukong_jax.models.dlrm:build",
+        (Size("s", {"top_hidden": (4,)}), Size("l", {"top_hidden": (8,)})),
+        {"none": {}, "pairs": {"pair_norm": True}},
+        width=4,
+    ),
+    "logistic regression": Ladder(
+        "wukong_jax.models.logistic_regression:build", (Size("only", {}),), {"none": {}}, width=1
+    ),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_ladders_compiled_once(tmp_path_factory):
+    """Tiny models; and one folder of compiled programs for all sweeps here, where each would have its own."""
+    kept = sweep_module._programs_kept_in
+    with pytest.MonkeyPatch.context() as patch, kept(tmp_path_factory.mktemp("compiled")):
+        patch.setattr(ladders, "LADDERS", TINY)
+        patch.setattr(sweep_module, "_programs_kept_in", lambda folder: contextlib.nullcontext())
+        yield
+
+
+def make_config(seeds=(0, 1), models=tuple(TINY), **run):
+    config = start_sweep_config()
+    config.name, config.data_name, config.generated = "a tiny sweep", "factorized", True
+    config.models = {model: () for model in models}
+    config.seeds = seeds
+    config.search.rates, config.search.initial_scales = (1.0,), (0.1,)
+    config.run.data.format = "planted_clicks"
+    config.run.data.planted = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
+    config.run.data.planted.update({"validation_rows": 300, "test_rows": 300})
+    config.run.embeddings.optimizer.kind = "lazy_adam"
+    config.run.embeddings.optimizer.learning_rate = 1e-2
+    config.run.optimizer.learning_rate = 1e-2
+    config.run.training.batch_size = 128
+    config.run.training.epochs = 1
+    config.run.training.evaluate_every_steps = 5
+    config.run.training.checkpoint_every_steps = 100
+    for key, value in run.items():
+        config.run[key] = value
+    return build_sweep_config(config)
+
+
+def without_speed(rows):
+    return [{key: value for key, value in row.items() if key != "examples_per_second"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_ladders_compiled_once, tmp_path_factory):
+    """A sweep that was never stopped."""
+    sweep = Sweep(make_config(), tmp_path_factory.mktemp("whole"), say=lambda text: None)
+    assert sweep.run() == 0
+    return sweep, read_points(sweep), read_search(sweep)
+
+
+def test_points_are_of_every_size_and_place_in_the_pass(whole):
+    _, rows, _ = whole
+    final = {(row["model"], row["size"]): row for row in rows if row["final"]}
+    assert set(final) == {("DLRM", "s"), ("DLRM", "l"), ("logistic regression", "only")}
+    for row in final.values():
+        assert (row["split"], row["examples_seen"], row["seeds"], row["missing_seeds"]) == ("test", 1500, [0, 1], 0)
+        assert row["excess_log_loss"] == pytest.approx(row["log_loss"] - row["bayes_log_loss"])
+        assert row["log_loss"] == pytest.approx(sum(row["log_loss_values"]) / 2)
+        assert row["log_loss_std"] == pytest.approx(abs(row["log_loss_values"][0] - row["log_loss_values"][1]) / 2**0.5)
+    # 6 pairs to 4 hidden values to a logit, forward and two gradients; the dots have none that reads weights
+    assert final["DLRM", "s"]["train_flops_per_example"] == 6 * (6 * 4 + 4 + 4 * 4 * 4)
+    along = [row for row in rows if row["model"] == "DLRM" and row["size"] == "l" and not row["final"]]
+    assert [row["examples_seen"] for row in along] == [640, 1280, 1500]
+    assert {row["split"] for row in along} == {"validation"}
+
+
+def test_search_is_told_with_what_it_chose(whole):
+    _, rows, trials = whole
+    tried = [trial for trial in trials if trial["model"] == "DLRM"]
+    assert [(trial["stage"], trial["norm"], trial["rate"]) for trial in tried[:2]] == [
+        ("norm and scale", "none", 1.0),
+        ("norm and scale", "pairs", 1.0),
+    ]
+    best = min(tried, key=lambda trial: trial["validation_log_loss"])
+    assert [trial["chosen"] for trial in tried] == [trial is best for trial in tried]
+    row = next(row for row in rows if row["model"] == "DLRM")
+    assert (row["norm"], row["learning_rate"]) == (best["norm"], 1e-2 * best["rate"])
+
+
+def of_one_seed(whole):
+    """The whole sweep's folder, read as a sweep of its first seed."""
+    folder = whole[0].folder
+    before = (folder / "sweep.json").read_text()
+    sweep = Sweep(make_config(seeds=(0,)), folder)
+    (folder / "sweep.json").write_text(before)
+    return sweep
+
+
+def test_killed_and_started_again_gives_the_same_points(whole, tmp_path, monkeypatch):
+    config, advance, units = make_config(seeds=(0,)), TrainingConsole.advance, []
+
+    def kill_in_the_second_unit(console, step):
+        advance(console, step)
+        units.extend([None] * (step == 1))
+        if len(units) == 2 and step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingConsole, "advance", kill_in_the_second_unit)
+    with pytest.raises(SystemExit) as stopped:
+        Sweep(config, tmp_path, say=lambda text: None).run()
+    assert stopped.value.code == 143
+    told = []
+    again = Sweep(config, tmp_path, say=told.append)
+    assert again.run() == 0
+    assert "going on from step 7" in "".join(path.read_text() for path in tmp_path.glob("units/**/log.txt"))
+    assert without_speed(read_points(again)) == without_speed(read_points(of_one_seed(whole)))
+    done = len(told)
+    assert again.run() == 0
+    assert len(told) == done  # nothing is trained twice
+
+
+def test_shards_together_are_the_whole(whole, tmp_path):
+    config = make_config(seeds=(0,))
+    parts = [Sweep(config, tmp_path, say=lambda text: None) for _ in range(2)]
+    assert parts[0].run(0, 2) == 1  # the other model's search is the other shard's
+    assert parts[1].run(1, 2) == 0
+    assert parts[0].run(0, 2) == 0
+    assert without_speed(read_points(parts[0])) == without_speed(read_points(of_one_seed(whole)))
+
+
+def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
+    train, broken = sweep_module.train, {"s": NotFiniteLossError("loss at step 3"), "l": MemoryError("no room")}
+
+    def break_dlrm(config, *rest, **options):
+        if config.name.startswith("DLRM") and config.seed == 1:
+            raise broken[config.name[-1]]
+        return train(config, *rest, **options)
+
+    monkeypatch.setattr(sweep_module, "train", break_dlrm)
+    sweep = Sweep(make_config(models=("DLRM",)), tmp_path, say=lambda text: None)
+    assert sweep.run() == 0
+    final = {(row["model"], row["size"]): row for row in read_points(sweep) if row["final"]}
+    assert (final["DLRM", "s"]["exploded"], final["DLRM", "s"]["seeds"], final["DLRM", "s"]["errors"]) == (1, [0], [])
+    assert (final["DLRM", "l"]["exploded"], final["DLRM", "l"]["seeds"]) == (0, [0])
+    assert final["DLRM", "l"]["errors"] == ["MemoryError: no room"]
+    monkeypatch.setattr(sweep_module, "train", train)
+    sweep.run()
+    after = {(row["model"], row["size"]): row for row in read_points(sweep) if row["final"]}
+    assert after["DLRM", "s"]["exploded"] == 1  # an explosion is a result; a failure is not
+    whole_final = {(row["model"], row["size"]): row for row in whole[1] if row["final"]}
+    assert after["DLRM", "l"]["log_loss_values"] == whole_final["DLRM", "l"]["log_loss_values"]
+
+
+def test_other_mathematics_in_the_same_folder_are_refused(whole):
+    sweep, _, _ = whole
+    changed = make_config(optimizer=make_config().run["optimizer"] | {"learning_rate": 5e-3})
+    with pytest.raises(UserError, match=r"config.run.optimizer: the sweep in .* was started with another"):
+        Sweep(changed, sweep.folder)
+    Sweep(make_config(seeds=(0, 1, 2)), sweep.folder)  # more seeds are welcome
+    assert json.loads((sweep.folder / "sweep.json").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_two_processes_on_one_shard_are_refused(whole, monkeypatch):
+    sweep, _, _ = whole
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(*_):
+        entered.set()
+        assert leave.wait(60)
+        return 0
+
+    monkeypatch.setattr(Sweep, "_run_shard", hold)
+    first = threading.Thread(target=sweep.run)
+    first.start()
+    assert entered.wait(60)
+    try:
+        with pytest.raises(UserError, match="another process is at work"):
+            sweep.run()
+    finally:
+        leave.set()
+        first.join()

@@ -1,0 +1,56 @@
+"""Plain deep network: an MLP over the flattened vectors, which every mixed model here is held against.
+
+It is the "DNN" of the comparisons in DeepFM (arXiv 1703.04247) and of the BARS benchmark: interactions are left to the
+hidden layers. Dense columns enter as one more vector, as in the other models here, not column by column.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from wukong_jax.errors import UserError
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options
+
+
+@dataclasses.dataclass(frozen=True)
+class DNNOptions(VectorModelOptions):
+    """`config.model.options` of `wukong_jax.models.dnn:build`; widths by default are DeepFM's for Criteo."""
+
+    deep_hidden: tuple[int, ...] = (400, 400, 400)  # hidden widths; none makes the logits linear in the vectors
+    deep_dropout: float = 0.0  # after each hidden layer
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range, and dropout of hidden layers where there are none."""
+        super().__post_init__()
+        if self.deep_dropout and not self.deep_hidden:
+            raise UserError(f"deep_dropout = {self.deep_dropout}: has no effect without deep_hidden; leave it out")
+
+
+class DNN(VectorModel):
+    """Vectors flattened to [B, n * D]; hidden layers; logits."""
+
+    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """[B, n, D] to [B, O]."""
+        options = self.options
+        flat = inputs.reshape(inputs.shape[0], -1)
+        return self.head(options.deep_hidden, name="deep", dropout=options.deep_dropout)(flat, train=train)
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
+    """Builds the model from a config.
+
+    Args:
+      options: keys of `DNNOptions`.
+      shape: sizes of inputs and outputs.
+
+    Returns:
+      A `DNN`.
+
+    Raises:
+      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+    """
+    return DNN(build_options(DNNOptions, options, shape), shape)

@@ -1,0 +1,140 @@
+"""Factorization machine (Rendle, ICDM 2010, section III): weights of single features and dots of all their pairs."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wukong_jax.errors import UserError
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.strict_mapping import build_dataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class FMOptions:
+    """`config.model.options` of `wukong_jax.models.fm:build`."""
+
+    # Initial standard deviation of the dense columns' factors: that of the tables' rows by default. Not 0, where
+    # factors of columns that meet no others would stay.
+    dense_factor_scale: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuses a scale that is not above 0."""
+        if not self.dense_factor_scale > 0:
+            raise UserError(f"dense_factor_scale = {self.dense_factor_scale}: above 0")
+
+
+class FactorizationMachine(nn.Module):
+    """Logits = bias + sum of w_i x_i + sum over pairs i < j of <v_i, v_j> x_i x_j, for each objective its own.
+
+    A feature is a token (x = 1 where it is present) or a dense column (x = its value). A token's width is
+    D = O * (1 + K): for each objective in turn the id's weight w, then its K factors v. So the tables are all of the
+    machine but for the bias and the dense columns, and their rows start with weights of the factors' size. A bag of
+    ids is one token, the sum or mean of its rows: it pairs with other features, and its own ids do not pair.
+
+    The pairs take one pass: their sum is half of (the square of the sum of v_i x_i less the sum of squares), summed
+    over K (lemma 3.1 of the paper). Both are nearly equal where one feature rules, so everything is float32,
+    whatever the compute dtype, and the products over dense columns are not shortened on accelerators.
+
+    Attributes:
+      options: `FMOptions`.
+      shape: sizes of inputs and outputs.
+    """
+
+    options: FMOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(
+        self,
+        dense: jax.Array,
+        embeddings: jax.Array,
+        token_mask: jax.Array,
+        domain: jax.Array,
+        extras: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Computes the logits.
+
+        Args:
+          dense: [B, F_dense] float32.
+          embeddings: [B, N, D] with D = O * (1 + K).
+          token_mask: [B, N] float32, 1 = token present.
+          domain: [B] int32, not used.
+          extras: not used.
+          train: not used, training and serving are the same.
+
+        Returns:
+          Outputs with logits [B, O] float32 and no aux.
+        """
+        objectives = self.shape.objectives
+        parts = embeddings.shape[0], objectives, self.shape.width // objectives
+        tokens = embeddings.astype(jnp.float32) * token_mask[:, :, None]
+        sums = tokens.sum(axis=1).reshape(parts)
+        squares = jnp.square(tokens).sum(axis=1).reshape(parts)[:, :, 1:].sum(axis=2)
+        if self.shape.dense_features:
+            dense_sums, dense_squares = self._dense_sums(dense.astype(jnp.float32))
+            sums, squares = sums + dense_sums.reshape(parts), squares + dense_squares
+        pairs = 0.5 * (jnp.square(sums[:, :, 1:]).sum(axis=2) - squares)
+        bias = self.param("bias", nn.initializers.zeros_init(), (objectives,))
+        return Outputs(sums[:, :, 0] + pairs + bias, {})
+
+    def _dense_sums(self, dense: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The dense columns' share of the sums.
+
+        Args:
+          dense: [B, F_dense] float32.
+
+        Returns:
+          Sum of x_j (w_j, v_j), [B, D] in the layout of a token, and the sum of squares of x_j v_j, [B, O].
+        """
+        columns, width, objectives = dense.shape[1], self.shape.width, self.shape.objectives
+        weights = self.param("dense_weights", nn.initializers.zeros_init(), (columns, objectives))
+        start = nn.initializers.normal(self.options.dense_factor_scale)
+        factors = self.param("dense_factors", start, (columns, objectives, width // objectives - 1))
+        kernel = jnp.concatenate([weights[:, :, None], factors], axis=2).reshape(columns, width)
+        sums = jnp.dot(dense, kernel, precision="highest")
+        return sums, jnp.dot(jnp.square(dense), jnp.square(factors).sum(axis=2), precision="highest")
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
+    """Builds the model from a config.
+
+    Args:
+      options: keys of `FMOptions`.
+      shape: its width must be O * (1 + K) with K at least 1.
+
+    Returns:
+      A `FactorizationMachine`.
+
+    Raises:
+      UserError: an unknown option, one out of range or without an effect, a width that leaves no factors or does not
+        divide, or a single feature, which has no pair.
+    """
+    built = build_dataclass(FMOptions, options, "config.model.options")
+    width, objectives = shape.width, shape.objectives
+    if shape.tokens + shape.dense_features < 2:
+        raise UserError(
+            f"tokens = {shape.tokens}: a factorization machine pairs features; give it two embeddings or dense columns"
+        )
+    if width % objectives:
+        raise UserError(
+            f"config.embeddings.width = {width}: a factorization machine splits it evenly among objectives; "
+            f"set a multiple of {objectives}, at least {2 * objectives}"
+        )
+    if width == objectives:
+        raise UserError(
+            f"config.embeddings.width = {width}: one number per objective leaves a factorization machine no factors "
+            f"(K = 0, logistic regression); set a multiple of {objectives}, at least {2 * objectives}"
+        )
+    if not shape.dense_features and built.dense_factor_scale != FMOptions.dense_factor_scale:
+        raise UserError(
+            f"config.model.options.dense_factor_scale = {built.dense_factor_scale}: has no effect without dense "
+            "columns; leave it out"
+        )
+    return FactorizationMachine(built, shape)

@@ -1,0 +1,218 @@
+"""Runs a sweep's units one after another: each resumes by itself, is skipped when done, and may fail alone."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import platform
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from wukong_jax.errors import NotFiniteLossError, UserError
+from wukong_jax.scaling.sweep_config import Settings, SweepConfig
+from wukong_jax.scaling.units import (
+    Unit,
+    check_units,
+    curve_units,
+    search_units,
+    shard_models,
+    shard_units,
+)
+from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.training.run_data import RunData, open_run_data
+from wukong_jax.training.run_folder import write_text_whole
+from wukong_jax.training.train_loop import train
+
+Say = Callable[[str], None]
+DONE, EXPLODED, FAILED = "done", "exploded", "failed"
+# A finished run whose normalized entropy is above this has diverged, finite as its loss may be: 1 is a constant guess.
+EXPLODED_ENTROPY = 1.5
+
+
+class Sweep:
+    """A sweep in its folder: `data/` (rows, prepared once), `units/` (run folders), `sweep.json`."""
+
+    def __init__(self, config: SweepConfig, workdir: str | Path, say: Say = print):
+        """Opens the folder and prepares the rows if that has not been done.
+
+        Raises:
+          UserError: the folder holds another sweep, or the rows cannot be prepared.
+        """
+        self.config, self.folder, self.say = config, Path(workdir), say
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder / ".lock"):  # several shards may start at once
+            self._claim()
+            self.data: RunData = open_run_data(config.data_config(), self.folder / "data", say)
+
+    def _claim(self) -> None:
+        """Refuses a folder whose units were trained otherwise; models, sizes and seeds may be added to a sweep."""
+        path = self.folder / "sweep.json"
+        mine = json.loads(json.dumps(to_mapping(self.config)))
+        if path.exists():
+            before = json.loads(path.read_text())
+            for key in ("run", "data_name"):
+                if before[key] != mine[key]:
+                    changed = [k for k in mine["run"] if before["run"].get(k) != mine["run"][k]] if key == "run" else []
+                    raise UserError(
+                        f"config.{'.'.join([key, *changed[:1]])}: the sweep in {self.folder} was started with another; "
+                        "give another --workdir"
+                    )
+        write_text_whole(path, json.dumps(mine, indent=1) + "\n")
+
+    def run(self, shard: int = 0, shards: int = 1) -> int:
+        """Trains what is missing of a shard's part.
+
+        Args:
+          shard: of 0 .. shards - 1.
+          shards: how many processes or machines share the sweep, over one file system.
+
+        Returns:
+          The number of models whose search, in other shards' hands, has not ended: their curves are left for a later
+          start.
+
+        Raises:
+          UserError: another process trains this shard.
+          SystemExit: code 143 or 130 after a signal; the unit under way is saved and goes on at the next start.
+        """
+        lock = self.folder / f".shard_{shard}_of_{shards}.lock"
+        # A program compiled on one machine may not run on another that shares the folder.
+        compiled = self.folder / "compiled" / platform.node()
+        with _locked(lock, wait=False), _programs_kept_in(compiled):
+            return self._run_shard(shard, shards)
+
+    def _run_shard(self, shard: int, shards: int) -> int:
+        models = list(self.config.models)
+        for model in shard_models(models, shard, shards):
+            while self.found(model) is None:
+                units, _ = search_units(self.config, model, self.loss)
+                for unit in units:
+                    self._run_unit(unit)
+        waiting = 0
+        trained: set[Unit] = set()
+        while True:
+            found = {model: settings for model in models if (settings := self.found(model)) is not None}
+            waiting = len(models) - len(found)
+            due = [unit for unit in shard_units(curve_units(self.config, found), shard, shards) if unit not in trained]
+            if not due:
+                return waiting
+            # one at a time: another shard's search may have ended meanwhile, and its models belong in between
+            self._run_unit(due[0])
+            trained.add(due[0])
+
+    def found(self, model: str) -> Settings | None:
+        """The settings that the search of a model came to, None while it is under way."""
+        return search_units(self.config, model, self.loss)[1]
+
+    def loss(self, unit: Unit) -> float | None:
+        """Validation log loss of a unit: infinite where it exploded or failed, None where it has not ended."""
+        outcome = self.outcome(unit)
+        if outcome is None:
+            return None
+        return float(outcome["summary"]["validation"]["log_loss"]) if outcome["status"] == DONE else math.inf
+
+    def outcome(self, unit: Unit) -> dict[str, Any] | None:
+        """What `unit.json` says of a unit: status, error, settings, summary and points; None before it ended."""
+        path = self.folder / unit.folder / "unit.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def units(self) -> Iterator[Unit]:
+        """All units known so far to belong to the sweep, each once: searches, curves, checks."""
+        found = {m: settings for m in self.config.models if (settings := self.found(m)) is not None}
+        seen: dict[Unit, None] = {}
+        for model in self.config.models:
+            seen |= dict.fromkeys(search_units(self.config, model, self.loss)[0])
+        seen |= dict.fromkeys(curve_units(self.config, found))
+        for model, settings in found.items():
+            seen |= dict.fromkeys(check_units(self.config, model, settings))
+        yield from seen
+
+    def _run_unit(self, unit: Unit) -> None:
+        outcome = self.outcome(unit)
+        if outcome is not None and outcome["status"] != FAILED:
+            return
+        folder = self.folder / unit.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = {"status": DONE, "error": "", **dataclasses.asdict(unit)}
+        try:
+            config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.folder / "data"))
+            with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+                outcome["summary"] = train(
+                    config, str(folder), lambda text: print(text, file=log, flush=True), report=False
+                )
+            outcome["points"] = self._read_points(folder, config.training.batch_size)
+            entropy = outcome["summary"]["validation"]["normalized_entropy"]
+            if not entropy <= EXPLODED_ENTROPY:
+                outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy:.3g} at the end"}
+        except NotFiniteLossError as error:
+            outcome |= {"status": EXPLODED, "error": str(error)}
+        except Exception as error:  # a unit's failure must not end the others: out of memory, a full disk, a defect
+            outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            (folder / "error.txt").write_text(traceback.format_exc())
+        finally:
+            jax.clear_caches()  # compiled programs of hundreds of units would fill the memory
+        write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
+        self._tell(unit, outcome)
+
+    def _read_points(self, folder: Path, batch: int) -> list[dict[str, float]]:
+        """Validation metrics along the pass, from `metrics.jsonl`."""
+        rows = self.data.splits["train"].rows
+        per_epoch = math.ceil(rows / batch)
+        points = []
+        for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+            if line["split"] == "validation":
+                epochs, steps = divmod(line["step"], per_epoch)
+                seen = epochs * rows + steps * batch
+                points.append({"examples_seen": seen, "log_loss": line["log_loss"], "auc": line["auc"]})
+        return points
+
+    def _tell(self, unit: Unit, outcome: dict[str, Any]) -> None:
+        text = f"{unit.model} {unit.size}, {unit.settings.name}, seed {unit.seed}: {outcome['status']}"
+        if outcome["status"] == DONE:
+            summary = outcome["summary"]
+            text += f", validation log loss {summary['validation']['log_loss']:.5f}"
+            text += f", {summary['train_flops_per_example'] / 1e6:.3f} MFLOP, {summary['wall_seconds']:.0f} s"
+        elif outcome["error"]:
+            text += f" ({outcome['error']})"
+        self.say(text)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool = True) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir = {path.parent}: another process is at work on this part of it; wait for it, or split the "
+                "sweep with --shard"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _programs_kept_in(folder: Path) -> Iterator[None]:
+    """Keeps compiled programs on disk meanwhile: units that differ in seed or rate share most of theirs.
+
+    Compiling is nearly all of a small unit's time: 5.8 CPU seconds for the first of its kind, 1.4 for the last.
+    """
+    options = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.05,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    try:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # it remembers the folder it was first opened with
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

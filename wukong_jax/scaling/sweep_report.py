@@ -1,0 +1,99 @@
+"""What a sweep leaves for its readers: points.json and the report in its folder, results.json in a kept one."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.scaling.points import collect_points, count_missing, describe_search
+from wukong_jax.scaling.report import write_scaling_report
+from wukong_jax.scaling.report_page import Section
+from wukong_jax.scaling.sweep import Sweep
+from wukong_jax.scaling.sweep_config import Settings
+from wukong_jax.training.kept_results import write_results
+from wukong_jax.training.run_folder import write_text_whole
+
+
+def read_points(sweep: Sweep) -> list[dict[str, Any]]:
+    """The points of a sweep's curves so far."""
+    bayes = {split: values["log_loss"] for split, values in sweep.data.report.get("bayes", {}).items()}
+    return collect_points(sweep.config, _found(sweep), sweep.outcome, bayes)
+
+
+def read_search(sweep: Sweep) -> list[dict[str, Any]]:
+    """The trials of a sweep's searches so far."""
+    return describe_search(sweep.config, _found(sweep), sweep.loss, sweep.outcome)
+
+
+def report_sweep(sweep: Sweep) -> Path:
+    """Writes points.json and the report of what there is so far into the sweep's folder; returns the page's path."""
+    points, trials = read_points(sweep), read_search(sweep)
+    document = {"rows": points, "search": trials}
+    write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
+    config = sweep.config
+    missing = count_missing(sweep.units(), sweep.outcome)
+    searching = len(config.models) - len(_found(sweep))
+    return write_scaling_report(
+        points,
+        sweep.folder,
+        config.name,
+        notes=_notes(sweep, searching),
+        sections=[Section("Searched settings", _SEARCH_TEXT, trials)],
+        missing_units=missing,
+    )
+
+
+def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
+    """Copies a sweep's pictures and CSV files into a kept folder, with results.json beside them.
+
+    Args:
+      sweep: reported already.
+      output: `docs/results/<name>`.
+      command: the command line that made it.
+
+    Returns:
+      The path of results.json.
+    """
+    path = write_results(output, command, read_points(sweep))
+    for pattern in ("*.png", "*.csv"):
+        for file in sweep.folder.glob(pattern):
+            shutil.copy(file, output)
+    return path
+
+
+_SEARCH_TEXT = (
+    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1, then with "
+    "the other rates and the best of those; the chosen settings have the lowest validation log loss, and are carried "
+    "to the other sizes unchanged. A rate multiplies both learning rates. Where the largest size was checked, its rows "
+    "show whether the best rate moves with size."
+)
+
+
+def _found(sweep: Sweep) -> dict[str, Settings]:
+    return {model: settings for model in sweep.config.models if (settings := sweep.found(model)) is not None}
+
+
+def _notes(sweep: Sweep, searching: int) -> list[str]:
+    config, rows = sweep.config, {name: blocks.rows for name, blocks in sweep.data.splits.items()}
+    search, training = config.search, config.run["training"]
+    epochs = training.get("epochs")
+    what = "Generated data" if config.generated else "Real data"
+    others = ", ".join(f"{count:,} {name} rows" for name, count in rows.items() if name != "train")
+    passes = "One pass over" if epochs == 1 else f"{epochs} passes over" if epochs else "Trained on"
+    notes = [
+        f"{what} ({config.data_name}): {rows['train']:,} training rows, {others}.",
+        f"{passes} the same rows for every model, batch {training['batch_size']:,}, the same schedule, seeds "
+        f"{', '.join(map(str, config.seeds))}, and the same search: rates {_list(search.rates)}, initial scales "
+        f"{_list(search.initial_scales)}, and each model's norm placements.",
+        "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
+        "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
+    ]
+    if searching:
+        notes.append(f"{searching} models are still in their search and have no curve yet.")
+    return notes
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
