@@ -1,0 +1,180 @@
+"""AFN+ (arXiv 1909.03276): products of learned powers of the embeddings, beside an MLP with a table of its own.
+
+What differs between the paper, its authors' code and FuxiCTR, and what stands here:
+
+- *Norm.* The authors have batch norm of the logarithms (per field) and of the products (per neuron). Here both are
+  layer norms over all of a row's values: over one field's coordinates alone they would take away the field's size,
+  which is what a product is made of.
+- *Clip.* Absolute values are clipped from below: at 1e-4 in the authors' code, at 1e-5 in FuxiCTR, which calls that
+  better than the paper's 1e-7. All values of an absent token lie there, and so would half of what a ReLU makes of the
+  dense columns, so that the bottom MLP's output has none here by default.
+- *Ensemble.* The authors stop the gradient at both logits, weight them, and add the losses of all three; FuxiCTR has
+  one loss through the weights. So has this; the weights start at the authors' 0.5, one for each objective, and the
+  logits' own biases take the place of a further one.
+- *Two tables.* The MLP has embeddings of its own, so a table's width is twice a branch's: products read the first half
+  of each vector, the MLP the second. What is set for a table (initial scale, L2, an optimizer that keeps one number a
+  row) holds for both halves, and `embedding_norm` takes its statistics over both.
+
+*Start.* Normed logarithms have unit size, so exponents N(0, 0.1) (the authors') make sums of size 0.1 sqrt(n): products
+between a third and three for tens of vectors, whatever the embeddings' initial scale, and in the range where exp is
+neither flat nor steep. Without `log_norm` the logarithms are near -4.5 at scale 0.02 (-7.5 at 1e-3) and products start
+spread over e^(+-2) at n = 16; a smaller `exponent_scale` narrows that. A gradient goes with 1 / |x|, so an optimizer
+that normalises (Adam, Adagrad) suits the tables; the authors clip gradients too.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wukong_jax.errors import UserError
+from wukong_jax.models.layer_norm import LayerNorm
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, count_vectors
+
+TRANSFORMATION_NORM_EPSILON = 1e-6  # logarithms and products are of unit size, whatever the embeddings' scale
+# Sums of logarithms stop here: e**20 is 5e8, and the square of that, summed over a row, is far below float32's limit.
+LARGEST_LOGARITHM = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AFNOptions(VectorModelOptions):
+    """`config.model.options` of `wukong_jax.models.afn:build`; sizes by default are those of the authors' code.
+
+    BARS' sizes for AFN+ on Frappe are 1000 neurons and one hidden layer of 400 over them, 3 x 400 in the MLP beside.
+    """
+
+    bottom_output_activation: Literal["relu", "none"] = "none"  # the logarithm of a ReLU's zeros says nothing
+    log_neurons: int = 600  # products made for each coordinate
+    log_epsilon: float = 1e-5  # absolute values below count as this and get no gradient
+    log_norm: bool = True  # layer norm over all of a row's logarithms
+    exp_norm: bool = True  # layer norm over all of a row's products
+    exponent_scale: float = 0.1  # initial standard deviation of the exponents
+    afn_hidden: tuple[int, ...] = (400, 400, 400)  # hidden widths of the MLP over the products; none: linear
+    afn_dropout: float = 0.0  # after each of its hidden layers
+    deep_hidden: tuple[int, ...] = (400, 400, 400)  # the "+": hidden widths of the MLP beside; none: AFN, all of D
+    deep_dropout: float = 0.0  # after each of its hidden layers
+
+    def __post_init__(self) -> None:
+        """Refuses sizes out of range and options that the others leave without an effect."""
+        super().__post_init__()
+        if self.log_neurons < 1:
+            raise UserError(f"log_neurons = {self.log_neurons}: at least 1")
+        if not 1e-12 <= self.log_epsilon < 1:
+            raise UserError(f"log_epsilon = {self.log_epsilon}: at least 1e-12 and below 1")
+        if self.exponent_scale <= 0:
+            raise UserError(f"exponent_scale = {self.exponent_scale}: above 0")
+        for name in ("afn", "deep"):
+            dropout = getattr(self, f"{name}_dropout")
+            if dropout and not getattr(self, f"{name}_hidden"):
+                raise UserError(f"{name}_dropout = {dropout}: has no effect without {name}_hidden; leave it out")
+
+
+class LogarithmicTransformation(nn.Module):
+    """exp(sum_i w_ij log |x_i|), the product of all |x_i|^w_ij, coordinate by coordinate, for each neuron j.
+
+    All of it is float32 at full precision, the product of logarithms and exponents too, whatever the model computes in:
+    what is an absolute error of a logarithm is a relative one of the result. It costs n of the n + h multiplications
+    that a value takes on its way into h hidden units. What bfloat16 does before that stays: an embedding's rounding is
+    relative to it, but a dense vector's is not where products cancel, and near zero its logarithm is far off.
+
+    Attributes:
+      neurons: number of products a coordinate.
+      epsilon: least absolute value, see `AFNOptions`.
+      log_norm: whether a row's logarithms are normalised.
+      exp_norm: whether a row's products are.
+      exponent_scale: initial standard deviation of the exponents.
+    """
+
+    neurons: int
+    epsilon: float
+    log_norm: bool
+    exp_norm: bool
+    exponent_scale: float
+
+    @nn.compact
+    def __call__(self, vectors: jax.Array) -> jax.Array:
+        """Makes the products.
+
+        Args:
+          vectors: [B, n, width], any float dtype.
+
+        Returns:
+          [B, width * neurons] float32, the neurons of the first coordinate first; above 0 without `exp_norm`.
+        """
+        rows, count, width = vectors.shape
+        logarithms = jnp.log(jnp.maximum(jnp.abs(vectors.astype(jnp.float32)), self.epsilon))
+        if self.log_norm:
+            logarithms = LayerNorm((1, 2), TRANSFORMATION_NORM_EPSILON, name="log_norm")(logarithms)
+        sums = nn.Dense(
+            self.neurons,
+            use_bias=False,
+            precision=jax.lax.Precision.HIGHEST,
+            kernel_init=nn.initializers.normal(self.exponent_scale),
+            name="exponents",
+        )(logarithms.transpose(0, 2, 1).reshape(rows * width, count))
+        products = jnp.exp(jnp.minimum(sums, LARGEST_LOGARITHM)).reshape(rows, -1)
+        if self.exp_norm:
+            products = LayerNorm((1,), TRANSFORMATION_NORM_EPSILON, name="exp_norm")(products)
+        return products
+
+
+class AFN(VectorModel):
+    """Products of powers and an MLP over them; an MLP over the other half of each vector; their weighted logits."""
+
+    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """[B, n, D] to [B, O]."""
+        options = self.options
+        width = branch_width(options, self.shape)
+        products = LogarithmicTransformation(
+            options.log_neurons,
+            options.log_epsilon,
+            options.log_norm,
+            options.exp_norm,
+            options.exponent_scale,
+            name="transformation",
+        )(inputs[:, :, :width])
+        made = self.head(options.afn_hidden, name="afn", dropout=options.afn_dropout)(
+            products.astype(self.shape.dtype), train=train
+        )
+        if not options.deep_hidden:
+            return made
+        flat = inputs[:, :, width:].reshape(inputs.shape[0], -1)
+        deep = self.head(options.deep_hidden, name="deep", dropout=options.deep_dropout)(flat, train=train)
+        weights = self.param("branch_weights", nn.initializers.constant(0.5), (2, self.shape.objectives))
+        return weights[0] * made + weights[1] * deep
+
+
+def branch_width(options: AFNOptions, shape: ModelShape) -> int:
+    """The width of the embeddings that a branch sees: half of D where there are two branches."""
+    return shape.width // 2 if options.deep_hidden else shape.width
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
+    """Builds the model from a config.
+
+    Args:
+      options: keys of `AFNOptions`.
+      shape: sizes of inputs and outputs; `width` is both branches' together.
+
+    Returns:
+      An `AFN`.
+
+    Raises:
+      UserError: an unknown option, a value out of range, one that others leave without an effect, a width that two
+        branches cannot share, or a norm of a single value.
+    """
+    built = build_options(AFNOptions, options, shape)
+    if built.deep_hidden and shape.width % 2:
+        raise UserError(
+            f"width = {shape.width}: AFN+ gives half of each embedding to each branch; make it even, or set "
+            "config.model.options.deep_hidden to [] for AFN"
+        )
+    width = branch_width(built, shape)
+    for name, values in (("log_norm", count_vectors(shape) * width), ("exp_norm", built.log_neurons * width)):
+        if getattr(built, name) and values == 1:
+            raise UserError(f"config.model.options.{name} = True: one value a row cannot be normalised; turn it off")
+    return AFN(built, shape)
