@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.scaling import ladders
 from wukong_jax.scaling import sweep as sweep_module
-from wukong_jax.scaling.ladders import Ladder, Size
+from wukong_jax.scaling.ladder import Ladder, Size
 from wukong_jax.scaling.sweep import Sweep
 from wukong_jax.scaling.sweep_config import build_sweep_config, start_sweep_config
 from wukong_jax.scaling.sweep_report import read_points, read_search

@@ -7,43 +7,12 @@ reads one number, FM one more than its factors, and AFN+ has two tables, which s
 width.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from wukong_jax.errors import UserError
-
-WIDTH = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """A model at one size."""
-
-    name: str
-    options: Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Ladder:
-    """A model, its sizes from small to large, and its norm placements, the first of them the usual one."""
-
-    factory: str
-    sizes: tuple[Size, ...]
-    norms: Mapping[str, Mapping[str, Any]]
-    width: int = WIDTH
-
-    def size(self, name: str) -> Size:
-        """The size of that name.
-
-        Raises:
-          UserError: there is none.
-        """
-        for size in self.sizes:
-            if size.name == name:
-                return size
-        raise UserError(f"size {name!r}: the ladder has {', '.join(size.name for size in self.sizes)}")
-
+from wukong_jax.scaling.ladder import WIDTH, Ladder, Size
+from wukong_jax.scaling.wukong_ladders import ABLATIONS, DEPTHS, KNOBS
 
 # Every baseline's choice of norms, as many as Wukong's.
 _NORMS: Mapping[str, Mapping[str, Any]] = {
@@ -146,11 +115,12 @@ LADDERS: Mapping[str, Ladder] = {
 
 
 def find_ladder(model: str) -> Ladder:
-    """The ladder of that model.
+    """The ladder of that name: a model's, or one of Wukong's own (`wukong_ladders.py`).
 
     Raises:
       UserError: there is none.
     """
-    if model not in LADDERS:
-        raise UserError(f"config.models: {model!r} has no ladder; known: {', '.join(LADDERS)}")
-    return LADDERS[model]
+    for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS):
+        if model in ladders:
+            return ladders[model]
+    raise UserError(f"config.models: {model!r} has no ladder; known models: {', '.join(LADDERS)}")

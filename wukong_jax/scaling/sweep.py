@@ -56,7 +56,7 @@ class Sweep:
         mine = json.loads(json.dumps(to_mapping(self.config)))
         if path.exists():
             before = json.loads(path.read_text())
-            for key in ("run", "data_name"):
+            for key in ("run", "data_name", "options"):
                 if before[key] != mine[key]:
                     changed = [k for k in mine["run"] if before["run"].get(k) != mine["run"][k]] if key == "run" else []
                     raise UserError(

@@ -10,7 +10,8 @@ from ml_collections.config_dict import placeholder
 
 from wukong_jax.config import DataConfig, RunConfig, build_run_config, start_config, without_unset
 from wukong_jax.errors import UserError
-from wukong_jax.scaling.ladders import Ladder, Size, find_ladder
+from wukong_jax.scaling.ladder import Ladder, Size
+from wukong_jax.scaling.ladders import find_ladder
 from wukong_jax.strict_mapping import build_dataclass
 
 
@@ -57,6 +58,7 @@ class SweepConfig:
     generated: bool  # whether the rows come from a generator; the report says so
     models: Mapping[str, tuple[str, ...]]  # model -> names of its sizes; none: all
     run: Mapping[str, Any]  # a RunConfig as a mapping, without a model and a name
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of every model, such as its bottom MLP's
     seeds: tuple[int, ...] = (0, 1, 2)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
 
@@ -94,7 +96,7 @@ class SweepConfig:
         run["data"] |= {"format": "blocks", "path": data}
         run["model"] = {
             "factory": ladder.factory,
-            "options": {**ladder.size(size).options, **ladder.norms[settings.norm]},
+            "options": {**ladder.size(size).options, **ladder.norms[settings.norm], **self.options},
         }
         run["embeddings"] |= {"width": ladder.width, "initial_scale": settings.initial_scale}
         run["optimizer"]["learning_rate"] *= settings.rate
@@ -111,6 +113,7 @@ def start_sweep_config() -> ConfigDict:
     config.data_name = placeholder(str)
     config.generated = False
     config.models = ConfigDict()
+    config.options = ConfigDict()
     config.seeds = (0, 1, 2)
     config.search = ConfigDict(dataclasses.asdict(SearchConfig()))
     config.run = start_config()

@@ -1,0 +1,32 @@
+"""Scaling curves on real rows: Frappe and census-income, loss against FLOPs.
+
+Command:   python scripts/scaling_curve.py --config=configs/scaling_real.py:frappe --workdir=runs/scaling_frappe
+           --output=docs/results/scaling_frappe --config.run.data.path=FOLDER
+           `:census` is census-income, its first objective; FOLDER as for configs/frappe_wukong.py, census_income.py
+Expected:  no kept result yet. Both sets are small: expect curves to be flat or to turn where models overfit
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from wukong_jax.config import load_config_module
+
+FILES = {"frappe": "frappe_wukong.py", "census": "census_income.py"}
+
+
+def get_config(data: str = "frappe") -> ConfigDict:
+    """The sweep of a data set: "frappe" or "census"."""
+    if data not in FILES:
+        raise ValueError(f"data {data!r}: {', '.join(FILES)}")
+    config = load_config_module(Path(__file__).with_name("scaling_planted.py")).get_config()
+    config.name = f"{data}, loss against compute"
+    config.data_name, config.generated = data, False
+    run = load_config_module(Path(__file__).with_name(FILES[data])).get_config()
+    run.training.checkpoint_every_steps = 400
+    config.run = run
+    if data == "census":  # a few dense columns: the usual bottom MLP would cost more than the small models
+        config.options = {"bottom_hidden": (32,)}
+        for name in ("FM", "logistic regression"):  # their widths are made for one objective
+            del config.models[name]
+    return config

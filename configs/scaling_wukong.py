@@ -1,0 +1,28 @@
+"""Wukong's parts and sizes on planted clicks: what each part is worth, and which size to grow.
+
+Command:   python scripts/scaling_curve.py --config=configs/scaling_wukong.py:ablations --workdir=runs/scaling_ablations
+           --output=docs/results/scaling_ablations
+           `:knobs` grows one size at a time (docs/results/scaling_knobs)
+Data:      as configs/scaling_planted.py, factorized
+Expected:  no kept result yet; one to three minutes a unit on one CPU core
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from wukong_jax.config import load_config_module
+from wukong_jax.scaling.wukong_ladders import ABLATIONS, KNOBS
+
+
+def get_config(question: str = "ablations") -> ConfigDict:
+    """The sweep of a question: "ablations" or "knobs"."""
+    ladders = {"ablations": ABLATIONS, "knobs": KNOBS}
+    if question not in ladders:
+        raise ValueError(f"question {question!r}: {', '.join(ladders)}")
+    config = load_config_module(Path(__file__).with_name("scaling_planted.py")).get_config()
+    config.name = f"planted clicks, Wukong's {question}"
+    config.models = {name: () for name in ladders[question]}
+    config.search.initial_scales = (0.02,)
+    config.search.check_largest = False
+    return config

@@ -1,0 +1,38 @@
+"""What a ladder is: a model, its sizes from small to large, and where its norm may stand."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from wukong_jax.errors import UserError
+
+WIDTH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A model at one size."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """A model, its sizes from small to large, and its norm placements, the first of them the usual one."""
+
+    factory: str
+    sizes: tuple[Size, ...]
+    norms: Mapping[str, Mapping[str, Any]]
+    width: int = WIDTH
+
+    def size(self, name: str) -> Size:
+        """The size of that name.
+
+        Raises:
+          UserError: there is none.
+        """
+        for size in self.sizes:
+            if size.name == name:
+                return size
+        raise UserError(f"size {name!r}: the ladder has {', '.join(size.name for size in self.sizes)}")
