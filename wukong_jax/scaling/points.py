@@ -58,7 +58,9 @@ def _points_of_size(
         "errors": [outcome["error"] for outcome in ended.values() if outcome["status"] == "failed"],
     }
     if not done:
-        return [common | _values("test", True, None, [], [], bayes) | _cost(None)]
+        costs = [outcome.get("cost") or outcome.get("summary") for outcome in ended.values()]
+        cost = _cost(next((cost for cost in costs if cost), {}))
+        return [common | _values("test", True, None, [], [], bayes) | cost]
     summaries = [done[seed]["summary"] for seed in sorted(done)]
     common |= _cost(summaries[0])
     rows = []
@@ -71,12 +73,13 @@ def _points_of_size(
     return [*rows, common | _values(split, True, summaries[0]["examples_seen"], losses, aucs, bayes)]
 
 
-def _cost(summary: Mapping[str, Any] | None) -> dict[str, Any]:
+def _cost(summary: Mapping[str, Any]) -> dict[str, Any]:
+    speed = summary.get("examples_per_second")
     return {
-        "train_flops_per_example": summary and summary["train_flops_per_example"],
-        "parameters": summary and summary["dense_parameters"],
-        "embedding_parameters": summary and summary["embedding_parameters"],
-        "examples_per_second": summary and round(summary["examples_per_second"]),
+        "train_flops_per_example": summary.get("train_flops_per_example"),
+        "parameters": summary.get("dense_parameters"),
+        "embedding_parameters": summary.get("embedding_parameters"),
+        "examples_per_second": round(speed) if speed else None,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from wukong_jax.config import RunConfig
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
 from wukong_jax.scaling.units import (
@@ -25,6 +26,8 @@ from wukong_jax.scaling.units import (
     shard_units,
 )
 from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.training.finish import count_train_flops
+from wukong_jax.training.run import build_run
 from wukong_jax.training.run_data import RunData, open_run_data
 from wukong_jax.training.run_folder import write_text_whole
 from wukong_jax.training.train_loop import train
@@ -150,7 +153,7 @@ class Sweep:
             if not entropy <= EXPLODED_ENTROPY:
                 outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy:.3g} at the end"}
         except NotFiniteLossError as error:
-            outcome |= {"status": EXPLODED, "error": str(error)}
+            outcome |= {"status": EXPLODED, "error": str(error), "cost": self._count_cost(config)}
         except Exception as error:  # a unit's failure must not end the others: out of memory, a full disk, a defect
             outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             (folder / "error.txt").write_text(traceback.format_exc())
@@ -158,6 +161,15 @@ class Sweep:
             jax.clear_caches()  # compiled programs of hundreds of units would fill the memory
         write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
         self._tell(unit, outcome)
+
+    def _count_cost(self, config: RunConfig) -> dict[str, Any]:
+        """What a finished run's summary would say of its size: an exploded one has its place on the axis too."""
+        run = build_run(config, self.data.schema)
+        return {
+            "train_flops_per_example": count_train_flops(run),
+            "dense_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.abstract_state().params)),
+            "embedding_parameters": run.layout.embedding_parameters,
+        }
 
     def _read_points(self, folder: Path, batch: int) -> list[dict[str, float]]:
         """Validation metrics along the pass, from `metrics.jsonl`."""
