@@ -20,12 +20,24 @@ AVAZU_HEADER = (
 def test_builtin_schema_loads_and_has_its_columns(name):
     schema = find_schema(name)
     assert schema.name == name
-    widths = {"criteo": (13, 26, 1), "avazu": (0, 21, 1), "frappe": (0, 10, 1), "census_income": (7, 31, 2)}
-    assert (len(schema.dense), len(schema.categorical), len(schema.labels)) == widths[name]
+    widths = {
+        "avazu": (0, 21, 0, 1),
+        "avazu_x4": (0, 22, 0, 1),
+        "census_income": (7, 31, 0, 2),
+        "criteo": (13, 26, 0, 1),
+        "criteo_terabyte": (13, 26, 0, 1),
+        "criteo_x1": (13, 26, 0, 1),
+        "frappe": (0, 10, 0, 1),
+        "kuai_video": (0, 2, 2, 1),
+        "micro_video": (0, 3, 2, 1),
+        "movielens_latest": (0, 3, 0, 1),
+        "taobao_ads": (1, 16, 3, 1),
+    }
+    assert tuple(map(len, (schema.dense, schema.categorical, schema.sequences, schema.labels))) == widths[name]
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match="avazu, census_income, criteo, frappe"):
+    with pytest.raises(UserError, match=r"avazu, avazu_x4, census_income, .*taobao_ads"):
         load_builtin_schema("movielens")
 
 

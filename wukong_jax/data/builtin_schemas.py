@@ -1,4 +1,4 @@
-"""The schemas that come with the package: criteo, avazu, frappe, census_income.
+"""The schemas that come with the package: criteo, avazu, frappe, census_income, and the wukong paper's and BARS' sets.
 
 Choices that the data sets leave open, and ours:
 
@@ -10,6 +10,8 @@ Choices that the data sets leave open, and ours:
 * census_income: the labels of the multi-task literature (income above 50,000; never married), so marital status is
   no feature, nor is the survey's instance weight; the year is the domain. Amounts are log1p, other numbers
   standardised. The test file is halved at random into validation and test.
+* avazu_x4, criteo_terabyte, criteo_x1, kuai_video, micro_video, movielens_latest, taobao_ads: columns and splits of the
+  published files; each choice stands in the header of the config of that name.
 """
 
 from importlib import resources
@@ -18,7 +20,19 @@ from pathlib import Path
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
 
-BUILTIN_SCHEMAS = ("avazu", "census_income", "criteo", "frappe")
+BUILTIN_SCHEMAS = (
+    "avazu",
+    "avazu_x4",
+    "census_income",
+    "criteo",
+    "criteo_terabyte",
+    "criteo_x1",
+    "frappe",
+    "kuai_video",
+    "micro_video",
+    "movielens_latest",
+    "taobao_ads",
+)
 
 
 def load_builtin_schema(name: str) -> Schema:
