@@ -4,8 +4,8 @@ Command:   python scripts/compare_variants.py --config=configs/dmt_frappe.py --v
            --workdir=runs/dmt_frappe --output=docs/results/dmt_quality_frappe --config.data.path=FOLDER
            FOLDER as for configs/frappe_baselines.py. `flat` is plain DLRM; a number is DLRM behind tower modules of
            that compression over strided towers; `4,towers.json` the same with the towers of that file.
-Expected:  flat: test AUC 0.986 (one seed); the variants with towers have no kept result yet; two to four minutes a run
-           on 2 CPU cores
+Expected:  docs/results/dmt_quality_frappe (test AUC: flat 0.9864, compression 2 0.9840, 4 0.9823, 8 0.9795); two to
+           four minutes a run on 2 CPU cores
 """
 
 from pathlib import Path
