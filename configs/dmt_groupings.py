@@ -5,8 +5,8 @@ Command:   python scripts/compare_groupings.py --config=configs/dmt_groupings.py
            and the same with `--data=frappe` and `--data=census`, each with `--config.data.path=FOLDER`
            A variant is `DATA/flat` or `DATA/dcn2` (DCN tower modules of compression 2 over four strided towers), or
            `DATA/dcn2,towers.json` with the towers of a file.
-Expected:  docs/results/dmt_partitioner (planted: strided 0.8095, TP coherent 0.8127; census-income: no difference beyond the
-           seeds'); half a minute to two minutes a run on 2 CPU cores
+Expected:  docs/results/dmt_partitioner (planted: strided 0.8095, TP coherent 0.8127; census-income and
+           Frappe: no difference beyond the seeds'); half a minute to two minutes a run on 2 CPU cores
 """
 
 from pathlib import Path
