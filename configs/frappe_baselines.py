@@ -15,9 +15,11 @@ Expected:  docs/results/frappe_baselines (training negatives resampled, so a dif
            four minutes a run on 2 CPU cores
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-from wukong_jax.config import start_config
+from wukong_jax.config import load_config_module
 
 MODELS = {
     "dlrm": {"top_hidden": (400, 400, 400), "top_dropout": 0.2, "pair_norm": True},
@@ -66,32 +68,12 @@ WIDTHS = {"logistic_regression": 1, "fm": 33, "afn": 64}  # FM: a weight and 32 
 
 
 def get_config(model: str = "dlrm") -> ConfigDict:
-    """The Frappe run of a baseline."""
+    """The Frappe run of a baseline: Wukong's with another model."""
     if model not in MODELS:
         raise ValueError(f"model {model!r}: {', '.join(MODELS)}")
-    config = start_config()
+    config = load_config_module(Path(__file__).with_name("frappe_wukong.py")).get_config()
     config.name = f"{model} on Frappe"
-    config.data.format = "raw"
-    config.data.schema = "frappe"
-
     config.embeddings.width = WIDTHS.get(model, 32)
-    config.embeddings.initial_scale = 0.02
-    config.embeddings.optimizer.kind = "lazy_adam"
-    config.embeddings.optimizer.learning_rate = 1e-3
-    config.embeddings.optimizer.l2 = 0.1  # of the mean loss, as FuxiCTR counts it; lazy (embeddings/row_optimizers.py)
-
     config.model.factory = f"wukong_jax.models.{model}:build"
-    config.model.options = MODELS[model]
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 5e-4
-
-    config.training.batch_size = 4096
-    # As in configs/frappe_wukong.py: full rate for eight epochs while L2 holds the tables back, then one at 0.3 of it.
-    config.optimizer.schedule = "linear"
-    config.optimizer.hold_steps = 400
-    config.optimizer.decay_steps = 1
-    config.optimizer.final_fraction = 0.3
-    config.training.epochs = 9
-    config.training.log_every_steps = 50
-    config.training.checkpoint_every_steps = 250
+    config.model.options = ConfigDict(MODELS[model])
     return config

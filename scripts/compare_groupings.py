@@ -7,14 +7,13 @@ Config `F:NAME/flat` is trained once and partitioned (coherent and diverse); the
 with each partition is trained with every seed. Runs resume; rows of other data sets in results.json stay.
 """
 
-import dataclasses
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from repeat_run import parse_seeds
+from repeat_run import parse_seeds, parse_variant, train_seeds
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 
@@ -57,26 +56,8 @@ def train_variant(
     arguments: list[str], flags: dict[str, str], variant: str, folder: Path, seeds: list[int]
 ) -> dict[int, dict[str, Any]]:
     """Trains one variant with every seed, in `folder/seed_<n>`; seed to summary."""
-    from wukong_jax.training.train_loop import train
-
-    config, _ = parse_config_flags(
-        # The config comes first: overrides of its keys are flags only after it.
-        [
-            arguments[0],
-            f"--config={flags['config']}:{flags['data']}/{variant}",
-            f"--workdir={folder}",
-            *arguments[1:],
-        ],
-        __doc__ or "",
-    )
-    return {
-        seed: train(
-            dataclasses.replace(config, seed=seed),
-            f"{folder}/seed_{seed}",
-            say=lambda text: print(text, file=sys.stderr),
-        )
-        for seed in seeds
-    }
+    config = parse_variant(arguments, f"{flags['config']}:{flags['data']}/{variant}", folder, __doc__ or "")
+    return train_seeds(config, folder, seeds)
 
 
 def partition(workdir: Path, strategy: str, output: Path) -> tuple[dict[str, Any], Path]:

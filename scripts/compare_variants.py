@@ -7,12 +7,11 @@ again whenever a variant is complete, so the command can be stopped at any momen
 commas are separated by semicolons instead.
 """
 
-import dataclasses
 import re
 import sys
 from pathlib import Path
 
-from repeat_run import parse_seeds
+from repeat_run import parse_seeds, parse_variant, train_seeds
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.errors import UserError
@@ -25,7 +24,6 @@ def main() -> None:
     if not flags["config"]:
         parse_config_flags(arguments, __doc__ or "")  # prints the help
     from wukong_jax.training.kept_results import summarise_seeds, write_results
-    from wukong_jax.training.train_loop import train
 
     seeds = parse_seeds(flags["seeds"])
     variants = flags["variants"].split(";" if ";" in flags["variants"] else ",")
@@ -34,15 +32,8 @@ def main() -> None:
     rows = []
     for variant in variants:
         folder = f"{flags['workdir']}/{re.sub('[/,]', '_', variant)}"
-        config, workdir = parse_config_flags(
-            # The config comes first: overrides of its keys are flags only after it.
-            [arguments[0], f"--config={flags['config']}:{variant}", f"--workdir={folder}", *arguments[1:]],
-            __doc__ or "",
-        )
-        summaries = {}
-        for seed in seeds:
-            seeded = dataclasses.replace(config, seed=seed)
-            summaries[seed] = train(seeded, f"{workdir}/seed_{seed}", say=lambda text: print(text, file=sys.stderr))
+        config = parse_variant(arguments, f"{flags['config']}:{variant}", folder, __doc__ or "")
+        summaries = train_seeds(config, folder, seeds)
         rows.append({"variant": variant} | summarise_seeds(summaries))
         path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), rows)
         print(f"{variant}: test AUC {rows[-1]['test_auc']:.5f} +- {rows[-1]['test_auc_std'] or 0:.5f} (in {path})")

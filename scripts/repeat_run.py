@@ -10,8 +10,10 @@ import dataclasses
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
 
 
@@ -23,6 +25,23 @@ def parse_seeds(text: str) -> list[int]:
         raise UserError(f"--seeds = {text!r}: expected whole numbers separated by commas, such as 0,1,2") from None
 
 
+def train_seeds(config: RunConfig, folder: str | Path, seeds: list[int]) -> dict[int, dict[str, Any]]:
+    """Trains a config with every seed, in `folder/seed_<n>`; seed to summary."""
+    from wukong_jax.training.train_loop import train
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    return {seed: train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", say) for seed in seeds}
+
+
+def parse_variant(arguments: list[str], config: str, folder: str | Path, description: str) -> RunConfig:
+    """The config `FILE:variant`, with the overrides that the arguments hold beside the script's own name."""
+    # The config comes first: overrides of its keys are flags only after it.
+    flags = [arguments[0], f"--config={config}", f"--workdir={folder}", *arguments[1:]]
+    return parse_config_flags(flags, description)[0]
+
+
 def main() -> None:
     """Parses, trains every seed, writes results.json."""
     arguments = list(sys.argv)
@@ -30,12 +49,8 @@ def main() -> None:
     config, workdir = parse_config_flags(arguments, __doc__ or "")
     seeds = parse_seeds(seeds_text)
     from wukong_jax.training.kept_results import summarise_seeds, write_results
-    from wukong_jax.training.train_loop import train
 
-    summaries = {}
-    for seed in seeds:
-        seeded = dataclasses.replace(config, seed=seed)
-        summaries[seed] = train(seeded, f"{workdir}/seed_{seed}", say=lambda text: print(text, file=sys.stderr))
+    summaries = train_seeds(config, workdir, seeds)
     row = summarise_seeds(summaries)
     for picture in Path(f"{workdir}/seed_{seeds[0]}/pictures").glob("*.png"):  # of the first seed's run
         Path(output).mkdir(parents=True, exist_ok=True)

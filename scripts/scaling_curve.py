@@ -22,7 +22,7 @@ def main() -> None:
     arguments = list(sys.argv)
     shard, shards = parse_shard(take_flag(arguments, "shard", "0/1"))
     output = take_flag(arguments, "output", "")
-    only_report = take_flag(arguments, "only_report", "false") == "true"
+    only_report = parse_switch(take_flag(arguments, "only_report", "false"))
     mapping, workdir = parse_config_dict_flags(arguments, __doc__ or "")
     from wukong_jax.scaling.sweep import Sweep
     from wukong_jax.scaling.sweep_config import build_sweep_config
@@ -38,6 +38,13 @@ def main() -> None:
     print(f"report: {report_sweep(sweep)}")
     if output:
         print(f"kept: {keep_results(sweep, Path(output), 'python ' + ' '.join(sys.argv))}")
+
+
+def parse_switch(text: str) -> bool:
+    """The value of --only_report."""
+    if text not in ("true", "false"):
+        raise UserError(f"--only_report = {text!r}: expected true or false")
+    return text == "true"
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -5,10 +5,25 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from baseline_twin import make_inputs
 from random_parameters import draw_parameters
 
+from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
+
+# Another value of each option that every `VectorModel` has, for `assert_every_option_changes_the_model`.
+VECTOR_MODEL_CHANGES = {
+    "bottom_hidden": [8],
+    "bottom_output_activation": "none",
+    "bottom_output_scale": 0.3,
+    "bottom_dropout": 0.3,
+    "mlp_biases": False,
+    "embedding_dropout": 0.3,
+    "head_output_scale": 0.5,
+    "embedding_norm": True,
+    "mlp_norm": True,
+}
 
 
 def assert_equals_twin(model, shape, twin, rtol=2e-4):
@@ -101,6 +116,14 @@ def assert_every_option_changes_the_model(build, kind, options, changes, shape):
         base = {key: value for key, value in others.items() if key != name}
         assert fingerprint(others) != fingerprint(base), name
     assert fingerprint({}) == fingerprint({})
+
+
+def assert_refused_by_name(build, options, word, shape):
+    """The factory refuses the options in one line, with the key's whole name and the given words."""
+    with pytest.raises(UserError, match=word) as caught:
+        build(options, shape)
+    assert str(caught.value).startswith("config.model.options.")
+    assert "\n" not in str(caught.value)
 
 
 def assert_cost_agrees_with_xla(model, shape, least=0.98, most=1.05):

@@ -5,12 +5,14 @@ import pytest
 import wukong_twin
 from baseline_twin import make_inputs
 from model_checks import (
+    VECTOR_MODEL_CHANGES,
     assert_absent_tokens_reach_nothing,
     assert_bfloat16_stays_near_float32,
     assert_cost_agrees_with_xla,
     assert_dropout_acts_in_training_only,
     assert_equals_twin,
     assert_every_option_changes_the_model,
+    assert_refused_by_name,
 )
 from random_parameters import draw_parameters
 
@@ -239,10 +241,7 @@ def test_bfloat16_stays_near_float32(options, dense_features):
     ],
 )
 def test_wrong_options_are_refused_by_name(options, word):
-    with pytest.raises(UserError, match=word) as caught:
-        afn.build(options, ModelShape(3, 6, 4, 1))
-    assert str(caught.value).startswith("config.model.options.")
-    assert "\n" not in str(caught.value)
+    assert_refused_by_name(afn.build, options, word, ModelShape(3, 6, 4, 1))
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -257,9 +256,9 @@ def test_shapes_that_do_not_fit_are_refused():
 
 def test_every_option_changes_the_model():
     changes = {
-        **{"bottom_hidden": [8], "bottom_output_activation": "relu", "bottom_output_scale": 0.3, "bottom_dropout": 0.3},
-        **{"mlp_biases": False, "embedding_dropout": 0.3, "head_output_scale": 0.5, "embedding_norm": True},
-        **{"mlp_norm": True, "log_neurons": 4, "log_epsilon": 1e-7, "log_norm": False, "exp_norm": False},
-        **{"exponent_scale": 0.2, "afn_hidden": [8], "afn_dropout": 0.3, "deep_hidden": [8], "deep_dropout": 0.3},
+        **VECTOR_MODEL_CHANGES,
+        "bottom_output_activation": "relu",
+        **{"log_neurons": 4, "log_epsilon": 1e-7, "log_norm": False, "exp_norm": False, "exponent_scale": 0.2},
+        **{"afn_hidden": [8], "afn_dropout": 0.3, "deep_hidden": [8], "deep_dropout": 0.3},
     }
     assert_every_option_changes_the_model(afn.build, afn.AFNOptions, SMALL, changes, ModelShape(3, 6, 4, 1))

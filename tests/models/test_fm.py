@@ -8,6 +8,7 @@ from model_checks import (
     assert_absent_tokens_reach_nothing,
     assert_equals_twin,
     assert_every_option_changes_the_model,
+    assert_refused_by_name,
 )
 from random_parameters import draw_parameters
 
@@ -133,10 +134,7 @@ def test_dense_columns_start_small_and_apart():
     ],
 )
 def test_wrong_options_are_refused_by_name(options, word):
-    with pytest.raises(UserError, match=word) as caught:
-        fm.build(options, ModelShape(3, 5, 4, 1))
-    assert str(caught.value).startswith("config.model.options.")
-    assert "\n" not in str(caught.value)
+    assert_refused_by_name(fm.build, options, word, ModelShape(3, 5, 4, 1))
 
 
 @pytest.mark.parametrize(

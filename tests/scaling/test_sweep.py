@@ -101,10 +101,6 @@ def test_search_is_told_with_what_it_chose(whole):
     assert (row["norm"], row["learning_rate"]) == (best["norm"], 1e-2 * best["rate"])
 
 
-def make_unit_config(sweep):
-    return sweep.config.run_config("DLRM", "s", sweep.found("DLRM"), 1, str(sweep.folder / "data"))
-
-
 def of_one_seed(whole):
     """The whole sweep's folder, read as a sweep of its first seed."""
     folder = whole[0].folder
@@ -161,8 +157,9 @@ def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
     assert (final["DLRM", "s"]["exploded"], final["DLRM", "s"]["seeds"], final["DLRM", "s"]["errors"]) == (1, [0], [])
     assert (final["DLRM", "l"]["exploded"], final["DLRM", "l"]["seeds"]) == (0, [0])
     assert final["DLRM", "l"]["errors"] == ["MemoryError: no room"]
-    assert sweep._count_cost(make_unit_config(sweep))["train_flops_per_example"] == 6 * (6 * 4 + 4 + 4 * 4 * 4)
-    assert sweep._count_cost(make_unit_config(sweep))["dense_parameters"] == final["DLRM", "s"]["parameters"]
+    exploded = json.loads(next(tmp_path.glob("units/DLRM/s/*/seed_1/unit.json")).read_text())["cost"]
+    assert exploded["train_flops_per_example"] == 6 * (6 * 4 + 4 + 4 * 4 * 4)
+    assert exploded["dense_parameters"] == final["DLRM", "s"]["parameters"]
     monkeypatch.setattr(sweep_module, "train", train)
     sweep.run()
     after = {(row["model"], row["size"]): row for row in read_points(sweep) if row["final"]}

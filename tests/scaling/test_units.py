@@ -7,7 +7,7 @@ from wukong_jax.config import build_run_config
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.ladders import LADDERS
 from wukong_jax.scaling.sweep_config import Settings, build_sweep_config, start_sweep_config
-from wukong_jax.scaling.units import check_units, curve_units, search_units, shard_models, shard_units
+from wukong_jax.scaling.units import check_units, curve_units, plan_search, shard_models, shard_units
 
 
 def make_sweep(**changes):
@@ -32,7 +32,7 @@ def walk_search(sweep, model, loss):
     """Trains (in thought) what the search asks for until it has found; returns the units in order, and the find."""
     known, order = {}, []
     while True:
-        units, found = search_units(sweep, model, known.get)
+        units, found = plan_search(sweep, model, known.get)
         if found is not None:
             return order, found
         missing = [unit for unit in units if unit not in known]

@@ -67,10 +67,6 @@ class AFNOptions(VectorModelOptions):
             raise UserError(f"log_epsilon = {self.log_epsilon}: at least 1e-12 and below 1")
         if self.exponent_scale <= 0:
             raise UserError(f"exponent_scale = {self.exponent_scale}: above 0")
-        for name in ("afn", "deep"):
-            dropout = getattr(self, f"{name}_dropout")
-            if dropout and not getattr(self, f"{name}_hidden"):
-                raise UserError(f"{name}_dropout = {dropout}: has no effect without {name}_hidden; leave it out")
 
 
 class LogarithmicTransformation(nn.Module):

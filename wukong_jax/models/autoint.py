@@ -57,8 +57,6 @@ class AutoIntOptions(VectorModelOptions):
             raise UserError("attention_scale = True: has no effect where each head has width 1; leave it out")
         if self.attention_norm and self.attention_dim == 1:
             raise UserError("attention_norm = True: attention_dim 1 leaves nothing to normalise; leave it out")
-        if self.deep_dropout and not self.deep_hidden:
-            raise UserError(f"deep_dropout = {self.deep_dropout}: has no effect without deep_hidden; leave it out")
 
 
 class SelfAttention(nn.Module):

@@ -43,8 +43,6 @@ class DCNv2Options(VectorModelOptions):
             raise UserError(f"cross_rank = {self.cross_rank}: at least 1, or None for full rank")
         if self.structure == "parallel" and not self.deep_hidden:
             raise UserError("deep_hidden = []: structure 'parallel' needs a hidden layer; add one or use 'stacked'")
-        if self.deep_dropout and not self.deep_hidden:
-            raise UserError(f"deep_dropout = {self.deep_dropout}: has no effect without deep_hidden; leave it out")
         for field in dataclasses.fields(self) if self.dense_input == "raw" else ():
             if field.name.startswith("bottom_") and getattr(self, field.name) != field.default:
                 value = getattr(self, field.name)

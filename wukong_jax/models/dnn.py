@@ -11,7 +11,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from wukong_jax.errors import UserError
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options
 
@@ -22,12 +21,6 @@ class DNNOptions(VectorModelOptions):
 
     deep_hidden: tuple[int, ...] = (400, 400, 400)  # hidden widths; none makes the logits linear in the vectors
     deep_dropout: float = 0.0  # after each hidden layer
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range, and dropout of hidden layers where there are none."""
-        super().__post_init__()
-        if self.deep_dropout and not self.deep_hidden:
-            raise UserError(f"deep_dropout = {self.deep_dropout}: has no effect without deep_hidden; leave it out")
 
 
 class DNN(VectorModel):

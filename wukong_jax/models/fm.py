@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.click_model import ClickModel
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -28,7 +28,7 @@ class FMOptions:
             raise UserError(f"dense_factor_scale = {self.dense_factor_scale}: above 0")
 
 
-class FactorizationMachine(nn.Module):
+class FactorizationMachine(ClickModel):
     """Logits = bias + sum of w_i x_i + sum over pairs i < j of <v_i, v_j> x_i x_j, for each objective its own.
 
     A feature is a token (x = 1 where it is present) or a dense column (x = its value). A token's width is
@@ -45,36 +45,11 @@ class FactorizationMachine(nn.Module):
       shape: sizes of inputs and outputs.
     """
 
-    options: FMOptions
-    shape: ModelShape
-
-    @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
-        """Computes the logits.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D] with D = O * (1 + K).
-          token_mask: [B, N] float32, 1 = token present.
-          domain: [B] int32, not used.
-          extras: not used.
-          train: not used, training and serving are the same.
-
-        Returns:
-          Outputs with logits [B, O] float32 and no aux.
-        """
+    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+        """[B, F_dense] and [B, N, D] with D = O * (1 + K) to [B, O] float32; training and serving are the same."""
         objectives = self.shape.objectives
         parts = embeddings.shape[0], objectives, self.shape.width // objectives
-        tokens = embeddings.astype(jnp.float32) * token_mask[:, :, None]
+        tokens = embeddings.astype(jnp.float32)
         sums = tokens.sum(axis=1).reshape(parts)
         squares = jnp.square(tokens).sum(axis=1).reshape(parts)[:, :, 1:].sum(axis=2)
         if self.shape.dense_features:
@@ -82,7 +57,7 @@ class FactorizationMachine(nn.Module):
             sums, squares = sums + dense_sums.reshape(parts), squares + dense_squares
         pairs = 0.5 * (jnp.square(sums[:, :, 1:]).sum(axis=2) - squares)
         bias = self.param("bias", nn.initializers.zeros_init(), (objectives,))
-        return Outputs(sums[:, :, 0] + pairs + bias, {})
+        return sums[:, :, 0] + pairs + bias
 
     def _dense_sums(self, dense: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The dense columns' share of the sums.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.click_model import ClickModel
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -19,46 +19,22 @@ class LogisticRegressionOptions:
     """Logistic regression has no options; any key is refused."""
 
 
-class LogisticRegression(nn.Module):
+class LogisticRegression(ClickModel):
     """Logits = sum of the embeddings + a linear map of the dense features + a bias.
 
     An embedding of width D = O is one weight for each objective, so the tables are the weights of the
     one-hot ids. Everything is float32, whatever the compute dtype.
     """
 
-    objectives: int
-
-    @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
-        """Computes the logits.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D] with D = O.
-          token_mask: [B, N] float32, 1 = token present.
-          domain: [B] int32, not used.
-          extras: not used.
-          train: not used, training and serving are the same.
-
-        Returns:
-          Outputs with logits [B, O] float32 and no aux.
-        """
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.objectives,))
-        present = embeddings.astype(jnp.float32) * token_mask[:, :, None]
-        logits = present.sum(axis=1) + bias
+    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+        """[B, F_dense] and [B, N, D] with D = O to [B, O] float32; training and serving are the same."""
+        objectives = self.shape.objectives
+        bias = self.param("bias", nn.initializers.zeros_init(), (objectives,))
+        logits = embeddings.astype(jnp.float32).sum(axis=1) + bias
         if dense.shape[-1]:
-            linear = nn.Dense(self.objectives, use_bias=False, kernel_init=nn.initializers.zeros_init(), name="dense")
+            linear = nn.Dense(objectives, use_bias=False, kernel_init=nn.initializers.zeros_init(), name="dense")
             logits = logits + linear(dense.astype(jnp.float32))
-        return Outputs(logits, {})
+        return logits
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
@@ -74,10 +50,10 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an option is given, or the embeddings' width is not the number of objectives.
     """
-    build_dataclass(LogisticRegressionOptions, options, "config.model.options")
+    built = build_dataclass(LogisticRegressionOptions, options, "config.model.options")
     if shape.tokens and shape.width != shape.objectives:
         raise UserError(
             f"config.embeddings.width = {shape.width}: logistic regression needs one weight per objective; "
             f"set the width to {shape.objectives}"
         )
-    return LogisticRegression(shape.objectives)
+    return LogisticRegression(built, shape)

@@ -60,8 +60,6 @@ class MaskNetOptions(VectorModelOptions):
             )
         if self.reduction_ratio <= 0:
             raise UserError(f"reduction_ratio = {self.reduction_ratio}: above 0")
-        if self.head_dropout and not self.head_hidden:
-            raise UserError(f"head_dropout = {self.head_dropout}: has no effect without head_hidden; leave it out")
 
 
 class MaskNet(VectorModel):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.models.click_model import ClickModel
 from wukong_jax.models.layer_norm import LayerNorm
 from wukong_jax.models.mlp import MLP
-from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -34,13 +34,17 @@ class DenseVectorOptions:
     head_output_scale: float = 0.01  # initial size of the logits over their input's
 
     def __post_init__(self) -> None:
-        """Refuses sizes and rates out of range, whichever fields a subclass adds, by the ending of their names."""
+        """Refuses what is out of range or has no effect, whichever fields a subclass adds, by their names' endings."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_hidden") and any(width < 1 for width in value):
                 raise UserError(f"{field.name} = {list(value)}: every width at least 1")
-            if field.name.endswith("_dropout") and not 0 <= value < 1:
-                raise UserError(f"{field.name} = {value}: at least 0 and below 1")
+            if field.name.endswith("_dropout"):
+                if not 0 <= value < 1:
+                    raise UserError(f"{field.name} = {value}: at least 0 and below 1")
+                hidden = field.name.replace("_dropout", "_hidden")
+                if value and not getattr(self, hidden, True):
+                    raise UserError(f"{field.name} = {value}: has no effect without {hidden}; leave it out")
         if self.bottom_output_scale <= 0:
             raise UserError(f"bottom_output_scale = {self.bottom_output_scale}: above 0")
         if self.head_output_scale < 0:
@@ -69,46 +73,20 @@ class VectorModelOptions(DenseVectorOptions):
 OptionsT = TypeVar("OptionsT", bound=VectorModelOptions)
 
 
-class VectorModel(nn.Module):
-    """The call that all baselines have; a subclass says what logits it makes of the vectors.
+class VectorModel(ClickModel):
+    """A network over a row's vectors; a subclass says what logits it makes of them.
 
     Attributes:
       options: a subclass of `VectorModelOptions`.
       shape: sizes of inputs and outputs.
     """
 
-    options: Any
-    shape: ModelShape
-
-    @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
-        """Computes the logits.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D].
-          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors.
-          domain: [B] int32, not used.
-          extras: not used.
-          train: whether dropout is on (rng collection "dropout").
-
-        Returns:
-          Outputs with logits [B, O] float32 and no aux.
-        """
-        inputs = self.inputs(dense, embeddings * token_mask[:, :, None], train)
-        return Outputs(self.logits(inputs, train).astype(jnp.float32), {})
+    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+        """`logits` of `inputs`."""
+        return self.logits(self.inputs(dense, embeddings, train), train)
 
     def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """The network of a subclass, called inside the compact `__call__`.
+        """The network of a subclass.
 
         Args:
           inputs: [B, n, D] in the compute dtype; n = N, or N + 1 with the dense vector first.

@@ -7,46 +7,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.models.click_model import ClickModel
 from wukong_jax.models.factorization_machine import InteractionLayer
 from wukong_jax.models.mlp import MLP
-from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.wukong_options import WukongOptions
 from wukong_jax.strict_mapping import build_dataclass
 
 
-class Wukong(nn.Module):
+class Wukong(ClickModel):
     """Dense columns to tokens, interaction layers, head."""
 
-    options: WukongOptions
-    shape: ModelShape
-
-    @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
-        """Computes the logits.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D].
-          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors.
-          domain: [B] int32, not used.
-          extras: not used.
-          train: whether dropout is on (rng collection "dropout").
-
-        Returns:
-          Outputs with logits [B, O] float32 and no aux.
-        """
+    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+        """[B, F_dense] and [B, N, D] to [B, O] float32."""
         options, dtype = self.options, self.shape.dtype
-        tokens = self._input_tokens(dense, embeddings * token_mask[:, :, None], train)
+        tokens = self._input_tokens(dense, embeddings, train)
         for index in range(options.layers):
             tokens = InteractionLayer(options, dtype, name=f"layer_{index}")(tokens, train=train)
         head = MLP(
@@ -59,7 +34,7 @@ class Wukong(nn.Module):
             output_dtype=jnp.float32,
             name="head",
         )
-        return Outputs(head(tokens.reshape(tokens.shape[0], -1), train=train), {})
+        return head(tokens.reshape(tokens.shape[0], -1), train=train)
 
     def _input_tokens(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
         """X_0, tokens last, in the compute dtype: the embeddings, then the dense tokens."""

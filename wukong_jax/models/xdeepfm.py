@@ -45,8 +45,6 @@ class XDeepFMOptions(VectorModelOptions):
             raise UserError("cin_split = True: has no effect on a single CIN layer; leave it out")
         if self.cin_split and any(count % 2 for count in maps[:-1]):
             raise UserError(f"cin_maps = {maps}: cin_split halves every layer but the last; make them even")
-        if self.deep_dropout and not self.deep_hidden:
-            raise UserError(f"deep_dropout = {self.deep_dropout}: has no effect without deep_hidden; leave it out")
 
 
 def combine_pairs(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.Array:

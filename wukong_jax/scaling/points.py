@@ -1,12 +1,12 @@
 """A sweep's outcomes as points of curves: one flat row for each model, size and place in the pass. Pure functions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
-from wukong_jax.scaling.units import Unit, check_units, search_units
+from wukong_jax.scaling.units import Losses, Unit, check_units, plan_search
 
 Outcome = Mapping[str, Any]
 Outcomes = Callable[[Unit], Outcome | None]
@@ -103,14 +103,12 @@ def _values(
 
 
 def describe_search(
-    sweep: SweepConfig, found: Mapping[str, Settings], losses: Callable[[Unit], float | None], outcomes: Outcomes
+    sweep: SweepConfig, found: Mapping[str, Settings], losses: Losses, outcomes: Outcomes
 ) -> list[dict[str, Any]]:
     """What each model's search tried and found, a row a trial, the check of the largest size among them."""
     rows = []
     for model in sweep.models:
-        first, _ = search_units(sweep, model, lambda unit: None)  # the first stage's
-        trials: dict[Unit, str] = dict.fromkeys(first, "norm and scale")
-        trials |= {unit: "rate" for unit in search_units(sweep, model, losses)[0] if unit not in trials}
+        trials = plan_search(sweep, model, losses)[0]
         if model in found:
             largest = Unit(model, sweep.sizes(model)[-1].name, found[model], sweep.seeds[0])
             checks = check_units(sweep, model, found[model])
@@ -132,8 +130,3 @@ def _describe_trial(unit: Unit, stage: str, found: Settings | None, outcome: Out
         "status": outcome["status"] if outcome else "missing",
         "chosen": unit.settings == found,
     }
-
-
-def count_missing(units: Iterable[Unit], outcomes: Outcomes) -> int:
-    """Units that have not ended."""
-    return sum(outcomes(unit) is None for unit in units)

@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wukong_jax.html_page import build_page
 from wukong_jax.scaling.matched_compute import (
     AT_MOST,
     EXTRAPOLATED,
@@ -81,8 +82,8 @@ def build_scaling_page(
     colours = list_css_colours()
     light = " ".join(f"{name}: {value};" for name, value, _ in colours)
     dark = " ".join(f"{name}: {value};" for name, _, value in colours)
-    page = _PAGE.replace("{light}", light).replace("{dark}", dark)
-    return page.replace("{title}", html.escape(title)).replace("{body}", "\n".join(text for text in body if text))
+    colour = f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    return build_page(title, "\n".join(text for text in body if text), colour + _STYLE)
 
 
 def _build_notices(parts: Sequence[DataPart], missing_units: int) -> str:
@@ -318,52 +319,23 @@ _MATCH_TEXT = (
     "different sizes of {0}, so that their means do not rank them."
 )
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #1c2128; --muted: #59636e;
-  --line: #d8dee4; --accent: #0072b2; --notice: #fff4dc; {light} }
-@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --card: #161b22; --ink: #e6edf3; --muted: #9aa5b1;
-  --line: #2b323b; --accent: #56b4e9; --notice: #3a2d10; {dark} } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 74rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+_STYLE = """main { max-width: 74rem; }
 main > p { max-width: 52rem; }
 .scroll + p { margin-top: 1.2rem; }
-h1 { margin: 0; font-size: 1.9rem; overflow-wrap: anywhere; }
 h2 { margin: 2.6rem 0 .7rem; font-size: 1.4rem; }
 h3 { margin: 2rem 0 .6rem; font-size: 1.1rem; }
-.lead { margin: .3rem 0 0; color: var(--muted); }
-.notice { margin: .8rem 0 0; padding: .6rem .9rem; border-radius: .4rem; background: var(--notice); }
-.scroll { overflow-x: auto; }
-table { width: 100%; border-collapse: collapse; background: var(--card); border: 1px solid var(--line);
-  font-size: .82rem; }
-th, td { padding: .35rem .5rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { color: var(--muted); font-size: .8rem; font-weight: 600; vertical-align: bottom; }
+table { font-size: .82rem; }
+th, td { padding: .35rem .5rem; }
+thead th { font-size: .8rem; }
 tbody th { font-weight: 600; white-space: nowrap; position: sticky; left: 0; background: var(--card); }
-tbody tr:last-child > * { border-bottom: 0; }
 td { white-space: nowrap; }
 td.words { min-width: 12rem; max-width: 40rem; white-space: normal; }
 td.long { min-width: 26rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-figure { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); }
-figcaption { margin-top: .6rem; color: var(--muted); font-size: .9rem; max-width: 52rem; }
+figcaption { max-width: 52rem; }
 svg.curves { display: block; width: 100%; height: auto; }
 svg.curves text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif !important; }
 svg.curves .point { cursor: help; }
 svg.curves .point:hover use { opacity: .35 !important; }
 details { margin-top: 1rem; }
 sup { line-height: 0; }
-summary { cursor: pointer; color: var(--accent); }
-</style>
-</head>
-<body><main>
-{body}
-</main></body>
-</html>
 """

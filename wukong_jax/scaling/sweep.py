@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import platform
@@ -14,19 +13,12 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from wukong_jax.config import RunConfig
 from wukong_jax.errors import NotFiniteLossError, UserError
+from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
-from wukong_jax.scaling.units import (
-    Unit,
-    check_units,
-    curve_units,
-    search_units,
-    shard_models,
-    shard_units,
-)
+from wukong_jax.scaling.units import Unit, curve_units, plan_search, shard_models, shard_units
 from wukong_jax.strict_mapping import to_mapping
-from wukong_jax.training.finish import count_train_flops
+from wukong_jax.training.finish import describe_size
 from wukong_jax.training.run import build_run
 from wukong_jax.training.run_data import RunData, open_run_data
 from wukong_jax.training.run_folder import write_text_whole
@@ -49,7 +41,7 @@ class Sweep:
         """
         self.config, self.folder, self.say = config, Path(workdir), say
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / ".lock"):  # several shards may start at once
+        with hold_lock(self.folder / ".lock"):  # several shards may start at once
             self._claim()
             self.data: RunData = open_run_data(config.data_config(), self.folder / "data", say)
 
@@ -86,31 +78,35 @@ class Sweep:
         lock = self.folder / f".shard_{shard}_of_{shards}.lock"
         # A program compiled on one machine may not run on another that shares the folder.
         compiled = self.folder / "compiled" / platform.node()
-        with _locked(lock, wait=False), _programs_kept_in(compiled):
+        busy = (
+            f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or split the "
+            "sweep with --shard"
+        )
+        with hold_lock(lock, busy), _programs_kept_in(compiled):
             return self._run_shard(shard, shards)
 
     def _run_shard(self, shard: int, shards: int) -> int:
-        models = list(self.config.models)
-        for model in shard_models(models, shard, shards):
-            while self.found(model) is None:
-                units, _ = search_units(self.config, model, self.loss)
-                for unit in units:
+        for model in shard_models(list(self.config.models), shard, shards):
+            while True:
+                trials, settings = plan_search(self.config, model, self.loss)
+                if settings is not None:
+                    break
+                for unit in trials:
                     self._run_unit(unit)
-        waiting = 0
         trained: set[Unit] = set()
         while True:
-            found = {model: settings for model in models if (settings := self.found(model)) is not None}
-            waiting = len(models) - len(found)
+            found = self.found()
             due = [unit for unit in shard_units(curve_units(self.config, found), shard, shards) if unit not in trained]
             if not due:
-                return waiting
+                return len(self.config.models) - len(found)
             # one at a time: another shard's search may have ended meanwhile, and its models belong in between
             self._run_unit(due[0])
             trained.add(due[0])
 
-    def found(self, model: str) -> Settings | None:
-        """The settings that the search of a model came to, None while it is under way."""
-        return search_units(self.config, model, self.loss)[1]
+    def found(self) -> dict[str, Settings]:
+        """The settings of each model whose search has ended."""
+        searches = ((model, plan_search(self.config, model, self.loss)[1]) for model in self.config.models)
+        return {model: settings for model, settings in searches if settings is not None}
 
     def loss(self, unit: Unit) -> float | None:
         """Validation log loss of a unit: infinite where it exploded or failed, None where it has not ended."""
@@ -124,16 +120,12 @@ class Sweep:
         path = self.folder / unit.folder / "unit.json"
         return json.loads(path.read_text()) if path.exists() else None
 
-    def units(self) -> Iterator[Unit]:
-        """All units known so far to belong to the sweep, each once: searches, curves, checks."""
-        found = {m: settings for m in self.config.models if (settings := self.found(m)) is not None}
-        seen: dict[Unit, None] = {}
+    def count_missing(self) -> int:
+        """Units that are known to belong to the sweep and have not ended."""
+        units = dict.fromkeys(curve_units(self.config, self.found()))
         for model in self.config.models:
-            seen |= dict.fromkeys(search_units(self.config, model, self.loss)[0])
-        seen |= dict.fromkeys(curve_units(self.config, found))
-        for model, settings in found.items():
-            seen |= dict.fromkeys(check_units(self.config, model, settings))
-        yield from seen
+            units |= dict.fromkeys(plan_search(self.config, model, self.loss)[0])
+        return sum(self.outcome(unit) is None for unit in units)
 
     def _run_unit(self, unit: Unit) -> None:
         outcome = self.outcome(unit)
@@ -153,7 +145,10 @@ class Sweep:
             if not entropy <= EXPLODED_ENTROPY:
                 outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy:.3g} at the end"}
         except NotFiniteLossError as error:
-            outcome |= {"status": EXPLODED, "error": str(error), "cost": self._count_cost(config)}
+            # it has its place on the axis of compute like a finished one
+            run = build_run(config, self.data.schema)
+            cost = describe_size(run, run.abstract_state().params)
+            outcome |= {"status": EXPLODED, "error": str(error), "cost": cost}
         except Exception as error:  # a unit's failure must not end the others: out of memory, a full disk, a defect
             outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             (folder / "error.txt").write_text(traceback.format_exc())
@@ -161,15 +156,6 @@ class Sweep:
             jax.clear_caches()  # compiled programs of hundreds of units would fill the memory
         write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
         self._tell(unit, outcome)
-
-    def _count_cost(self, config: RunConfig) -> dict[str, Any]:
-        """What a finished run's summary would say of its size: an exploded one has its place on the axis too."""
-        run = build_run(config, self.data.schema)
-        return {
-            "train_flops_per_example": count_train_flops(run),
-            "dense_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.abstract_state().params)),
-            "embedding_parameters": run.layout.embedding_parameters,
-        }
 
     def _read_points(self, folder: Path, batch: int) -> list[dict[str, float]]:
         """Validation metrics along the pass, from `metrics.jsonl`."""
@@ -192,19 +178,6 @@ class Sweep:
         elif outcome["error"]:
             text += f" ({outcome['error']})"
         self.say(text)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, wait: bool = True) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise UserError(
-                f"--workdir = {path.parent}: another process is at work on this part of it; wait for it, or split the "
-                "sweep with --shard"
-            ) from None
-        yield
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ class SweepConfig:
 
     def sizes(self, model: str) -> tuple[Size, ...]:
         """The sizes that run, from small to large."""
-        ladder = find_ladder(model)
+        ladder = self.ladder(model)
         chosen = {ladder.size(name).name for name in self.models[model]}
         return tuple(size for size in ladder.sizes if not chosen or size.name in chosen)
 
@@ -87,7 +87,7 @@ class SweepConfig:
 
     def run_config(self, model: str, size: str, settings: Settings, seed: int, data: str) -> RunConfig:
         """The run of one unit, over rows that lie prepared in the folder `data`."""
-        ladder, run = find_ladder(model), copy.deepcopy(dict(self.run))
+        ladder, run = self.ladder(model), copy.deepcopy(dict(self.run))
         if settings.norm not in ladder.norms:
             raise UserError(f"norm {settings.norm!r}: {model} has {', '.join(ladder.norms)}")
         run["name"] = f"{model}, {size}"

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.scaling.points import collect_points, count_missing, describe_search
+from wukong_jax.scaling.points import collect_points, describe_search
 from wukong_jax.scaling.report import write_scaling_report
 from wukong_jax.scaling.report_page import Section
 from wukong_jax.scaling.sweep import Sweep
-from wukong_jax.scaling.sweep_config import Settings
 from wukong_jax.training.kept_results import write_results
 from wukong_jax.training.run_folder import write_text_whole
 
@@ -19,12 +18,12 @@ from wukong_jax.training.run_folder import write_text_whole
 def read_points(sweep: Sweep) -> list[dict[str, Any]]:
     """The points of a sweep's curves so far."""
     bayes = {split: values["log_loss"] for split, values in sweep.data.report.get("bayes", {}).items()}
-    return collect_points(sweep.config, _found(sweep), sweep.outcome, bayes)
+    return collect_points(sweep.config, sweep.found(), sweep.outcome, bayes)
 
 
 def read_search(sweep: Sweep) -> list[dict[str, Any]]:
     """The trials of a sweep's searches so far."""
-    return describe_search(sweep.config, _found(sweep), sweep.loss, sweep.outcome)
+    return describe_search(sweep.config, sweep.found(), sweep.loss, sweep.outcome)
 
 
 def report_sweep(sweep: Sweep) -> Path:
@@ -32,16 +31,13 @@ def report_sweep(sweep: Sweep) -> Path:
     points, trials = read_points(sweep), read_search(sweep)
     document = {"rows": points, "search": trials}
     write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
-    config = sweep.config
-    missing = count_missing(sweep.units(), sweep.outcome)
-    searching = len(config.models) - len(_found(sweep))
     return write_scaling_report(
         points,
         sweep.folder,
-        config.name,
-        notes=_notes(sweep, searching),
+        sweep.config.name,
+        notes=_notes(sweep),
         sections=[Section("Searched settings", _SEARCH_TEXT, trials)],
-        missing_units=missing,
+        missing_units=sweep.count_missing(),
     )
 
 
@@ -49,14 +45,14 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
     """Copies a sweep's pictures and CSV files into a kept folder, with results.json beside them.
 
     Args:
-      sweep: reported already.
+      sweep: reported already; its points are those of the report.
       output: `docs/results/<name>`.
       command: the command line that made it.
 
     Returns:
       The path of results.json.
     """
-    path = write_results(output, command, read_points(sweep))
+    path = write_results(output, command, json.loads((sweep.folder / "points.json").read_text())["rows"])
     for pattern in ("*.png", "*.csv"):
         for file in sweep.folder.glob(pattern):
             shutil.copy(file, output)
@@ -71,11 +67,7 @@ _SEARCH_TEXT = (
 )
 
 
-def _found(sweep: Sweep) -> dict[str, Settings]:
-    return {model: settings for model in sweep.config.models if (settings := sweep.found(model)) is not None}
-
-
-def _notes(sweep: Sweep, searching: int) -> list[str]:
+def _notes(sweep: Sweep) -> list[str]:
     config, rows = sweep.config, {name: blocks.rows for name, blocks in sweep.data.splits.items()}
     search, training = config.search, config.run["training"]
     epochs = training.get("epochs")
@@ -90,6 +82,7 @@ def _notes(sweep: Sweep, searching: int) -> list[str]:
         "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
         "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
     ]
+    searching = len(config.models) - len(sweep.found())
     if searching:
         notes.append(f"{searching} models are still in their search and have no curve yet.")
     return notes

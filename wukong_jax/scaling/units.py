@@ -6,8 +6,7 @@ same one.
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
@@ -33,7 +32,7 @@ class Unit:
 Losses = Callable[[Unit], float | None]
 
 
-def search_units(sweep: SweepConfig, model: str, losses: Losses) -> tuple[list[Unit], Settings | None]:
+def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Unit, str], Settings | None]:
     """The search of one model, as far as what is known lets it be planned.
 
     Args:
@@ -42,27 +41,30 @@ def search_units(sweep: SweepConfig, model: str, losses: Losses) -> tuple[list[U
       losses: what the units so far came to.
 
     Returns:
-      The units of the stage that is under way, and the settings found; None while units are missing. Equal losses go
-      to the first tried; where every unit of a stage exploded the first settings stay.
+      The trials of all stages so far and the stage of each ("norm and scale", "rate"), and the settings found; None
+      while trials are missing. Equal losses go to the first tried; where every trial of a stage exploded the first
+      settings stay.
     """
     size, seed = sweep.sizes(model)[0].name, sweep.seeds[0]
-    placed = [
-        Settings(1.0, scale, norm)
-        for norm, scale in itertools.product(sweep.ladder(model).norms, sweep.search.initial_scales)
-    ]
-    units, best = _try_all([Unit(model, size, settings, seed) for settings in placed], losses)
+
+    def units(stage: Iterable[Settings]) -> list[Unit]:
+        return [Unit(model, size, settings, seed) for settings in stage]
+
+    grid = itertools.product(sweep.ladder(model).norms, sweep.search.initial_scales)
+    placed = units(Settings(1.0, scale, norm) for norm, scale in grid)
+    trials = dict.fromkeys(placed, "norm and scale")
+    best = _choose(placed, losses)
     if best is None:
-        return units, None
-    rates = [dataclasses.replace(best, rate=rate) for rate in sorted(sweep.search.rates, key=lambda rate: rate != 1.0)]
-    return _try_all([Unit(model, size, settings, seed) for settings in rates], losses)
+        return trials, None
+    rates = sorted(sweep.search.rates, key=lambda rate: rate != 1.0)  # 1 first: it is known already
+    rated = units(dataclasses.replace(best, rate=rate) for rate in rates)
+    return {**trials, **{unit: "rate" for unit in rated if unit not in trials}}, _choose(rated, losses)
 
 
-def _try_all(units: list[Unit], losses: Losses) -> tuple[list[Unit], Settings | None]:
-    known = {unit: losses(unit) for unit in units}
-    values = [math.inf if value is None else value for value in known.values()]
-    if any(value is None for value in known.values()):
-        return units, None
-    return units, units[values.index(min(values))].settings
+def _choose(units: Sequence[Unit], losses: Losses) -> Settings | None:
+    """Settings of the first unit with the least loss; None while one has not ended."""
+    values = [loss for unit in units if (loss := losses(unit)) is not None]
+    return units[values.index(min(values))].settings if len(values) == len(units) else None
 
 
 def curve_units(sweep: SweepConfig, found: Mapping[str, Settings]) -> list[Unit]:

@@ -2,12 +2,12 @@
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
@@ -97,14 +97,21 @@ def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: 
         "examples_seen": progress.examples_seen,
         "examples_per_second": progress.timed_examples / max(progress.train_seconds, 1e-9),
         "wall_seconds": progress.wall_seconds,
-        "dense_parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state.params)),
-        "embedding_parameters": run.layout.embedding_parameters,
-        "train_flops_per_example": count_train_flops(run),
+        **describe_size(run, state.params),
         "training_rows": data.splits["train"].rows,
         "data_fingerprint": data.fingerprint,
         "backend": jax.default_backend(),
         "devices": run.mesh.size,
         "jax_version": jax.__version__,
+    }
+
+
+def describe_size(run: Run, params: Any) -> dict[str, Any]:
+    """Parameters and training FLOPs of a run; `params` are its dense ones, arrays or their shapes."""
+    return {
+        "dense_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        "embedding_parameters": run.layout.embedding_parameters,
+        "train_flops_per_example": count_train_flops(run),
     }
 
 

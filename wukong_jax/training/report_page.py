@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wukong_jax.html_page import build_page
 from wukong_jax.training.result_table import compute_share_of_way
 from wukong_jax.training.run_record import RunRecord, read_number
 
@@ -46,7 +47,7 @@ def build_report_page(record: RunRecord, pictures: Sequence[Picture]) -> str:
         f"{html.escape(json.dumps(record.config, indent=2))}</pre></details>",
     ]
     body = "\n".join(part for part in parts if part)
-    return _PAGE.replace("{title}", title).replace("{body}", body)
+    return build_page(record.name, body, _STYLE)
 
 
 def _build_status(record: RunRecord) -> str:
@@ -209,47 +210,18 @@ def _as_data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #1c2128; --muted: #59636e;
-  --line: #d8dee4; --accent: #0072b2; --notice: #fff4dc; }
-@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --card: #161b22; --ink: #e6edf3; --muted: #9aa5b1;
-  --line: #2b323b; --accent: #56b4e9; --notice: #3a2d10; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { margin: 0; font-size: 1.9rem; overflow-wrap: anywhere; }
+_STYLE = """main { max-width: 60rem; }
 h2 { margin: 2.2rem 0 .7rem; font-size: 1.2rem; }
-.lead { margin: .3rem 0 0; color: var(--muted); }
-.notice { margin: .8rem 0 0; padding: .6rem .9rem; border-radius: .4rem; background: var(--notice); }
-.scroll { overflow-x: auto; }
-table { width: 100%; border-collapse: collapse; background: var(--card); border: 1px solid var(--line); }
-th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { color: var(--muted); font-size: .85rem; font-weight: 600; vertical-align: bottom; }
+th, td { padding: .5rem .8rem; }
+thead th { font-size: .85rem; }
 tbody th { font-weight: 500; }
-tbody tr:last-child > * { border-bottom: 0; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { white-space: nowrap; }
 .strong > * { font-weight: 700; }
 .reference > * { color: var(--muted); }
 .facts th { width: 14rem; color: var(--muted); }
 .facts td { overflow-wrap: anywhere; }
-figure { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); }
 figure img { display: block; width: 100%; height: auto; }
 figure.calibration img { max-width: 36rem; margin: 0 auto; }
-figcaption { margin-top: .6rem; color: var(--muted); font-size: .9rem; }
 details { margin-top: 1.5rem; }
-summary { cursor: pointer; color: var(--accent); }
 pre { padding: 1rem; overflow-x: auto; font-size: .85rem; background: var(--card); border: 1px solid var(--line); }
-</style>
-</head>
-<body><main>
-{body}
-</main></body>
-</html>
 """

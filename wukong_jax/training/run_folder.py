@@ -1,7 +1,6 @@
 """A run's folder: its config, its metrics lines and its summary, written so that nothing is ever half there."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from typing import Any
 
 from wukong_jax.config import RunConfig, build_run_config, compare_run_configs, run_config_to_json
 from wukong_jax.errors import UserError
+from wukong_jax.file_lock import hold_lock
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 
 
@@ -65,18 +65,14 @@ class RunFolder:
         Raises:
           UserError: another process holds it, or it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise UserError(f"--workdir = {self.path}: {error.strerror}; give a folder that can be written") from None
-        with lock as file:
+        busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
-                ) from None
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(hold_lock(self.path / ".lock", busy))
+            except OSError as error:
+                fix = "give a folder that can be written"
+                raise UserError(f"--workdir = {self.path}: {error.strerror}; {fix}") from None
             yield
 
     def _has_checkpoint(self) -> bool:

@@ -1,0 +1,53 @@
+"""The shell of a report's page: one HTML text that opens offline, light or dark as its reader has it."""
+
+import html
+
+
+def build_page(title: str, body: str, style: str) -> str:
+    """A whole page.
+
+    Args:
+      title: plain text.
+      body: HTML.
+      style: CSS of this kind of page, behind what all pages share.
+    """
+    page = _PAGE.replace("{title}", html.escape(title)).replace("{style}", _STYLE + style)
+    return page.replace("{body}", body)
+
+
+_STYLE = """:root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #1c2128; --muted: #59636e;
+  --line: #d8dee4; --accent: #0072b2; --notice: #fff4dc; }
+@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --card: #161b22; --ink: #e6edf3; --muted: #9aa5b1;
+  --line: #2b323b; --accent: #56b4e9; --notice: #3a2d10; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { margin: 0; font-size: 1.9rem; overflow-wrap: anywhere; }
+.lead { margin: .3rem 0 0; color: var(--muted); }
+.notice { margin: .8rem 0 0; padding: .6rem .9rem; border-radius: .4rem; background: var(--notice); }
+.scroll { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; background: var(--card); border: 1px solid var(--line); }
+th, td { text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+thead th { color: var(--muted); font-weight: 600; vertical-align: bottom; }
+tbody tr:last-child > * { border-bottom: 0; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+figure { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); }
+figcaption { margin-top: .6rem; color: var(--muted); font-size: .9rem; }
+summary { cursor: pointer; color: var(--accent); }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body><main>
+{body}
+</main></body>
+</html>
+"""
