@@ -52,7 +52,7 @@ class Sweep:
         if path.exists():
             before = json.loads(path.read_text())
             for key in ("run", "data_name", "options"):
-                if before[key] != mine[key]:
+                if before.get(key) != mine[key]:
                     changed = [k for k in mine["run"] if before["run"].get(k) != mine["run"][k]] if key == "run" else []
                     raise UserError(
                         f"config.{'.'.join([key, *changed[:1]])}: the sweep in {self.folder} was started with another; "
