@@ -32,6 +32,7 @@ class DataConfig:
     schema: str = ""  # raw: a built-in schema's name, or a JSON file
     planted: PlantedClicksConfig | None = None  # planted_clicks: the generator's settings
     on_bad_row: Literal["stop", "skip"] = "stop"  # raw: what a malformed row does
+    shuffle: bool = True  # False: training rows come in the order they were written, as from a log in event time
     window_rows: int = 131_072  # rows shuffled together; more is a better shuffle and more host memory
     reader_threads: int = 2  # threads that read and shuffle blocks
 
@@ -67,6 +68,14 @@ class ExchangeConfig:
     """How embeddings travel between the tables' devices and the batch's: a factory's name, and its options."""
 
     factory: str = "wukong_jax.embeddings.flat_exchange:build"  # called as build(options, layout, mesh, model)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What a step minimises: a factory's name, and its options."""
+
+    factory: str = "wukong_jax.training.loss:build"  # called as build(options, schema)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -172,6 +181,7 @@ class RunConfig:
     embeddings: EmbeddingsConfig
     training: TrainingConfig
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     exchange: ExchangeConfig = dataclasses.field(default_factory=ExchangeConfig)
@@ -217,7 +227,7 @@ def load_config_module(path: str | Path) -> ModuleType:
 def start_config() -> ConfigDict:
     """A ConfigDict with every key at its default, for a config file to fill in and flags to override.
 
-    Keys without a default are empty until the file sets them. `data.planted`, `model.options`,
+    Keys without a default are empty until the file sets them. `data.planted`, `model.options`, `loss.options`,
     `exchange.options` and `embeddings.fields` are the file's own to write.
     """
     return _defaults_of(RunConfig)

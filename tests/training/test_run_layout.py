@@ -63,7 +63,7 @@ def step_and_restore(run: Run) -> tuple:
     logical = jax.tree.map(np.copy, run.exchange.export_tables(state.tables))
     state = jax.device_put(state.replace(tables=run.exchange.import_tables(logical)), run.state_sharding)
     layouts.append(find_layouts(state))
-    logits = run.predict_step(state.params, state.tables, put_batch(make_batch(1), run.mesh))
+    logits = run.predict_step(state.params, state.statistics, state.tables, put_batch(make_batch(1), run.mesh))
     return layouts, jax.device_get((metrics["loss_sum"], logits)), logical
 
 

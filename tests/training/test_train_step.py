@@ -13,8 +13,9 @@ from wukong_jax.config import RunConfig, build_run_config
 from wukong_jax.data.batch import Batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.evaluation import put_batch
+from wukong_jax.training.loss import sum_log_loss
 from wukong_jax.training.run import Run, build_run
-from wukong_jax.training.train_step import build_train_step, compute_loss
+from wukong_jax.training.train_step import build_train_step
 
 ROWS = 64
 
@@ -84,7 +85,7 @@ def test_loss_equals_its_twin_and_reads_no_masked_or_padded_row():
             p = 1 / (1 + np.exp(-float(logits[row, objective])))
             total -= w * np.log(p if batch.labels[row, objective] else 1 - p)
             weight += w
-    loss_sum, weight_sum = compute_loss(jnp.asarray(logits), batch)
+    loss_sum, weight_sum = sum_log_loss(jnp.asarray(logits), batch)
     np.testing.assert_allclose(loss_sum, total, rtol=1e-5)  # float32 sums
     assert float(weight_sum) == weight
 
@@ -163,5 +164,5 @@ def test_bfloat16_compute_stays_near_float32(one_device):
 def test_logits_of_a_new_model_are_near_zero():
     run = make_run()
     state = run.init_state()
-    predict = functools.partial(run.predict_step, state.params, state.tables)
+    predict = functools.partial(run.predict_step, state.params, state.statistics, state.tables)
     assert float(jnp.abs(predict(put_batch(make_batch(0, 100), run.mesh))).max()) < 0.2

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex_core
 
+from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 
 
@@ -84,18 +85,21 @@ def count_cost(
     def initialise(key: jax.Array, *inputs: Any) -> Any:
         return module.init({"params": key, "dropout": key}, *inputs, train=False)
 
-    def forward(variables: Any, embeddings: jax.Array, rest: Sequence[Any], key: jax.Array) -> Any:
+    def forward(params: Any, embeddings: jax.Array, rest: Sequence[Any], statistics: Any, key: jax.Array) -> Any:
         dense, token_mask, domain, extras = rest
-        return module.apply(variables, dense, embeddings, token_mask, domain, extras, train=True, rngs={"dropout": key})
+        inputs, rngs = (dense, embeddings, token_mask, domain, extras), {"dropout": key}
+        variables = {"params": params, STATISTICS: statistics}
+        return module.apply(variables, *inputs, train=True, rngs=rngs, mutable=[STATISTICS])
 
     variables = jax.eval_shape(initialise, key, *inputs)
     dense, embeddings, *rest = inputs
-    traced = jax.make_jaxpr(forward)(variables, embeddings, (dense, *rest), key)
-    trained = len(jax.tree.leaves(variables)) + 1
+    params = variables.get("params", {})
+    traced = jax.make_jaxpr(forward)(params, embeddings, (dense, *rest), variables.get(STATISTICS, {}), key)
+    trained = len(jax.tree.leaves(params)) + 1
     needs = [index < trained for index in range(len(traced.jaxpr.invars))]
     macs, _ = _count_jaxpr(traced.jaxpr, needs)
     return Cost(
-        dense_parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])),
+        dense_parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         forward_macs_per_example=macs.forward / batch,
         train_flops_per_example=2 * (macs.forward + macs.backward) / batch,
     )

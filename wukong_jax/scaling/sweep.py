@@ -6,13 +6,14 @@ import json
 import math
 import platform
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from wukong_jax.config import start_config
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
@@ -49,8 +50,11 @@ class Sweep:
         """Refuses a folder whose units were trained otherwise; models, sizes and seeds may be added to a sweep."""
         path = self.folder / "sweep.json"
         mine = json.loads(json.dumps(to_mapping(self.config)))
+        defaults = json.loads(json.dumps(start_config().to_dict()))
+        mine["run"] = _fill_in(mine["run"], defaults)
         if path.exists():
             before = json.loads(path.read_text())
+            before["run"] = _fill_in(before.get("run", {}), defaults)  # a key that came later had its default then
             for key in ("run", "data_name", "options"):
                 if before.get(key) != mine[key]:
                     changed = [k for k in mine["run"] if before["run"].get(k) != mine["run"][k]] if key == "run" else []
@@ -178,6 +182,13 @@ class Sweep:
         elif outcome["error"]:
             text += f" ({outcome['error']})"
         self.say(text)
+
+
+def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with the defaults of the keys that it lacks, at any depth."""
+    filled = {**defaults, **mapping}
+    nested = (key for key in defaults if isinstance(filled[key], Mapping) and isinstance(defaults[key], Mapping))
+    return filled | {key: _fill_in(filled[key], defaults[key]) for key in nested}
 
 
 @contextlib.contextmanager

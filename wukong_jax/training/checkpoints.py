@@ -118,5 +118,6 @@ def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
 
 
 def _dense_part(state: TrainState) -> dict[str, Any]:
-    names = ("step", "params", "optimizer_state", "learning_rate_scale", "key")
+    names = ["step", "params", "optimizer_state", "learning_rate_scale", "key"]
+    names += ["statistics"] if state.statistics else []  # a checkpoint of a model without any is as it always was
     return {name: getattr(state, name) for name in names}

@@ -34,7 +34,7 @@ def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
 
 def build_predict(run: Run, state: TrainState) -> Predict:
     """The function from a batch on devices to logits [B, O], for one state."""
-    return lambda batch: run.predict_step(state.params, state.tables, batch)
+    return lambda batch: run.predict_step(state.params, state.statistics, state.tables, batch)
 
 
 def evaluate_state(run: Run, data: RunData, predict: Predict, split: str) -> Evaluation:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,10 +18,11 @@ from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
 from wukong_jax.sharding.table_layout import choose_table_formats
-from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
+from wukong_jax.training.loss import LossFunction
+from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network, load_factory
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
 from wukong_jax.training.train_state import TrainState, init_train_state
-from wukong_jax.training.train_step import build_predict_step, build_train_step
+from wukong_jax.training.train_step import PredictStep, build_predict_step, build_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Run:
     network: Network
     exchange: Exchange
     optimizer: optax.GradientTransformation
+    compute_loss: LossFunction
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
@@ -77,16 +79,16 @@ class Run:
     def jit_train_step(self) -> Any:
         """The train step (state, batch) -> (state, metrics), jitted: state donated, batch split over the mesh."""
         schedule = build_schedule(self.config.optimizer)
-        step = build_train_step(self.network, self.exchange, self.optimizer, schedule)
+        step = build_train_step(self.network, self.exchange, self.optimizer, schedule, self.compute_loss)
         state = self.state_sharding
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
         return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
 
     @functools.cached_property
-    def predict_step(self) -> Callable[[Any, Any, Batch], jax.Array]:
-        """The predict step (params, tables, batch) -> logits, jitted once for all evaluations of a run."""
-        everywhere = replicated(self.mesh)
-        inputs = (self.state_sharding.params, self.state_sharding.tables, batch_sharding(self.mesh))
+    def predict_step(self) -> PredictStep:
+        """The predict step (params, statistics, tables, batch) -> logits, jitted once for all evaluations of a run."""
+        everywhere, state = replicated(self.mesh), self.state_sharding
+        inputs = (state.params, state.statistics, state.tables, batch_sharding(self.mesh))
         return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)
 
 
@@ -115,4 +117,5 @@ def build_run(config: RunConfig, schema: Schema, devices: Sequence[jax.Device] |
         network=network,
         exchange=build_exchange(config, layout, mesh, network),
         optimizer=build_dense_optimizer(config.optimizer),
+        compute_loss=load_factory("config.loss.factory", config.loss.factory)(config.loss.options, schema),
     )

@@ -170,7 +170,7 @@ class _Trainer:
             self.run.schema,
             self.config.batch_size,
             position=self.progress.position(self.run.config.seed),
-            shuffle=True,
+            shuffle=data.shuffle,
             epochs=None,
             window_rows=data.window_rows,
             threads=data.reader_threads,

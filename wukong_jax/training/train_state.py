@@ -10,6 +10,7 @@ import optax
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tables import StackState
+from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.training.network import Network
 
@@ -23,6 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: Any  # [] int32, steps taken
     params: Any  # dense weights, float32
+    statistics: Any  # running statistics of models that have some, float32; else empty
     optimizer_state: Any  # of the dense weights
     tables: dict[str, StackState]  # embedding tables with their optimizer arrays; not parameters
     learning_rate_scale: Any  # [] float32, lowered when validation stalls
@@ -40,12 +42,13 @@ def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tu
     return dense, values, ids, domain, {}
 
 
-def init_params(network: Network, shape: ModelShape, key: jax.Array) -> Any:
-    """Dense weights drawn from `key`; traced with one row, so it costs no batch."""
+def init_variables(network: Network, shape: ModelShape, key: jax.Array) -> tuple[Any, Any]:
+    """(dense weights drawn from `key`, running statistics); traced with one row, so it costs no batch."""
 
-    def init(key: jax.Array) -> Any:
+    def init(key: jax.Array) -> tuple[Any, Any]:
         inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract_inputs(network.layout, shape, 1))
-        return network.init(key, *inputs, train=False)["params"]
+        variables = network.init(key, *inputs, train=False)
+        return variables.get("params", {}), variables.get(STATISTICS, {})
 
     return jax.jit(init)(key)
 
@@ -55,10 +58,11 @@ def init_train_state(
 ) -> TrainState:
     """The state before the first step; a pure function of the network, the placement of its tables, and `seed`."""
     root = jax.random.PRNGKey(seed)
-    params = init_params(network, shape, jax.random.fold_in(root, PURPOSE_PARAMETERS))
+    params, statistics = init_variables(network, shape, jax.random.fold_in(root, PURPOSE_PARAMETERS))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
+        statistics=statistics,
         optimizer_state=jax.jit(optimizer.init)(params),
         tables=exchange.init_tables(jax.random.fold_in(root, PURPOSE_TABLES)),
         learning_rate_scale=jnp.ones((), jnp.float32),
