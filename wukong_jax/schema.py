@@ -174,6 +174,7 @@ class Schema:
     domain: str | None = None  # raw column of the domain
     domain_values: tuple[str, ...] = ()  # resolved, position = domain id; an unseen value is refused
     timestamp: str | None = None  # raw column: seconds since 1970, or a date or date-time text
+    timestamp_parts: tuple[str, ...] = ()  # in its place: raw columns whose texts, blanks between them, are the date
     timestamp_format: str | None = None  # strftime form of that text, as "%y%m%d%H"; None: seconds or ISO 8601
     group: str | None = None  # raw column whose values group rows for GAUC
     weight: str | None = None  # raw column of row weights
@@ -200,10 +201,20 @@ class Schema:
         for column in self.sequences:
             if column.separator is None:
                 raise UserError(f"sequence {column.name!r}: needs a separator")
-        if self.timestamp_format is not None and self.timestamp is None:
+        if self.timestamp_parts and (self.timestamp is not None or self.timestamp_format is None):
+            raise UserError(
+                f"timestamp_parts = {list(self.timestamp_parts)}: stand in place of `timestamp` and need a "
+                'timestamp_format, as "%Y %m %d"'
+            )
+        if self.timestamp_format is not None and not self.timestamp_columns:
             raise UserError(f"timestamp_format = {self.timestamp_format!r}: needs a timestamp column")
-        if self.split.by == "time" and self.timestamp is None:
+        if self.split.by == "time" and not self.timestamp_columns:
             raise UserError("split.by = 'time': needs a timestamp column")
+
+    @property
+    def timestamp_columns(self) -> tuple[str, ...]:
+        """The raw columns that a row's second is read from: none, one, or the parts of a date."""
+        return self.timestamp_parts or ((self.timestamp,) if self.timestamp is not None else ())
 
     @property
     def id_columns(self) -> tuple[CategoricalColumn, ...]:

@@ -28,9 +28,14 @@ def test_builtin_schema_loads_and_has_its_columns(name):
         "criteo_terabyte": (13, 26, 0, 1),
         "criteo_x1": (13, 26, 0, 1),
         "frappe": (0, 10, 0, 1),
+        "hotel_bookings": (7, 16, 0, 3),
         "kuai_video": (0, 2, 2, 1),
+        "kuai_video_objectives": (0, 2, 2, 3),
+        "kuairand_pure": (5, 39, 0, 2),
         "micro_video": (0, 3, 2, 1),
+        "movielens_1m": (1, 7, 0, 2),
         "movielens_latest": (0, 3, 0, 1),
+        "movielens_small": (2, 5, 1, 2),
         "taobao_ads": (1, 16, 3, 1),
     }
     assert tuple(map(len, (schema.dense, schema.categorical, schema.sequences, schema.labels))) == widths[name]

@@ -1,4 +1,4 @@
-"""The schemas that come with the package: criteo, avazu, frappe, census_income, and the wukong paper's and BARS' sets.
+"""The schemas that come with the package: criteo, avazu, frappe, census_income, and the sets of published comparisons.
 
 Choices that the data sets leave open, and ours:
 
@@ -12,6 +12,8 @@ Choices that the data sets leave open, and ours:
   standardised. The test file is halved at random into validation and test.
 * avazu_x4, criteo_terabyte, criteo_x1, kuai_video, micro_video, movielens_latest, taobao_ads: columns and splits of the
   published files; each choice stands in the header of the config of that name.
+* hotel_bookings, kuai_video_objectives, kuairand_pure, movielens_1m, movielens_small: several domains or objectives;
+  the same. The last three read what `scripts/convert_kuairand.py` and `scripts/convert_movielens.py` write.
 """
 
 from importlib import resources
@@ -28,9 +30,14 @@ BUILTIN_SCHEMAS = (
     "criteo_terabyte",
     "criteo_x1",
     "frappe",
+    "hotel_bookings",
     "kuai_video",
+    "kuai_video_objectives",
+    "kuairand_pure",
     "micro_video",
+    "movielens_1m",
     "movielens_latest",
+    "movielens_small",
     "taobao_ads",
 )
 

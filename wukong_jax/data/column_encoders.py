@@ -1,6 +1,7 @@
 """One raw column to arrays: numbers, labels, seconds, groups and ids. A value that cannot be read is a `Problem`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -160,6 +161,11 @@ def texts_of(values: pl.Series) -> pl.Series:
     """Raw values as texts without nulls; a missing value is the empty text."""
     texts = values.cast(pl.String)
     return texts.fill_null("") if texts.null_count() else texts
+
+
+def join_texts(frame: pl.DataFrame, names: Sequence[str]) -> pl.Series:
+    """The texts of several raw columns with a blank between them, [n]; null where one of them is missing."""
+    return frame.select(pl.concat_str([pl.col(name).cast(pl.String) for name in names], separator=" ")).to_series()
 
 
 def encode_single(

@@ -19,6 +19,7 @@ from wukong_jax.data.column_encoders import (
     encode_single,
     encode_timestamp,
     encode_weight,
+    join_texts,
     texts_of,
 )
 from wukong_jax.data.numeric_transforms import standardise
@@ -131,9 +132,10 @@ class RowEncoder:
                 arrays["domain"][:] = self._domain_coder.encode(texts_of(frame[schema.domain]))
             if schema.group is not None and schema.group in frame.columns:
                 arrays["group"][:] = encode_group(frame[schema.group])
-            if schema.timestamp is not None and schema.timestamp in frame.columns:
-                seconds = frame[schema.timestamp]
-                arrays["timestamp"][:] = encode_timestamp(schema.timestamp, schema.timestamp_format, seconds, problems)
+            dates = schema.timestamp_columns
+            if dates and set(dates) <= set(frame.columns):
+                moments = frame[dates[0]] if len(dates) == 1 else join_texts(frame, dates)
+                arrays["timestamp"][:] = encode_timestamp(dates[0], schema.timestamp_format, moments, problems)
             if schema.weight is not None and schema.weight in frame.columns:
                 arrays["weight"][:] = encode_weight(schema.weight, frame[schema.weight], problems)
 
@@ -161,7 +163,7 @@ def raw_columns(schema: Schema) -> tuple[list[str], list[str]]:
     features = [column.name for column in schema.dense] + [column.name for column in schema.id_columns]
     features += [schema.domain] if schema.domain is not None else []
     targets = [label.source_column for label in schema.labels]
-    targets += [name for name in (schema.timestamp, schema.group, schema.weight) if name is not None]
+    targets += [name for name in (*schema.timestamp_columns, schema.group, schema.weight) if name is not None]
     needed = list(dict.fromkeys(features))
     return needed, [name for name in dict.fromkeys(targets) if name not in needed]
 
@@ -171,7 +173,7 @@ def number_columns(schema: Schema) -> set[str]:
     labels = [label.source_column for label in schema.labels if not label.positive]
     numbers = {column.name for column in schema.dense} | set(labels)
     numbers |= {schema.weight} if schema.weight is not None else set()
-    texts = {column.name for column in schema.id_columns} | {schema.domain, schema.group, schema.timestamp}
+    texts = {column.name for column in schema.id_columns} | {schema.domain, schema.group, *schema.timestamp_columns}
     texts |= {label.source_column for label in schema.labels if label.positive}
     return numbers - texts
 
