@@ -1,0 +1,126 @@
+"""What a Lattice network minimises: log loss with a weight per portfolio, and the correlation loss as an option.
+
+    minimised = mean weighted log loss + correlation_weight * mean over portfolios of (1 - corr(label, prediction))
+
+The correlation loss is that of arXiv 2512.09200, section 3.3.4, L(X, Y) = 1 - Cov(X, Y) / (sigma_X sigma_Y) over a
+batch, X the labels and Y the predictions. That Y is the probability, that each portfolio has a term of its own, and its
+weight are our choices.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from wukong_jax.data.batch import Batch
+from wukong_jax.errors import UserError
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.schema import Schema
+from wukong_jax.strict_mapping import build_dataclass
+from wukong_jax.training.loss import Loss, LossFunction, sum_log_loss
+
+OPTIONS = "config.loss.options"
+# Predictions of a smaller variance have no direction worth a gradient; a new network's are all but equal.
+_LEAST_VARIANCE = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class LatticeLossOptions:
+    """`config.loss.options` of `lattice.losses:build`."""
+
+    correlation_weight: float = 0.0  # of the correlation loss; 0: it is not computed
+    portfolio_weights: Mapping[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # "domain/objective" or "objective"
+
+    def __post_init__(self) -> None:
+        """Refuses negative weights."""
+        if self.correlation_weight < 0:
+            raise UserError(f"{OPTIONS}.correlation_weight = {self.correlation_weight}: at least 0")
+        for name, weight in self.portfolio_weights.items():
+            if not weight >= 0:
+                raise UserError(f"{OPTIONS}.portfolio_weights.{name} = {weight}: at least 0")
+
+
+def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> jax.Array:
+    """Mean over portfolios of 1 - corr(label, predicted probability), within a batch.
+
+    A portfolio whose rows here are none or of one class, or whose predictions are all equal, has no correlation and is
+    left out.
+
+    Args:
+      logits: [B, O] float32.
+      batch: labels, label_mask [B, O], domain and weight [B] are read.
+      domains: G.
+
+    Returns:
+      [] float32, from 0 to 2; 0 where no portfolio has a correlation.
+    """
+    own = jax.nn.one_hot(batch.domain, domains)  # [B, G]
+    mass = batch.label_mask * batch.weight[:, None]  # [B, O]
+    total = own.T @ mass  # [G, O]
+    some = jnp.maximum(total, 1e-9)
+
+    def centre(values: jax.Array) -> jax.Array:
+        return values - own @ (own.T @ (mass * values) / some)
+
+    labels, predictions = centre(batch.labels), centre(jax.nn.sigmoid(logits))
+    covariance, of_labels, of_predictions = (
+        own.T @ (mass * product) / some
+        for product in (labels * predictions, jnp.square(labels), jnp.square(predictions))
+    )
+    defined = (of_labels > _LEAST_VARIANCE) & (of_predictions > _LEAST_VARIANCE)
+    deviations = jnp.sqrt(jnp.where(defined, of_labels * of_predictions, 1.0))
+    losses = jnp.where(defined, 1.0 - covariance / deviations, 0.0)
+    return losses.sum() / jnp.maximum(defined.sum(), 1)
+
+
+def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
+    """Builds the loss from a config.
+
+    Args:
+      options: keys of `LatticeLossOptions`.
+      schema: names of domains and objectives.
+
+    Returns:
+      A function of outputs and batch; the log loss it reports is unweighted.
+
+    Raises:
+      UserError: an unknown option or portfolio, or a weight below 0.
+    """
+    built = build_dataclass(LatticeLossOptions, options, OPTIONS)
+    weights = _read_weights(built.portfolio_weights, schema)
+    domains = len(weights)
+
+    def compute_loss(outputs: Outputs, batch: Batch) -> Loss:
+        loss_sum, weight_sum = sum_log_loss(outputs.logits, batch)
+        minimised = loss_sum / jnp.maximum(weight_sum, 1e-9)
+        if (weights != 1).any():
+            mass = batch.label_mask * batch.weight[:, None] * (jax.nn.one_hot(batch.domain, domains) @ weights)
+            losses = optax.sigmoid_binary_cross_entropy(outputs.logits, batch.labels)
+            minimised = jnp.sum(losses * mass) / jnp.maximum(jnp.sum(mass), 1e-9)
+        if built.correlation_weight:
+            minimised += built.correlation_weight * compute_correlation_loss(outputs.logits, batch, domains)
+        return Loss(minimised, loss_sum, weight_sum)
+
+    return compute_loss
+
+
+def _read_weights(weights: Mapping[str, float], schema: Schema) -> np.ndarray:
+    """[G, O] float32."""
+    domains, objectives = schema.domain_values or ("all",), [label.name for label in schema.labels]
+    made = np.ones((len(domains), len(objectives)), np.float32)
+    for name, weight in sorted(weights.items(), key=lambda item: "/" in item[0]):  # a portfolio's own comes last
+        domain, _, objective = name.rpartition("/")
+        if objective not in objectives or (domain and domain not in domains):
+            raise UserError(
+                f"{OPTIONS}.portfolio_weights.{name}: no such portfolio; objectives are {', '.join(objectives)}, "
+                f"domains {', '.join(domains)}"
+            )
+        rows = slice(None) if not domain else domains.index(domain)
+        made[rows, objectives.index(objective)] = weight
+    return made
