@@ -24,8 +24,6 @@ def get_config(order: str = "2") -> ConfigDict:
     config.models = {name: () for name in DEPTHS}
     # Without norms a product of 8 embeddings of scale 0.02 is 1e-14: such a stack could not start.
     config.search.initial_scales = (0.1, 0.3, 1.0)
-    config.search.rates = (1.0, 0.5, 2.0)
-    config.search.check_largest = False
     planted = config.run.data.planted
     planted.fields, planted.values_per_field = 8, 4
     planted.orders, planted.order_shares = (int(order),), (1.0,)

@@ -27,8 +27,6 @@ def get_config(data: str = "factorized") -> ConfigDict:
     names = ["Wukong", "DLRM", "DCNv2", "AutoInt+", "AFN+", "MaskNet", "xDeepFM", "FinalMLP", "DNN", "FM"]
     sizes = {"field_aware": ("s", "l"), "control": ("s",)}.get(data, ())
     config.models = {name: sizes if name != "FM" else () for name in names} | {"logistic regression": ()}
-    config.search.rates = (1.0, 0.5, 2.0, 4.0)
-    config.search.check_largest = data == "factorized"
 
     run = config.run
     run.data.format = "planted_clicks"

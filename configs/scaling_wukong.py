@@ -24,5 +24,4 @@ def get_config(question: str = "ablations") -> ConfigDict:
     config.name = f"planted clicks, Wukong's {question}"
     config.models = {name: () for name in ladders[question]}
     config.search.initial_scales = (0.02,)
-    config.search.check_largest = False
     return config

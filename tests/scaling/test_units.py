@@ -7,14 +7,14 @@ from wukong_jax.config import build_run_config
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.ladders import LADDERS
 from wukong_jax.scaling.sweep_config import Settings, build_sweep_config, start_sweep_config
-from wukong_jax.scaling.units import check_units, curve_units, plan_search, shard_models, shard_units
+from wukong_jax.scaling.units import curve_units, due_trials, plan_search, shard_models, shard_units
 
 
 def make_sweep(**changes):
     config = start_sweep_config()
     config.name, config.data_name = "a sweep", "factorized"
     config.models = {"Wukong": ("xs", "s"), "DLRM": ("s", "l"), "FM": ()}
-    config.search.rates = (1.0, 0.5, 2.0)
+    config.search.rates = (0.25, 0.5, 1.0, 2.0, 4.0)
     config.search.initial_scales = (0.02, 0.1)
     config.run.data.format = "planted_clicks"
     config.run.data.planted = ConfigDict({"fields": 6})
@@ -28,12 +28,18 @@ def make_sweep(**changes):
     return build_sweep_config(config)
 
 
+def settle(model):
+    """The same settings for every size of a model."""
+    ladder = LADDERS[model]
+    return {size.name: Settings(1.0, 0.02, next(iter(ladder.norms))) for size in ladder.sizes}
+
+
 def walk_search(sweep, model, loss):
-    """Trains (in thought) what the search asks for until it has found; returns the units in order, and the find."""
+    """Trains (in thought) what the search asks for until it has found; returns the units in order, and the finds."""
     known, order = {}, []
     while True:
         units, found = plan_search(sweep, model, known.get)
-        if found is not None:
+        if len(found) == len(sweep.sizes(model)):
             return order, found
         missing = [unit for unit in units if unit not in known]
         assert missing  # else it would ask for ever
@@ -41,60 +47,77 @@ def walk_search(sweep, model, loss):
         known |= {unit: loss(unit) for unit in missing}
 
 
-def test_search_finds_norm_and_scale_then_the_rate():
+def test_search_finds_norm_and_scale_then_the_rate_of_each_size():
     sweep = make_sweep()
 
     def loss(unit):
-        settings = unit.settings
+        settings, best = unit.settings, {"xs": 2.0, "s": 0.5}[unit.size]
         apart = {"token": 0.3, "flat": 0.1, "none": 0.2}[settings.norm] + abs(settings.initial_scale - 0.1)
-        return apart + abs(settings.rate - 2.0)
+        return apart + abs(math.log2(settings.rate / best))
 
     order, found = walk_search(sweep, "Wukong", loss)
-    assert found == Settings(2.0, 0.1, "flat")
-    assert len(order) == 3 * 2 + 2  # every norm with every scale at rate 1; the two other rates with the best
-    assert {unit.size for unit in order} == {"xs"}
-    assert {unit.settings.rate for unit in order[:6]} == {1.0}
-    assert {(unit.settings.norm, unit.settings.initial_scale) for unit in order[6:]} == {("flat", 0.1)}
+    assert found == {"xs": Settings(2.0, 0.1, "flat"), "s": Settings(0.5, 0.1, "flat")}
+    placed, rated = order[:6], order[6:]  # every norm with every scale at rate 1; then along the rates with the best
+    assert {(unit.size, unit.settings.rate) for unit in placed} == {("xs", 1.0)}
+    assert {(unit.settings.norm, unit.settings.initial_scale) for unit in rated} == {("flat", 0.1)}
+    # down is worse, up until it is worse; at the next size from where that ended
+    assert [(unit.size, unit.settings.rate) for unit in rated] == [
+        ("xs", 0.5), ("xs", 2.0), ("xs", 4.0), ("s", 2.0), ("s", 1.0), ("s", 0.5), ("s", 0.25)
+    ]  # fmt: skip
 
 
-def test_every_model_gets_as_many_trials():
+def test_rates_stay_on_the_grid():
+    sweep = make_sweep(search={"rates": (2.0, 0.5, 1.0), "initial_scales": (0.02,)})
+    for direction, end in ((1, 0.5), (-1, 2.0)):
+        order, found = walk_search(sweep, "DLRM", lambda unit, sign=direction: sign * unit.settings.rate)
+        assert {settings.rate for settings in found.values()} == {end}
+        assert {unit.settings.rate for unit in order} <= {0.5, 1.0, 2.0}
+
+
+def test_every_model_gets_as_many_trials_where_none_is_better():
     sweep = make_sweep(models={model: () for model in LADDERS})
     trials = {model: len(walk_search(sweep, model, lambda unit: 1.0)[0]) for model in sweep.models}
     points = ("FM", "logistic regression")
-    assert {trials[model] for model in trials if model not in points} == {8}
+    # 6 places, 2 neighbours of rate 1, and 3 rates at each larger size
+    assert {
+        model: trials[model] - 3 * len(sweep.sizes(model)) for model in trials if model not in points
+    } == dict.fromkeys((model for model in trials if model not in points), 5)
     assert {trials[model] for model in points} == {2 + 2}  # no norm to place
 
 
 def test_exploded_trials_lose():
     sweep = make_sweep()
     _, found = walk_search(sweep, "DLRM", lambda unit: math.inf if unit.settings.norm != "pairs" else 0.5)
-    assert found == Settings(1.0, 0.02, "pairs")
+    assert found["s"] == Settings(1.0, 0.02, "pairs")
     _, found = walk_search(sweep, "DLRM", lambda unit: math.inf)
-    assert found == Settings(1.0, 0.02, "none")
+    assert found["s"] == Settings(1.0, 0.02, "none")
+    # too high a rate at the larger size: down to where it trains
+    _, found = walk_search(
+        sweep, "DLRM", lambda unit: math.inf if unit.size == "l" and unit.settings.rate > 0.5 else 0.5
+    )
+    assert found["l"].rate == 0.5
 
 
-def test_curves_share_the_searches_unit_and_put_seeds_outermost():
+def test_curves_share_the_searches_units_and_put_seeds_outermost():
     sweep = make_sweep(seeds=(3, 4))
     searched, found = walk_search(sweep, "Wukong", lambda unit: unit.settings.rate)
     units = curve_units(sweep, {"Wukong": found})
     assert [(unit.size, unit.seed) for unit in units] == [("xs", 3), ("s", 3), ("xs", 4), ("s", 4)]
-    assert units[0] in searched
+    assert set(units[:2]) <= set(searched)
+    assert curve_units(sweep, {"Wukong": {"xs": found["xs"]}}) == units[::2]  # what is not found has no curve yet
 
 
-def test_check_of_the_largest_moves_the_rate_alone():
-    sweep = make_sweep(search={"check_largest": True, "rates": (1.0,), "initial_scales": (0.02,)})
-    found = Settings(2.0, 0.02, "token")
-    assert [(u.size, u.settings.rate, u.settings.norm) for u in check_units(sweep, "Wukong", found)] == [
-        ("s", 1.0, "token"),
-        ("s", 4.0, "token"),
-    ]
-    assert check_units(sweep, "FM", Settings(1.0, 0.02, "none")) == []  # one size
+def test_due_trials_put_small_sizes_first():
+    sweep = make_sweep()
+    known = {unit: 1.0 for unit in walk_search(sweep, "Wukong", lambda unit: 1.0)[0]}
+    sizes = [(unit.model, unit.size) for unit in due_trials(sweep, ["Wukong", "DLRM"], known.get)]
+    assert sizes.index(("Wukong", "s")) > max(i for i, size in enumerate(sizes) if size == ("DLRM", "s"))
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5])
 def test_shards_part_the_work_whatever_is_found_so_far(shards):
     sweep = make_sweep(models={model: () for model in LADDERS})
-    settings = {model: Settings(1.0, 0.02, next(iter(LADDERS[model].norms))) for model in LADDERS}
+    settings = {model: settle(model) for model in LADDERS}
     some = {model: settings[model] for model in list(settings)[::2]}
     parts = [set(shard_units(curve_units(sweep, settings), shard, shards)) for shard in range(shards)]
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(curve_units(sweep, settings))
@@ -112,7 +135,7 @@ def test_folders_differ_wherever_units_do():
         for model in LADDERS
         for unit in [
             *walk_search(sweep, model, lambda unit: 1.0)[0],
-            *curve_units(sweep, {model: Settings(1.0, 0.02, next(iter(LADDERS[model].norms)))}),
+            *curve_units(sweep, {model: settle(model)}),
         ]
     ]
     assert len({str(unit.folder) for unit in units}) == len(set(units))
@@ -139,7 +162,7 @@ def test_run_of_a_unit_has_its_model_and_settings_and_the_sweeps_rows():
         ({"models": {"Wukong": ("xxs",)}}, "size 'xxs': the ladder has xs, s"),
         ({"models": {}}, "models = {}"),
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]"),
-        ({"search": {"rates": (0.5,)}}, r"rates = \[0.5\]: above 0, and 1 among them"),
+        ({"search": {"rates": (0.5,)}}, r"rates = \[0.5\]: above 0, none twice, and 1 among them"),
         ({"search": {"initial_scales": (-1.0,)}}, r"initial_scales = \[-1.0\]"),
     ],
 )

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
-from wukong_jax.scaling.units import Losses, Unit, check_units, plan_search
+from wukong_jax.scaling.units import Losses, Unit, plan_search
 
 Outcome = Mapping[str, Any]
 Outcomes = Callable[[Unit], Outcome | None]
 
 
 def collect_points(
-    sweep: SweepConfig, found: Mapping[str, Settings], outcomes: Outcomes, bayes: Mapping[str, float]
+    sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]], outcomes: Outcomes, bayes: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """The points of all curves, as far as units have ended.
 
     Args:
       sweep: the sweep.
-      found: each model's settings, of the models whose search has ended.
+      found: settings by model and size, of the sizes whose search has ended.
       outcomes: what a unit came to, None while it runs.
       bayes: split -> Bayes log loss, where it is known.
 
@@ -29,9 +29,9 @@ def collect_points(
       that have ended and did not explode; `excess_log_loss` is over Bayes' on the same rows.
     """
     rows = []
-    for model, settings in found.items():
-        for size in sweep.sizes(model):
-            units = [Unit(model, size.name, settings, seed) for seed in sweep.seeds]
+    for model, of_sizes in found.items():
+        for size, settings in of_sizes.items():
+            units = [Unit(model, size, settings, seed) for seed in sweep.seeds]
             ended = {unit.seed: outcome for unit in units if (outcome := outcomes(unit)) is not None}
             if ended:
                 rows += _points_of_size(sweep, units[0], ended, bayes)
@@ -102,18 +102,12 @@ def _values(
     return row
 
 
-def describe_search(
-    sweep: SweepConfig, found: Mapping[str, Settings], losses: Losses, outcomes: Outcomes
-) -> list[dict[str, Any]]:
-    """What each model's search tried and found, a row a trial, the check of the largest size among them."""
+def describe_search(sweep: SweepConfig, losses: Losses, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """What each model's search tried and found, a row a trial."""
     rows = []
     for model in sweep.models:
-        trials = plan_search(sweep, model, losses)[0]
-        if model in found:
-            largest = Unit(model, sweep.sizes(model)[-1].name, found[model], sweep.seeds[0])
-            checks = check_units(sweep, model, found[model])
-            trials |= dict.fromkeys([largest, *checks] if checks else [], "rate, largest size")
-        rows += [_describe_trial(unit, stage, found.get(model), outcomes(unit)) for unit, stage in trials.items()]
+        trials, found = plan_search(sweep, model, losses)
+        rows += [_describe_trial(unit, stage, found.get(unit.size), outcomes(unit)) for unit, stage in trials.items()]
     return rows
 
 

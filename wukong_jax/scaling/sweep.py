@@ -17,7 +17,7 @@ from wukong_jax.config import start_config
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
-from wukong_jax.scaling.units import Unit, curve_units, plan_search, shard_models, shard_units
+from wukong_jax.scaling.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
 from wukong_jax.strict_mapping import to_mapping
 from wukong_jax.training.finish import describe_size
 from wukong_jax.training.run import build_run
@@ -72,8 +72,8 @@ class Sweep:
           shards: how many processes or machines share the sweep, over one file system.
 
         Returns:
-          The number of models whose search, in other shards' hands, has not ended: their curves are left for a later
-          start.
+          The number of models whose search, in other shards' hands, has not ended: the rest of their curves is left for
+          a later start.
 
         Raises:
           UserError: another process trains this shard.
@@ -90,27 +90,26 @@ class Sweep:
             return self._run_shard(shard, shards)
 
     def _run_shard(self, shard: int, shards: int) -> int:
-        for model in shard_models(list(self.config.models), shard, shards):
-            while True:
-                trials, settings = plan_search(self.config, model, self.loss)
-                if settings is not None:
-                    break
-                for unit in trials:
-                    self._run_unit(unit)
-        trained: set[Unit] = set()
+        models = shard_models(list(self.config.models), shard, shards)
+        failed: set[Unit] = set()  # again: they were tried anew at this start
         while True:
-            found = self.found()
-            due = [unit for unit in shard_units(curve_units(self.config, found), shard, shards) if unit not in trained]
-            if not due:
-                return len(self.config.models) - len(found)
-            # one at a time: another shard's search may have ended meanwhile, and its models belong in between
-            self._run_unit(due[0])
-            trained.add(due[0])
+            # one at a time: what comes next depends on it, and on another shard's searches that end meanwhile
+            units = due_trials(self.config, models, self.loss)
+            units += shard_units(curve_units(self.config, self.found()), shard, shards)
+            due = next((unit for unit in units if unit not in failed and not self._has_ended(unit)), None)
+            if due is None:
+                return len(self.searching())
+            self._run_unit(due)
+            if not self._has_ended(due):
+                failed.add(due)
 
-    def found(self) -> dict[str, Settings]:
-        """The settings of each model whose search has ended."""
-        searches = ((model, plan_search(self.config, model, self.loss)[1]) for model in self.config.models)
-        return {model: settings for model, settings in searches if settings is not None}
+    def found(self) -> dict[str, dict[str, Settings]]:
+        """The settings of each model and size whose search has ended."""
+        return {model: plan_search(self.config, model, self.loss)[1] for model in self.config.models}
+
+    def searching(self) -> list[str]:
+        """The models whose search has not ended at every size."""
+        return [model for model, found in self.found().items() if len(found) < len(self.config.sizes(model))]
 
     def loss(self, unit: Unit) -> float | None:
         """Validation log loss of a unit: infinite where it exploded or failed, None where it has not ended."""
@@ -126,18 +125,19 @@ class Sweep:
 
     def count_missing(self) -> int:
         """Units that are known to belong to the sweep and have not ended."""
-        units = dict.fromkeys(curve_units(self.config, self.found()))
+        units: dict[Unit, Any] = dict.fromkeys(curve_units(self.config, self.found()))
         for model in self.config.models:
-            units |= dict.fromkeys(plan_search(self.config, model, self.loss)[0])
+            units |= plan_search(self.config, model, self.loss)[0]
         return sum(self.outcome(unit) is None for unit in units)
 
-    def _run_unit(self, unit: Unit) -> None:
+    def _has_ended(self, unit: Unit) -> bool:
         outcome = self.outcome(unit)
-        if outcome is not None and outcome["status"] != FAILED:
-            return
+        return outcome is not None and outcome["status"] != FAILED
+
+    def _run_unit(self, unit: Unit) -> None:
         folder = self.folder / unit.folder
         folder.mkdir(parents=True, exist_ok=True)
-        outcome = {"status": DONE, "error": "", **dataclasses.asdict(unit)}
+        outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit)}
         try:
             config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.folder / "data"))
             with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):

@@ -17,7 +17,7 @@ from wukong_jax.strict_mapping import build_dataclass
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is searched at a model's smallest size and carried to the others."""
+    """What is searched: norm and scale at a model's smallest size, the rate at every size."""
 
     rate: float  # factor on both learning rates of the sweep's run
     initial_scale: float  # standard deviation of the initial embeddings
@@ -31,20 +31,20 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """The same search for every model, at its smallest size, by validation log loss of the first seed.
+    """The same search for every model, by validation log loss of the first seed.
 
-    First norm placement and initial scale together at rate 1, then the rates with the best of those: norm and scale
-    decide each other's use (a norm over the embeddings hides their scale), the rate matters to all alike.
+    First norm placement and initial scale together, at the smallest size and rate 1, since they decide each other's use
+    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid to where neither neighbour
+    on the way is better: from 1 at the smallest size, from the rate of the size below at the others.
     """
 
-    rates: tuple[float, ...] = (1.0, 0.5, 2.0)  # factors on both learning rates; 1 among them
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them
     initial_scales: tuple[float, ...] = (0.02, 0.1)
-    check_largest: bool = False  # also trains the largest size at half and twice the rate found, to say how it moves
 
     def __post_init__(self) -> None:
         """Refuses grids that cannot be searched."""
-        if 1.0 not in self.rates or min(self.rates) <= 0:
-            raise UserError(f"rates = {list(self.rates)}: above 0, and 1 among them")
+        if 1.0 not in self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
+            raise UserError(f"rates = {list(self.rates)}: above 0, none twice, and 1 among them")
         if not self.initial_scales or min(self.initial_scales) < 0:
             raise UserError(f"initial_scales = {list(self.initial_scales)}: one or more, each at least 0")
 

@@ -23,7 +23,7 @@ def read_points(sweep: Sweep) -> list[dict[str, Any]]:
 
 def read_search(sweep: Sweep) -> list[dict[str, Any]]:
     """The trials of a sweep's searches so far."""
-    return describe_search(sweep.config, sweep.found(), sweep.loss, sweep.outcome)
+    return describe_search(sweep.config, sweep.loss, sweep.outcome)
 
 
 def report_sweep(sweep: Sweep) -> Path:
@@ -60,10 +60,10 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
 
 
 _SEARCH_TEXT = (
-    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1, then with "
-    "the other rates and the best of those; the chosen settings have the lowest validation log loss, and are carried "
-    "to the other sizes unchanged. A rate multiplies both learning rates. Where the largest size was checked, its rows "
-    "show whether the best rate moves with size."
+    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1; the best "
+    "of them, by validation log loss, is carried to the other sizes unchanged. The rate, which multiplies both "
+    "learning rates, was searched at every size, by steps along the same grid from the rate of the size below: down as "
+    "long as that is better, else up. So the chosen rows show how the best rate moves with size."
 )
 
 
@@ -82,9 +82,9 @@ def _notes(sweep: Sweep) -> list[str]:
         "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
         "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
     ]
-    searching = len(config.models) - len(sweep.found())
+    searching = sweep.searching()
     if searching:
-        notes.append(f"{searching} models are still in their search and have no curve yet.")
+        notes.append(f"Still in their search, their curves incomplete: {', '.join(searching)}.")
     return notes
 
 

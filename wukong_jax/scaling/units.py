@@ -6,7 +6,7 @@ same one.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
@@ -32,8 +32,12 @@ class Unit:
 Losses = Callable[[Unit], float | None]
 
 
-def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Unit, str], Settings | None]:
+def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Unit, str], dict[str, Settings]]:
     """The search of one model, as far as what is known lets it be planned.
+
+    At the smallest size every norm with every initial scale at rate 1, then the rate with the best of those; at each
+    other size the rate again, from the one that the size below found. Rates do not carry over: what suits the smallest
+    size is two to four times too high for the largest, and by how much differs between models.
 
     Args:
       sweep: the sweep.
@@ -41,24 +45,23 @@ def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Un
       losses: what the units so far came to.
 
     Returns:
-      The trials of all stages so far and the stage of each ("norm and scale", "rate"), and the settings found; None
-      while trials are missing. Equal losses go to the first tried; where every trial of a stage exploded the first
-      settings stay.
+      The trials of all stages so far and the stage of each ("norm and scale", "rate"), and the settings found, by size;
+      sizes whose trials are missing are not in it. Equal losses go to the first tried; where every trial of a stage
+      exploded its first settings stay.
     """
-    size, seed = sweep.sizes(model)[0].name, sweep.seeds[0]
-
-    def units(stage: Iterable[Settings]) -> list[Unit]:
-        return [Unit(model, size, settings, seed) for settings in stage]
-
+    sizes, seed = [size.name for size in sweep.sizes(model)], sweep.seeds[0]
     grid = itertools.product(sweep.ladder(model).norms, sweep.search.initial_scales)
-    placed = units(Settings(1.0, scale, norm) for norm, scale in grid)
+    placed = [Unit(model, sizes[0], Settings(1.0, scale, norm), seed) for norm, scale in grid]
     trials = dict.fromkeys(placed, "norm and scale")
-    best = _choose(placed, losses)
-    if best is None:
-        return trials, None
-    rates = sorted(sweep.search.rates, key=lambda rate: rate != 1.0)  # 1 first: it is known already
-    rated = units(dataclasses.replace(best, rate=rate) for rate in rates)
-    return {**trials, **{unit: "rate" for unit in rated if unit not in trials}}, _choose(rated, losses)
+    settings, found = _choose(placed, losses), {}
+    for size in sizes:
+        if settings is None:
+            break
+        tried, settings = _climb(sweep.search.rates, Unit(model, size, settings, seed), losses)
+        trials |= {unit: "rate" for unit in tried if unit not in trials}
+        if settings is not None:
+            found[size] = settings
+    return trials, found
 
 
 def _choose(units: Sequence[Unit], losses: Losses) -> Settings | None:
@@ -67,32 +70,51 @@ def _choose(units: Sequence[Unit], losses: Losses) -> Settings | None:
     return units[values.index(min(values))].settings if len(values) == len(units) else None
 
 
-def curve_units(sweep: SweepConfig, found: Mapping[str, Settings]) -> list[Unit]:
-    """The units of the curves, of the models whose settings are found, seeds outermost so that early points span all.
+def _climb(rates: Sequence[float], start: Unit, losses: Losses) -> tuple[list[Unit], Settings | None]:
+    """From a unit's rate to the next lower ones as long as each is better; if the first was not, to the higher ones.
 
-    Small sizes come before large ones, so a sweep that is stopped has whole curves of few seeds. The check of the
-    largest sizes' rates, where it is asked for, comes last.
+    Returns:
+      The units tried, and the best one's settings; None while one has not ended.
+    """
+    grid = sorted(rates)
+    place = grid.index(start.settings.rate)
+    tried, best = [start], losses(start)
+    for step in (-1, 1):
+        moved = False
+        while best is not None and 0 <= place + step < len(grid):
+            settings = dataclasses.replace(start.settings, rate=grid[place + step])
+            tried.append(dataclasses.replace(start, settings=settings))
+            loss = losses(tried[-1])
+            if loss is None or loss >= best:
+                best = None if loss is None else best
+                break
+            place, best, moved = place + step, loss, True
+        if best is None or moved:
+            break
+    return tried, None if best is None else dataclasses.replace(start.settings, rate=grid[place])
+
+
+def due_trials(sweep: SweepConfig, models: Sequence[str], losses: Losses) -> list[Unit]:
+    """The trials of some models' searches so far, small sizes first: a sweep that is stopped knows the same of each."""
+    trials = [unit for model in models for unit in plan_search(sweep, model, losses)[0]]
+    steps = {(model, size.name): step for model in models for step, size in enumerate(sweep.sizes(model))}
+    return sorted(trials, key=lambda unit: steps[unit.model, unit.size])
+
+
+def curve_units(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]]) -> list[Unit]:
+    """The units of the curves, of the sizes whose settings are found, seeds outermost so that early points span all.
+
+    Small sizes come before large ones, so a sweep that is stopped has whole curves of few seeds.
     """
     steps = max(len(sweep.sizes(model)) for model in sweep.models)
-    units = [
-        Unit(model, sweep.sizes(model)[step].name, found[model], seed)
+    return [
+        Unit(model, size, found[model][size], seed)
         for seed in sweep.seeds
         for step in range(steps)
         for model in sweep.models
-        if model in found and step < len(sweep.sizes(model))
+        for size in [size.name for size in sweep.sizes(model)][step : step + 1]
+        if size in found.get(model, {})
     ]
-    return units + [
-        unit for model in sweep.models if model in found for unit in check_units(sweep, model, found[model])
-    ]
-
-
-def check_units(sweep: SweepConfig, model: str, found: Settings) -> list[Unit]:
-    """The largest size at half and twice the rate found; none where there is one size only, or no check."""
-    sizes = sweep.sizes(model)
-    if not sweep.search.check_largest or len(sizes) == 1:
-        return []
-    rates = [dataclasses.replace(found, rate=found.rate * factor) for factor in (0.5, 2.0)]
-    return [Unit(model, sizes[-1].name, settings, sweep.seeds[0]) for settings in rates]
 
 
 def shard_models(models: Sequence[str], shard: int, shards: int) -> list[str]:
@@ -107,4 +129,4 @@ def shard_units(units: Sequence[Unit], shard: int, shards: int) -> list[Unit]:
 
 def _spread(unit: Unit) -> int:
     """The same on every machine and in every process, unlike `hash`."""
-    return sum(map(ord, f"{unit.model} {unit.size} {unit.seed} {unit.settings.rate:g}"))
+    return sum(map(ord, f"{unit.model} {unit.size} {unit.seed}"))
