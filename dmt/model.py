@@ -14,10 +14,10 @@ from dmt.tower_modules import TowerModules
 from dmt.towers import TowerLayout, build_tower_layout, load_towers, stride_towers
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
+from wukong_jax.factories import load_factory
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
-from wukong_jax.training.network import load_factory
 
 OPTIONS = "config.model.options"
 

@@ -103,7 +103,7 @@ def read_batches(opened: OpenRun, batches: int, seed: int) -> tuple[str, Iterato
     split = "validation" if "validation" in opened.data.splits else "train"
     run = opened.run
     drawn = iterate_batches(
-        opened.data.splits[split],
+        opened.data.source(split),
         run.schema,
         run.config.training.evaluation_batch_size,
         position=Position(epoch=0, seed=seed, rows_consumed=0),

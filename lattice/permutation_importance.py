@@ -133,7 +133,7 @@ def measure_importance(
     if settings.split not in opened.data.splits:
         known = ", ".join(opened.data.splits)
         raise UserError(f"split = {settings.split!r}: the data has only {known}; choose one of them")
-    rows = draw_rows(opened.data.splits[settings.split], run.schema, settings)
+    rows = draw_rows(opened.data.source(settings.split), run.schema, settings)
     sums = _sum_rises(opened, rows, settings, say)
     objectives = tuple(label.name for label in run.schema.labels)
     for objective, count in zip(objectives, sums.rows.sum(axis=0), strict=True):

@@ -18,19 +18,35 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from wukong_jax.data.planted_clicks import PlantedClicksConfig
+from wukong_jax.data.planted_portfolios_config import PlantedPortfoliosConfig
 from wukong_jax.embeddings.layout import EmbeddingsConfig
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where the rows come from. Raw files and planted clicks are prepared into `<workdir>/data` first."""
+class JoinConfig:
+    """What is joined to rows as they are read: a factory's name, and its options."""
 
-    format: Literal["planted_clicks", "raw", "blocks"]
+    factory: str = ""  # "module:function", called as build(options, schema); empty: nothing
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses options of nothing."""
+        if self.options and not self.factory:
+            raise UserError("factory = '': the join has options but no factory; name it, or leave the options out")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the rows come from. Raw files and generated rows are prepared into `<workdir>/data` first."""
+
+    format: Literal["planted_clicks", "planted_portfolios", "raw", "blocks"]
     path: str = ""  # raw: a file or folder; blocks: the output folder of scripts/prepare_data.py
     schema: str = ""  # raw: a built-in schema's name, or a JSON file
     planted: PlantedClicksConfig | None = None  # planted_clicks: the generator's settings
+    portfolios: PlantedPortfoliosConfig | None = None  # planted_portfolios: the generator's settings
+    join: JoinConfig = dataclasses.field(default_factory=JoinConfig)
     on_bad_row: Literal["stop", "skip"] = "stop"  # raw: what a malformed row does
     shuffle: bool = True  # False: training rows come in the order they were written, as from a log in event time
     window_rows: int = 131_072  # rows shuffled together; more is a better shuffle and more host memory
@@ -38,15 +54,18 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Checks that the keys fit the format."""
-        if self.format == "planted_clicks":
-            if self.planted is None:
-                raise UserError("planted = None: format 'planted_clicks' needs the generator's settings")
+        generators = {"planted_clicks": "planted", "planted_portfolios": "portfolios"}
+        for format_, key in generators.items():
+            given = getattr(self, key) is not None
+            if given and self.format != format_:
+                raise UserError(f"{key}: only read with format {format_!r}, not {self.format!r}")
+            if not given and self.format == format_:
+                raise UserError(f"{key} = None: format {format_!r} needs the generator's settings")
+        if self.format in generators:
             if self.path or self.schema:
-                raise UserError(f"path = {self.path!r}: format 'planted_clicks' reads no files; use 'raw' or 'blocks'")
+                raise UserError(f"path = {self.path!r}: format {self.format!r} reads no files; use 'raw' or 'blocks'")
         elif not self.path:
             raise UserError(f"path = '': format {self.format!r} needs a file or folder, as --config.data.path=FOLDER")
-        elif self.planted is not None:
-            raise UserError(f"planted: only read with format 'planted_clicks', not {self.format!r}")
         if self.format == "raw" and not self.schema:
             raise UserError("schema = '': format 'raw' needs a built-in schema's name or a JSON file")
         if self.format == "blocks" and self.schema:
@@ -227,8 +246,8 @@ def load_config_module(path: str | Path) -> ModuleType:
 def start_config() -> ConfigDict:
     """A ConfigDict with every key at its default, for a config file to fill in and flags to override.
 
-    Keys without a default are empty until the file sets them. `data.planted`, `model.options`, `loss.options`,
-    `exchange.options` and `embeddings.fields` are the file's own to write.
+    Keys without a default are empty until the file sets them. `data.planted`, `data.portfolios`, `model.options`,
+    `loss.options`, `exchange.options`, `data.join.options` and `embeddings.fields` are the file's own to write.
     """
     return _defaults_of(RunConfig)
 

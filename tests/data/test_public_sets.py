@@ -15,11 +15,11 @@ from wukong_jax.data.builtin_schemas import load_builtin_schema
 from wukong_jax.data.loader import Position, iterate_batches
 from wukong_jax.data.prepare import prepare_data
 from wukong_jax.data.row_blocks import open_row_blocks
+from wukong_jax.factories import load_factory
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.training.evaluation import put_batch
-from wukong_jax.training.network import load_factory
 from wukong_jax.training.run import build_run
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

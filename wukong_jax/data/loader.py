@@ -209,7 +209,7 @@ class _WindowReader:
         chosen = self._own_rows(epoch, window, first, rows)
         blocks = order.blocks[window * self._window_blocks : (window + 1) * self._window_blocks]
         parts = [self.source.read(int(block)) for block in blocks]
-        columns = {name: _concatenate([part[name] for part in parts]) for name in COLUMN_DTYPES}
+        columns = {name: _concatenate([part[name] for part in parts]) for name in parts[0]}
         if chosen is None:
             return columns
         return {name: np.take(array, chosen, axis=0) for name, array in columns.items()}
@@ -255,14 +255,17 @@ class _RowStream:
 
 
 def _build_batch(parts: list[Columns], schema: Schema, batch_size: int) -> Batch:
-    """Joins parts to a batch of `batch_size` rows, padded with rows of weight 0."""
+    """Joins parts to a batch of `batch_size` rows, padded with rows of weight 0; other columns are its extras."""
     shapes = schema.column_shapes()
+    extras = {name: array.shape[1:] for name, array in parts[0].items() if name not in shapes} if parts else {}
     missing = batch_size - sum(len(part["weight"]) for part in parts)
     if missing:
         padding = {name: np.zeros((missing, *shape), COLUMN_DTYPES[name]) for name, shape in shapes.items()}
+        padding |= {name: np.zeros((missing, *shape), np.float32) for name, shape in extras.items()}
         padding["ids"].fill(-1)
         parts = [*parts, padding]
-    return Batch(**{name: _concatenate([part[name] for part in parts]) for name in shapes}, extras={})
+    columns = {name: _concatenate([part[name] for part in parts]) for name in (*shapes, *extras)}
+    return Batch(**{name: columns[name] for name in shapes}, extras={name: columns[name] for name in extras})
 
 
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:

@@ -62,16 +62,13 @@ _CALLS = {
 }
 
 
-def count_cost(
-    module: nn.Module, shape: ModelShape, *, batch: int = 4096, extras: Mapping[str, jax.ShapeDtypeStruct] | None = None
-) -> Cost:
+def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Cost:
     """Counts a model's parameters and products; nothing is computed or allocated.
 
     Args:
       module: any model of the common call (dense, embeddings, token_mask, domain, extras, *, train).
       shape: its sizes.
       batch: rows of the traced batch; products that do not depend on the rows are shared among them.
-      extras: shapes of the batch's extras [B, ...], where the model reads any.
 
     Returns:
       The cost per example.
@@ -79,7 +76,7 @@ def count_cost(
     Raises:
       ValueError: a product sits in a loop whose length is not known before it runs.
     """
-    inputs = _abstract_inputs(shape, batch, extras or {})
+    inputs = _abstract_inputs(shape, batch)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def initialise(key: jax.Array, *inputs: Any) -> Any:
@@ -105,7 +102,7 @@ def count_cost(
     )
 
 
-def _abstract_inputs(shape: ModelShape, batch: int, extras: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[Any, ...]:
+def _abstract_inputs(shape: ModelShape, batch: int) -> tuple[Any, ...]:
     def floats(*axes: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, *axes), jnp.float32)
 
@@ -115,7 +112,7 @@ def _abstract_inputs(shape: ModelShape, batch: int, extras: Mapping[str, jax.Sha
         floats(shape.tokens, shape.width),
         floats(shape.tokens),
         domain,
-        dict(extras),
+        {name: floats(width) for name, width in shape.extras},
     )
 
 

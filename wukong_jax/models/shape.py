@@ -18,6 +18,7 @@ class ModelShape:
     objectives: int  # O
     domains: int = 1  # G
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters stay float32
+    extras: tuple[tuple[str, int], ...] = ()  # columns joined to rows, and how many numbers a row has in each
     token_columns: tuple[str, ...] = ()  # the column of each token, empty text for one made of several; () = not known
 
     def __post_init__(self) -> None:

@@ -92,7 +92,8 @@ class SweepConfig:
             raise UserError(f"norm {settings.norm!r}: {model} has {', '.join(ladder.norms)}")
         run["name"] = f"{model}, {size}"
         run["seed"] = seed
-        run["data"] = {key: value for key, value in run["data"].items() if key not in ("planted", "schema")}
+        sources = ("planted", "portfolios", "schema")
+        run["data"] = {key: value for key, value in run["data"].items() if key not in sources}
         run["data"] |= {"format": "blocks", "path": data}
         run["model"] = {
             "factory": ladder.factory,

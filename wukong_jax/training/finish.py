@@ -46,7 +46,7 @@ def evaluate_state(run: Run, data: RunData, predict: Predict, split: str) -> Eva
     if split not in data.splits:
         raise UserError(f"--split = {split!r}: the data has only {', '.join(data.splits)}; choose one of them")
     config = run.config.training
-    source, size = data.splits[split], config.evaluation_batch_size
+    source, size = data.source(split), config.evaluation_batch_size
     return evaluate_split(predict, source, run.schema, size, run.mesh, config.exact_auc_rows)
 
 

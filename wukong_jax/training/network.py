@@ -1,10 +1,8 @@
 """The differentiated network: token assembly over collected rows, then the dense model."""
 
 import dataclasses
-import importlib
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +12,7 @@ from wukong_jax.config import RunConfig
 from wukong_jax.embeddings.exchange import Exchange, TowerTokens
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
-from wukong_jax.errors import UserError
+from wukong_jax.factories import load_factory
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
@@ -66,8 +64,10 @@ class Network(nn.Module):
         return self.model.compress(tokens)
 
 
-def build_model_shape(config: RunConfig, schema: Schema, layout: EmbeddingLayout) -> ModelShape:
-    """The sizes a model factory needs, from the schema and the embedding layout."""
+def build_model_shape(
+    config: RunConfig, schema: Schema, layout: EmbeddingLayout, extras: Mapping[str, int]
+) -> ModelShape:
+    """The sizes a model factory needs, from the schema, the embedding layout, and what is joined to rows."""
     return ModelShape(
         dense_features=len(schema.dense),
         tokens=layout.tokens,
@@ -76,17 +76,18 @@ def build_model_shape(config: RunConfig, schema: Schema, layout: EmbeddingLayout
         domains=max(1, len(schema.domain_values)),
         compute_dtype=config.training.compute_dtype,
         token_columns=layout.token_columns,
+        extras=tuple(extras.items()),
     )
 
 
-def build_network(config: RunConfig, schema: Schema, layout: EmbeddingLayout) -> Network:
+def build_network(config: RunConfig, layout: EmbeddingLayout, shape: ModelShape) -> Network:
     """Builds the network that a config names.
 
     Raises:
       UserError: the factory cannot be imported, or refuses an option.
     """
     factory = load_factory("config.model.factory", config.model.factory)
-    return Network(layout=layout, model=factory(config.model.options, build_model_shape(config, schema, layout)))
+    return Network(layout=layout, model=factory(config.model.options, shape))
 
 
 def resolve_model_options(config: RunConfig) -> RunConfig:
@@ -113,17 +114,3 @@ def build_exchange(config: RunConfig, layout: EmbeddingLayout, mesh: Mesh, netwo
     """
     factory = load_factory("config.exchange.factory", config.exchange.factory)
     return factory(config.exchange.options, layout, mesh, network.model)
-
-
-def load_factory(key: str, name: str) -> Any:
-    """Imports a factory by its name, "module:function".
-
-    Raises:
-      UserError: it cannot be imported; the message starts with `key`.
-    """
-    module_name, _, function_name = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        fix = "give 'module:function', such as 'wukong_jax.models.wukong:build'"
-        raise UserError(f"{key} = {name!r}: {error}; {fix}") from None

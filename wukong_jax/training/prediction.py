@@ -31,7 +31,8 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
     run = opened.run
     encoded = read_encoded_rows(run.schema, opened.data.vocabulary, source, labels_required=False)
     # Every row is scored, whatever its weight; only padding has weight 0 from here on.
-    chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in encoded)
+    join = opened.data.join or (lambda columns: {})
+    chunks = ({**columns, **join(columns), "weight": np.ones_like(columns["weight"])} for columns in encoded)
     batches = batch_rows(chunks, run.schema, run.config.training.evaluation_batch_size)
     aside = target.with_name(target.name + ".writing")
     written = 0

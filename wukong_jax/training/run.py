@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -13,14 +14,16 @@ from wukong_jax.config import RunConfig
 from wukong_jax.data.batch import COLUMN_DTYPES, Batch
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
+from wukong_jax.factories import load_factory
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
 from wukong_jax.sharding.table_layout import choose_table_formats
 from wukong_jax.training.loss import LossFunction
-from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network, load_factory
+from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
+from wukong_jax.training.run_data import build_join
 from wukong_jax.training.train_state import TrainState, init_train_state
 from wukong_jax.training.train_step import PredictStep, build_predict_step, build_train_step
 
@@ -70,7 +73,11 @@ class Run:
             name: jax.ShapeDtypeStruct((rows, *shape), COLUMN_DTYPES[name], sharding=by_batch)
             for name, shape in shapes.items()
         }
-        batch = Batch(**columns | {"timestamp": None, "group": None}, extras={})
+        extras = {
+            name: jax.ShapeDtypeStruct((rows, width), jnp.float32, sharding=by_batch)
+            for name, width in self.shape.extras
+        }
+        batch = Batch(**columns | {"timestamp": None, "group": None}, extras=extras)
         placed = jax.tree.map(
             lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), state, self.state_sharding
         )
@@ -107,13 +114,15 @@ def build_run(config: RunConfig, schema: Schema, devices: Sequence[jax.Device] |
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
     check_batch_divides(mesh, config.training.evaluation_batch_size, "config.training.evaluation_batch_size")
     layout = build_embedding_layout(schema, config.embeddings)
-    network = build_network(config, schema, layout)
+    join = build_join(config.data, schema)
+    shape = build_model_shape(config, schema, layout, join.widths if join else {})
+    network = build_network(config, layout, shape)
     return Run(
         config=config,
         schema=schema,
         mesh=mesh,
         layout=layout,
-        shape=build_model_shape(config, schema, layout),
+        shape=shape,
         network=network,
         exchange=build_exchange(config, layout, mesh, network),
         optimizer=build_dense_optimizer(config.optimizer),

@@ -1,4 +1,4 @@
-"""The rows of a run: prepared on first use where the config names raw files or planted clicks."""
+"""The rows of a run: prepared on first use where the config names raw files or a generator."""
 
 import dataclasses
 import functools
@@ -12,10 +12,14 @@ import numpy as np
 
 from wukong_jax.config import DataConfig
 from wukong_jax.data.builtin_schemas import find_schema
+from wukong_jax.data.loader import BlockSource
 from wukong_jax.data.planted_clicks import write_planted_clicks
+from wukong_jax.data.planted_portfolios_folder import write_planted_portfolios
 from wukong_jax.data.prepare import prepare_data
 from wukong_jax.data.row_blocks import SPLITS, RowBlocks, open_row_blocks
+from wukong_jax.data.row_join import JoinedBlocks, RowJoin
 from wukong_jax.errors import UserError
+from wukong_jax.factories import load_factory
 from wukong_jax.schema import Schema, load_schema, schema_to_json
 
 
@@ -27,6 +31,12 @@ class RunData:
     schema: Schema  # resolved
     splits: Mapping[str, RowBlocks]  # "train" and, where they have rows, "validation" and "test"
     report: Mapping[str, Any]  # report.json, as preparing wrote it
+    join: RowJoin | None = None  # what the config joins to rows as they are read
+
+    def source(self, split: str) -> BlockSource:
+        """A split's rows as a model reads them, with what is joined to them."""
+        blocks = self.splits[split]
+        return blocks if self.join is None else JoinedBlocks(blocks, self.join)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -54,7 +64,7 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
 
     Args:
       config: where the rows come from.
-      own_directory: `<workdir>/data`, used for raw files and planted clicks.
+      own_directory: `<workdir>/data`, used for raw files and generated rows.
       say: prints one line of progress.
 
     Raises:
@@ -74,10 +84,25 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
         if config.format == "planted_clicks":
             assert config.planted is not None
             write_planted_clicks(config.planted, directory)
+        elif config.format == "planted_portfolios":
+            assert config.portfolios is not None
+            write_planted_portfolios(config.portfolios, directory)
         else:
             schema = find_schema(config.schema)
             prepare_data(schema, [Path(config.path)], directory, on_bad_row=config.on_bad_row)
-    return _open(directory)
+    data = _open(directory)
+    return dataclasses.replace(data, join=build_join(config, data.schema))
+
+
+def build_join(config: DataConfig, schema: Schema) -> RowJoin | None:
+    """What the config joins to rows; None where it joins nothing.
+
+    Raises:
+      UserError: the factory cannot be imported, or refuses an option.
+    """
+    if not config.join.factory:
+        return None
+    return load_factory("config.data.join.factory", config.join.factory)(config.join.options, schema)
 
 
 def _open(directory: Path) -> RunData:

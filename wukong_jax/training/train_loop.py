@@ -166,7 +166,7 @@ class _Trainer:
     def _batches(self) -> Generator[tuple[Batch, Position], None, None]:
         data = self.run.config.data
         return iterate_batches(
-            self.data.splits["train"],
+            self.data.source("train"),
             self.run.schema,
             self.config.batch_size,
             position=self.progress.position(self.run.config.seed),

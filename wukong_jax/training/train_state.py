@@ -39,7 +39,8 @@ def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tu
     values = {
         stack.name: jax.ShapeDtypeStruct((rows, stack.vectors, stack.width), jnp.float32) for stack in layout.stacks
     }
-    return dense, values, ids, domain, {}
+    extras = {name: jax.ShapeDtypeStruct((rows, width), jnp.float32) for name, width in shape.extras}
+    return dense, values, ids, domain, extras
 
 
 def init_variables(network: Network, shape: ModelShape, key: jax.Array) -> tuple[Any, Any]:

@@ -1,0 +1,138 @@
+"""STAR (arXiv 2101.11427): one network whose weights each domain multiplies by its own, behind partitioned norm.
+
+    normed = partitioned norm(x)
+    each layer: x = relu((W_shared * W_p) x + b_shared + b_p), p the row's domain, * elementwise; the last has no relu
+    logits = the last layer's + auxiliary network([x, domain token])
+
+Written from its definition: a well-known port normalises every domain by the whole batch, at test time too, and puts a
+norm and a relu on the logit. Our choices, where the paper has one objective or is silent: the last layer and the
+auxiliary network have an output for each objective; a domain's weights start at one and its biases at zero, so that all
+domains start as the shared network; `mlp_norm` puts a layer norm, shared by all domains, before each relu of both.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lattice.baselines.multi_domain import MultiDomainModel, own_domain_rows
+from lattice.baselines.partitioned_norm import PartitionedNorm
+from lattice.baselines.tasks import require_layers
+from wukong_jax.errors import UserError
+from wukong_jax.models.layer_norm import LayerNorm
+from wukong_jax.models.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.vector_model import VectorModelOptions, build_options
+
+
+@dataclasses.dataclass(frozen=True)
+class StarOptions(VectorModelOptions):
+    """`config.model.options` of `lattice.baselines.star:build`; sizes by default are ours."""
+
+    star_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of the star-shaped network
+    star_dropout: float = 0.0  # after each of its hidden layers
+    auxiliary_hidden: tuple[int, ...] = (32,)  # hidden widths of the auxiliary network
+    auxiliary_dropout: float = 0.0
+    statistics_momentum: float = 0.99  # of the partitioned norm's moving averages
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range, and a star without a hidden layer."""
+        super().__post_init__()
+        require_layers(self, "star_hidden")
+        if not 0 <= self.statistics_momentum < 1:
+            raise UserError(f"statistics_momentum = {self.statistics_momentum}: at least 0 and below 1")
+
+
+class Star(MultiDomainModel):
+    """Partitioned norm, star-shaped layers, and an auxiliary network that sees the domain."""
+
+    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
+        """[B, n, D] to [B, O] float32."""
+        options, shape = self.options, self.shape
+        flat = inputs.reshape(len(inputs), -1)
+        norm = PartitionedNorm(shape.domains, options.statistics_momentum, name="partitioned_norm")
+        hidden = norm(flat, domain, filled, train=train)
+        for index, width in enumerate(options.star_hidden):
+            hidden = self._layer(f"star_{index}", width, HIDDEN_INITIALIZER, shape.dtype)(hidden, domain)
+            if options.mlp_norm:
+                hidden = LayerNorm((1,), HIDDEN_NORM_EPSILON, name=f"star_{index}_norm")(hidden)
+            hidden = nn.Dropout(options.star_dropout, deterministic=not train)(nn.relu(hidden))
+        initializer = output_initializer(options.head_output_scale)
+        logits = self._layer("star_output", shape.objectives, initializer, jnp.float32)(hidden, domain)
+        seen = jnp.concatenate([flat, self.domain_token(domain)], axis=1) if shape.domains > 1 else flat
+        auxiliary = self.head(options.auxiliary_hidden, name="auxiliary", dropout=options.auxiliary_dropout)
+        return logits + auxiliary(seen, train=train)
+
+    def _layer(
+        self, name: str, features: int, initializer: nn.initializers.Initializer, output_dtype: Any
+    ) -> "StarDense":
+        biases = self.options.mlp_biases
+        return StarDense(self.shape.domains, features, initializer, self.shape.dtype, output_dtype, biases, name=name)
+
+
+class StarDense(nn.Module):
+    """(W_shared * W_p) x + b_shared + b_p for a row of domain p.
+
+    Attributes:
+      domains: G.
+      features: of the output.
+      kernel_init: of the shared kernel.
+      dtype: of the products' operands.
+      output_dtype: of what they give.
+      biases: whether there are any.
+    """
+
+    domains: int
+    features: int
+    kernel_init: nn.initializers.Initializer
+    dtype: Any
+    output_dtype: Any
+    biases: bool
+
+    @nn.compact
+    def __call__(self, values: jax.Array, domain: jax.Array) -> jax.Array:
+        """Applies the layer.
+
+        All domains' kernels in one product, of which each row keeps its own's part: kernels gathered by row would be B
+        copies.
+
+        Args:
+          values: [B, n] float.
+          domain: [B] int32.
+
+        Returns:
+          [B, features] in the output dtype.
+        """
+        domains, features, inputs = self.domains, self.features, values.shape[1]
+        shared = self.param("kernel", self.kernel_init, (inputs, features))
+        own = self.param("domain_kernel", nn.initializers.ones_init(), (domains, inputs, features))
+        kernels = (shared * own).transpose(1, 0, 2).reshape(inputs, domains * features)
+        made = jnp.matmul(
+            values.astype(self.dtype), kernels.astype(self.dtype), preferred_element_type=self.output_dtype
+        )
+        mask = jax.nn.one_hot(domain, domains, dtype=bool)[:, :, None]
+        made = jnp.where(mask, made.reshape(-1, domains, features), 0).sum(axis=1)
+        if self.biases:
+            bias = self.param("bias", nn.initializers.zeros_init(), (features,))
+            domain_bias = self.param("domain_bias", nn.initializers.zeros_init(), (domains, features))
+            made = made + own_domain_rows(bias + domain_bias, domain).astype(made.dtype)
+        return made
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
+    """Builds the model from a config.
+
+    Args:
+      options: keys of `StarOptions`.
+      shape: sizes of inputs and outputs.
+
+    Returns:
+      A `Star`.
+
+    Raises:
+      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+    """
+    return Star(build_options(StarOptions, options, shape), shape)
