@@ -37,6 +37,8 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         # Compiling for NVIDIA GPUs where there is none (scripts/compile_for_cluster.py): no CUDA, no driver.
         "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
-        "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5"],
+        # Bayesian search over sizes (scripts/search_sketch.py).
+        "search": ["optuna>=5.0"],
+        "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],
     },
 )

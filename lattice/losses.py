@@ -1,6 +1,8 @@
 """What a Lattice network minimises: log loss with a weight per portfolio, and the correlation loss as an option.
 
-    minimised = mean weighted log loss + correlation_weight * mean over portfolios of (1 - corr(label, prediction))
+    minimised = mean weighted log loss
+                + correlation_weight * mean over portfolios of (1 - corr(label, prediction))
+                + distillation_weight * mean log loss against a teacher's smoothed labels, where it had any
 
 The correlation loss is that of arXiv 2512.09200, section 3.3.4, L(X, Y) = 1 - Cov(X, Y) / (sigma_X sigma_Y) over a
 batch, X the labels and Y the predictions. That Y is the probability, that each portfolio has a term of its own, and its
@@ -33,14 +35,17 @@ class LatticeLossOptions:
     """`config.loss.options` of `lattice.losses:build`."""
 
     correlation_weight: float = 0.0  # of the correlation loss; 0: it is not computed
-    portfolio_weights: Mapping[str, float] = dataclasses.field(
-        default_factory=dict
-    )  # "domain/objective" or "objective"
+    portfolio_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # "[domain/]objective" -> weight
+    distillation_weight: float = 0.0  # of the log loss against a teacher's labels; rows that it did not know have none
+    label_smoothing: float = 0.02  # s: the teacher's probability p becomes (1 - s) p + s / 2
 
     def __post_init__(self) -> None:
         """Refuses negative weights."""
-        if self.correlation_weight < 0:
-            raise UserError(f"{OPTIONS}.correlation_weight = {self.correlation_weight}: at least 0")
+        for name in ("correlation_weight", "distillation_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: at least 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"{OPTIONS}.label_smoothing = {self.label_smoothing}: at least 0 and below 1")
         for name, weight in self.portfolio_weights.items():
             if not weight >= 0:
                 raise UserError(f"{OPTIONS}.portfolio_weights.{name} = {weight}: at least 0")
@@ -79,6 +84,24 @@ def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> j
     return losses.sum() / jnp.maximum(defined.sum(), 1)
 
 
+def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) -> jax.Array:
+    """Log loss against a teacher's smoothed probabilities, over observed objectives of rows that the teacher knew.
+
+    Args:
+      outputs: aux "distilled_logits" [B, O] is read where there is one, else the logits.
+      batch: extras "teacher_logits" [B, O] and "teacher_hit" [B, 1], label_mask [B, O] and weight [B] are read.
+      smoothing: see `LatticeLossOptions`.
+
+    Returns:
+      [] float32, a mean; 0 where the teacher knew none.
+    """
+    logits = outputs.aux.get("distilled_logits", outputs.logits)
+    target = (1 - smoothing) * jax.nn.sigmoid(batch.extras["teacher_logits"]) + smoothing / 2
+    mass = batch.label_mask * batch.weight[:, None] * batch.extras["teacher_hit"]
+    losses = optax.sigmoid_binary_cross_entropy(logits, target)
+    return jnp.sum(losses * mass) / jnp.maximum(jnp.sum(mass), 1e-9)
+
+
 def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
     """Builds the loss from a config.
 
@@ -105,6 +128,8 @@ def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
             minimised = jnp.sum(losses * mass) / jnp.maximum(jnp.sum(mass), 1e-9)
         if built.correlation_weight:
             minimised += built.correlation_weight * compute_correlation_loss(outputs.logits, batch, domains)
+        if built.distillation_weight:
+            minimised += built.distillation_weight * compute_distillation_loss(outputs, batch, built.label_smoothing)
         return Loss(minimised, loss_sum, weight_sum)
 
     return compute_loss

@@ -63,17 +63,17 @@ class LatticeNetwork(nn.Module):
           embeddings: [B, N, D].
           token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors, absent events are not there.
           domain: [B] int32 in [0, G).
-          extras: not used.
+          extras: "teacher_embedding" [B, d] float32 where there are teacher tokens.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
           Outputs with logits [B, O] float32, each row's for its own domain, and aux "backbone" [B, D * tokens] float32,
-          what the heads read.
+          what the heads read, and "distilled_logits" [B, O] float32 where there is a distillation head.
         """
         options, settings = self.options, self.settings
         embeddings = embeddings * token_mask[:, :, None]
         embeddings = nn.Dropout(options.embedding_dropout, deterministic=not train)(embeddings)
-        others = self._process_others(dense, embeddings, domain)
+        others = self._process_others(dense, embeddings, domain, extras)
         events, present = self._process_events(embeddings, token_mask)
         stored: list[jax.Array] = []
         for layer in range(options.layers):
@@ -92,15 +92,15 @@ class LatticeNetwork(nn.Module):
                 stored.append(tokens)
             others = fusion(tokens, stored[:-1], domain)
         features = others.reshape(len(others), -1)
-        heads = Heads(
-            self.shape.objectives,
-            options.head_hidden,
-            settings,
-            "heads" in options.untied and settings.domains > 1,
-            options.head_dropout,
-            name="heads",
-        )
-        return Outputs(heads(features, domain, train=train), {"backbone": features.astype(jnp.float32)})
+        aux = {"backbone": features.astype(jnp.float32)}
+        if options.distillation_head:
+            aux["distilled_logits"] = self._heads("distillation_heads")(features, domain, train=train)
+        return Outputs(self._heads("heads")(features, domain, train=train), aux)
+
+    def _heads(self, name: str) -> Heads:
+        options, settings = self.options, self.settings
+        untied = "heads" in options.untied and settings.domains > 1
+        return Heads(self.shape.objectives, options.head_hidden, settings, untied, options.head_dropout, name=name)
 
     @property
     def settings(self) -> LayerSettings:
@@ -108,7 +108,9 @@ class LatticeNetwork(nn.Module):
         options, shape = self.options, self.shape
         return LayerSettings(shape.domains, shape.dtype, options.norm, options.biases, options.float8)
 
-    def _process_others(self, dense: jax.Array, embeddings: jax.Array, domain: jax.Array) -> jax.Array:
+    def _process_others(
+        self, dense: jax.Array, embeddings: jax.Array, domain: jax.Array, extras: Mapping[str, jax.Array]
+    ) -> jax.Array:
         """The non-sequence tokens, normed over D: [B, D, n]."""
         options, settings, width = self.options, self.settings, self.shape.width
         parts = [take_vectors(embeddings, self._other_places()).transpose(0, 2, 1).astype(settings.dtype)]
@@ -122,6 +124,10 @@ class LatticeNetwork(nn.Module):
         if options.domain_token and settings.domains > 1:
             table = self.param("domain_token", nn.initializers.normal(1.0), (settings.domains, width))
             parts.append((jax.nn.one_hot(domain, settings.domains) @ table).astype(settings.dtype)[:, :, None])
+        if options.teacher_tokens:
+            known = extras["teacher_embedding"].astype(settings.dtype)
+            made = Dense(width * options.teacher_tokens, settings, name="teacher_tokens")(known, domain)
+            parts.append(made.reshape(-1, width, options.teacher_tokens))
         # each token normed before they mix: embeddings start a hundred times smaller than what is made here
         tokens = normalise(settings.norm, jnp.concatenate(parts, axis=2), "token_norm", axis=1)
         if not options.mixed_tokens:
@@ -199,6 +205,11 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> LatticeNetwork:
                 f"{OPTIONS}.sequences: column {name!r} has {known}; name a sequence column, and set "
                 f'config.embeddings.fields.{name}.pooling = "none"'
             )
+    if built.teacher_tokens and "teacher_embedding" not in dict(shape.extras):
+        raise UserError(
+            f"{OPTIONS}.teacher_tokens = {built.teacher_tokens}: no teacher's embedding is joined to the rows; set "
+            'config.data.join.factory = "lattice.knowledge_transfer:build_join"'
+        )
     taken = sum(shape.token_columns.count(name) for name in built.sequences)
     if taken == shape.tokens and not shape.dense_features:
         raise UserError(f"{OPTIONS}.sequences: leaves no other token; a row needs more than its sequences")

@@ -35,13 +35,23 @@ class LatticeOptions:
     head_dropout: float = 0.0
     embedding_dropout: float = 0.0  # of the tokens that enter the network
     untied: tuple[Untied, ...] = ("heads",)  # parts of which each domain has a copy of its own
+    teacher_tokens: int = 0  # tokens made of a teacher's embedding that is joined to the rows; 0 = it is not read
+    distillation_head: bool = (
+        False  # heads of their own for the teacher's labels, so that its bias stays out of serving
+    )
     norm: NormKind = "swish_rms"  # SwishRMSNorm, or layer norm with ReLUs
     biases: bool = False  # in linear layers
     float8: Float8 = "none"  # products in 8 bits, with a scale per tensor or per row
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        for name, least in (("layers", 1), ("mixed_tokens", 0), ("dense_tokens", 1), ("head_hidden", 0)):
+        for name, least in (
+            ("layers", 1),
+            ("mixed_tokens", 0),
+            ("dense_tokens", 1),
+            ("head_hidden", 0),
+            ("teacher_tokens", 0),
+        ):
             if getattr(self, name) < least:
                 raise UserError(f"{name} = {getattr(self, name)}: at least {least}")
         if any(width < 1 for width in self.dense_hidden):

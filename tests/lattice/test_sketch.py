@@ -98,7 +98,7 @@ class StandIn:
 
 def search_in(folder, config, patch, draws=False, **stand_in):
     trainer = StandIn(patch, **stand_in)
-    patch.setattr(sketch_module, "_programs_kept_in", lambda folder: contextlib.nullcontext())
+    patch.setattr(sketch_module, "keep_programs_in", lambda folder: contextlib.nullcontext())
     if not draws:
         patch.setattr(sketch_module, "draw_trials", lambda *arguments: b"")
     sketch = Sketch(config, folder, say=lambda text: None)
@@ -323,8 +323,8 @@ def test_median_rule_waits_for_enough_trials_and_prices_flops():
 def test_search_trains_a_real_model_as_one_training_would(tmp_path, monkeypatch):
     """The hand-made model, in two stages; the next point is counted, and is over the budget."""
     monkeypatch.setattr(sketch_module, "MOST_REFUSED", 1)
-    with sketch_module._programs_kept_in(tmp_path / "compiled"):  # one for the search and what it is held against
-        monkeypatch.setattr(sketch_module, "_programs_kept_in", lambda folder: contextlib.nullcontext())
+    with sketch_module.keep_programs_in(tmp_path / "compiled"):  # one for the search and what it is held against
+        monkeypatch.setattr(sketch_module, "keep_programs_in", lambda folder: contextlib.nullcontext())
         space = {"model": {"options": {"deep_hidden": {"0": {"low": 32, "high": 64}}}}}
         hand_made = make_config(space=space)
         whole = train(hand_made.build_run(hand_made.hand_made), str(tmp_path / "whole"), say=str, report=False)

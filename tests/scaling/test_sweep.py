@@ -32,10 +32,10 @@ TINY = {
 @pytest.fixture(autouse=True, scope="module")
 def tiny_ladders_compiled_once(tmp_path_factory):
     """Tiny models; and one folder of compiled programs for all sweeps here, where each would have its own."""
-    kept = sweep_module._programs_kept_in
+    kept = sweep_module.keep_programs_in
     with pytest.MonkeyPatch.context() as patch, kept(tmp_path_factory.mktemp("compiled")):
         patch.setattr(ladders, "LADDERS", TINY)
-        patch.setattr(sweep_module, "_programs_kept_in", lambda folder: contextlib.nullcontext())
+        patch.setattr(sweep_module, "keep_programs_in", lambda folder: contextlib.nullcontext())
         yield
 
 

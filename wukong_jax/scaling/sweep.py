@@ -6,12 +6,11 @@ import json
 import math
 import platform
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
 from wukong_jax.config import start_config
 from wukong_jax.errors import NotFiniteLossError, UserError
@@ -19,6 +18,7 @@ from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
 from wukong_jax.scaling.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
 from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.finish import describe_size
 from wukong_jax.training.run import build_run
 from wukong_jax.training.run_data import RunData, open_run_data
@@ -86,7 +86,7 @@ class Sweep:
             f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or split the "
             "sweep with --shard"
         )
-        with hold_lock(lock, busy), _programs_kept_in(compiled):
+        with hold_lock(lock, busy), keep_programs_in(compiled):
             return self._run_shard(shard, shards)
 
     def _run_shard(self, shard: int, shards: int) -> int:
@@ -189,26 +189,3 @@ def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     filled = {**defaults, **mapping}
     nested = (key for key in defaults if isinstance(filled[key], Mapping) and isinstance(defaults[key], Mapping))
     return filled | {key: _fill_in(filled[key], defaults[key]) for key in nested}
-
-
-@contextlib.contextmanager
-def _programs_kept_in(folder: Path) -> Iterator[None]:
-    """Keeps compiled programs on disk meanwhile: units that differ in seed or rate share most of theirs.
-
-    Compiling is nearly all of a small unit's time: 5.8 CPU seconds for the first of its kind, 1.4 for the last.
-    """
-    options = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.05,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    try:
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # it remembers the folder it was first opened with
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()

@@ -31,8 +31,9 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
     run = opened.run
     encoded = read_encoded_rows(run.schema, opened.data.vocabulary, source, labels_required=False)
     # Every row is scored, whatever its weight; only padding has weight 0 from here on.
-    join = opened.data.join or (lambda columns: {})
-    chunks = ({**columns, **join(columns), "weight": np.ones_like(columns["weight"])} for columns in encoded)
+    join = opened.data.join
+    joined = encoded if join is None else ({**columns, **join(columns)} for columns in encoded)
+    chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in joined)
     batches = batch_rows(chunks, run.schema, run.config.training.evaluation_batch_size)
     aside = target.with_name(target.name + ".writing")
     written = 0
