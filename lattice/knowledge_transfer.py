@@ -1,9 +1,9 @@
-"""KTAP: a teacher runs ahead and writes what it makes of rows to a store; a student reads it as features and soft labels.
+"""KTAP: a teacher runs ahead and writes what it makes of rows to a store; a student reads features and soft labels.
 
     teacher, after chunk t:  store[key of each row of chunk t, or of t + 1] = (backbone embedding, logits), at that time
     student, at row i:       store[key of i], not older than the time to live, as extras of the batch
 
-After arXiv 2512.09200, section 3.4, as it is reported: features are projected to input tokens, logits are soft labels of
+After arXiv 2512.09200, section 3.4, as reported: features are projected to input tokens, logits are soft labels of
 a distillation term beside the log loss; a miss is a zero vector and no term; features are clipped and labels smoothed.
 Ours: what a key is (id columns, with the second of the impression or without), that a row reads nothing written after
 it, and the sizes of clip and smoothing. `lattice.losses` has the term, `lattice.network` the tokens.

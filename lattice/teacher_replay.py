@@ -1,0 +1,220 @@
+"""The teacher's side of a replay in event time: it trains on a chunk of the log, then writes what it makes of rows.
+
+The training rows, in the order of their log, are cut into chunks at whole steps. After chunk t the teacher's latest
+state scores either the rows of chunk t itself ("same": a student of chunk t + 1 finds keys that recur), or those of
+chunk t + 1 and, after the last chunk, of the evaluation splits ("next": candidates that were known before they were
+shown). Either way an entry is dated at the last row that the teacher had been trained on, so nothing that a student
+reads knows its own label.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lattice.knowledge_transfer import TeacherJoin, TransferOptions, build_keys, find_key_slots, run_teacher
+from lattice.teacher_store import StoreDescription, TeacherStore, create_store
+from wukong_jax.config import RunConfig
+from wukong_jax.data.batch import Batch
+from wukong_jax.data.loader import BlockSource
+from wukong_jax.errors import UserError
+from wukong_jax.training.checkpoints import Checkpoints
+from wukong_jax.training.compiled_programs import keep_programs_in
+from wukong_jax.training.evaluation import read_in_order
+from wukong_jax.training.open_run import OpenRun
+from wukong_jax.training.run import build_run
+from wukong_jax.training.run_data import RunData, open_run_data
+from wukong_jax.training.run_folder import RunFolder, write_text_whole
+from wukong_jax.training.train_loop import train
+
+Scored = Literal["same", "next"]
+_EVALUATION = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplaySettings:
+    """How the teacher runs ahead."""
+
+    chunks: int
+    key_columns: tuple[str, ...]
+    with_timestamp: bool = False  # a key is one impression
+    scored: Scored = "next"
+
+    def __post_init__(self) -> None:
+        """Refuses what leaves nothing to read."""
+        if self.chunks < 2:
+            raise UserError(f"chunks = {self.chunks}: at least 2; a student reads what an earlier chunk taught")
+        if self.scored not in ("same", "next"):
+            raise UserError(f"scored = {self.scored!r}: 'same' or 'next'")
+        if self.with_timestamp and self.scored == "same":
+            raise UserError("with_timestamp: an impression does not recur, so scored = 'same' would never be read")
+
+
+def replay_teacher(
+    config: RunConfig, workdir: str | Path, store: str | Path, settings: ReplaySettings, say: Callable[[str], None]
+) -> TeacherStore:
+    """Trains a teacher chunk by chunk and fills a store; started again, it goes on where it was.
+
+    Args:
+      config: the teacher's; one pass over rows that are not shuffled.
+      workdir: its run folder; `replay.json` there counts the chunks done.
+      store: folder of the store.
+      settings: how.
+      say: prints a line a chunk.
+
+    Returns:
+      The store.
+
+    Raises:
+      UserError: rows that are shuffled or not in time order, several passes, or a model without a backbone.
+    """
+    folder, workdir = Path(store), Path(workdir)
+    if config.data.shuffle:
+        raise UserError("config.data.shuffle = True: a replay needs the log's order; set it to False")
+    if config.training.epochs not in (None, 1):
+        raise UserError(f"config.training.epochs = {config.training.epochs}: a replay is one pass; set it to 1")
+    with keep_programs_in(workdir / "compiled"):
+        workdir.mkdir(parents=True, exist_ok=True)
+        data = open_run_data(config.data, RunFolder(str(workdir)).data, say)
+        ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, settings.chunks)
+        times = read_timestamps(data.splits["train"])
+        progress = workdir / "replay.json"
+        done = json.loads(progress.read_text())["chunks_done"] if progress.exists() else 0
+        made: TeacherStore | None = None
+        for chunk in range(done, settings.chunks):
+            steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
+            training = dataclasses.replace(config.training, steps=steps, epochs=None)
+            train(dataclasses.replace(config, training=training), str(workdir), lambda text: None, report=False)
+            opened = _open_latest(config, workdir, data)
+            made = made or create_store(folder, _describe(opened, settings))
+            rows = _write_chunk(opened, made, settings, ends, chunk, int(times[ends[chunk + 1] - 1]))
+            write_text_whole(progress, json.dumps({"chunks_done": chunk + 1}) + "\n")
+            say(f"chunk {chunk + 1} of {settings.chunks}: trained to row {ends[chunk + 1]:,}, wrote {rows:,} rows")
+        return made or TeacherStore(folder)
+
+
+def find_chunk_ends(rows: int, batch: int, chunks: int) -> list[int]:
+    """Rows before each chunk and after the last, at whole steps: `chunks` + 1 ascending numbers.
+
+    Raises:
+      UserError: fewer steps than chunks.
+    """
+    steps = math.ceil(rows / batch)
+    if steps < chunks:
+        raise UserError(f"chunks = {chunks}: the {rows} rows are {steps} steps of {batch}; take fewer chunks")
+    return [min(rows, round(steps * chunk / chunks) * batch) for chunk in range(chunks + 1)]
+
+
+def read_timestamps(blocks: BlockSource) -> np.ndarray:
+    """The seconds of a split's rows: [rows] int64.
+
+    Raises:
+      UserError: they do not ascend.
+    """
+    times = np.concatenate([blocks.read(index)["timestamp"] for index in range(blocks.num_blocks)])
+    late = np.flatnonzero(np.diff(times) < 0)
+    if len(late):
+        raise UserError(
+            f"training row {int(late[0]) + 1}: comes before the row in front of it; a replay needs rows in time order "
+            "(split by time, or sort the raw file)"
+        )
+    return times
+
+
+def measure_hits(
+    data: RunData, store: str | Path, time_to_live_hours: float, ends: Sequence[int]
+) -> list[dict[str, Any]]:
+    """How often a student finds what it looks for, and how old that is.
+
+    Args:
+      data: rows.
+      store: folder of the store.
+      time_to_live_hours: as the student has it.
+      ends: see `find_chunk_ends`.
+
+    Returns:
+      A row a chunk and evaluation split: "rows", their number; "hit_rate"; "mean_age_seconds", of hits.
+    """
+    join = TeacherJoin(TransferOptions(str(store), time_to_live_hours), data.schema)
+    found = []
+    for split in (name for name in ("train", *_EVALUATION) if name in data.splits):
+        blocks = data.splits[split]
+        parts = [join.look_up(blocks.read(index)) for index in range(blocks.num_blocks)]
+        hits = np.concatenate([known["teacher_hit"][:, 0] for known, _ in parts])
+        ages = np.concatenate([age for _, age in parts])
+        cuts = list(ends) if split == "train" else [0, blocks.rows]
+        for place, (first, last) in enumerate(itertools.pairwise(cuts)):
+            mine = hits[first:last] > 0
+            found.append(
+                {
+                    "rows": f"chunk {place + 1}" if split == "train" else split,
+                    "number": last - first,
+                    "hit_rate": float(mine.mean()),
+                    "mean_age_seconds": float(ages[first:last][mine].mean()) if mine.any() else None,
+                }
+            )
+    return found
+
+
+def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
+    """The teacher as it stands: a state chosen on validation rows would know what comes after the log."""
+    run = build_run(config, data.schema)
+    checkpoints = Checkpoints(RunFolder(str(workdir)).checkpoints, run.exchange, read_only=True)
+    try:
+        state, _ = checkpoints.restore(run.abstract_state(), "latest", run.state_sharding)
+    finally:
+        checkpoints.close()
+    return OpenRun(run, data, state)
+
+
+def _describe(opened: OpenRun, settings: ReplaySettings) -> StoreDescription:
+    """What the store is to hold; the width is that of a row's backbone."""
+    run = opened.run
+    find_key_slots(run.schema, settings.key_columns)
+    first = next(read_in_order(opened.data.source("train"), run.schema, run.config.training.evaluation_batch_size))
+    _, embeddings, _ = next(run_teacher(opened, iter([first])))
+    objectives = tuple(label.name for label in run.schema.labels)
+    return StoreDescription(embeddings.shape[1], objectives, settings.key_columns, settings.with_timestamp)
+
+
+def _write_chunk(
+    opened: OpenRun, store: TeacherStore, settings: ReplaySettings, ends: Sequence[int], chunk: int, now: int
+) -> int:
+    """Scores and writes the rows that are due after a chunk, a segment; returns how many."""
+    run = opened.run
+    last = chunk + 1 == settings.chunks
+    if settings.scored == "same":
+        batches = _read_rows(opened, "train", ends[chunk], ends[chunk + 1])
+    elif not last:
+        batches = _read_rows(opened, "train", ends[chunk + 1], ends[chunk + 2])
+    else:
+        splits = [split for split in _EVALUATION if split in opened.data.splits]
+        batches = (batch for split in splits for batch in _read_rows(opened, split, 0, None))
+    slots = find_key_slots(run.schema, settings.key_columns)
+    parts = []
+    for batch, embeddings, logits in run_teacher(opened, batches):
+        parts.append((build_keys(batch._asdict(), slots, settings.with_timestamp), embeddings, logits))
+    if not parts:
+        return 0
+    keys, embeddings, logits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    store.write(keys, np.full(len(keys), now, np.int64), embeddings, logits)
+    return len(keys)
+
+
+def _read_rows(opened: OpenRun, split: str, first: int, last: int | None) -> Iterator[Batch]:
+    """Batches of a range of a split's rows; those outside it have weight 0."""
+    run = opened.run
+    size = run.config.training.evaluation_batch_size
+    for index, batch in enumerate(read_in_order(opened.data.source(split), run.schema, size)):
+        place = index * size + np.arange(size)
+        if place[-1] < first:
+            continue
+        if last is not None and place[0] >= last:
+            return
+        inside = (place >= first) & (place < (opened.data.splits[split].rows if last is None else last))
+        yield batch._replace(weight=batch.weight * inside)
