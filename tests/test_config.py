@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from lattice.sketch_space import build_sketch_config
 from wukong_jax.config import (
     build_run_config,
     compare_run_configs,
@@ -38,6 +39,9 @@ def test_every_config_file_builds(path):
             for size in sweep.sizes(model):
                 for norm in sweep.ladder(model).norms:
                     sweep.run_config(model, size.name, Settings(1.0, 0.02, norm), 0, "rows")
+        return
+    if "search" in loaded:  # of sizes
+        assert build_sketch_config(loaded)
         return
     if not loaded.data.format.startswith("planted_"):
         loaded.data.path = "given by the user"
