@@ -107,7 +107,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a prepared data folder; its training rows are counted")
     parser.add_argument("--output", help="groups.json to write; the picture goes beside it")
-    parser.add_argument("--workdir", help="a trained run on this data, all portfolios in one model: measures gradients")
+    parser.add_argument(
+        "--workdir",
+        help="a trained run on this data, all portfolios in one model, nothing untied (that would resolve a conflict, and "
+        "hide it): measures gradients",
+    )
     parser.add_argument("--batches", type=int, default=16, help="batches to measure gradients on (default: 16)")
     parser.add_argument("--user", default="", help="id column of users")
     parser.add_argument("--item", default="", help="id column of items")
