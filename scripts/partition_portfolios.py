@@ -38,6 +38,7 @@ def partition(arguments: argparse.Namespace) -> None:
     from lattice.portfolios import format_portfolios, measure_portfolios
     from wukong_jax.data.conversion_log import load_conversion_log
     from wukong_jax.data.row_blocks import open_row_blocks
+    from wukong_jax.strict_mapping import build_dataclass
     from wukong_jax.training.evaluation import read_in_order
     from wukong_jax.training.open_run import open_run
 
@@ -54,7 +55,7 @@ def partition(arguments: argparse.Namespace) -> None:
         size = opened.run.config.training.evaluation_batch_size
         batches = itertools.islice(read_in_order(blocks, schema, size), arguments.batches)
         cosine = compute_cosines(measure_gradients(opened, rows.portfolios, batches))
-    weights = AffinityWeights(**parse_numbers(arguments.affinity))
+    weights = build_dataclass(AffinityWeights, parse_numbers(arguments.affinity), "--affinity")
     affinity = compute_affinity(rows, weights, cosine)
     grouping = partition_portfolios(rows.portfolios, affinity.total, rows.traffic, arguments.budget, rules)
     described = describe_groups(rows, affinity, grouping, rules, weights, schema, arguments.budget)
@@ -109,7 +110,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", help="groups.json to write; the picture goes beside it")
     parser.add_argument(
         "--workdir",
-        help="a trained run on this data, all portfolios in one model, nothing untied (that would resolve a conflict, and "
+        help="a trained run on this data, all portfolios in one model, nothing untied (that would resolve a conflict and "
         "hide it): measures gradients",
     )
     parser.add_argument("--batches", type=int, default=16, help="batches to measure gradients on (default: 16)")
