@@ -110,8 +110,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", help="groups.json to write; the picture goes beside it")
     parser.add_argument(
         "--workdir",
-        help="a trained run on this data, all portfolios in one model, nothing untied (that would resolve a conflict and "
-        "hide it): measures gradients",
+        help="a trained run on this data: measures gradients; all portfolios in one model, nothing untied, as that "
+        "would resolve a conflict and hide it",
     )
     parser.add_argument("--batches", type=int, default=16, help="batches to measure gradients on (default: 16)")
     parser.add_argument("--user", default="", help="id column of users")
