@@ -3,6 +3,7 @@
 Command:   python scripts/train.py --config=configs/hotel_bookings.py --workdir=runs/hotel_bookings
            --config.data.path=FOLDER
            FOLDER holds hotel_bookings.csv (plain or .gz; 119,390 rows; CC BY 4.0, doi 10.1016/j.dib.2018.11.126)
+           `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (configs/parts/multi_domain_sets.py)
 Data:      objectives: the booking is canceled, has a special request, takes a parking space. Domain: the hotel, which
            is a feature too. Split by day of arrival: the last fifth of the bookings tests (from 2017-04-22), the tenth
            before it validates; exact repeats share their day, so none is on both sides. Left out of the features: the
@@ -36,6 +37,6 @@ WUKONG = {
 }
 
 
-def get_config() -> ConfigDict:
-    """One model, three heads."""
-    return PARTS.use_wukong(PARTS.start_hotel_bookings(), WUKONG)
+def get_config(model: str = "wukong") -> ConfigDict:
+    """The run of a model: "wukong", "lattice", or one of `PARTS.BASELINES`."""
+    return PARTS.use_model(PARTS.start_hotel_bookings(), model, WUKONG)

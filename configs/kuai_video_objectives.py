@@ -4,6 +4,7 @@ Command:   python scripts/prepare_data.py --schema=kuai_video_objectives --input
            --output=data/kuai_video_objectives
            python scripts/train.py --config=configs/kuai_video_objectives.py --workdir=runs/kuai_video_objectives
            --config.data.path=data/kuai_video_objectives
+           `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (configs/parts/multi_domain_sets.py)
 Data:      files, split, columns and model as in configs/kuai_video.py, whose header says what is not read; is_like and
            is_follow are objectives here. One domain: the set has no column for more. Likes and follows are rare, so
            look at log loss and normalized entropy beside AUC.
@@ -31,6 +32,6 @@ WUKONG = {
 }
 
 
-def get_config() -> ConfigDict:
-    """One model, three heads."""
-    return PARTS.use_wukong(PARTS.start_kuai_video_objectives(), WUKONG)
+def get_config(model: str = "wukong") -> ConfigDict:
+    """The run of a model: "wukong", "lattice", or one of `PARTS.BASELINES`."""
+    return PARTS.use_model(PARTS.start_kuai_video_objectives(), model, WUKONG)

@@ -4,6 +4,7 @@ Command:   python scripts/convert_kuairand.py --input=KuaiRand-Pure/data --outpu
            python scripts/train.py --config=configs/kuairand_pure.py --workdir=runs/kuairand_pure
            --config.data.path=data/kuairand_pure.parquet
            KuaiRand-Pure.tar.gz is at zenodo.org/records/10439422
+           `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (configs/parts/multi_domain_sets.py)
 Data:      impressions of tabs 0, 1 and 4 of all three logs. M3oE's Table 1 counts 178,087 / 2,236,414 / 93,165; the
            converter prints its counts: compare them. M3oE's code for this set is not public: that these are the tabs,
            and the features (user, video, tab, hour, the user's and the video's basic ones), are our reading. 8:1:1 at
@@ -50,6 +51,6 @@ WUKONG = {
 }
 
 
-def get_config() -> ConfigDict:
-    """One model, two heads."""
-    return PARTS.use_wukong(PARTS.start_kuairand_pure(), WUKONG)
+def get_config(model: str = "wukong") -> ConfigDict:
+    """The run of a model: "wukong", "lattice", or one of `PARTS.BASELINES`."""
+    return PARTS.use_model(PARTS.start_kuairand_pure(), model, WUKONG)

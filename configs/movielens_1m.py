@@ -4,6 +4,7 @@ Command:   python scripts/convert_movielens.py --input=ml-1m --output=data/movie
            python scripts/train.py --config=configs/movielens_1m.py --workdir=runs/movielens_1m
            --config.data.path=data/movielens_1m.csv
            ml-1m is the folder of grouplens.org's ml-1m.zip (ratings.dat, movies.dat, users.dat)
+           `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (configs/parts/multi_domain_sets.py)
 Data:      1,000,209 ratings. click: above 3, like: above 4. Domain: age group 1 or 18 / 25 / 35 and up. Features as
            M3oE's: user, film, gender, occupation, zip, first genre, domain, and age as a number (standardised; there
            scaled to 0 to 1). Cut at 80 and 90 % of the rows in the order of M3oE's file, which has one user after the
@@ -52,6 +53,6 @@ WUKONG = {
 }
 
 
-def get_config() -> ConfigDict:
-    """One model, two heads."""
-    return PARTS.use_wukong(PARTS.start_movielens_1m(), WUKONG)
+def get_config(model: str = "wukong") -> ConfigDict:
+    """The run of a model: "wukong", "lattice", or one of `PARTS.BASELINES`."""
+    return PARTS.use_model(PARTS.start_movielens_1m(), model, WUKONG)

@@ -4,6 +4,7 @@ Command:   python scripts/convert_movielens.py --input=FOLDER --output=data/movi
            python scripts/train.py --config=configs/movielens_small.py --workdir=runs/movielens_small
            --config.data.path=data/movielens_small.csv
            FOLDER holds ratings.csv and movies.csv (plain or .gz; any release with these two will do)
+           `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (configs/parts/multi_domain_sets.py)
 Data:      100,836 ratings of 610 users. click: above 3 stars, like: above 4, as M3oE has them; its code cuts half stars
            off first (3.5 is 3, no click), ours counts them. Domain: the film's age when it was rated, up to 4 years, 5
            to 14, above (31,578 / 35,684 / 33,574 rows). Split by time, 80 / 10 / 10 %: nine test rows in ten are of
@@ -35,6 +36,6 @@ WUKONG = {
 }
 
 
-def get_config() -> ConfigDict:
-    """One model, two heads."""
-    return PARTS.use_wukong(PARTS.start_movielens_small(), WUKONG)
+def get_config(model: str = "wukong") -> ConfigDict:
+    """The run of a model: "wukong", "lattice", or one of `PARTS.BASELINES`."""
+    return PARTS.use_model(PARTS.start_movielens_small(), model, WUKONG, ("history",))

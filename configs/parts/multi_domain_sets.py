@@ -61,11 +61,48 @@ def start_kuai_video_objectives() -> ConfigDict:
     return config
 
 
-def use_wukong(config: ConfigDict, options: Mapping[str, Any]) -> ConfigDict:
-    """Completes a config with Wukong: one model, one head an objective, the domain a feature like others."""
-    config.name = f"Wukong on {config.name}"
-    config.model.factory = "wukong_jax.models.wukong:build"
-    config.model.options = dict(options)
+# Models of several domains and objectives, by the name that a config takes after its colon.
+LATTICE = {
+    "layers": 2,
+    "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (64,)},
+    "head_hidden": 32,
+    "head_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+BASELINES: Mapping[str, Mapping[str, Any]] = {
+    "separate": {"tower_hidden": (64, 64)},
+    "shared_bottom": {"shared_hidden": (128, 64), "tower_hidden": (32,)},
+    "mmoe": {"experts": 4, "expert_hidden": (64,), "tower_hidden": (32,)},
+    "ple": {"levels": 2, "shared_experts": 2, "task_experts": 1, "expert_hidden": (64,), "tower_hidden": (32,)},
+    "star": {"star_hidden": (128, 64), "auxiliary_hidden": (32,)},
+    "adatt": {"levels": 2, "task_experts": 1, "expert_hidden": (64,), "tower_hidden": (32,)},
+    "pepnet": {"prior_columns": (), "tower_hidden": (128, 64)},
+}
+
+
+def use_model(config: ConfigDict, name: str, wukong: Mapping[str, Any], sequences: tuple[str, ...] = ()) -> ConfigDict:
+    """Completes a config with one of the models.
+
+    Args:
+      config: its data half.
+      name: "wukong" (one model, a head an objective, the domain a feature like others), "lattice", or of `BASELINES`.
+      wukong: Wukong's options.
+      sequences: columns that the Lattice network reads event by event; the others pool them.
+
+    Raises:
+      ValueError: no such model.
+    """
+    if name not in ("wukong", "lattice", *BASELINES):
+        raise ValueError(f"model {name!r}: wukong, lattice, {', '.join(BASELINES)}")
+    config.name = f"{name} on {config.name}"
+    if name == "wukong":
+        config.model.factory, options = "wukong_jax.models.wukong:build", wukong
+    elif name == "lattice":
+        config.model.factory, options = "lattice.network:build", {**LATTICE, "sequences": sequences}
+        config.embeddings.fields = ConfigDict({column: {"pooling": "none"} for column in sequences})
+    else:
+        config.model.factory, options = f"lattice.baselines.{name}:build", BASELINES[name]
+    config.model.options = ConfigDict(options)
     return config
 
 
