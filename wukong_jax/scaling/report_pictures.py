@@ -229,8 +229,10 @@ def list_undrawn(results: DataResults) -> list[str]:
     for model, rows in results.final.items():
         for row in rows:
             loss = read_number(row[results.loss])
-            if not (read_number(row["train_flops_per_example"]) or 0) > 0:
-                undrawn.append(f"{model} {row['size']} ({describe_state(row) or 'its cost is not known'})")
+            flops = read_number(row["train_flops_per_example"])
+            if not (flops or 0) > 0:
+                why = "no matrix products, so no FLOPs by this count" if flops == 0 else "its cost is not known"
+                undrawn.append(f"{model} {row['size']} ({describe_state(row) or why})")
             elif loss is not None and loss <= 0:
                 undrawn.append(f"{model} {row['size']} (at the Bayes loss or below: {loss:.5f})")
     return undrawn
