@@ -95,9 +95,9 @@ def _write_for_ever(folder):
 
 def test_readers_beside_a_writer_that_is_killed_see_whole_segments(tmp_path):
     create_store(tmp_path, DESCRIPTION)
-    writer = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(tmp_path,))
+    writer = multiprocessing.get_context("spawn").Process(target=_write_for_ever, args=(tmp_path,))
     writer.start()
-    reader, seen, end = TeacherStore(tmp_path), 0, time.monotonic() + 20
+    reader, seen, end = TeacherStore(tmp_path), 0, time.monotonic() + 90
     while seen < 15 and time.monotonic() < end:
         reader.refresh()
         found = reader.read(np.arange(50, dtype=np.uint64), np.full(50, 10**6), 1e9)
