@@ -14,7 +14,7 @@ from wukong_jax.errors import UserError
 
 
 def dominates(a, b):
-    """The dossier's definition, one pair at a time."""
+    """The definition, one pair at a time."""
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.scaling.criteo_ladders import CRITEO
 from wukong_jax.scaling.ladders import LADDERS, find_ladder
 from wukong_jax.scaling.wukong_ladders import ABLATIONS, DEPTHS, KNOBS
 
@@ -18,7 +19,24 @@ def count(ladder, size, norm):
 
 
 def test_names_mean_one_ladder_each():
-    assert len(set(ALL)) == len(ALL)
+    assert len({*ALL, *CRITEO}) == len(ALL) + len(CRITEO)
+
+
+@pytest.mark.parametrize("model", CRITEO)
+def test_criteo_ladders_rise_and_pass_by_the_papers_counts(model):
+    ladder = find_ladder(model)
+    shape = ModelShape(13, 26, ladder.width, 1)
+    build = importlib.import_module(ladder.factory.partition(":")[0]).build
+    norm = next(iter(ladder.norms.values()))
+    costs = [count_cost(build({**size.options, **norm}, shape), shape, batch=8) for size in ladder.sizes]
+    flops = [cost.train_flops_per_example for cost in costs]
+    assert all(small < large for small, large in itertools.pairwise(flops))
+    if model == "DLRM (Criteo)":
+        assert costs[0].dense_parameters == 680_321
+    if model == "DCNv2 (Criteo)":
+        assert costs[1].dense_parameters == 43_737_217
+    if model == "Wukong (Criteo)":
+        assert flops[0] < 173.73e6 < flops[-1]
 
 
 @pytest.mark.parametrize("model", ALL)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wukong_jax.errors import UserError
+from wukong_jax.scaling.criteo_ladders import CRITEO
 from wukong_jax.scaling.ladder import WIDTH, Ladder, Size
 from wukong_jax.scaling.wukong_ladders import ABLATIONS, DEPTHS, KNOBS
 
@@ -120,7 +121,7 @@ def find_ladder(model: str) -> Ladder:
     Raises:
       UserError: there is none.
     """
-    for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS):
+    for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO):
         if model in ladders:
             return ladders[model]
     raise UserError(f"config.models: {model!r} has no ladder; known models: {', '.join(LADDERS)}")

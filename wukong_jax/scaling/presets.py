@@ -10,7 +10,7 @@ What the comparison taught. DLRM, DCN, AFN+ (but one row) and MaskNet agree with
 FinalMLP agrees if the first stream's gates read all features and the second's one of them. AutoInt+ with a large MLP
 falls short by half, in GFLOP and parameters alike; what is missing is an MLP that also reads the attention's output
 (720 x 512 numbers into 8192: 3.02e9 weights, 2.81 units of the 2.83 missing), where the AutoInt paper and ours have the
-two side by side. Wukong is under the print at the small end and over it at the large end (dossier of the paper, 4.5).
+two side by side. Wukong is under the print at the small end and over it at the large end.
 """
 
 import dataclasses
@@ -210,7 +210,7 @@ def compare_with_printed(preset: Preset) -> dict[str, Any]:
 def criteo_wukong_grid() -> Iterator[tuple[str, dict[str, Any]]]:
     """The paper's grid for Wukong on Criteo Terabyte (13 dense columns, 26 embeddings of width 128): name, options.
 
-    Its winner is not named; printed are 28.0 million dense parameters and 173.73 MFLOP (dossier of the paper's counts).
+    Its winner is not named; printed are 28.0 million dense parameters and 173.73 MFLOP.
     """
     for layers, tokens, depth, width in itertools.product((1, 2, 3, 4), (8, 16), (1, 2, 3, 4), (512, 1024, 2048)):
         options = {

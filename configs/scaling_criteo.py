@@ -1,0 +1,29 @@
+"""Scaling curves on Criteo Terabyte at the Wukong paper's sizes, for a machine with accelerators, or several of them.
+
+Command:   python scripts/prepare_data.py --schema=criteo_terabyte --input='day_*.gz' --output=data/criteo_terabyte
+           python scripts/scaling_curve.py --config=configs/scaling_criteo.py --workdir=runs/scaling_criteo
+           --config.run.data.path=data/criteo_terabyte --shard=0/4
+           on each of four machines of one file system, with --shard=0/4 to 3/4; again with --only_report=true
+           --output=docs/results/scaling_criteo for the pictures. A unit trains on all devices of its machine
+Data:      configs/criteo_terabyte.py says which rows, and what the paper prints
+Expected:  not run: the rows are not here. A unit is one pass over 4.2 G rows at 5 to 600 MFLOP a row; the search trains
+           each smallest size some ten times, so give it a part of the rows first (--config.run.training.steps)
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from wukong_jax.config import load_config_module
+from wukong_jax.scaling.criteo_ladders import CRITEO
+from wukong_jax.scaling.sweep_config import start_sweep_config
+
+
+def get_config() -> ConfigDict:
+    """The sweep of Wukong, DLRM and DCNv2."""
+    config = start_sweep_config()
+    config.name, config.data_name = "Criteo Terabyte, the paper's sizes", "Criteo Terabyte"
+    config.models = {name: () for name in CRITEO}
+    config.run = load_config_module(Path(__file__).with_name("criteo_terabyte.py")).get_config()
+    config.run.training.evaluate_every_steps = 4000
+    return config
