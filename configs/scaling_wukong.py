@@ -4,7 +4,7 @@ Command:   python scripts/scaling_curve.py --config=configs/scaling_wukong.py:ab
            --output=docs/results/scaling_ablations
            `:knobs` grows one size at a time (docs/results/scaling_knobs)
 Data:      as configs/scaling_planted.py, factorized
-Expected:  no kept result yet; one to three minutes a unit on one CPU core
+Expected:  docs/results/scaling_ablations; a minute a unit on one CPU core (knobs: not run yet, one to four)
 """
 
 from pathlib import Path
