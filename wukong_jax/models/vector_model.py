@@ -55,8 +55,8 @@ class DenseVectorOptions:
 class VectorModelOptions(DenseVectorOptions):
     """Options of every `VectorModel`.
 
-    Both norms are our own. The published settings on small sets stand on batch norm, which is a state that a pure
-    step does not have, and which mixes the rows of a batch; layer norm is what a user of these models gets here.
+    Both norms are our own. The published settings on small sets stand on batch norm, which mixes the rows of a batch;
+    layer norm is what a user of these models gets here.
     """
 
     embedding_norm: bool = False  # layer norm over a row's flattened embeddings, before anything reads them
