@@ -40,19 +40,8 @@ from ml_collections import ConfigDict
 from wukong_jax.config import load_config_module
 
 PARTS = load_config_module(Path(__file__).with_name("parts") / "multi_domain_sets.py")
-WUKONG = {
-    "layers": 2,
-    "fmb_tokens": 8,
-    "lcb_tokens": 8,
-    "rank": 8,
-    "fmb_hidden": (128,),
-    "head_hidden": (128, 64),
-    "bottom_hidden": (32,),
-    "fmb_dropout": 0.1,
-    "head_dropout": 0.1,
-}
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
     """The run of a model: "wukong", "lattice", or one of `PARTS.BASELINES`."""
-    return PARTS.use_model(PARTS.start_movielens_1m(), model, WUKONG)
+    return PARTS.use_model(PARTS.start_movielens_1m(), model, PARTS.M3OE_WUKONG)

@@ -1,5 +1,6 @@
 """Task modules: a small MLP per objective, or per portfolio, over the flattened backbone."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -49,7 +50,11 @@ class Heads(nn.Module):
         settings, objectives = self.settings, self.objectives
         if not self.hidden:
             made = Dense(
-                objectives, _without_biases(settings), self.untied, output_initializer(_OUTPUT_SCALE), name="output"
+                objectives,
+                dataclasses.replace(settings, biases=False),
+                self.untied,
+                output_initializer(_OUTPUT_SCALE),
+                name="output",
             )(features, domain)
             return made.astype(jnp.float32) + self._biases(domain)
         layer = Dense(objectives * self.hidden, settings, self.untied, HIDDEN_INITIALIZER, name="hidden")
@@ -65,7 +70,8 @@ class Heads(nn.Module):
         kernel = self.param("output", _init_read_out, (domains, self.objectives, self.hidden))
         if domains == 1:
             return jnp.sum(hidden * kernel[0].astype(hidden.dtype), axis=2)
-        own = multiply(jax.nn.one_hot(domain, domains), kernel.reshape(domains, -1), _exact(settings))
+        exact = dataclasses.replace(settings, float8="none")  # choosing a row's numbers is no product to round
+        own = multiply(jax.nn.one_hot(domain, domains), kernel.reshape(domains, -1), exact)
         return jnp.sum(hidden * own.reshape(hidden.shape), axis=2)
 
     def _biases(self, domain: jax.Array) -> jax.Array:
@@ -76,12 +82,3 @@ class Heads(nn.Module):
 
 def _init_read_out(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     return _OUTPUT_SCALE * shape[-1] ** -0.5 * jax.random.truncated_normal(key, -2, 2, shape, dtype)
-
-
-def _without_biases(settings: LayerSettings) -> LayerSettings:
-    return LayerSettings(settings.domains, settings.dtype, settings.norm, False, settings.float8)
-
-
-def _exact(settings: LayerSettings) -> LayerSettings:
-    """Choosing a row's numbers is no product to round."""
-    return LayerSettings(settings.domains, settings.dtype, settings.norm, settings.biases, "none")

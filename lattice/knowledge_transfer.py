@@ -20,12 +20,11 @@ from lattice.teacher_store import TeacherStore
 from wukong_jax.data.batch import Batch, Columns
 from wukong_jax.data.stable_hash import hash_uniform, mix64
 from wukong_jax.errors import UserError
-from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.schema import Schema
 from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.evaluation import put_batch
 from wukong_jax.training.open_run import OpenRun
-from wukong_jax.training.train_step import run_network
+from wukong_jax.training.train_step import build_forward
 
 OPTIONS = "config.data.join.options"
 # The extras of a batch, each [B, width] float32.
@@ -158,13 +157,11 @@ def run_teacher(opened: OpenRun, batches: Iterator[Batch]) -> Iterator[tuple[Bat
       UserError: the model has no backbone to read.
     """
     run, state = opened.run, opened.state
+    forward = build_forward(run.network, run.exchange)
 
     @jax.jit
     def score(params: Any, statistics: Any, tables: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        routed = run.exchange.route_ids(batch.ids)
-        rows = run.exchange.gather(tables, routed)
-        variables = {"params": params, STATISTICS: statistics}
-        outputs, _ = run_network(run.network, run.exchange, variables, rows, routed, batch, train=False)
+        outputs = forward(params, statistics, tables, batch)
         if "backbone" not in outputs.aux:
             raise UserError(
                 f"config.model.factory = {run.config.model.factory!r}: has no backbone embedding to write; use "

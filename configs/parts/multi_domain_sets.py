@@ -61,6 +61,30 @@ def start_kuai_video_objectives() -> ConfigDict:
     return config
 
 
+# Wukong for the small sets.
+SMALL_WUKONG = {
+    "layers": 1,
+    "fmb_tokens": 8,
+    "lcb_tokens": 8,
+    "rank": 8,
+    "fmb_hidden": (64,),
+    "head_hidden": (64,),
+    "bottom_hidden": (32,),
+    "fmb_dropout": 0.1,
+    "head_dropout": 0.1,
+}
+# Wukong for the sets of the M3oE protocol.
+M3OE_WUKONG = {
+    "layers": 2,
+    "fmb_tokens": 8,
+    "lcb_tokens": 8,
+    "rank": 8,
+    "fmb_hidden": (128,),
+    "head_hidden": (128, 64),
+    "bottom_hidden": (32,),
+    "fmb_dropout": 0.1,
+    "head_dropout": 0.1,
+}
 # Models of several domains and objectives, by the name that a config takes after its colon.
 LATTICE = {
     "layers": 2,

@@ -107,13 +107,19 @@ def build_train_step(
     return train_step
 
 
-def build_predict_step(network: Network, exchange: Exchange) -> PredictStep:
-    """Builds the pure function (params, statistics, tables, batch) -> logits [B, O] float32, without dropout."""
+def build_forward(network: Network, exchange: Exchange) -> Callable[[Any, Any, Any, Batch], Outputs]:
+    """Builds the pure function (params, statistics, tables, batch) -> outputs, without dropout."""
 
-    def predict_step(params: Any, statistics: Any, tables: Any, batch: Batch) -> jax.Array:
+    def forward(params: Any, statistics: Any, tables: Any, batch: Batch) -> Outputs:
         routed = exchange.route_ids(batch.ids)
         rows = exchange.gather(tables, routed)
         variables = {"params": params, STATISTICS: statistics}
-        return run_network(network, exchange, variables, rows, routed, batch, train=False)[0].logits
+        return run_network(network, exchange, variables, rows, routed, batch, train=False)[0]
 
-    return predict_step
+    return forward
+
+
+def build_predict_step(network: Network, exchange: Exchange) -> PredictStep:
+    """Builds the pure function (params, statistics, tables, batch) -> logits [B, O] float32, without dropout."""
+    forward = build_forward(network, exchange)
+    return lambda params, statistics, tables, batch: forward(params, statistics, tables, batch).logits
