@@ -11,7 +11,7 @@ from wukong_jax.data.batch import Columns
 from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.row_blocks import SPLITS, BlockWriter
 from wukong_jax.data.vocabulary import vocabulary_path
-from wukong_jax.errors import UserError
+from wukong_jax.data.whole_folder import write_whole_folder
 from wukong_jax.schema import Schema, schema_to_json
 from wukong_jax.training.run_data import RunData
 
@@ -45,12 +45,8 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
     Raises:
       UserError: the folder exists or cannot be written, or rows cannot be read.
     """
-    if output.exists():
-        raise UserError(f"{output}: exists already; remove it or choose another folder")
-    aside = output.with_name(output.name + ".unfinished")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        (aside / "vocabulary").mkdir(parents=True)
+    with write_whole_folder(output) as aside:
+        (aside / "vocabulary").mkdir()
         _copy_vocabularies(data, schema, aside / "vocabulary")
         statistics = RowStatistics(schema)
         for split in SPLITS:
@@ -59,11 +55,6 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
         truncated = {name: bag["truncated_values"] for name, bag in data.report.get("bags", {}).items()}
         report = dict(data.report) | statistics.report(schema, truncated)
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-        aside.rename(output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot write ({error.strerror}); free space or choose another folder") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def reduce_rows(columns: Columns, whole: Schema, reduced: Schema) -> Columns:

@@ -41,6 +41,7 @@ from wukong_jax.data.batch import Columns
 from wukong_jax.data.conversion_log import ConversionLog
 from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.row_blocks import SPLITS, BlockWriter, RowBlocks, open_row_blocks
+from wukong_jax.data.whole_folder import write_whole_folder
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, schema_to_json
 
@@ -80,23 +81,13 @@ def write_zipped(
         there are no training rows.
     """
     output = Path(output)
-    if output.exists():
-        raise UserError(f"{output}: exists already; remove it or choose another folder")
-    zipping = _Zipping(Path(impressions), conversions, settings)
-    described = {"zipper": zipping.describe(), "impressions": _load_report(Path(impressions) / "report.json")}
-    aside = output.with_name(output.name + ".unfinished")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    with write_whole_folder(output) as aside:
+        zipping = _Zipping(Path(impressions), conversions, settings)
+        described = {"zipper": zipping.describe(), "impressions": _load_report(Path(impressions) / "report.json")}
         (aside / "schema.json").write_text(schema_to_json(zipping.resolved))
         statistics = zipping.write(aside)
         report = statistics.report(zipping.resolved, {}) | described
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-        aside.rename(output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot write ({error.strerror}); free space or choose another folder") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return report
 
 

@@ -11,7 +11,6 @@ own counter-based random stream, so any range of rows can be made alone and is a
 import dataclasses
 import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from wukong_jax.data.planted_structures import PlantedLogit, Structure, ZipfSamp
 from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.random_streams import open_stream
 from wukong_jax.data.row_blocks import SPLITS, BlockWriter
+from wukong_jax.data.whole_folder import write_whole_folder
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
 from wukong_jax.strict_mapping import to_mapping
@@ -254,14 +254,10 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
       UserError: the directory exists or cannot be written.
     """
     directory = Path(directory)
-    if directory.exists():
-        raise UserError(f"{directory}: exists already; remove it or choose another folder")
-    aside = directory.with_name(directory.name + ".unfinished")
-    clicks = PlantedClicks(config)
-    schema = clicks.schema()
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        (aside / "vocabulary").mkdir(parents=True)
+    with write_whole_folder(directory) as aside:
+        clicks = PlantedClicks(config)
+        schema = clicks.schema()
+        (aside / "vocabulary").mkdir()
         (aside / "schema.json").write_text(schema_to_json(schema))
         bayes = {"expected": to_mapping(clicks.expected_metrics())}
         statistics = RowStatistics(schema)
@@ -272,11 +268,6 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
         planted = {"config": to_mapping(config), "bias": clicks.bias, "groups": clicks.groups, "bayes": bayes}
         report = statistics.report(schema, {}) | planted
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-        aside.rename(directory)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot write ({error.strerror}); free space or choose another folder") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return report
 
 

@@ -1,7 +1,6 @@
 """A prepared data directory of planted portfolios, with the Bayes metrics of each and the conversions of each split."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from wukong_jax.data.planted_portfolios import PlantedPortfolios
 from wukong_jax.data.planted_portfolios_config import PlantedPortfoliosConfig
 from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.row_blocks import SPLITS, BlockWriter
+from wukong_jax.data.whole_folder import write_whole_folder
 from wukong_jax.errors import UserError
 from wukong_jax.schema import schema_to_json
 from wukong_jax.strict_mapping import to_mapping
@@ -53,14 +53,10 @@ def write_planted_portfolios(
     directory = Path(directory)
     if sample_rows < 1:
         raise UserError(f"sample_rows = {sample_rows}: must be at least 1")
-    if directory.exists():
-        raise UserError(f"{directory}: exists already; remove it or choose another folder")
-    aside = directory.with_name(directory.name + ".unfinished")
-    planted = PlantedPortfolios(config)
-    schema = planted.schema()
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        (aside / "vocabulary").mkdir(parents=True)
+    with write_whole_folder(directory) as aside:
+        planted = PlantedPortfolios(config)
+        schema = planted.schema()
+        (aside / "vocabulary").mkdir()
         (aside / "schema.json").write_text(schema_to_json(schema))
         statistics = RowStatistics(schema)
         described = _describe_structure(planted)
@@ -75,11 +71,6 @@ def write_planted_portfolios(
                 described["delays"] = _describe_delays(planted, log, delays)
         report = statistics.report(schema, {}) | described | {"bayes": bayes}
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-        aside.rename(directory)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot write ({error.strerror}); free space or choose another folder") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return report
 
 

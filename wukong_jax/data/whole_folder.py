@@ -1,0 +1,35 @@
+"""A folder that is whole or not there: written aside under another name, renamed at the end."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wukong_jax.errors import UserError
+
+
+@contextmanager
+def write_whole_folder(directory: Path) -> Iterator[Path]:
+    """Gives a fresh folder beside the target, which becomes the target when the body ends without an error.
+
+    Args:
+      directory: must not exist.
+
+    Yields:
+      The folder to write into; it is removed where the body raises.
+
+    Raises:
+      UserError: the directory exists already, or the system cannot write.
+    """
+    if directory.exists():
+        raise UserError(f"{directory}: exists already; remove it or choose another folder")
+    aside = directory.with_name(directory.name + ".unfinished")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        aside.rename(directory)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot write ({error.strerror}); free space or choose another folder") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
