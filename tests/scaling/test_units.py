@@ -60,10 +60,20 @@ def test_search_finds_norm_and_scale_then_the_rate_of_each_size():
     placed, rated = order[:6], order[6:]  # every norm with every scale at rate 1; then along the rates with the best
     assert {(unit.size, unit.settings.rate) for unit in placed} == {("xs", 1.0)}
     assert {(unit.settings.norm, unit.settings.initial_scale) for unit in rated} == {("flat", 0.1)}
-    # down is worse, up until it is worse; at the next size from where that ended
+    # down is worse twice, up to the end of the grid; at the next size from where that ended
     assert [(unit.size, unit.settings.rate) for unit in rated] == [
-        ("xs", 0.5), ("xs", 2.0), ("xs", 4.0), ("s", 2.0), ("s", 1.0), ("s", 0.5), ("s", 0.25)
+        ("xs", 0.5), ("xs", 0.25), ("xs", 2.0), ("xs", 4.0), ("s", 2.0), ("s", 1.0), ("s", 0.5), ("s", 0.25)
     ]  # fmt: skip
+
+
+def test_one_unlucky_rate_does_not_end_the_climb():
+    sweep = make_sweep(search={"rates": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), "initial_scales": (0.02,)})
+    losses = {0.25: 0.5, 0.5: 0.6, 1.0: 0.4, 2.0: 0.45, 4.0: 0.3, 8.0: 0.7}
+    order, found = walk_search(sweep, "FM", lambda unit: losses[unit.settings.rate])
+    assert found["only"].rate == 4.0
+    assert [unit.settings.rate for unit in order] == [1.0, 0.5, 0.25, 2.0, 4.0, 8.0]
+    _, found = walk_search(sweep, "FM", lambda unit: losses[unit.settings.rate] + (0.2 if unit.settings.rate > 2 else 0))
+    assert found["only"].rate == 1.0
 
 
 def test_rates_stay_on_the_grid():
@@ -78,11 +88,11 @@ def test_every_model_gets_as_many_trials_where_none_is_better():
     sweep = make_sweep(models={model: () for model in LADDERS})
     trials = {model: len(walk_search(sweep, model, lambda unit: 1.0)[0]) for model in sweep.models}
     points = ("FM", "logistic regression")
-    # 6 places, 2 neighbours of rate 1, and 3 rates at each larger size
+    # 6 places, 2 rates on either side of 1, and 5 rates at each larger size
     assert {
-        model: trials[model] - 3 * len(sweep.sizes(model)) for model in trials if model not in points
+        model: trials[model] - 5 * len(sweep.sizes(model)) for model in trials if model not in points
     } == dict.fromkeys((model for model in trials if model not in points), 5)
-    assert {trials[model] for model in points} == {2 + 2}  # no norm to place
+    assert {trials[model] for model in points} == {1 + 4}  # no norm to place
 
 
 def test_exploded_trials_lose():

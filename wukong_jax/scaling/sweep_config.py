@@ -34,8 +34,8 @@ class SearchConfig:
     """The same search for every model, by validation log loss of the first seed.
 
     First norm placement and initial scale together, at the smallest size and rate 1, since they decide each other's use
-    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid to where neither neighbour
-    on the way is better: from 1 at the smallest size, from the rate of the size below at the others.
+    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid until two in a row are no
+    better: from 1 at the smallest size, from the rate of the size below at the others.
     """
 
     rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them

@@ -28,6 +28,10 @@ class Unit:
         return PurePosixPath("units", model, self.size, self.settings.name, f"seed_{self.seed}")
 
 
+# How many rates in a row must be no better before a climb ends. With one, a seed's luck ended it: the losses of a model's
+# seeds differ by more than those of neighbouring rates.
+PATIENCE = 2
+
 # A unit's validation log loss: infinite where it exploded or failed, None where it has not ended.
 Losses = Callable[[Unit], float | None]
 
@@ -71,27 +75,30 @@ def _choose(units: Sequence[Unit], losses: Losses) -> Settings | None:
 
 
 def _climb(rates: Sequence[float], start: Unit, losses: Losses) -> tuple[list[Unit], Settings | None]:
-    """From a unit's rate to the next lower ones as long as each is better; if the first was not, to the higher ones.
+    """From a unit's rate down the grid until `PATIENCE` in a row are no better; if none was better, up it likewise.
 
     Returns:
       The units tried, and the best one's settings; None while one has not ended.
     """
     grid = sorted(rates)
-    place = grid.index(start.settings.rate)
-    tried, best = [start], losses(start)
-    for step in (-1, 1):
-        moved = False
-        while best is not None and 0 <= place + step < len(grid):
-            settings = dataclasses.replace(start.settings, rate=grid[place + step])
-            tried.append(dataclasses.replace(start, settings=settings))
-            loss = losses(tried[-1])
-            if loss is None or loss >= best:
-                best = None if loss is None else best
+    first = grid.index(start.settings.rate)
+    best, best_loss, tried = first, losses(start), [start]
+    for places in (range(first - 1, -1, -1), range(first + 1, len(grid))):
+        failures = 0
+        for place in places:
+            if best_loss is None or failures == PATIENCE:
                 break
-            place, best, moved = place + step, loss, True
-        if best is None or moved:
+            tried.append(dataclasses.replace(start, settings=dataclasses.replace(start.settings, rate=grid[place])))
+            loss = losses(tried[-1])
+            if loss is None:
+                best_loss = None
+            elif loss < best_loss:
+                best, best_loss, failures = place, loss, 0
+            else:
+                failures += 1
+        if best_loss is None or best != first:
             break
-    return tried, None if best is None else dataclasses.replace(start.settings, rate=grid[place])
+    return tried, None if best_loss is None else dataclasses.replace(start.settings, rate=grid[best])
 
 
 def due_trials(sweep: SweepConfig, models: Sequence[str], losses: Losses) -> list[Unit]:
