@@ -28,8 +28,8 @@ class Unit:
         return PurePosixPath("units", model, self.size, self.settings.name, f"seed_{self.seed}")
 
 
-# How many rates in a row must be no better before a climb ends. With one, a seed's luck ended it: the losses of a model's
-# seeds differ by more than those of neighbouring rates.
+# How many rates in a row must be no better before a climb ends. With one, a seed's luck ended it: the losses of seeds
+# differ by more than those of neighbouring rates.
 PATIENCE = 2
 
 # A unit's validation log loss: infinite where it exploded or failed, None where it has not ended.
