@@ -63,8 +63,8 @@ _SEARCH_TEXT = (
     "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1; the best "
     "of them, by validation log loss, is carried to the other sizes unchanged. The rate, which multiplies both "
     "learning rates, was searched at every size, by steps along the same grid from the rate of the size below: down "
-    "until two in a row are no better, and up likewise if none was. So the chosen rows show how the best rate moves with "
-    "size."
+    "until two in a row are no better, and up likewise if none was. So the chosen rows show how the best rate moves "
+    "with size."
 )
 
 
