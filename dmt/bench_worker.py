@@ -17,7 +17,7 @@ from wukong_jax.data.planted_clicks import PlantedClicks
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 from wukong_jax.sharding.traffic import measure_traffic
 from wukong_jax.training.evaluation import put_batch
-from wukong_jax.training.finish import count_train_flops
+from wukong_jax.training.finish import count_flops
 from wukong_jax.training.run import Run, build_run
 
 _BATCHES = 4  # different ones, used in turns
@@ -54,7 +54,7 @@ class Bench:
         hosts, chips = run.mesh.devices.shape
         traffic = measure_traffic(step.as_text(), hosts, chips, transport="gloo")
         self._variants[name] = (run, step, state, batches)
-        return {"traffic": traffic.to_rows(), "flops": count_train_flops(run), "seconds": seconds}
+        return {"traffic": traffic.to_rows(), "flops": count_flops(run)["train_flops_per_example"], "seconds": seconds}
 
     def run(self, name: str, steps: int) -> list[float]:
         """Takes steps.

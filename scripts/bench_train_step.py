@@ -20,7 +20,7 @@ from wukong_jax.config import build_run_config
 from wukong_jax.data.batch import Batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.evaluation import put_batch
-from wukong_jax.training.finish import count_train_flops
+from wukong_jax.training.finish import count_flops
 from wukong_jax.training.run import Run, build_run
 
 COLUMNS, DENSE, ZIPF = 26, 13, 1.2
@@ -75,7 +75,7 @@ def measure(sizes: list[int], batch: int, optimizer: str, repeats: int) -> list[
 
 def describe(run: Run, step: Any, batch: int, seconds: list[float]) -> dict[str, Any]:
     """One result row."""
-    flops = count_train_flops(run) * batch
+    flops = count_flops(run)["train_flops_per_example"] * batch
     memory = step.memory_analysis()
     return {
         "rows": sum(stack.rows for stack in run.layout.stacks),

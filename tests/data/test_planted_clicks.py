@@ -192,6 +192,27 @@ def test_grouped_orders_are_pure_and_of_the_shares_asked_for(share: float) -> No
     assert max(field for terms in clicks.structure.terms.values() for term in terms for field in term.fields) < 16
 
 
+def test_losses_of_orders_fall_to_bayes_and_are_the_best_of_a_grid() -> None:
+    clicks = PlantedClicks(dataclasses.replace(SMALL, orders=(1, 4), order_shares=(0.4, 0.6)))
+    losses = clicks.losses_of_orders()
+    assert list(losses) == ["0", "1", "4"]
+    rate = clicks.config.base_rate
+    entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
+    assert losses["0"] == pytest.approx(entropy, abs=5e-3)  # 5 standard errors of two samples' base rates
+    bayes = clicks.expected_metrics()
+    assert losses["4"] == pytest.approx(bayes.log_loss, abs=5 * bayes.log_loss_standard_error)
+    # order 1 alone: no line on a grid of slopes and biases does better on rows of its own, and the best comes near
+    columns, logit = clicks.generate(0, 200_000)
+    part = clicks.structure.parts(columns["ids"], columns["dense"])[0] * 1.5 * math.sqrt(0.4)
+    known = 1 / (1 + np.exp(-logit.astype(np.float64)))
+    grid = []
+    for slope in np.linspace(0.5, 1.1, 7):
+        for bias in np.linspace(-2, -0.8, 13):
+            guess = 1 / (1 + np.exp(-slope * part - bias))
+            grid.append(-np.mean(known * np.log(guess) + (1 - known) * np.log1p(-guess)))
+    assert losses["1"] - 2e-3 < min(grid) < losses["1"] + 3e-3
+
+
 def test_the_groups_are_in_the_report(tmp_path: Path) -> None:
     config = dataclasses.replace(GROUPED, train_rows=1000, validation_rows=0, test_rows=0)
     report = write_planted_clicks(config, tmp_path / "data")

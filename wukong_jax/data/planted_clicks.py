@@ -19,6 +19,7 @@ from scipy.special import expit
 
 from wukong_jax.data.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.bayes_metrics import BayesMetrics, compute_bayes_metrics, compute_expected_metrics
+from wukong_jax.data.planted_orders import compute_losses_of_orders
 from wukong_jax.data.planted_structures import PlantedLogit, Structure, ZipfSampler
 from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.random_streams import open_stream
@@ -184,6 +185,18 @@ class PlantedClicks:
         """
         return compute_expected_metrics(self._sample_logits(rows) + self.bias)
 
+    def losses_of_orders(self, rows: int = 1 << 18) -> dict[str, float]:
+        """The log loss within reach of who knows the lower orders only (`planted_orders`).
+
+        Args:
+          rows: of the Monte Carlo sample.
+        """
+        generator = open_stream(self.config.seed, _SAMPLE)
+        ids = self._sampler.draw(generator, (rows, self.config.fields))
+        dense = generator.standard_normal((rows, self.config.dense_fields), np.float32)
+        parts = self.structure.parts(ids, dense) * self._factors[:, None]
+        return compute_losses_of_orders(self.config.orders, parts, self.bias)
+
     def _make_block(self, stream: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One block of a stream: ids, dense, the label's uniform draw, the logit without bias."""
         config = self.config
@@ -248,7 +261,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
     Returns:
       The report: as of prepared raw files, and the config, the bias, the "groups" of columns, and under "bayes" the
       metrics of "expected" (of the distribution), "validation" and "test" (of their rows; left out where a class has
-      none).
+      none), and "log_loss_by_highest_known_order".
 
     Raises:
       UserError: the directory exists or cannot be written.
@@ -265,7 +278,10 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
             metrics = _write_split(clicks, split, aside, statistics)
             if metrics is not None:
                 bayes[split] = to_mapping(metrics)
-        planted = {"config": to_mapping(config), "bias": clicks.bias, "groups": clicks.groups, "bayes": bayes}
+        planted = {
+            **{"config": to_mapping(config), "bias": clicks.bias, "groups": clicks.groups, "bayes": bayes},
+            "log_loss_by_highest_known_order": clicks.losses_of_orders(),
+        }
         report = statistics.report(schema, {}) | planted
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return report

@@ -72,7 +72,7 @@ def _deep(layers: int, *, linear: bool) -> Ladder:
     """
     hidden = () if linear else (64,)
     options = {
-        **{"layers": layers, "fmb_tokens": 16, "lcb_tokens": 16, "rank": 16, "fm_norm": False},
+        **{"layers": layers, "fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "fm_norm": False},
         **{"fmb_hidden": hidden, "head_hidden": hidden},
     }
     return Ladder(_FACTORY, (Size(f"l={layers}", options),), {"none": {"norm": "none"}})

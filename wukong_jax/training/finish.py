@@ -111,16 +111,20 @@ def describe_size(run: Run, params: Any) -> dict[str, Any]:
     return {
         "dense_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         "embedding_parameters": run.layout.embedding_parameters,
-        "train_flops_per_example": count_train_flops(run),
+        **count_flops(run),
     }
 
 
-def count_train_flops(run: Run) -> float:
-    """Training FLOPs per example of the dense model and of the projection of narrow embeddings."""
+def count_flops(run: Run) -> dict[str, float]:
+    """FLOPs per example of the dense model and of the projection of narrow embeddings, in training and in serving."""
     layout = run.layout
     widths = [layout.narrow_width, *layout.narrow_hidden, layout.narrow_tokens * layout.width]
     projection = sum(a * b for a, b in itertools.pairwise(widths)) if layout.narrow_tokens else 0
-    return count_cost(run.network.model, run.shape).train_flops_per_example + FLOPS_PER_TRAINED_MAC * projection
+    cost = count_cost(run.network.model, run.shape)
+    return {
+        "train_flops_per_example": cost.train_flops_per_example + FLOPS_PER_TRAINED_MAC * projection,
+        "serve_flops_per_example": cost.forward_flops_per_example + 2 * projection,
+    }
 
 
 def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""What a consolidated network is worth against a model per portfolio: losses in pairs of seeds, costs in sum.
+
+The claim of the paper's table of capacity (section 4) is that fewer models serve the same portfolios with less. Whether
+they serve them as well is asked of each portfolio, by normalized entropy (NE) on the same test rows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# A portfolio counts as worse beyond this part of its own model's NE, or two standard errors, whichever is more.
+TOLERATED = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class PortfolioComparison:
+    """One portfolio, served by a network of its own and by the consolidated one."""
+
+    portfolio: str
+    alone: float  # mean NE over seeds
+    together: float
+    difference: float  # mean over seeds of together - alone
+    standard_error: float  # of the difference, from its spread over seeds; nan with one seed
+    worse: bool  # the difference is above what is tolerated
+
+
+def compare_portfolios(
+    alone: Mapping[str, Sequence[float]], together: Mapping[str, Sequence[float]]
+) -> list[PortfolioComparison]:
+    """Holds each portfolio's NE against that of its own model.
+
+    Args:
+      alone: portfolio -> NE of its own model, one per seed.
+      together: the same of the consolidated network, the same seeds in the same order.
+
+    Returns:
+      A comparison for each portfolio, in the order of `alone`.
+
+    Raises:
+      ValueError: portfolios or numbers of seeds differ.
+    """
+    if set(alone) != set(together):
+        raise ValueError(f"portfolios differ: {sorted(set(alone) ^ set(together))}")
+    compared = []
+    for portfolio, own in alone.items():
+        differences = np.subtract(together[portfolio], own)  # raises on other lengths
+        error = math.nan if len(own) < 2 else float(differences.std(ddof=1) / math.sqrt(len(own)))
+        mean = float(np.mean(own))
+        difference = float(differences.mean())
+        tolerated = max(TOLERATED * mean, 0.0 if math.isnan(error) else 2 * error)
+        compared.append(
+            PortfolioComparison(
+                portfolio, mean, float(np.mean(together[portfolio])), difference, error, difference > tolerated
+            )
+        )
+    return compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """What serving takes."""
+
+    flops_per_impression: float  # forward FLOPs to score all objectives of a row, averaged over the rows of traffic
+    embedding_parameters: int  # of all tables that lie in memory
+
+    def saving_from(self, other: "Capacity") -> tuple[float, float]:
+        """The parts of another one's FLOPs and embeddings that this one saves."""
+        return (
+            1 - self.flops_per_impression / other.flops_per_impression,
+            1 - self.embedding_parameters / other.embedding_parameters,
+        )
+
+
+def add_capacities(models: Mapping[str, Capacity], traffic: Mapping[str, float]) -> Capacity:
+    """The capacity of models side by side.
+
+    Args:
+      models: by portfolio; a model's FLOPs are those of one of its own rows.
+      traffic: portfolio -> share of the rows that it is asked to score.
+    """
+    return Capacity(
+        sum(traffic[portfolio] * model.flops_per_impression for portfolio, model in models.items()),
+        sum(model.embedding_parameters for model in models.values()),
+    )
