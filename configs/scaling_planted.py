@@ -25,7 +25,7 @@ def get_config(data: str = "factorized") -> ConfigDict:
     config.data_name = data
     config.generated = True
     names = ["Wukong", "DLRM", "DCNv2", "AutoInt+", "AFN+", "MaskNet", "xDeepFM", "FinalMLP", "DNN", "FM"]
-    sizes = {"field_aware": ("s", "l"), "control": ("s",)}.get(data, ())
+    sizes = {"field_aware": ("s", "m"), "control": ("s",)}.get(data, ())
     config.models = {name: sizes if name != "FM" else () for name in names} | {"logistic regression": ()}
 
     run = config.run

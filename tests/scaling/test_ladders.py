@@ -58,10 +58,10 @@ def test_ladders_span_two_orders_of_magnitude_of_compute():
 
 
 def test_knobs_grow_what_they_say():
-    assert [size.options["layers"] for size in KNOBS["layers"].sizes] == [2, 4, 8]
-    assert [size.options["fmb_hidden"] for size in KNOBS["MLP"].sizes] == [(128,), (256,), (512,)]
+    assert [size.options["layers"] for size in KNOBS["layers"].sizes] == [4, 8]
+    assert [size.options["fmb_hidden"] for size in KNOBS["MLP"].sizes] == [(256,), (512,)]
     assert {size.options["rank"] for size in KNOBS["MLP"].sizes} == {8}
-    assert KNOBS["all"].sizes[1].options == {
+    assert KNOBS["all"].sizes[0].options == {
         "layers": 4,
         "fmb_tokens": 16,
         "lcb_tokens": 16,
