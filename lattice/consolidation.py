@@ -7,6 +7,7 @@ they serve them as well is asked of each portfolio, by normalized entropy (NE) o
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class PortfolioComparison:
     together: float
     difference: float  # mean over seeds of together - alone
     standard_error: float  # of the difference, from its spread over seeds; nan with one seed
-    worse: bool  # the difference is above what is tolerated
+    worse: bool  # the difference is above what is tolerated, or not a number
 
 
 def compare_portfolios(
@@ -52,7 +53,7 @@ def compare_portfolios(
         tolerated = max(TOLERATED * mean, 0.0 if math.isnan(error) else 2 * error)
         compared.append(
             PortfolioComparison(
-                portfolio, mean, float(np.mean(together[portfolio])), difference, error, difference > tolerated
+                portfolio, mean, float(np.mean(together[portfolio])), difference, error, not difference <= tolerated
             )
         )
     return compared
@@ -73,14 +74,14 @@ class Capacity:
         )
 
 
-def add_capacities(models: Mapping[str, Capacity], traffic: Mapping[str, float]) -> Capacity:
+def add_capacities(models: Mapping[Any, Capacity], traffic: Mapping[Any, float]) -> Capacity:
     """The capacity of models side by side.
 
     Args:
-      models: by portfolio; a model's FLOPs are those of one of its own rows.
-      traffic: portfolio -> share of the rows that it is asked to score.
+      models: by whatever names them; a model's FLOPs are those of one row that it is asked to score.
+      traffic: by the same, the share of all rows that it is asked to score.
     """
     return Capacity(
-        sum(traffic[portfolio] * model.flops_per_impression for portfolio, model in models.items()),
+        sum(traffic[name] * model.flops_per_impression for name, model in models.items()),
         sum(model.embedding_parameters for model in models.values()),
     )

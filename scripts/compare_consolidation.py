@@ -1,17 +1,20 @@
 """Trains a model for each portfolio and networks for all, with the same seeds; keeps losses and costs side by side.
 
     python scripts/compare_consolidation.py --config=configs/hotel_bookings.py --alone=lattice --together=lattice,mmoe
-        --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--config.key=value]
+        --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--groups=groups.json] [--config.key=value]
 
 `--alone` and `--together` are variants of the config, as in compare_variants.py. The model of a portfolio reads that
-portfolio's rows only (W/alone/<portfolio>/rows) and has tables of its own; all score the same test rows. Each run
-resumes like any; results.json is written again after each network, and the command can be started again.
+portfolio's rows only, has tables of its own, and a learning rate schedule as much shorter as its rows are fewer; all
+score the same test rows. `--groups` adds models of the alone variant for the groups of such a file
+(partition_portfolios.py). Each run resumes like any; results.json is written again after each network, and the command
+can be started again.
 """
 
 import dataclasses
+import functools
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +27,27 @@ if TYPE_CHECKING:
     from lattice.consolidation import Capacity
     from wukong_jax.training.run_data import RunData
 
-METRICS = ("normalized_entropy", "auc", "log_loss", "calibration")
-Summaries = Mapping[int, Mapping[str, Any]]
+LOSS = "normalized_entropy"
+METRICS = (LOSS, "auc", "log_loss", "calibration")
+Portfolio = str  # "domain/objective"
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """Portfolios served by one or more models: test metrics of each by seed, and what serving takes."""
+
+    metrics: Mapping[Portfolio, Mapping[str, list[float]]]
+    capacity: "Capacity"
 
 
 def main() -> None:
-    """Parses, trains alone and together, compares, writes results.json."""
+    """Parses, trains alone, in groups and together, compares, writes results.json."""
     arguments = list(sys.argv)
-    names = ("alone", "together", "seeds", "output", "config", "workdir")
-    flags = {name: take_flag(arguments, name) for name in names}
+    flags = {name: take_flag(arguments, name) for name in ("alone", "together", "seeds", "output", "config", "workdir")}
+    flags["groups"] = take_flag(arguments, "groups", "")
     if not flags["config"]:
         parse_config_flags(arguments, __doc__ or "")  # prints the help
-    from lattice.consolidation import add_capacities
+    from lattice.portfolio_groups import load_groups
     from lattice.portfolios import measure_portfolios
     from wukong_jax.training.kept_results import write_results
     from wukong_jax.training.run_data import open_run_data
@@ -46,89 +58,126 @@ def main() -> None:
         return parse_variant(arguments, f"{flags['config']}:{variant}", folder, __doc__ or "")
 
     networks = {name: parse(name) for name in flags["together"].split(",")}  # all, before the first trains
+    groups = [group["portfolios"] for group in load_groups(Path(flags["groups"]))] if flags["groups"] else []
     config = parse(flags["alone"])
     data = open_run_data(config.data, folder / "data", print)
     portfolios = measure_portfolios(data.splits["train"]).portfolios
     traffic = {portfolio.name: portfolio.rows / data.splits["train"].rows for portfolio in portfolios}
 
-    alone = {name: train_alone(config, data, name, folder, seeds) for name in traffic}
-    apart = add_capacities({name: read_capacity(summaries) for name, summaries in alone.items()}, traffic)
-    kept: list[dict[str, Any]] = [
-        {"variant": f"a {flags['alone']} for each portfolio", "seeds": seeds}
-        | dataclasses.asdict(apart)
-        | {f"{name}/{key}": value for name, runs in alone.items() for key, value in read_metrics(runs, "").items()}
-    ]
+    alone = serve_groups(config, data, [[name] for name in traffic], traffic, folder / "alone", seeds)
+    rows: list[dict[str, Any]] = []
+
+    def keep(variant: str, served: Served) -> None:
+        rows.append({"variant": variant, "seeds": seeds} | describe(served, alone))
+        path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), rows)
+        worse = sum(value for key, value in rows[-1].items() if key.endswith("/worse"))
+        change = f"NE {rows[-1]['mean_difference']:+.5f} on average, {worse} of {len(traffic)} portfolios worse"
+        print(f"{variant}: {change} (in {path})")
+
+    keep(f"{flags['alone']} for each portfolio", alone)
     for variant, network in networks.items():
-        data_config = use_rows(network.data, data.directory)
-        summaries = train_seeds(dataclasses.replace(network, data=data_config), folder / "together" / variant, seeds)
-        kept.append({"variant": variant, "seeds": seeds} | describe(alone, summaries, apart))
-        path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), kept)
-        worse = [key for key, value in kept[-1].items() if key.endswith("/worse") and value]
-        better = f"NE {kept[-1]['mean_difference']:+.5f} on average, {len(worse)} of {len(traffic)} portfolios worse"
-        print(f"{variant}: {better} (in {path})")
+        place = folder / "together" / re.sub("[/,]", "_", variant)
+        own = dataclasses.replace(network, data=use_rows(network.data, data.directory))
+        keep(variant, read_served({tuple(traffic): train_seeds(own, place, seeds)}, traffic))
+    if groups:
+        keep(
+            f"{flags['alone']} for each group",
+            serve_groups(config, data, groups, traffic, folder / "groups", seeds),
+        )
 
 
-def use_rows(config: DataConfig, folder: Path) -> DataConfig:
-    """The same rows, prepared already."""
-    return dataclasses.replace(config, format="blocks", path=str(folder), schema="", planted=None, portfolios=None)
-
-
-def train_alone(config: RunConfig, data: "RunData", portfolio: str, folder: Path, seeds: list[int]) -> Summaries:
-    """Trains a portfolio's own model on its rows; seed to summary."""
+def serve_groups(
+    config: RunConfig,
+    data: "RunData",
+    groups: Sequence[Sequence[Portfolio]],
+    traffic: Mapping[Portfolio, float],
+    folder: Path,
+    seeds: list[int],
+) -> Served:
+    """Trains a model for each group on its rows, in `folder/<its portfolios>`."""
     from lattice.portfolio_groups import split_name
     from lattice.portfolio_rows import build_group_schema, select_group_rows
     from lattice.reduced_rows import write_rewritten_rows
+    from wukong_jax.training.run_data import open_run_data
 
-    place = folder / "alone" / re.sub(r"[^\w.-]+", "_", portfolio)
-    made = build_group_schema(data.schema, [split_name(portfolio)], ())
-    if not (place / "rows").exists():
-        write_rewritten_rows(
-            data, made.schema, lambda columns: select_group_rows(columns, data.schema, made), place / "rows"
-        )
-    own = dataclasses.replace(config, name=f"{config.name}: {portfolio}", data=use_rows(config.data, place / "rows"))
-    return train_seeds(own, place, seeds)
-
-
-def read_capacity(summaries: Summaries) -> "Capacity":
-    """What serving a model takes; the same for every seed."""
-    from lattice.consolidation import Capacity
-
-    summary = next(iter(summaries.values()))
-    return Capacity(summary["serve_flops_per_example"], summary["embedding_parameters"])
+    trained = {}
+    for group in groups:
+        place = folder / re.sub(r"[^\w.-]+", "_", "+".join(group))
+        made = build_group_schema(data.schema, [split_name(name) for name in group], ())
+        if not (place / "rows").exists():
+            select = functools.partial(select_group_rows, whole=data.schema, group=made)
+            write_rewritten_rows(data, made.schema, select, place / "rows")
+        rows_config = use_rows(config.data, place / "rows")
+        rows = open_run_data(rows_config, place, print).splits["train"].rows
+        own = shorten_schedule(config, rows / data.splits["train"].rows)
+        own = dataclasses.replace(own, name=f"{config.name}: {', '.join(group)}", data=rows_config)
+        trained[tuple(group)] = train_seeds(own, place, seeds)
+    return read_served(trained, traffic)
 
 
-def read_metrics(summaries: Summaries, prefix: str) -> dict[str, list[float]]:
-    """Test metrics by seed; the prefix chooses a portfolio's."""
-    return {key: [summary["test"][prefix + key] for summary in summaries.values()] for key in METRICS}
+def use_rows(config: DataConfig, folder: Path) -> DataConfig:
+    """The rows that lie prepared in a folder."""
+    return dataclasses.replace(config, format="blocks", path=str(folder), schema="", planted=None, portfolios=None)
 
 
-def describe(alone: Mapping[str, Summaries], together: Summaries, apart: "Capacity") -> dict[str, Any]:
-    """A network's row: for each portfolio the metrics and the comparison, their mean, and the capacity saved."""
+def shorten_schedule(config: RunConfig, share: float) -> RunConfig:
+    """The same schedule over a share of the rows: as many epochs have fewer steps."""
+    optimizer = config.optimizer
+    steps = {
+        name: max(1, round(getattr(optimizer, name) * share))
+        for name in ("warmup_steps", "hold_steps", "decay_steps")
+        if getattr(optimizer, name)
+    }
+    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, **steps))
+
+
+def read_served(
+    trained: Mapping[tuple[Portfolio, ...], Mapping[int, Mapping[str, Any]]], traffic: Mapping[Portfolio, float]
+) -> Served:
+    """Metrics and capacity of the models of groups, from the summaries of their seeds."""
+    from lattice.consolidation import Capacity, add_capacities
+
+    metrics: dict[Portfolio, dict[str, list[float]]] = {}
+    capacities, asked = {}, {}
+    for group, summaries in trained.items():
+        first = next(iter(summaries.values()))
+        for portfolio in group:
+            prefix = _find_prefix(first["test"], portfolio)
+            metrics[portfolio] = {
+                key: [summary["test"][prefix + key] for summary in summaries.values()] for key in METRICS
+            }
+        capacities[group] = Capacity(first["serve_flops_per_example"], first["embedding_parameters"])
+        domains: dict[str, float] = {}
+        for portfolio in group:  # a row is asked about once, for all objectives of its domain that the group has
+            domain = portfolio.rpartition("/")[0]
+            domains[domain] = max(domains.get(domain, 0.0), traffic[portfolio])
+        asked[group] = sum(domains.values())
+    return Served({name: metrics[name] for name in traffic}, add_capacities(capacities, asked))
+
+
+def _find_prefix(metrics: Mapping[str, float], portfolio: Portfolio) -> str:
+    """How a portfolio's metrics begin in its model's summary; what there is but one of is left out of names."""
+    domain, _, objective = portfolio.rpartition("/")
+    candidates = (f"{domain}/{objective}/", f"{objective}/", "")
+    return next(name for name in candidates if f"{name}{LOSS}" in metrics)
+
+
+def describe(served: Served, alone: Served) -> dict[str, Any]:
+    """A row: for each portfolio the metrics and the comparison, their means, and the capacity saved."""
     from lattice.consolidation import compare_portfolios
 
-    def losses(summaries: Summaries, prefix: str) -> list[float]:
-        return read_metrics(summaries, prefix)["normalized_entropy"]
-
-    compared = compare_portfolios(
-        {name: losses(own, "") for name, own in alone.items()},
-        {name: losses(together, _prefix(together, name)) for name in alone},
-    )
-    capacity = read_capacity(together)
-    flops, embeddings = capacity.saving_from(apart)
-    row: dict[str, Any] = dataclasses.asdict(capacity) | {"flops_saved": flops, "embeddings_saved": embeddings}
+    losses, own = ({name: metrics[LOSS] for name, metrics in one.metrics.items()} for one in (served, alone))
+    compared = compare_portfolios(own, losses)
+    flops, embeddings = served.capacity.saving_from(alone.capacity)
+    row: dict[str, Any] = dataclasses.asdict(served.capacity)
+    row |= {"flops_saved": flops, "embeddings_saved": embeddings}
     row["mean_difference"] = sum(one.difference for one in compared) / len(compared)
     for one in compared:
-        row |= {f"{one.portfolio}/{key}": value for key, value in dataclasses.asdict(one).items() if key != "portfolio"}
-        metrics = read_metrics(together, _prefix(together, one.portfolio))
-        row |= {f"{one.portfolio}/{key}": value for key, value in metrics.items()}
+        facts = dataclasses.asdict(one)
+        del facts["portfolio"]
+        row |= {f"{one.portfolio}/{key}": value for key, value in facts.items()}
+        row |= {f"{one.portfolio}/{key}": value for key, value in served.metrics[one.portfolio].items()}
     return row
-
-
-def _prefix(together: Summaries, portfolio: str) -> str:
-    """How the metrics of a portfolio begin: without the domain where there is one, without both where one of each."""
-    known = next(iter(together.values()))["test"]
-    candidates = (f"{portfolio}/", f"{portfolio.rpartition('/')[2]}/", "")
-    return next(name for name in candidates if f"{name}{METRICS[0]}" in known)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ No run by itself: `configs/hotel_bookings.py` and its like load it and choose th
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -94,17 +95,30 @@ LATTICE = {
     "embedding_dropout": 0.1,
 }
 BASELINES: Mapping[str, Mapping[str, Any]] = {
-    "separate": {"tower_hidden": (64, 64)},
-    "shared_bottom": {"shared_hidden": (128, 64), "tower_hidden": (32,)},
-    "mmoe": {"experts": 4, "expert_hidden": (64,), "tower_hidden": (32,)},
-    "ple": {"levels": 2, "shared_experts": 2, "task_experts": 1, "expert_hidden": (64,), "tower_hidden": (32,)},
-    "star": {"star_hidden": (128, 64), "auxiliary_hidden": (32,)},
-    "adatt": {"levels": 2, "task_experts": 1, "expert_hidden": (64,), "tower_hidden": (32,)},
-    "pepnet": {"prior_columns": (), "tower_hidden": (128, 64)},
+    "separate": {"bottom_hidden": (32,), "tower_hidden": (64, 64)},
+    "shared_bottom": {"bottom_hidden": (32,), "shared_hidden": (128, 64), "tower_hidden": (32,)},
+    "mmoe": {"bottom_hidden": (32,), "experts": 4, "expert_hidden": (64,), "tower_hidden": (32,)},
+    "ple": {
+        "bottom_hidden": (32,),
+        "levels": 2,
+        "shared_experts": 2,
+        "task_experts": 1,
+        "expert_hidden": (64,),
+        "tower_hidden": (32,),
+    },
+    "star": {"bottom_hidden": (32,), "star_hidden": (128, 64), "auxiliary_hidden": (32,)},
+    "adatt": {"bottom_hidden": (32,), "levels": 2, "task_experts": 1, "expert_hidden": (64,), "tower_hidden": (32,)},
+    "pepnet": {"bottom_hidden": (32,), "prior_columns": (), "tower_hidden": (128, 64)},
 }
 
 
-def use_model(config: ConfigDict, name: str, wukong: Mapping[str, Any], sequences: tuple[str, ...] = ()) -> ConfigDict:
+def use_model(
+    config: ConfigDict,
+    name: str,
+    wukong: Mapping[str, Any],
+    sequences: tuple[str, ...] = (),
+    sizes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> ConfigDict:
     """Completes a config with one of the models.
 
     Args:
@@ -112,6 +126,7 @@ def use_model(config: ConfigDict, name: str, wukong: Mapping[str, Any], sequence
       name: "wukong" (one model, a head an objective, the domain a feature like others), "lattice", or of `BASELINES`.
       wukong: Wukong's options.
       sequences: columns that the Lattice network reads event by event; the others pool them.
+      sizes: options of some of the `BASELINES` for this set, in place of the usual ones.
 
     Raises:
       ValueError: no such model.
@@ -125,7 +140,7 @@ def use_model(config: ConfigDict, name: str, wukong: Mapping[str, Any], sequence
         config.model.factory, options = "lattice.network:build", {**LATTICE, "sequences": sequences}
         config.embeddings.fields = ConfigDict({column: {"pooling": "none"} for column in sequences})
     else:
-        config.model.factory, options = f"lattice.baselines.{name}:build", BASELINES[name]
+        config.model.factory, options = f"lattice.baselines.{name}:build", {**BASELINES[name], **sizes.get(name, {})}
     config.model.options = ConfigDict(options)
     return config
 
