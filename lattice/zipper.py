@@ -55,6 +55,7 @@ class ZipperSettings:
     policy: str = "zipper"  # "zipper", "longest" or one window's name
     now: int | None = None  # seconds; None: the first validation or test row
     signature: tuple[str, ...] = ("user", "item")  # id columns; with the timestamp they identify an impression
+    last_rows: int | None = None  # only so many emissions, the latest, so that policies can be held to equal rows
 
 
 def write_zipped(
@@ -72,9 +73,9 @@ def write_zipped(
 
     Returns:
       The report: as of prepared raw files, the impressions' own under "impressions", and under "zipper": "policy",
-      "windows" (name to seconds), "shares", "seed", "signature", "now", "serving" (objective to the column that
-      serves), "truth" (objective to the column of the longest window), "evaluation_windows" (split to "all" or
-      "longest": whose labels its rows have) and "policies", see `event_replay.compare_policies`.
+      "windows" (name to seconds), "shares", "seed", "signature", "now", "training_rows", "serving" (objective to
+      the column that serves), "truth" (objective to the column of the longest window), "evaluation_windows" (split to
+      "all" or "longest": whose labels its rows have) and "policies", see `event_replay.compare_policies`.
 
     Raises:
       UserError: folders that cannot be read or written, a log that does not fit its rows, or settings under which
@@ -83,7 +84,7 @@ def write_zipped(
     output = Path(output)
     with write_whole_folder(output) as aside:
         zipping = _Zipping(Path(impressions), conversions, settings)
-        described = {"zipper": zipping.describe(), "impressions": _load_report(Path(impressions) / "report.json")}
+        described = {"zipper": zipping.describe(), "impressions": load_report(Path(impressions) / "report.json")}
         (aside / "schema.json").write_text(schema_to_json(zipping.resolved))
         statistics = zipping.write(aside)
         report = statistics.report(zipping.resolved, {}) | described
@@ -126,10 +127,16 @@ class _Zipping:
         compared = compare_policies(
             self._splits["train"], policies, windows, self._conversions["train"], self._now, self._where("train")
         )
-        if not compared[self._policy.name]["emitted"]:
+        self._emitted = compared[self._policy.name]["emitted"]
+        if not self._emitted:
             raise UserError(
                 f"now = {self._now}: policy {self._policy.name!r} has emitted nothing by then; choose a later time or "
                 "shorter windows"
+            )
+        if settings.last_rows is not None and not 1 <= settings.last_rows <= self._emitted:
+            raise UserError(
+                f"last_rows = {settings.last_rows}: policy {self._policy.name!r} has emitted {self._emitted} rows by "
+                "the cut-off; take 1 to that many"
             )
         return {
             "policy": self._policy.name,
@@ -138,6 +145,7 @@ class _Zipping:
             "seed": windows.seed,
             "signature": list(settings.signature),
             "now": self._now,
+            "training_rows": self._emitted if settings.last_rows is None else settings.last_rows,
             "serving": {name: name_head(name, windows.names[self._policy.choices[-1]]) for name in settings.objectives},
             "truth": {name: name_head(name, windows.names[-1]) for name in settings.objectives},
             "evaluation_windows": {split: "all" if split in self._conversions else "longest" for split in SPLITS[1:]},
@@ -159,6 +167,14 @@ class _Zipping:
         return statistics
 
     def _training_rows(self) -> Iterator[Columns]:
+        dropped = 0 if self._settings.last_rows is None else self._emitted - self._settings.last_rows
+        for rows in self._emitted_rows():
+            count = len(rows["timestamp"])
+            if dropped < count:
+                yield {name: array[max(dropped, 0) :] for name, array in rows.items()}
+            dropped -= count
+
+    def _emitted_rows(self) -> Iterator[Columns]:
         emissions = replay(
             self._splits["train"],
             self._policy,
@@ -197,7 +213,7 @@ class _Zipping:
         return f"impressions {self._directory}, split {split!r}"
 
 
-def _load_report(path: Path) -> dict[str, Any]:
+def load_report(path: Path) -> dict[str, Any]:
     """The report of the impressions; empty where there is none."""
     if not path.exists():
         return {}

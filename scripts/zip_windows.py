@@ -30,6 +30,7 @@ def main() -> None:
         policy=arguments.policy,
         now=arguments.now,
         signature=tuple(arguments.signature.split(",")),
+        last_rows=arguments.last_rows,
     )
     paths = {
         "train": arguments.conversions,
@@ -77,6 +78,7 @@ def _build_parser() -> argparse.ArgumentParser:
         default="user,item",
         help="id columns that identify an impression together with its timestamp (default: user,item)",
     )
+    parser.add_argument("--last_rows", type=int, help="only so many training rows, the latest emitted (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the windows' draw (default: 0)")
     parser.add_argument("--output", required=True, help="the folder to make; must not exist")
     return parser

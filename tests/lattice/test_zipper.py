@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from lattice.attribution_windows import AttributionWindows, draw_windows
+from lattice.serving_heads import evaluate_heads
 from lattice.window_labels import build_window_labels
 from lattice.zipper import ZipperSettings, write_zipped
 from wukong_jax.config import DataConfig, build_run_config
@@ -16,6 +18,8 @@ from wukong_jax.data.row_blocks import SPLITS, BlockWriter, open_row_blocks
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source, load_schema, schema_to_json
 from wukong_jax.training.evaluation import put_batch
+from wukong_jax.training.finish import build_predict
+from wukong_jax.training.open_run import OpenRun
 from wukong_jax.training.run import build_run
 from wukong_jax.training.run_data import open_run_data
 
@@ -226,6 +230,43 @@ def test_the_same_logs_give_the_same_rows(zipped, tmp_path):
             assert path.read_bytes() == (tmp_path / "out" / "blocks" / path.name).read_bytes()
 
 
+@pytest.mark.parametrize("last_rows", [1, 40, 150])
+def test_the_last_rows_are_the_end_of_all_rows(zipped, tmp_path, last_rows):
+    directory, report, *_ = zipped
+    _, _, impressions, log = zipped
+    write_impressions(tmp_path / "log", {"train": impressions, "test": LATER})
+    settings = dataclasses.replace(SETTINGS, last_rows=last_rows, now=report["zipper"]["now"])
+    made = write_zipped(tmp_path / "log", {"train": log}, tmp_path / "out", settings)
+    assert made["zipper"]["training_rows"] == last_rows < report["zipper"]["training_rows"]
+    whole, rows = read_split(directory, "train"), read_split(tmp_path / "out", "train")
+    for name, array in rows.items():
+        np.testing.assert_array_equal(array, whole[name][-last_rows:])
+
+
+def test_a_head_is_judged_by_the_label_it_is_to_foretell(zipped):
+    """A slow twin: the short window's logits of the test rows against the longest window's labels."""
+    directory = zipped[0]
+    run, _ = build_model(directory)
+    data = open_run_data(run.config.data, Path("unused"), say=lambda text: None)
+    opened = OpenRun(run, data, run.init_state())
+    judged = evaluate_heads(opened, "test", {"buy@1h": "buy@7d", "click": "click"})
+    rows = read_split(directory, "test")
+    padded = {name: np.repeat(array[:1], 64, axis=0) for name, array in rows.items()}
+    count = len(rows["weight"])
+    for name, array in rows.items():
+        padded[name][:count] = array
+    logits = np.asarray(build_predict(run, opened.state)(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
+    for head, truth, name in ((1, 3, "buy@1h"), (0, 0, "click")):
+        own = rows["label_mask"][:, truth] > 0
+        probability = 1 / (1 + np.exp(-logits[own, head].astype(np.float64)))
+        label = rows["labels"][own, truth]
+        loss = -np.mean(label * np.log(probability) + (1 - label) * np.log1p(-probability))
+        assert judged[name]["log_loss"] == pytest.approx(loss, rel=1e-6)
+        assert judged[name]["rows"] == own.sum()
+    with pytest.raises(UserError, match="head 'buy': no such objective; there are click, buy@1h"):
+        evaluate_heads(opened, "test", {"buy": "buy@7d"})
+
+
 def test_several_delayed_objectives_share_an_impressions_window(tmp_path):
     """`like` is delayed too: it exists in every fourth row alone, and its own conversions decide."""
     write_impressions(tmp_path / "log", {"train": [*TRAIN, *[(9, 4 * HOUR, 0)] * 4]})
@@ -294,6 +335,12 @@ def snapshot(run, state):
     [
         (SETTINGS, {"train": TRAIN}, LOG, "now = None: there is no validation or test row"),
         (ZipperSettings(("buy",), WINDOWS, now=60), {}, LOG, "now = 60: policy 'zipper' has emitted nothing"),
+        (
+            ZipperSettings(("buy",), WINDOWS, "1h", DAY, last_rows=5),
+            {},
+            LOG,
+            "last_rows = 5: policy '1h' has emitted 4",
+        ),
         (ZipperSettings(("order",), WINDOWS), {}, LOG, "objective = 'order': not a label .* click, buy, like"),
         (ZipperSettings(("buy", "buy"), WINDOWS), {}, LOG, "objectives = buy,buy: name each"),
         (ZipperSettings(("buy",), WINDOWS, "2h"), {}, LOG, "policy = '2h': not one of"),
