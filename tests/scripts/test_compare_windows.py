@@ -18,16 +18,16 @@ def test_policies_train_on_equal_rows_and_are_judged_by_the_final_label(tmp_path
         f"--config={ROOT / 'configs' / 'zipper_planted.py'}",
         *("--objective=conversion", "--windows=6h,7d", "--policies=6h", "--seeds=0"),
         *(f"--workdir={tmp_path / 'runs'}", f"--output={tmp_path / 'out'}"),
-        *("--config.data.portfolios.train_rows=40000", "--config.data.portfolios.validation_rows=500"),
+        *("--config.data.portfolios.train_rows=20000", "--config.data.portfolios.validation_rows=500"),
         *("--config.data.portfolios.test_rows=2000", "--config.training.batch_size=256"),
         *("--config.model.options.layers=1", "--config.training.evaluation_batch_size=512"),
     )
     assert code == 0, err
     short, final = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert (short["variant"], short["serving"], short["hours_at_emission"]) == ("6h", "conversion@6h", 6)
-    assert (final["variant"], final["serving"], final["training_rows"]) == ("final labels", "conversion", 40_000)
+    assert (final["variant"], final["serving"], final["training_rows"]) == ("final labels", "conversion", 20_000)
     report = json.loads((tmp_path / "runs" / "rows" / "6h" / "report.json").read_text())["zipper"]
-    assert short["training_rows"] == report["training_rows"] == report["policies"]["7d"]["emitted"] < 40_000
+    assert short["training_rows"] == report["training_rows"] == report["policies"]["7d"]["emitted"] < 20_000
     # a head of six hours misses most conversions, so it predicts too few
     assert short["test_calibration"] < 0.6 < final["test_calibration"]
     assert short["test_log_loss_values"] == [pytest.approx(short["test_log_loss"])]
