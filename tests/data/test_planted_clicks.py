@@ -192,25 +192,49 @@ def test_grouped_orders_are_pure_and_of_the_shares_asked_for(share: float) -> No
     assert max(field for terms in clicks.structure.terms.values() for term in terms for field in term.fields) < 16
 
 
-def test_losses_of_orders_fall_to_bayes_and_are_the_best_of_a_grid() -> None:
-    clicks = PlantedClicks(dataclasses.replace(SMALL, orders=(1, 4), order_shares=(0.4, 0.6)))
-    losses = clicks.losses_of_orders()
-    assert list(losses) == ["0", "1", "4"]
-    rate = clicks.config.base_rate
-    entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
-    assert losses["0"] == pytest.approx(entropy, abs=5e-3)  # 5 standard errors of two samples' base rates
+def test_floors_of_orders_are_the_least_losses_of_functions_of_so_many_fields() -> None:
+    """Against Newton's method on dense one-hot products of all pairs of fields, and of single fields."""
+    few = dataclasses.replace(SMALL, fields=3, values_per_field=3, dense_fields=0, orders=(1, 2, 3), interactions=3)
+    clicks = PlantedClicks(few)
+    floors = clicks.order_floors()
+    assert floors is not None
+    assert list(floors) == ["0", "1", "2", "3"]
+    rows = np.array(list(itertools.product((1, 2, 3), repeat=3)), np.int32)
+    parts = clicks.structure.parts(rows, np.zeros((27, 0), np.float32)).astype(np.float64)
+    logit = (
+        sum(math.sqrt(share) * 1.5 * part for share, part in zip(few.order_shares, parts, strict=True)) + clicks.bias
+    )
+    probability, frequencies = 1 / (1 + np.exp(-logit)), 1 / np.arange(1, 4) ** few.zipf_exponent
+    chance = (frequencies / frequencies.sum())[rows - 1].prod(axis=1)
+    losses = {}
+    for order in (0, 1, 2, 3):
+        sets = list(itertools.combinations(range(3), order))
+        features = np.stack(
+            [
+                (rows[:, list(fields)] == np.array(values)).all(axis=1)
+                for fields in sets
+                for values in itertools.product((1, 2, 3), repeat=order)
+            ],
+            axis=1,
+        ).astype(np.float64)
+        weights = np.zeros(features.shape[1])
+        for _ in range(60):
+            guess = 1 / (1 + np.exp(-features @ weights))
+            curvature = (features * (chance * guess * (1 - guess))[:, None]).T @ features
+            slope = features.T @ (chance * (guess - probability))
+            weights -= np.linalg.lstsq(curvature, slope, rcond=1e-10)[0]  # one-hots add up to the same: not invertible
+        guess = 1 / (1 + np.exp(-features @ weights))
+        losses[str(order)] = -chance @ (probability * np.log(guess) + (1 - probability) * np.log1p(-guess))
+    for order, loss in losses.items():
+        assert floors[order] == pytest.approx(loss, abs=1e-6), order
     bayes = clicks.expected_metrics()
-    assert losses["4"] == pytest.approx(bayes.log_loss, abs=5 * bayes.log_loss_standard_error)
-    # order 1 alone: no line on a grid of slopes and biases does better on rows of its own, and the best comes near
-    columns, logit = clicks.generate(0, 200_000)
-    part = clicks.structure.parts(columns["ids"], columns["dense"])[0] * 1.5 * math.sqrt(0.4)
-    known = 1 / (1 + np.exp(-logit.astype(np.float64)))
-    grid = []
-    for slope in np.linspace(0.5, 1.1, 7):
-        for bias in np.linspace(-2, -0.8, 13):
-            guess = 1 / (1 + np.exp(-slope * part - bias))
-            grid.append(-np.mean(known * np.log(guess) + (1 - known) * np.log1p(-guess)))
-    assert losses["1"] - 2e-3 < min(grid) < losses["1"] + 3e-3
+    assert floors["3"] == pytest.approx(bayes.log_loss, abs=5 * bayes.log_loss_standard_error)
+    assert floors["1"] - floors["2"] > 0.01 < floors["2"] - floors["3"]
+
+
+def test_floors_need_few_rows_to_enumerate() -> None:
+    assert PlantedClicks(dataclasses.replace(SMALL, dense_fields=0)).order_floors() is None  # 20 ** 6
+    assert PlantedClicks(dataclasses.replace(SMALL, fields=4, values_per_field=3)).order_floors() is None  # dense ones
 
 
 def test_the_groups_are_in_the_report(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ own counter-based random stream, so any range of rows can be made alone and is a
 import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scipy.special import expit
 
 from wukong_jax.data.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.bayes_metrics import BayesMetrics, compute_bayes_metrics, compute_expected_metrics
-from wukong_jax.data.planted_orders import compute_losses_of_orders
+from wukong_jax.data.planted_orders import MOST_ROWS, compute_order_floors, enumerate_values
 from wukong_jax.data.planted_structures import PlantedLogit, Structure, ZipfSampler
 from wukong_jax.data.preparation_report import RowStatistics
 from wukong_jax.data.random_streams import open_stream
@@ -185,17 +186,19 @@ class PlantedClicks:
         """
         return compute_expected_metrics(self._sample_logits(rows) + self.bias)
 
-    def losses_of_orders(self, rows: int = 1 << 18) -> dict[str, float]:
-        """The log loss within reach of who knows the lower orders only (`planted_orders`).
+    def order_floors(self) -> dict[str, float] | None:
+        """The log loss within reach of functions of each order (`planted_orders`); None where there are too many rows.
 
-        Args:
-          rows: of the Monte Carlo sample.
+        Needs all fields categorical and at most `planted_orders.MOST_ROWS` combinations of their values.
         """
-        generator = open_stream(self.config.seed, _SAMPLE)
-        ids = self._sampler.draw(generator, (rows, self.config.fields))
-        dense = generator.standard_normal((rows, self.config.dense_fields), np.float32)
-        parts = self.structure.parts(ids, dense) * self._factors[:, None]
-        return compute_losses_of_orders(self.config.orders, parts, self.bias)
+        config, sampler = self.config, self._sampler
+        if config.dense_fields or config.fields * math.log(config.values_per_field) > math.log(MOST_ROWS):
+            return None
+        ids = enumerate_values(config.fields, config.values_per_field)
+        parts = self.structure.parts(ids, np.zeros((len(ids), 0), np.float32)).astype(np.float64)
+        probability = expit(self._factors @ parts + self.bias)
+        chance = sampler.probabilities[ids - 1].prod(axis=1)
+        return compute_order_floors(ids, chance, probability, config.values_per_field, config.orders)
 
     def _make_block(self, stream: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One block of a stream: ids, dense, the label's uniform draw, the logit without bias."""
@@ -261,7 +264,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
     Returns:
       The report: as of prepared raw files, and the config, the bias, the "groups" of columns, and under "bayes" the
       metrics of "expected" (of the distribution), "validation" and "test" (of their rows; left out where a class has
-      none), and "log_loss_by_highest_known_order".
+      none), and "order_floors" (null where there are too many fields or values).
 
     Raises:
       UserError: the directory exists or cannot be written.
@@ -280,7 +283,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
                 bayes[split] = to_mapping(metrics)
         planted = {
             **{"config": to_mapping(config), "bias": clicks.bias, "groups": clicks.groups, "bayes": bayes},
-            "log_loss_by_highest_known_order": clicks.losses_of_orders(),
+            "order_floors": clicks.order_floors(),
         }
         report = statistics.report(schema, {}) | planted
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")

@@ -1,42 +1,63 @@
-"""What a model of planted clicks can reach that knows the lower orders of the logit and nothing of the higher ones."""
+"""What can be reached on planted clicks by who knows functions of k fields at a time, and nothing of more at once.
 
+    floor(k) = min E[log loss of sigmoid(sum over all sets of k fields of any function of their values)]
+
+A polynomial of order k in embeddings is such a sum, so no model of that order can be below the floor: unlike the loss
+of the best sum of planted terms, which a model may pass by what lower orders tell of higher ones.
+"""
+
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import expit
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+from scipy.special import expit, xlogy
 
-_MOST_STEPS = 50
+MOST_ROWS = 1 << 17  # combinations of values that are enumerated
 
 
-def compute_losses_of_orders(orders: Sequence[int], parts: np.ndarray, bias: float) -> dict[str, float]:
-    """Expected log loss of the best logit that is linear in the lower orders' parts.
+def enumerate_values(fields: int, values: int) -> np.ndarray:
+    """All rows there are: [values ** fields, fields] int32 ids from 1."""
+    grid = np.indices((values,) * fields, dtype=np.int32).reshape(fields, -1)
+    return np.ascontiguousarray(grid.T) + np.int32(1)
 
-    Parts of other orders are uncorrelated, not independent, so a richer function of the lower orders could be a little
-    better: read the numbers as marks on a scale. The last one is the Bayes log loss.
+
+def compute_order_floors(
+    ids: np.ndarray, chance: np.ndarray, probability: np.ndarray, values: int, orders: Sequence[int]
+) -> dict[str, float]:
+    """The least expected log loss of functions of each order, by convex optimization over all rows there are.
 
     Args:
+      ids: [R, fields], see `enumerate_values`.
+      chance: [R] of drawing a row, sum 1.
+      probability: [R] of a positive label.
+      values: of each field.
       orders: ascending.
-      parts: the true logit's part of each order over rows of the planted distribution, [orders, rows].
-      bias: of the true logit.
 
     Returns:
-      Highest order known -> log loss in nats; "0": the base rate alone.
+      Order -> log loss in nats, "0" (the base rate alone) first.
     """
-    probabilities = expit(parts.sum(axis=0, dtype=np.float64) + bias)
-    ones = np.ones(len(probabilities))
-    features = [np.stack([ones, *parts[:known]], axis=1) for known in range(len(parts) + 1)]
-    return {str(order): _fit_logistic(x, probabilities) for order, x in zip((0, *orders), features, strict=True)}
+    return {str(order): _find_floor(ids, chance, probability, values, order) for order in (0, *orders)}
 
 
-def _fit_logistic(features: np.ndarray, probabilities: np.ndarray) -> float:
-    """The least expected log loss of a logistic regression on known probabilities, by Newton's method."""
-    weights = np.zeros(features.shape[1])
-    for _ in range(_MOST_STEPS):
+def _find_floor(ids: np.ndarray, chance: np.ndarray, probability: np.ndarray, values: int, order: int) -> float:
+    if order == ids.shape[1]:
+        return _expect_log_loss(probability, chance, probability)
+    subsets = list(itertools.combinations(range(ids.shape[1]), order))
+    places = values ** np.arange(order)
+    columns = np.stack([(ids[:, list(subset)] - 1) @ places for subset in subsets], axis=1)
+    columns = columns.astype(np.int64) + values**order * np.arange(len(subsets))
+    pointers = np.arange(0, columns.size + 1, len(subsets))
+    features = csr_matrix((np.ones(columns.size), columns.ravel(), pointers))
+
+    def lose(weights: np.ndarray) -> tuple[float, np.ndarray]:
         predicted = expit(features @ weights)
-        gradient = features.T @ (predicted - probabilities)
-        if np.abs(gradient).max() < 1e-9 * len(features):
-            break
-        curvature = (features * (predicted * (1 - predicted))[:, None]).T @ features
-        weights -= np.linalg.solve(curvature, gradient)
-    predicted = expit(features @ weights)
-    return float(-np.mean(probabilities * np.log(predicted) + (1 - probabilities) * np.log1p(-predicted)))
+        return _expect_log_loss(predicted, chance, probability), features.T @ (chance * (predicted - probability))
+
+    found = minimize(lose, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
+    return float(found.fun)
+
+
+def _expect_log_loss(predicted: np.ndarray, chance: np.ndarray, probability: np.ndarray) -> float:
+    return float(-chance @ (xlogy(probability, predicted) + xlogy(1 - probability, 1 - predicted)))
