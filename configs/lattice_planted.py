@@ -10,9 +10,13 @@ Command:   python scripts/train.py --config=configs/lattice_planted.py --workdir
            --together=related/lattice,related/shared_bottom,related/mmoe,related/ple,related/star,related/adatt,related/pepnet
            --seeds=0,1,2 --workdir=runs/lattice_related --output=docs/results/lattice_consolidation_planted
            python scripts/compare_consolidation.py --config=configs/lattice_planted.py --alone=conflict/lattice
-           --together=conflict/tied,conflict/lattice,conflict/fmb --groups=GROUPS.json --seeds=0,1,2
-           --workdir=runs/lattice_conflict --output=docs/results/lattice_conflict
-Data:      generated: 300,000 training rows a domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
+           --together=conflict/tied,conflict/lattice,conflict/fmb --seeds=0,1,2 --workdir=runs/lattice_conflict
+           --output=docs/results/lattice_conflict
+           python scripts/partition_portfolios.py --data=runs/lattice_conflict/data --user=user --item=item
+           --workdir=runs/lattice_conflict/together/conflict_tied/seed_0
+           --output=docs/results/lattice_conflict/groups.json
+           and the one before again, with --groups=docs/results/lattice_conflict/groups.json
+Data:      generated: 150,000 training rows a domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
            objectives of base rates 0.25, 0.1 and 0.05 whose true logits correlate by 0.8 between domains and 0.6 within
 Expected:  docs/results/lattice_consolidation_planted, docs/results/lattice_conflict
 """
@@ -24,7 +28,7 @@ from ml_collections import ConfigDict
 from wukong_jax.config import load_config_module, start_config
 
 PARTS = load_config_module(Path(__file__).with_name("parts") / "multi_domain_sets.py")
-BATCH, ROWS = 2048, 1_200_000
+BATCH, ROWS = 2048, 600_000
 LATTICE = {"layers": 2, "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (128,)}, "head_hidden": 32}
 # Baselines of its training FLOPs (1.05 MFLOP), within 5 %.
 SIZES = {

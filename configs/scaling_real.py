@@ -1,7 +1,7 @@
-"""Scaling curves on real rows: Frappe and census-income, loss against FLOPs.
+"""Scaling curves on real rows: Frappe and census-income, loss against FLOPs, for Wukong and three of the baselines.
 
 Command:   python scripts/scaling_curve.py --config=configs/scaling_real.py:frappe --workdir=runs/scaling_frappe
-           --output=docs/results/scaling_frappe --config.run.data.path=FOLDER
+           --output=docs/results/scaling_real/frappe --config.run.data.path=FOLDER
            `:census` is census-income, its first objective; FOLDER as for configs/frappe_wukong.py, census_income.py
 Expected:  no kept result yet. Both sets are small: expect curves to be flat or to turn where models overfit
 """
@@ -22,11 +22,11 @@ def get_config(data: str = "frappe") -> ConfigDict:
     config = load_config_module(Path(__file__).with_name("scaling_planted.py")).get_config()
     config.name = f"{data}, loss against compute"
     config.data_name, config.generated = data, False
+    config.models = {"Wukong": ("xs", "s", "m"), "DLRM": ("s", "m"), "DCNv2": ("s", "m"), "DNN": ("s", "m")}
+    config.search.rates, config.search.initial_scales = (0.25, 0.5, 1.0, 2.0, 4.0), (0.02,)
     run = load_config_module(Path(__file__).with_name(FILES[data])).get_config()
     run.training.checkpoint_every_steps = 400
     config.run = run
     if data == "census":  # a few dense columns: the usual bottom MLP would cost more than the small models
         config.options = {"bottom_hidden": (32,)}
-        for name in ("FM", "logistic regression"):  # their widths are made for one objective
-            del config.models[name]
     return config
