@@ -6,8 +6,9 @@ Command:   python scripts/scaling_curve.py --config=configs/scaling_orders.py:4 
 Data:      generated: 8 categorical fields of 4 values, one coordinate each, so that order 8 has one term and its values
            recur. The highest order brings the powers of two below it: alone, order 8 gives no gradient to start with.
            What functions of 2 or 4 fields at a time can reach at best is in W/data/report.json ("order_floors")
-Expected:  docs/results/scaling_orders; 15 minutes each on one CPU core. The argument (section 3.3 of the paper) is about polynomials: it speaks of the
-           linear stacks, whose layers have neither norm nor ReLU; those with ReLU stand beside them
+Expected:  docs/results/scaling_orders; 15 minutes each on one CPU core. The argument (section 3.3 of the paper) is
+           about polynomials: it speaks of the linear stacks, whose layers have neither norm nor ReLU; those with ReLU
+           stand beside them
 """
 
 from pathlib import Path
