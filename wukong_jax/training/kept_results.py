@@ -71,11 +71,12 @@ def write_results(folder: Path, command: str, rows: Sequence[Mapping[str, Any]])
 
 
 def _read_commit() -> str:
-    """The checkout's commit, with "+" where files differ from it; "unknown" outside a checkout."""
+    """The checkout's commit, with "+" where files but kept results differ from it; "unknown" outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+        status = ["git", "status", "--porcelain", "--", ".", ":!docs/results"]
+        dirty = subprocess.run(status, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
