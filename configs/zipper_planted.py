@@ -3,10 +3,12 @@
 Command:   python scripts/compare_windows.py --config=configs/zipper_planted.py --objective=conversion
            --windows=6h,1d,7d --policies=zipper,6h,1d,7d --seeds=0,1,2 --workdir=runs/zipper
            --output=docs/results/lattice_zipper
+           `:DEGREES/ROWS` is another drift, and another number of test rows, which follow the last training impression
+           at 28,000 a day ("90/150000" is the default; docs/results/lattice_zipper has what others show)
            It makes each policy's rows from this config's impressions; train.py would train on the impressions with
            their final labels, which nobody has in time
 Data:      generated: 1,000,000 impressions in 36 days, one in five converts, after 24 hours on average (exponential, a
-           row's own scale), within 7 days; the planted weights turn by 90 degrees until the last test row. Rows are
+           row's own scale), within 7 days; the planted weights turn by DEGREES until the last test row. Rows are
            trained on in the order they come
 Expected:  docs/results/lattice_zipper
 """
@@ -16,12 +18,13 @@ from ml_collections import ConfigDict
 from wukong_jax.config import start_config
 
 
-def get_config() -> ConfigDict:
-    """The impressions, and the network that learns from what a policy makes of them."""
+def get_config(choice: str = "90/150000") -> ConfigDict:
+    """The impressions, and the network that learns from what a policy makes of them; "DEGREES/ROWS" as said above."""
+    degrees, _, rows = choice.partition("/")
     config = start_config()
     config.name = "Zipper on planted delays"
     config.data.format = "planted_portfolios"
-    config.data.portfolios = plant()
+    config.data.portfolios = plant(float(degrees), int(rows))
     config.data.shuffle = False  # in the order of emission
     config.embeddings.width = 16
     config.embeddings.initial_scale = 0.02
@@ -41,7 +44,7 @@ def get_config() -> ConfigDict:
     return config
 
 
-def plant() -> ConfigDict:
+def plant(drift_degrees: float, test_rows: int) -> ConfigDict:
     """The generated impressions and conversions."""
     planted = ConfigDict()
     planted.domains = 1
@@ -49,12 +52,12 @@ def plant() -> ConfigDict:
     planted.base_rates = (0.2,)
     planted.fields = 6
     planted.values_per_field = 30
-    planted.days = 42.0
-    planted.drift_degrees = 90.0
+    planted.days = 42.0 * (1_020_000 + test_rows) / 1_170_000  # the same traffic, however many rows test
+    planted.drift_degrees = drift_degrees
     planted.delayed_objectives = ("conversion",)
     planted.delay_hours = (24.0,)
     planted.longest_window_hours = 168.0
     planted.train_rows = 1_000_000
     planted.validation_rows = 20_000
-    planted.test_rows = 150_000
+    planted.test_rows = test_rows
     return planted

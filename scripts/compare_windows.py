@@ -1,7 +1,8 @@
 """Trains one network on the rows that each attribution policy emits by a cut-off; keeps what their heads are worth.
 
     python scripts/compare_windows.py --config=configs/zipper_planted.py --objective=conversion --windows=6h,1d,7d
-        --policies=zipper,6h,1d,7d --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--config.key=value]
+        --policies=zipper,6h,1d,7d --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--shares=0.2,0.2,0.6]
+        [--config.key=value]
 
 The config's rows are impressions with conversion logs; every policy's own are made in W/rows/<policy>. All train on
 equally many rows, the latest emitted (what the longest window has by then is the least). A policy is judged by the
@@ -20,6 +21,7 @@ from repeat_run import parse_seeds, train_seeds
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import DataConfig
+from wukong_jax.errors import UserError
 
 METRICS = ("log_loss", "normalized_entropy", "auc", "calibration")
 FINAL = "final labels"
@@ -29,6 +31,7 @@ def main() -> None:
     """Parses, zips, trains each policy, judges its serving head, writes results.json."""
     arguments = list(sys.argv)
     flags = {name: take_flag(arguments, name) for name in ("objective", "windows", "policies", "seeds", "output")}
+    shares = parse_shares(take_flag(arguments, "shares", ""))
     config, workdir = parse_config_flags(arguments, __doc__ or "")
     from lattice.attribution_windows import AttributionWindows
     from lattice.serving_heads import evaluate_heads
@@ -42,7 +45,7 @@ def main() -> None:
     folder, seeds = Path(workdir), parse_seeds(flags["seeds"])
     impressions = open_run_data(config.data, folder / "impressions", print)
     logs = {split: load_conversion_log(impressions.directory / file) for split, file in CONVERSION_FILES.items()}
-    windows = AttributionWindows(tuple(flags["windows"].split(",")))
+    windows = AttributionWindows(tuple(flags["windows"].split(",")), shares)
     settings = ZipperSettings((flags["objective"],), windows)
 
     def use_rows(directory: Path) -> DataConfig:
@@ -78,6 +81,14 @@ def main() -> None:
         kept.append(row)
         path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), kept)
         print(f"{policy}: log loss {row['test_log_loss']:.5f}, calibration {row['test_calibration']:.4f} (in {path})")
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """The windows' shares of a flag; empty: equal ones."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UserError(f"--shares = {text}: expected one number a window, as 0.2,0.2,0.6") from None
 
 
 if __name__ == "__main__":
