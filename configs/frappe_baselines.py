@@ -73,8 +73,8 @@ MODELS = {
     "fm": {},
     "logistic_regression": {},
 }
-# L2 and learning rate of the tables where Wukong's do not fit: models whose tables are all they have.
-TABLES = {"logistic_regression": (0.0, 0.03), "fm": (1e-5, 0.03)}
+# L2 and learning rate of the tables where Wukong's do not fit, by validation AUC.
+TABLES = {"logistic_regression": (0.0, 0.03), "fm": (1e-5, 0.03), "finalmlp": (1e-5, 0.03)}
 WIDTHS = {"logistic_regression": 1, "fm": 33, "afn": 64}  # FM: a weight and 32 factors; AFN+: two tables of 32
 
 

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from wukong_jax.config import load_config_module, start_config
 
 PARTS = load_config_module(Path(__file__).with_name("parts") / "multi_domain_sets.py")
-BATCH, ROWS = 2048, 600_000
+BATCH, ROWS = 512, 600_000
 LATTICE = {"layers": 2, "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (128,)}, "head_hidden": 32}
 # Baselines of its training FLOPs (1.05 MFLOP), within 5 %.
 SIZES = {

@@ -18,6 +18,7 @@ from wukong_jax.config import load_config_module
 
 PLANTED = load_config_module(Path(__file__).with_name("lattice_planted.py"))
 FOUND = Path("runs/sketch_lattice/best_config.json")
+BATCH = 2048
 HAND_MADE = {
     "layers": 3,
     "fusion": {"fmb_tokens": 16, "lcb_tokens": 16, "rank": 16, "hidden": (256,)},
@@ -36,6 +37,8 @@ def get_config(choice: str = "search") -> ConfigDict:
     config = PLANTED.get_config("related/lattice")
     config.name = f"Lattice on planted portfolios, {choice}"
     config.embeddings.width = 32
+    config.training.batch_size = BATCH
+    config.optimizer.decay_steps = -(-config.data.portfolios.train_rows // BATCH) - 30
     config.model.options = HAND_MADE
     if choice == "search":
         config.training.evaluate_every_steps = 75
