@@ -7,7 +7,8 @@
 The config's rows are impressions with conversion logs; every policy's own are made in W/rows/<policy>. All train on
 equally many rows, the latest emitted (what the longest window has by then is the least). A policy is judged by the
 head that serves, on test rows, against the final label. The last row, "final labels", is a network that had every
-impression's final label at once: out of reach, a mark to measure by. Each run resumes like any.
+impression's final label at once, with a schedule longer by as much as it has more rows: out of reach, a mark to measure
+by. Each run resumes like any.
 """
 
 import dataclasses
@@ -70,10 +71,13 @@ def main() -> None:
             serving, truth = zipped["serving"][flags["objective"]], zipped["truth"][flags["objective"]]
             age = zipped["policies"][zipped["policy"]]["mean_age_at_emission"]
         place = folder / re.sub(" ", "_", policy)
-        train_seeds(dataclasses.replace(config, data=use_rows(directory)), place, seeds)
+        rows = impressions.splits["train"].rows if policy == FINAL else equal
+        decay_steps = round(config.optimizer.decay_steps * rows / equal)
+        optimizer = dataclasses.replace(config.optimizer, decay_steps=decay_steps)
+        train_seeds(dataclasses.replace(config, data=use_rows(directory), optimizer=optimizer), place, seeds)
         judged = [evaluate_heads(open_run(f"{place}/seed_{seed}"), "test", {serving: truth})[serving] for seed in seeds]
         row: dict[str, Any] = {"variant": policy, "seeds": seeds, "serving": serving, "hours_at_emission": age / 3600}
-        row["training_rows"] = impressions.splits["train"].rows if policy == FINAL else equal
+        row["training_rows"] = rows
         for metric in METRICS:
             values = [one[metric] for one in judged]
             row |= {f"test_{metric}": float(np.mean(values)), f"test_{metric}_values": values}
