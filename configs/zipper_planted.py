@@ -40,7 +40,7 @@ def get_config(choice: str = "90/150000") -> ConfigDict:
         "head_hidden": 32,
     }
     config.optimizer.learning_rate = 2e-3
-    # At a constant rate the mean prediction is off by a tenth, without drift or delay too, and hides what a window does.
+    # At a constant rate the mean prediction is off by a tenth, even without drift or delay, and hides what windows do.
     config.optimizer.schedule = "cosine"
     config.optimizer.decay_steps = -(-EMITTED // BATCH)
     config.training.batch_size = BATCH
