@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from wukong_jax.config import start_config
 
 BATCH = 1024
-EMITTED = 805_001  # rows that each policy trains on: what the week's window has emitted by the cut-off
+STEPS = -(-805_001 // BATCH)  # on the rows that each policy trains on: what the week's window has emitted by the cut-off
 
 
 def get_config(choice: str = "90/150000") -> ConfigDict:
@@ -40,9 +40,11 @@ def get_config(choice: str = "90/150000") -> ConfigDict:
         "head_hidden": 32,
     }
     config.optimizer.learning_rate = 2e-3
-    # At a constant rate the mean prediction is off by a tenth, even without drift or delay, and hides what windows do.
-    config.optimizer.schedule = "cosine"
-    config.optimizer.decay_steps = -(-EMITTED // BATCH)
+    # Constant, since who follows a drift never stops learning, but for the last twentieth: without it the mean
+    # prediction is off by a tenth, even where nothing drifts or delays, and hides what windows do.
+    config.optimizer.schedule = "linear"
+    config.optimizer.decay_steps = STEPS // 20
+    config.optimizer.hold_steps = STEPS - STEPS // 20
     config.training.batch_size = BATCH
     config.training.epochs = 1
     config.training.log_every_steps = 100

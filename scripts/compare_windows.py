@@ -21,7 +21,7 @@ import numpy as np
 from repeat_run import parse_seeds, train_seeds
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
-from wukong_jax.config import DataConfig
+from wukong_jax.config import DataConfig, OptimizerConfig
 from wukong_jax.errors import UserError
 
 METRICS = ("log_loss", "normalized_entropy", "auc", "calibration")
@@ -72,9 +72,8 @@ def main() -> None:
             age = zipped["policies"][zipped["policy"]]["mean_age_at_emission"]
         place = folder / re.sub(" ", "_", policy)
         rows = impressions.splits["train"].rows if policy == FINAL else equal
-        decay_steps = round(config.optimizer.decay_steps * rows / equal)
-        optimizer = dataclasses.replace(config.optimizer, decay_steps=decay_steps)
-        train_seeds(dataclasses.replace(config, data=use_rows(directory), optimizer=optimizer), place, seeds)
+        stretched = stretch_schedule(config.optimizer, rows / equal)
+        train_seeds(dataclasses.replace(config, data=use_rows(directory), optimizer=stretched), place, seeds)
         judged = [evaluate_heads(open_run(f"{place}/seed_{seed}"), "test", {serving: truth})[serving] for seed in seeds]
         row: dict[str, Any] = {"variant": policy, "seeds": seeds, "serving": serving, "hours_at_emission": age / 3600}
         row["training_rows"] = rows
@@ -85,6 +84,12 @@ def main() -> None:
         kept.append(row)
         path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), kept)
         print(f"{policy}: log loss {row['test_log_loss']:.5f}, calibration {row['test_calibration']:.4f} (in {path})")
+
+
+def stretch_schedule(optimizer: OptimizerConfig, factor: float) -> OptimizerConfig:
+    """A schedule of `factor` as many steps, the warm-up left as it is."""
+    hold, decay = round(optimizer.hold_steps * factor), round(optimizer.decay_steps * factor)
+    return dataclasses.replace(optimizer, hold_steps=hold, decay_steps=decay)
 
 
 def parse_shares(text: str) -> tuple[float, ...]:

@@ -27,8 +27,9 @@ def test_policies_train_on_equal_rows_and_are_judged_by_the_final_label(tmp_path
     assert (short["variant"], short["serving"], short["hours_at_emission"]) == ("6h", "conversion@6h", 6)
     assert (final["variant"], final["serving"], final["training_rows"]) == ("final labels", "conversion", 20_000)
     configs = [tmp_path / "runs" / one / "seed_0" / "config.json" for one in ("6h", "final_labels")]
-    equal, longer = (json.loads(path.read_text())["optimizer"]["decay_steps"] for path in configs)
-    assert longer == round(equal * 20_000 / short["training_rows"]) > equal > 0
+    equal, longer = (json.loads(path.read_text())["optimizer"] for path in configs)
+    for key in ("hold_steps", "decay_steps"):
+        assert longer[key] == round(equal[key] * 20_000 / short["training_rows"]) > equal[key] > 0
     report = json.loads((tmp_path / "runs" / "rows" / "6h" / "report.json").read_text())["zipper"]
     assert short["training_rows"] == report["training_rows"] == report["policies"]["7d"]["emitted"] < 20_000
     # a head of six hours misses most conversions, so it predicts too few
