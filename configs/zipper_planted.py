@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from wukong_jax.config import start_config
 
 BATCH = 1024
-STEPS = -(-805_001 // BATCH)  # on the rows that each policy trains on: what the week's window has emitted by the cut-off
+STEPS = -(-805_001 // BATCH)  # on each policy's rows: as many as the week's window has emitted by the cut-off
 
 
 def get_config(choice: str = "90/150000") -> ConfigDict:
