@@ -6,7 +6,11 @@ from typing import Any
 
 
 class StopSignal:
-    """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; a second one kills."""
+    """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; a second one kills.
+
+    One that came after the last step, when nothing read the flag any more, takes its effect on leaving: a script that
+    trains one run after another must stop there too.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -32,6 +36,8 @@ class StopSignal:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.received and kind is None:
+            signal.raise_signal(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
