@@ -13,9 +13,10 @@ Command:   python scripts/train.py --config=configs/lattice_planted.py --workdir
            --together=conflict/tied,conflict/lattice,conflict/fmb --seeds=0,1,2 --workdir=runs/lattice_conflict
            --output=docs/results/lattice_conflict
            python scripts/partition_portfolios.py --data=runs/lattice_conflict/data --user=user --item=item
-           --workdir=runs/lattice_conflict/together/conflict_tied/seed_0
+           --workdir=runs/lattice_conflict/together/conflict_tied/seed_0 --rules=configs/lattice_conflict_rules.json
            --output=docs/results/lattice_conflict/groups.json
-           and the one before again, with --groups=docs/results/lattice_conflict/groups.json
+           and the one before again, with --groups=docs/results/lattice_conflict/groups.json; left to itself (without
+           --rules) the Partitioner merges all
 Data:      generated: 150,000 training rows a domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
            objectives of base rates 0.25, 0.1 and 0.05 whose true logits correlate by 0.8 between domains and 0.6 within
 Expected:  docs/results/lattice_consolidation_planted, docs/results/lattice_conflict
