@@ -28,12 +28,12 @@ class PortfolioComparison:
 
 
 def compare_portfolios(
-    alone: Mapping[str, Sequence[float]], together: Mapping[str, Sequence[float]]
+    alone: Mapping[str, Sequence[float | None]], together: Mapping[str, Sequence[float | None]]
 ) -> list[PortfolioComparison]:
     """Holds each portfolio's NE against that of its own model.
 
     Args:
-      alone: portfolio -> NE of its own model, one per seed.
+      alone: portfolio -> NE of its own model, one per seed; None where it has none (labels of one class).
       together: the same of the consolidated network, the same seeds in the same order.
 
     Returns:
@@ -45,16 +45,17 @@ def compare_portfolios(
     if set(alone) != set(together):
         raise ValueError(f"portfolios differ: {sorted(set(alone) ^ set(together))}")
     compared = []
-    for portfolio, own in alone.items():
-        differences = np.subtract(together[portfolio], own)  # raises on other lengths
+    for portfolio in alone:
+        own, other = (np.array(losses[portfolio], np.float64) for losses in (alone, together))  # None becomes nan
+        if len(own) != len(other):
+            raise ValueError(f"{portfolio}: {len(own)} and {len(other)} seeds")
+        differences = other - own
         error = math.nan if len(own) < 2 else float(differences.std(ddof=1) / math.sqrt(len(own)))
-        mean = float(np.mean(own))
+        mean = float(own.mean())
         difference = float(differences.mean())
         tolerated = max(TOLERATED * mean, 0.0 if math.isnan(error) else 2 * error)
         compared.append(
-            PortfolioComparison(
-                portfolio, mean, float(np.mean(together[portfolio])), difference, error, not difference <= tolerated
-            )
+            PortfolioComparison(portfolio, mean, float(other.mean()), difference, error, not difference <= tolerated)
         )
     return compared
 
@@ -64,13 +65,13 @@ class Capacity:
     """What serving takes."""
 
     flops_per_impression: float  # forward FLOPs to score all objectives of a row, averaged over the rows of traffic
-    embedding_parameters: int  # of all tables that lie in memory
+    embedding_rows: int  # different ids in the training rows of a model's domains, summed over models
 
     def saving_from(self, other: "Capacity") -> tuple[float, float]:
         """The parts of another one's FLOPs and embeddings that this one saves."""
         return (
             1 - self.flops_per_impression / other.flops_per_impression,
-            1 - self.embedding_parameters / other.embedding_parameters,
+            1 - self.embedding_rows / other.embedding_rows,
         )
 
 
@@ -83,5 +84,5 @@ def add_capacities(models: Mapping[Any, Capacity], traffic: Mapping[Any, float])
     """
     return Capacity(
         sum(traffic[name] * model.flops_per_impression for name, model in models.items()),
-        sum(model.embedding_parameters for model in models.values()),
+        sum(model.embedding_rows for model in models.values()),
     )

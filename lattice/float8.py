@@ -35,7 +35,8 @@ def round_to_float8(values: jax.Array, kind: jnp.dtype, scaling: Scaling, summed
     """
     exact = values.astype(jnp.float32)
     largest = jnp.max(jnp.abs(exact), axis=None if scaling == "tensor" else summed_axis, keepdims=True)
-    scale = jnp.where(largest > 0, largest / float(jnp.finfo(kind).max), 1.0)
+    # A scale below the smallest normal number may be flushed to zero, and zero over it is no number.
+    scale = jnp.maximum(largest / float(jnp.finfo(kind).max), float(jnp.finfo(jnp.float32).tiny))
     return ((exact / scale).astype(kind).astype(jnp.float32) * scale).astype(values.dtype)
 
 

@@ -28,6 +28,7 @@ from wukong_jax.training.loss import Loss, LossFunction, sum_log_loss
 OPTIONS = "config.loss.options"
 # Predictions of a smaller variance have no direction worth a gradient; a new network's are all but equal.
 _LEAST_VARIANCE = 1e-8
+_SMOOTHING = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LatticeLossOptions:
     correlation_weight: float = 0.0  # of the correlation loss; 0: it is not computed
     portfolio_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # "[domain/]objective" -> weight
     distillation_weight: float = 0.0  # of the log loss against a teacher's labels; rows that it did not know have none
-    label_smoothing: float = 0.02  # s: the teacher's probability p becomes (1 - s) p + s / 2
+    label_smoothing: float = _SMOOTHING  # s: the teacher's probability p becomes (1 - s) p + s / 2
 
     def __post_init__(self) -> None:
         """Refuses negative weights."""
@@ -46,16 +47,21 @@ class LatticeLossOptions:
                 raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: at least 0")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"{OPTIONS}.label_smoothing = {self.label_smoothing}: at least 0 and below 1")
+        if not self.distillation_weight and self.label_smoothing != _SMOOTHING:
+            raise UserError(
+                f"{OPTIONS}.label_smoothing = {self.label_smoothing}: without distillation_weight there is no "
+                "teacher's label to smooth; give one, or leave it out"
+            )
         for name, weight in self.portfolio_weights.items():
-            if not weight >= 0:
-                raise UserError(f"{OPTIONS}.portfolio_weights.{name} = {weight}: at least 0")
+            if not 0 <= weight < np.inf:
+                raise UserError(f"{OPTIONS}.portfolio_weights.{name} = {weight}: at least 0, and finite")
 
 
 def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> jax.Array:
     """Mean over portfolios of 1 - corr(label, predicted probability), within a batch.
 
-    A portfolio whose rows here are none or of one class, or whose predictions are all equal, has no correlation and is
-    left out.
+    A portfolio whose rows here are none or of one class, or whose predictions are all but equal (a standard deviation
+    below 1e-4), has no correlation and is left out.
 
     Args:
       logits: [B, O] float32.
@@ -94,7 +100,15 @@ def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) 
 
     Returns:
       [] float32, a mean; 0 where the teacher knew none.
+
+    Raises:
+      UserError: no teacher is joined to the rows.
     """
+    if "teacher_logits" not in batch.extras:
+        raise UserError(
+            f"{OPTIONS}.distillation_weight: the rows carry no teacher's logits; set config.data.join.factory to "
+            "'lattice.knowledge_transfer:build_join'"
+        )
     logits = outputs.aux.get("distilled_logits", outputs.logits)
     target = (1 - smoothing) * jax.nn.sigmoid(batch.extras["teacher_logits"]) + smoothing / 2
     mass = batch.label_mask * batch.weight[:, None] * batch.extras["teacher_hit"]

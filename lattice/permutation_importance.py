@@ -164,7 +164,7 @@ def draw_rows(source: BlockSource, schema: Schema, settings: ShuffleSettings) ->
       settings: how many, and the seed.
 
     Returns:
-      Name to array of [rows, ...] as in a block.
+      Name to array of [rows, ...] as in a block, with what is joined to the rows.
 
     Raises:
       UserError: fewer than two rows have weight.
@@ -181,12 +181,13 @@ def draw_rows(source: BlockSource, schema: Schema, settings: ShuffleSettings) ->
     )
     for batch, _ in drawn:
         kept = np.flatnonzero(batch.weight > 0)[:missing]
-        parts.append({name: getattr(batch, name)[kept] for name in schema.column_shapes()})
+        columns = {name: getattr(batch, name) for name in schema.column_shapes()} | dict(batch.extras)
+        parts.append({name: array[kept] for name, array in columns.items()})
         missing -= len(kept)
         if not missing:
             break
     drawn.close()
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in schema.column_shapes()}
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if len(rows["weight"]) < 2:
         raise UserError(f"split = {settings.split!r}: has fewer than 2 rows with weight; choose another split")
     return rows

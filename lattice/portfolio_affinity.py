@@ -118,10 +118,16 @@ def measure_gradients(opened: OpenRun, portfolios: Sequence[Portfolio], batches:
 
     Returns:
       [P, weights] float32.
+
+    Raises:
+      UserError: the run has no such portfolio, or the batches no row of one.
     """
     run, state = opened.run, opened.state
     domains = list(run.schema.domain_values or ("all",))
     objectives = [label.name for label in run.schema.labels]
+    for portfolio in portfolios:
+        if portfolio.domain not in domains or portfolio.objective not in objectives:
+            raise UserError(f"portfolio {portfolio.name}: not one of the shared model; give a run that has it")
 
     def compute_loss(params: Any, rows: Any, routed: Any, batch: Batch, domain: Any, objective: Any) -> Any:
         variables = {"params": params, STATISTICS: state.statistics}
@@ -143,11 +149,14 @@ def measure_gradients(opened: OpenRun, portfolios: Sequence[Portfolio], batches:
         for place, portfolio in enumerate(portfolios):
             where = domains.index(portfolio.domain), objectives.index(portfolio.objective)
             totals[place] = add(totals[place], state.params, state.tables, on_devices, *map(jnp.int32, where))
+    for portfolio, (_, weight) in zip(portfolios, totals, strict=True):
+        if not weight > 0:
+            raise UserError(f"portfolio {portfolio.name}: no row of it in the batches read; raise --batches")
     return np.stack([_flatten(gradient, float(weight)) for gradient, weight in totals])
 
 
 def _flatten(gradient: Any, weight: float) -> np.ndarray:
-    return np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(gradient)]) / max(weight, 1e-9)
+    return np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(gradient)]) / weight
 
 
 def _log_ratios(values: Sequence[float]) -> np.ndarray:

@@ -61,7 +61,7 @@ def describe_groups(
         "groups": [
             {
                 "portfolios": [names[i] for i in group],
-                "ids_read": sum(rows.ids_of_domain[d] for d in {rows.portfolios[i].domain for i in group}),
+                "ids_read": rows.count_ids({rows.portfolios[i].domain for i in group}),
                 "dropped_columns": find_dropped_columns(group, rows.portfolios, rules, columns),
             }
             for group in grouping.groups

@@ -1,8 +1,9 @@
 """The Lattice Partitioner: portfolios to groups, one model each, by affinity, under a compute budget and hard rules.
 
 Greedy agglomeration: every portfolio starts alone; the allowed pair of groups of the highest mean affinity is merged,
-as long as that is positive or the models of all groups cost more than the budget. The paper (arXiv 2512.09200, section
-3.1) gives criteria and no algorithm; this one is our choice.
+as long as that is positive or the models of all groups cost more than the budget. Where that ends above the budget,
+since rules stand between groups that affinity made, it starts again with what saves compute. The paper (arXiv
+2512.09200, section 3.1) gives criteria and no algorithm; this one is our choice.
 
 A model is run on every row of every domain it holds, once for all objectives of that domain, so what merging saves
 in compute is the second model over the same rows; what it saves in memory are tables that several models had.
@@ -15,6 +16,8 @@ import numpy as np
 
 from lattice.portfolios import Portfolio
 from wukong_jax.errors import UserError
+
+_SLACK = 1e-9  # of a budget, for what division loses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,30 +67,46 @@ def partition_portfolios(
       The grouping; equal affinities merge the earlier groups first.
 
     Raises:
-      UserError: the budget is below 1, or the rules leave nothing to merge while it is exceeded.
+      UserError: the budget is below 1, or exceeded by both orders of merging.
     """
     if budget is not None and budget < 1:
         raise UserError(f"budget = {budget:g} model runs a row: at least 1, which is one model for everything")
     forbidden = _find_forbidden(portfolios, rules)
+    ended = []
+    for saving_first in (False, True) if budget is not None else (False,):
+        grouping = _merge(portfolios, affinity, domain_rows, budget, forbidden, saving_first)
+        if budget is None or grouping.cost <= budget + _SLACK:
+            return grouping
+        ended.append(grouping)
+    best = min(ended, key=lambda grouping: grouping.cost)
+    raise UserError(
+        f"budget = {budget:g} model runs a row: under the rules merging ended at {len(best.groups)} models and "
+        f"{best.cost:.3g} runs a row; raise the budget or lift a rule"
+    )
+
+
+def _merge(
+    portfolios: Sequence[Portfolio],
+    affinity: np.ndarray,
+    domain_rows: Mapping[str, int],
+    budget: float | None,
+    forbidden: np.ndarray,
+    saving_first: bool,
+) -> Grouping:
+    """The agglomeration; `saving_first`: above the budget only pairs that save compute are merged."""
     weights = np.array([p.weight for p in portfolios])
     groups: list[tuple[int, ...]] = [(index,) for index in range(len(portfolios))]
     merges: list[Merge] = []
     while True:
         cost = compute_cost(groups, portfolios, domain_rows)
-        dear = budget is not None and cost > budget + 1e-9
-        pair = _find_best_pair(groups, affinity, weights, forbidden, portfolios, domain_rows, dear)
+        dear = budget is not None and cost > budget + _SLACK
+        pair = _find_best_pair(groups, affinity, weights, forbidden, portfolios, domain_rows, dear, saving_first)
         if pair is None or (pair[2] <= 0 and not dear):
-            break
+            return Grouping(tuple(groups), tuple(merges), cost)
         first, second, value = pair
         merges.append(Merge(groups[first], groups[second], value, "affinity" if value > 0 else "budget"))
         merged = tuple(sorted(groups[first] + groups[second]))
         groups = sorted([g for i, g in enumerate(groups) if i not in (first, second)] + [merged])
-    if dear:
-        raise UserError(
-            f"budget = {budget:g} model runs a row: the rules leave {len(groups)} models and {cost:.3g} runs a row at "
-            "least; raise the budget or lift a rule"
-        )
-    return Grouping(tuple(groups), tuple(merges), cost)
 
 
 def compute_cost(
@@ -142,8 +161,8 @@ def check_rules(rules: Collection[Rule], portfolios: Sequence[Portfolio], column
                 )
         if (
             rule.first == rule.second
-            or rule.first.split("/")[0] == rule.second
-            or rule.second.split("/")[0] == rule.first
+            or rule.first.rpartition("/")[0] == rule.second
+            or rule.second.rpartition("/")[0] == rule.first
         ):
             raise UserError(f"rule {rule.first} | {rule.second}: one is part of the other, they always meet; remove it")
 
@@ -166,11 +185,13 @@ def _find_best_pair(
     forbidden: np.ndarray,
     portfolios: Sequence[Portfolio],
     domain_rows: Mapping[str, int],
-    saving: bool,
+    dear: bool,
+    saving_first: bool,
 ) -> tuple[int, int, float] | None:
     """The allowed pair of groups of the highest mean affinity, weighted by both portfolios' worth.
 
-    A pair without a domain in common saves no run of a model; to meet a budget, it is not merged against its affinity.
+    A pair without a domain in common saves no run of a model; while the groups are too dear it is not merged
+    against its affinity, and with `saving_first` not at all.
     """
     best: tuple[int, int, float] | None = None
     for second in range(len(groups)):
@@ -182,7 +203,8 @@ def _find_best_pair(
             value = (
                 float((affinity[across] * mass).sum() / mass.sum()) if mass.sum() else float(affinity[across].mean())
             )
-            useful = not saving or value > 0 or _saves(groups[first], groups[second], portfolios, domain_rows)
+            wanted = not dear or (value > 0 and not saving_first)
+            useful = wanted or _saves(groups[first], groups[second], portfolios, domain_rows)
             if useful and (best is None or value > best[2]):
                 best = (first, second, value)
     return best

@@ -1,7 +1,7 @@
 """Portfolios: the (domain, objective) pairs of a data set, and what each has in rows, ids, density and delay."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class PortfolioRows:
     portfolios: tuple[Portfolio, ...]
     users: tuple[np.ndarray, ...]  # ascending ids of each
     items: tuple[np.ndarray, ...]
-    ids_of_domain: Mapping[str, int]  # different (vocabulary, id) pairs in a domain's rows: embeddings it reads
+    ids: Mapping[str, Mapping[str, np.ndarray]]  # domain -> vocabulary -> ascending ids in its rows
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -54,6 +54,15 @@ class PortfolioRows:
         for portfolio in self.portfolios:
             rows[portfolio.domain] = max(rows.get(portfolio.domain, 0), portfolio.rows)
         return rows
+
+    def count_ids(self, domains: Collection[str]) -> int:
+        """Different (vocabulary, id) pairs in the rows of some domains: the embeddings that their model reads."""
+        vocabularies = {name for domain in domains for name in self.ids[domain]}
+        nothing = np.zeros(0, np.int64)
+        return sum(
+            len(np.unique(np.concatenate([self.ids[domain].get(name, nothing) for domain in domains])))
+            for name in vocabularies
+        )
 
 
 def measure_portfolios(
@@ -116,7 +125,7 @@ def measure_portfolios(
         portfolios,
         tuple(seen[place].users for place in places),
         tuple(seen[place].items for place in places),
-        {domain: touched[g].count() for g, domain in enumerate(domains)},
+        {domain: touched[g].seen for g, domain in enumerate(domains)},
     )
 
 
@@ -176,16 +185,13 @@ class _Touched:
 
     def __init__(self, schema: Schema) -> None:
         self._ranges = [(column.vocabulary, start, stop) for column, start, stop in schema.slot_ranges()]
-        self._seen: dict[str, np.ndarray] = {}
+        self.seen: dict[str, np.ndarray] = {}
 
     def add(self, ids: np.ndarray) -> None:
         for vocabulary, start, stop in self._ranges:
             own = ids[:, start:stop]
-            known = self._seen.get(vocabulary, np.zeros(0, np.int64))
-            self._seen[vocabulary] = np.union1d(known, own[own >= 0])
-
-    def count(self) -> int:
-        return sum(len(ids) for ids in self._seen.values())
+            known = self.seen.get(vocabulary, np.zeros(0, np.int64))
+            self.seen[vocabulary] = np.union1d(known, own[own >= 0])
 
 
 def _find_slots(schema: Schema, name: str) -> list[int]:
@@ -201,7 +207,7 @@ def _find_slots(schema: Schema, name: str) -> list[int]:
 def _measure_delays(
     conversions: ConversionLog | None, stamps: np.ndarray, blocks: RowBlocks
 ) -> dict[tuple[int, int], float]:
-    """Median seconds from impression to conversion, by (domain, objective)."""
+    """Median seconds from impression to its first conversion, by (domain, objective)."""
     if conversions is None:
         return {}
     if len(conversions.impression) and conversions.impression.max() >= len(stamps):
@@ -210,8 +216,13 @@ def _measure_delays(
             "the log of this split"
         )
     domains = np.concatenate([blocks.read(index)["domain"] for index in range(blocks.num_blocks)])
-    delays = conversions.timestamp - stamps[conversions.impression]
-    places = np.stack([domains[conversions.impression], conversions.objective], axis=1)
+    order = np.lexsort((conversions.timestamp, conversions.objective, conversions.impression))
+    impression, objective = conversions.impression[order], conversions.objective[order]
+    first = np.ones(len(order), bool)  # of its impression and objective
+    first[1:] = (impression[1:] != impression[:-1]) | (objective[1:] != objective[:-1])
+    impression, objective = impression[first], objective[first]
+    delays = conversions.timestamp[order][first] - stamps[impression]
+    places = np.stack([domains[impression], objective], axis=1)
     return {
         (int(g), int(o)): max(float(np.median(delays[(places == (g, o)).all(axis=1)])), IMMEDIATE_SECONDS)
         for g, o in np.unique(places, axis=0)

@@ -36,7 +36,7 @@ def measure_predict_milliseconds(run: Run, data: RunData, rows: int, repeats: in
     if "validation" not in data.splits:
         raise UserError(f"{data.directory}: has no validation rows to time a predict step on; prepare some")
     start = Position(epoch=0, seed=0, rows_consumed=0)
-    batches = iterate_batches(data.splits["validation"], run.schema, rows, position=start, shuffle=False, epochs=1)
+    batches = iterate_batches(data.source("validation"), run.schema, rows, position=start, shuffle=False, epochs=1)
     batch, _ = next(batches)
     batches.close()
     on_devices = put_batch(batch, run.mesh)

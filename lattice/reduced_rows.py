@@ -34,7 +34,8 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
     """Writes a prepared data folder of rewritten rows: `schema.json`, `blocks/`, `vocabulary/`, `report.json`.
 
     Rows keep their order and splits, ids their meaning. It is written aside and renamed, so a folder of that name is
-    a whole one. The report is counted anew; what it says beyond the columns (a generator's Bayes metrics) stays.
+    a whole one. The report is counted anew; what it says beyond the columns stays, but for a generator's Bayes metrics
+    where rows or labels are left out.
 
     Args:
       data: the whole rows.
@@ -54,6 +55,8 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
         (aside / "schema.json").write_text(schema_to_json(schema))
         truncated = {name: bag["truncated_values"] for name, bag in data.report.get("bags", {}).items()}
         report = dict(data.report) | statistics.report(schema, truncated)
+        if report["rows"] != data.report.get("rows") or schema.labels != data.schema.labels:
+            report.pop("bayes", None)
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
 
 

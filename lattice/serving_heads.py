@@ -39,7 +39,7 @@ def evaluate_heads(opened: OpenRun, split: str, truths: Mapping[str, str]) -> di
     heads = [names.index(name) for name in truths]
     judges = [names.index(name) for name in truths.values()]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("logits", "labels", "label_mask", "weight", "domain")}
-    batches = read_in_order(opened.data.splits[split], run.schema, run.config.training.evaluation_batch_size)
+    batches = read_in_order(opened.data.source(split), run.schema, run.config.training.evaluation_batch_size)
     for batch, logits in predict_batches(build_predict(run, opened.state), batches, run.mesh):
         parts["logits"].append(np.asarray(logits)[:, heads])
         parts["labels"].append(batch.labels[:, judges])

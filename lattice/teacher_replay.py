@@ -3,8 +3,8 @@
 The training rows, in the order of their log, are cut into chunks at whole steps. After chunk t the teacher's latest
 state scores either the rows of chunk t itself ("same": a student of chunk t + 1 finds keys that recur), or those of
 chunk t + 1 and, after the last chunk, of the evaluation splits ("next": candidates that were known before they were
-shown). Either way an entry is dated at the last row that the teacher had been trained on, so nothing that a student
-reads knows its own label.
+shown). Either way an entry is dated in the second after the last row that the teacher had been trained on, so nothing
+that a student reads knows its own label, or that of a row of the same second.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def replay_teacher(
 
     Args:
       config: the teacher's; one pass over rows that are not shuffled.
-      workdir: its run folder; `replay.json` there counts the chunks done.
+      workdir: its run folder; `replay.json` there counts the chunks done, and says how they were.
       store: folder of the store.
       settings: how.
       say: prints a line a chunk.
@@ -71,7 +71,8 @@ def replay_teacher(
       The store.
 
     Raises:
-      UserError: rows that are shuffled or not in time order, several passes, or a model without a backbone.
+      UserError: rows that are shuffled or not in time order, several passes, a model without a backbone, or a folder
+        where a replay with other settings, or into another store, has begun.
     """
     folder, workdir = Path(store), Path(workdir)
     if config.data.shuffle:
@@ -83,17 +84,16 @@ def replay_teacher(
         data = open_run_data(config.data, RunFolder(str(workdir)).data, say)
         ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, settings.chunks)
         times = read_timestamps(data.splits["train"])
-        progress = workdir / "replay.json"
-        done = json.loads(progress.read_text())["chunks_done"] if progress.exists() else 0
+        progress = _Progress(workdir / "replay.json", dataclasses.asdict(settings) | {"store": str(folder.absolute())})
         made: TeacherStore | None = None
-        for chunk in range(done, settings.chunks):
+        for chunk in range(progress.read(), settings.chunks):
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
             training = dataclasses.replace(config.training, steps=steps, epochs=None)
             train(dataclasses.replace(config, training=training), str(workdir), lambda text: None, report=False)
             opened = _open_latest(config, workdir, data)
             made = made or create_store(folder, _describe(opened, settings))
-            rows = _write_chunk(opened, made, settings, ends, chunk, int(times[ends[chunk + 1] - 1]))
-            write_text_whole(progress, json.dumps({"chunks_done": chunk + 1}) + "\n")
+            rows = _write_chunk(opened, made, settings, ends, chunk, int(times[ends[chunk + 1] - 1]) + 1)
+            progress.write(chunk + 1)
             say(f"chunk {chunk + 1} of {settings.chunks}: trained to row {ends[chunk + 1]:,}, wrote {rows:,} rows")
         return made or TeacherStore(folder)
 
@@ -159,6 +159,29 @@ def measure_hits(
                 }
             )
     return found
+
+
+class _Progress:
+    """How far a replay has come, in a file that also says what replay it is."""
+
+    def __init__(self, path: Path, replay: dict[str, Any]) -> None:
+        self._path, self._replay = path, json.loads(json.dumps(replay))
+
+    def read(self) -> int:
+        """Chunks done; refuses another replay's."""
+        if not self._path.exists():
+            return 0
+        begun = json.loads(self._path.read_text())
+        for key, value in self._replay.items():
+            if begun.get(key) != value:
+                raise UserError(
+                    f"{key} = {value!r}: the replay in {self._path.parent} was begun with {begun.get(key)!r}; give "
+                    "that, or another --workdir and --store"
+                )
+        return int(begun["chunks_done"])
+
+    def write(self, chunks_done: int) -> None:
+        write_text_whole(self._path, json.dumps({"chunks_done": chunks_done} | self._replay, indent=1) + "\n")
 
 
 def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:

@@ -1,6 +1,7 @@
 """What a teacher knows of keys, on disk: embeddings and logits by 64-bit key, written at a time, read up to an age.
 
     FOLDER/store.json                 width, objectives, key columns
+    FOLDER/next_segment               number of the segment that is written next
     FOLDER/segment-00000007/*.npy     keys, written_at, embeddings, logits: one write each, sorted by (key, time)
 
 A segment is written aside and renamed, so a writer that crashes leaves whole segments and rubbish that the next one
@@ -10,6 +11,7 @@ not read: a look-up touches the rows it finds.
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -126,12 +128,15 @@ class TeacherStore:
             for rubbish in self.folder.glob(".unfinished-*"):  # of a writer that crashed
                 shutil.rmtree(rubbish, ignore_errors=True)
             taken = [int(path.name.removeprefix("segment-")) for path in self.folder.glob("segment-*")]
-            name = f"segment-{max(taken, default=-1) + 1:08d}"
+            counter = self.folder / "next_segment"  # never falls: a forgotten segment's name would mislead its readers
+            number = max([int(counter.read_text()) if counter.exists() else 0, *(one + 1 for one in taken)])
+            name = f"segment-{number:08d}"
             aside = self.folder / f".unfinished-{name}"
             try:
+                write_text_whole(counter, f"{number + 1}\n")
                 aside.mkdir()
                 for array_name, array in zip(_ARRAYS, arrays, strict=True):
-                    np.save(aside / f"{array_name}.npy", array)
+                    _save(aside / f"{array_name}.npy", array)
                 aside.rename(self.folder / name)
             except OSError as error:
                 raise UserError(f"store {self.folder}: cannot write ({error.strerror}); free space") from None
@@ -140,6 +145,7 @@ class TeacherStore:
     def forget(self, before: int) -> int:
         """Removes the segments in which everything was written before a time; returns how many."""
         with hold_lock(self.folder / ".writer", f"store {self.folder}: another process is writing to it; wait for it"):
+            self.refresh()  # another process may have written or forgotten some
             old = [name for name, arrays in self._segments.items() if arrays[1].max() < before]
             for name in old:
                 (self.folder / name).rename(self.folder / f".unfinished-{name}")  # gone at once, for readers
@@ -221,6 +227,14 @@ class _Index(NamedTuple):
             if not late.any():
                 return np.where(place >= first, place, -1)
             place[late] -= 1
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """On the disk when it returns, so that a power cut after the renaming leaves no empty file under a good name."""
+    with path.open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _open_segment(folder: Path) -> tuple[np.ndarray, ...]:

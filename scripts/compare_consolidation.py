@@ -6,8 +6,9 @@
 `--alone` and `--together` are variants of the config, as in compare_variants.py. The model of a portfolio reads that
 portfolio's rows only, has tables of its own, and a learning rate schedule as much shorter as its rows are fewer; all
 score the same test rows. `--groups` adds models of the alone variant for the groups of such a file
-(partition_portfolios.py). Each run resumes like any; results.json is written again after each network, and the command
-can be started again.
+(partition_portfolios.py), without the columns that its rules drop. A model is asked about every row of its domains, and
+its embeddings are the ids that these rows hold. Each run resumes like any; results.json is written again after each
+network, and the command can be started again.
 """
 
 import dataclasses
@@ -18,13 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeat_run import parse_seeds, parse_variant, train_seeds
+from repeat_run import claim_made_folder, parse_seeds, parse_variant, train_seeds
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import DataConfig, RunConfig
+from wukong_jax.errors import UserError
+from wukong_jax.strict_mapping import to_mapping
 
 if TYPE_CHECKING:
     from lattice.consolidation import Capacity
+    from lattice.portfolios import PortfolioRows
     from wukong_jax.training.run_data import RunData
 
 LOSS = "normalized_entropy"
@@ -58,52 +62,70 @@ def main() -> None:
         return parse_variant(arguments, f"{flags['config']}:{variant}", folder, __doc__ or "")
 
     networks = {name: parse(name) for name in flags["together"].split(",")}  # all, before the first trains
-    groups = [group["portfolios"] for group in load_groups(Path(flags["groups"]))] if flags["groups"] else []
     config = parse(flags["alone"])
+    claim_made_folder(folder / "data", to_mapping(config.data))
     data = open_run_data(config.data, folder / "data", print)
-    portfolios = measure_portfolios(data.splits["train"]).portfolios
-    traffic = {portfolio.name: portfolio.rows / data.splits["train"].rows for portfolio in portfolios}
+    portfolios = measure_portfolios(data.splits["train"])
+    names = [portfolio.name for portfolio in portfolios.portfolios]
+    groups = read_groups(load_groups(Path(flags["groups"])), names) if flags["groups"] else {}
 
-    alone = serve_groups(config, data, [[name] for name in traffic], traffic, folder / "alone", seeds)
+    alone = serve_groups(config, data, {(name,): () for name in names}, portfolios, folder / "alone", seeds)
     rows: list[dict[str, Any]] = []
 
     def keep(variant: str, served: Served) -> None:
         rows.append({"variant": variant, "seeds": seeds} | describe(served, alone))
         path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), rows)
         worse = sum(value for key, value in rows[-1].items() if key.endswith("/worse"))
-        change = f"NE {rows[-1]['mean_difference']:+.5f} on average, {worse} of {len(traffic)} portfolios worse"
+        change = f"NE {rows[-1]['mean_difference']:+.5f} on average, {worse} of {len(names)} portfolios worse"
         print(f"{variant}: {change} (in {path})")
 
     keep(f"{flags['alone']} for each portfolio", alone)
     for variant, network in networks.items():
         place = folder / "together" / re.sub("[/,]", "_", variant)
         own = dataclasses.replace(network, data=use_rows(network.data, data.directory))
-        keep(variant, read_served({tuple(traffic): train_seeds(own, place, seeds)}, traffic))
+        keep(variant, read_served({tuple(names): train_seeds(own, place, seeds)}, portfolios))
     if groups:
         keep(
             f"{flags['alone']} for each group",
-            serve_groups(config, data, groups, traffic, folder / "groups", seeds),
+            serve_groups(config, data, groups, portfolios, folder / "groups", seeds),
         )
+
+
+def read_groups(
+    described: Sequence[Mapping[str, Any]], names: Sequence[Portfolio]
+) -> dict[tuple[Portfolio, ...], tuple[str, ...]]:
+    """Groups to the columns that they may not read.
+
+    Raises:
+      UserError: they do not hold each portfolio of the data once.
+    """
+    held = [name for group in described for name in group["portfolios"]]
+    for name in (*names, *held):
+        if held.count(name) != 1 or name not in names:
+            times = f"in {held.count(name)} groups" if name in names else "not of this data"
+            raise UserError(f"--groups: {name} is {times}; give groups that hold each portfolio of the data once")
+    return {tuple(group["portfolios"]): tuple(group["dropped_columns"]) for group in described}
 
 
 def serve_groups(
     config: RunConfig,
     data: "RunData",
-    groups: Sequence[Sequence[Portfolio]],
-    traffic: Mapping[Portfolio, float],
+    groups: Mapping[tuple[Portfolio, ...], tuple[str, ...]],
+    portfolios: "PortfolioRows",
     folder: Path,
     seeds: list[int],
 ) -> Served:
-    """Trains a model for each group on its rows, in `folder/<its portfolios>`."""
+    """Trains a model for each group on its rows without its dropped columns, in `folder/<its portfolios>`."""
     from lattice.portfolio_groups import split_name
     from lattice.portfolio_rows import build_group_schema, select_group_rows
     from lattice.reduced_rows import write_rewritten_rows
     from wukong_jax.training.run_data import open_run_data
 
     trained = {}
-    for group in groups:
+    for group, dropped in groups.items():
         place = folder / re.sub(r"[^\w.-]+", "_", "+".join(group))
-        made = build_group_schema(data.schema, [split_name(name) for name in group], ())
+        claim_made_folder(place / "rows", {"portfolios": group, "dropped_columns": dropped, "data": data.fingerprint})
+        made = build_group_schema(data.schema, [split_name(name) for name in group], dropped)
         if not (place / "rows").exists():
             select = functools.partial(select_group_rows, whole=data.schema, group=made)
             write_rewritten_rows(data, made.schema, select, place / "rows")
@@ -111,8 +133,8 @@ def serve_groups(
         rows = open_run_data(rows_config, place, print).splits["train"].rows
         own = shorten_schedule(config, rows / data.splits["train"].rows)
         own = dataclasses.replace(own, name=f"{config.name}: {', '.join(group)}", data=rows_config)
-        trained[tuple(group)] = train_seeds(own, place, seeds)
-    return read_served(trained, traffic)
+        trained[group] = train_seeds(own, place, seeds)
+    return read_served(trained, portfolios)
 
 
 def use_rows(config: DataConfig, folder: Path) -> DataConfig:
@@ -132,13 +154,14 @@ def shorten_schedule(config: RunConfig, share: float) -> RunConfig:
 
 
 def read_served(
-    trained: Mapping[tuple[Portfolio, ...], Mapping[int, Mapping[str, Any]]], traffic: Mapping[Portfolio, float]
+    trained: Mapping[tuple[Portfolio, ...], Mapping[int, Mapping[str, Any]]], portfolios: "PortfolioRows"
 ) -> Served:
     """Metrics and capacity of the models of groups, from the summaries of their seeds."""
     from lattice.consolidation import Capacity, add_capacities
 
     metrics: dict[Portfolio, dict[str, list[float]]] = {}
     capacities, asked = {}, {}
+    all_rows = sum(portfolios.traffic.values())
     for group, summaries in trained.items():
         first = next(iter(summaries.values()))
         for portfolio in group:
@@ -146,13 +169,11 @@ def read_served(
             metrics[portfolio] = {
                 key: [summary["test"][prefix + key] for summary in summaries.values()] for key in METRICS
             }
-        capacities[group] = Capacity(first["serve_flops_per_example"], first["embedding_parameters"])
-        domains: dict[str, float] = {}
-        for portfolio in group:  # a row is asked about once, for all objectives of its domain that the group has
-            domain = portfolio.rpartition("/")[0]
-            domains[domain] = max(domains.get(domain, 0.0), traffic[portfolio])
-        asked[group] = sum(domains.values())
-    return Served({name: metrics[name] for name in traffic}, add_capacities(capacities, asked))
+        domains = {portfolio.rpartition("/")[0] for portfolio in group}
+        capacities[group] = Capacity(first["serve_flops_per_example"], portfolios.count_ids(domains))
+        asked[group] = sum(portfolios.traffic[domain] for domain in domains) / all_rows
+    names = [portfolio.name for portfolio in portfolios.portfolios]
+    return Served({name: metrics[name] for name in names}, add_capacities(capacities, asked))
 
 
 def _find_prefix(metrics: Mapping[str, float], portfolio: Portfolio) -> str:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from repeat_run import parse_seeds, train_seeds
+from repeat_run import claim_made_folder, parse_seeds, train_seeds
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import DataConfig, OptimizerConfig
 from wukong_jax.errors import UserError
+from wukong_jax.strict_mapping import to_mapping
 
 METRICS = ("log_loss", "normalized_entropy", "auc", "calibration")
 FINAL = "final labels"
@@ -44,10 +45,12 @@ def main() -> None:
     from wukong_jax.training.run_data import open_run_data
 
     folder, seeds = Path(workdir), parse_seeds(flags["seeds"])
+    claim_made_folder(folder / "impressions", to_mapping(config.data))
     impressions = open_run_data(config.data, folder / "impressions", print)
     logs = {split: load_conversion_log(impressions.directory / file) for split, file in CONVERSION_FILES.items()}
     windows = AttributionWindows(tuple(flags["windows"].split(",")), shares)
     settings = ZipperSettings((flags["objective"],), windows)
+    claim_made_folder(folder / "rows", to_mapping(settings) | {"impressions": impressions.fingerprint})
 
     def use_rows(directory: Path) -> DataConfig:
         return dataclasses.replace(config.data, format="blocks", path=str(directory), portfolios=None, schema="")

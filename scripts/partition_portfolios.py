@@ -9,9 +9,17 @@ each group's rows, to train a model on: DIR/group_0, ... (`--config.data.format=
 """
 
 import argparse
+import contextlib
+import functools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wukong_jax.command_line import run_script
+
+if TYPE_CHECKING:
+    from wukong_jax.data.batch import Batch
+    from wukong_jax.training.open_run import OpenRun
 
 
 def main() -> None:
@@ -19,6 +27,7 @@ def main() -> None:
     arguments = _build_parser().parse_args()
     from wukong_jax.errors import UserError
 
+    refuse_idle_flags(arguments)
     if arguments.groups:
         write_rows(arguments)
     elif not arguments.output:
@@ -29,8 +38,6 @@ def main() -> None:
 
 def partition(arguments: argparse.Namespace) -> None:
     """The first form."""
-    import itertools
-
     from lattice.permutation_importance import list_features
     from lattice.portfolio_affinity import AffinityWeights, compute_affinity, compute_cosines, measure_gradients
     from lattice.portfolio_groups import describe_groups, format_groups, load_rules, write_groups
@@ -39,12 +46,12 @@ def partition(arguments: argparse.Namespace) -> None:
     from wukong_jax.data.conversion_log import load_conversion_log
     from wukong_jax.data.row_blocks import open_row_blocks
     from wukong_jax.strict_mapping import build_dataclass
-    from wukong_jax.training.evaluation import read_in_order
     from wukong_jax.training.open_run import open_run
 
     blocks = open_row_blocks(arguments.data, "train")
     conversions = load_conversion_log(arguments.conversions) if arguments.conversions else None
-    rows = measure_portfolios(blocks, arguments.user, arguments.item, conversions, parse_numbers(arguments.weights))
+    worth = parse_numbers("--weights", arguments.weights)
+    rows = measure_portfolios(blocks, arguments.user, arguments.item, conversions, worth)
     print(format_portfolios(rows.portfolios))
     schema = blocks.schema
     rules = load_rules(arguments.rules) if arguments.rules else ()
@@ -52,10 +59,9 @@ def partition(arguments: argparse.Namespace) -> None:
     cosine = None
     if arguments.workdir:
         opened = open_run(arguments.workdir)
-        size = opened.run.config.training.evaluation_batch_size
-        batches = itertools.islice(read_in_order(blocks, schema, size), arguments.batches)
+        batches = draw_batches(opened, parse_batches(arguments.batches))
         cosine = compute_cosines(measure_gradients(opened, rows.portfolios, batches))
-    weights = build_dataclass(AffinityWeights, parse_numbers(arguments.affinity), "--affinity")
+    weights = build_dataclass(AffinityWeights, parse_numbers("--affinity", arguments.affinity), "--affinity")
     affinity = compute_affinity(rows, weights, cosine)
     grouping = partition_portfolios(rows.portfolios, affinity.total, rows.traffic, arguments.budget, rules)
     described = describe_groups(rows, affinity, grouping, rules, weights, schema, arguments.budget)
@@ -64,6 +70,19 @@ def partition(arguments: argparse.Namespace) -> None:
     )
     print(format_groups(described))
     print(f"wrote {arguments.output} and {picture}")
+
+
+def draw_batches(opened: "OpenRun", batches: int) -> "Iterator[Batch]":
+    """Batches of a run's training rows, of the size that it evaluates by, drawn at random: files may be sorted."""
+    import itertools
+
+    from wukong_jax.data.loader import Position, iterate_batches
+
+    size, start = opened.run.config.training.evaluation_batch_size, Position(epoch=0, seed=0, rows_consumed=0)
+    source = opened.data.source("train")
+    drawn = iterate_batches(source, opened.run.schema, size, position=start, shuffle=True, epochs=1)
+    with contextlib.closing(drawn):
+        yield from (batch for batch, _ in itertools.islice(drawn, batches))
 
 
 def write_rows(arguments: argparse.Namespace) -> None:
@@ -83,12 +102,38 @@ def write_rows(arguments: argparse.Namespace) -> None:
         made = build_group_schema(data.schema, portfolios, group["dropped_columns"])
         output = Path(arguments.rows) / f"group_{index}"
         write_rewritten_rows(
-            data, made.schema, lambda columns, made=made: select_group_rows(columns, data.schema, made), output
+            data, made.schema, functools.partial(select_group_rows, whole=data.schema, group=made), output
         )
         print(f"wrote {output}: {', '.join(group['portfolios'])}")
 
 
-def parse_numbers(text: str) -> dict[str, float]:
+def refuse_idle_flags(arguments: argparse.Namespace) -> None:
+    """Refuses flags that what is asked for would not read."""
+    from wukong_jax.errors import UserError
+
+    given = {name for name, value in vars(arguments).items() if value not in (None, "")}
+    if arguments.groups:
+        idle, why = given - {"data", "groups", "rows"}, "with --groups, which writes the rows of groups that exist"
+    else:
+        idle, why = given & {"rows"}, "without --groups"
+        if not idle and not arguments.workdir:
+            idle, why = given & {"batches"}, "without --workdir, whose gradients they are for"
+    if idle:
+        raise UserError(f"--{min(idle)}: is not read {why}; leave it out")
+
+
+def parse_batches(text: str | None) -> int:
+    """A whole number of at least 1; 16 where none was given."""
+    from wukong_jax.errors import UserError
+
+    if text is None:
+        return 16
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--batches = {text}: expected a whole number of at least 1")
+    return int(text)
+
+
+def parse_numbers(flag: str, text: str) -> dict[str, float]:
     """The numbers of "name=1.5,other=2"."""
     from wukong_jax.errors import UserError
 
@@ -100,7 +145,7 @@ def parse_numbers(text: str) -> dict[str, float]:
         except ValueError:
             name = ""
         if not name:
-            raise UserError(f"{part!r}: expected name=number")
+            raise UserError(f"{flag}: {part!r} is no name=number")
     return numbers
 
 
@@ -113,7 +158,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="a trained run on this data: measures gradients; all portfolios in one model, nothing untied, as that "
         "would resolve a conflict and hide it",
     )
-    parser.add_argument("--batches", type=int, default=16, help="batches to measure gradients on (default: 16)")
+    parser.add_argument("--batches", help="of the run's training rows, to measure gradients on (default: 16)")
     parser.add_argument("--user", default="", help="id column of users")
     parser.add_argument("--item", default="", help="id column of items")
     parser.add_argument("--conversions", help="conversion log of the training rows (.npz), for delays")

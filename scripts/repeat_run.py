@@ -7,8 +7,10 @@ missing.
 """
 
 import dataclasses
+import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,21 @@ def parse_variant(arguments: list[str], config: str, folder: str | Path, descrip
     # The config comes first: overrides of its keys are flags only after it.
     flags = [arguments[0], f"--config={config}", f"--workdir={folder}", *arguments[1:]]
     return parse_config_flags(flags, description)[0]
+
+
+def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Notes beside a folder of rows what they are made of, so that others are not taken for them.
+
+    Raises:
+      UserError: the folder was made of something else.
+    """
+    note, asked = folder.with_name(f"{folder.name}.made_of.json"), json.loads(json.dumps(made_of))
+    made = json.loads(note.read_text()) if note.exists() else asked
+    for key, value in asked.items():
+        if made.get(key) != value:
+            raise UserError(f"{folder}: made with {key} = {made.get(key)!r}, not {value!r}; give another --workdir")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(asked, indent=1) + "\n")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ Prints the hit rate and the age of what such a student finds, and leaves them in
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def main() -> None:
         raise UserError(f"--key = {kind!r}: 'pair' (the ids of --keys) or 'impression' (those and the second)")
     config = build_run_config(mapping)
     columns = tuple(filter(None, keys.split(",")))
-    settings = ReplaySettings(int(parse_number("chunks", chunks)), columns, kind == "impression", scored)  # type: ignore[arg-type]
+    if not chunks.isdecimal():
+        raise UserError(f"--chunks = {chunks!r}: expected a whole number of at least 2")
+    settings = ReplaySettings(int(chunks), columns, kind == "impression", scored)  # type: ignore[arg-type]
     say = lambda text: print(text, flush=True)  # noqa: E731
     replay_teacher(config, workdir, store, settings, say)
     data = open_run_data(config.data, RunFolder(workdir).data, say)
@@ -48,12 +51,12 @@ def main() -> None:
 
 
 def parse_number(name: str, text: str) -> float:
-    """A number above 0."""
+    """A finite number above 0."""
     try:
         number = float(text)
     except ValueError:
         number = 0.0
-    if number <= 0:
+    if not 0 < number < math.inf:
         raise UserError(f"--{name} = {text!r}: expected a number above 0")
     return number
 

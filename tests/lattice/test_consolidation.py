@@ -42,8 +42,15 @@ def test_worse_is_beyond_a_thousandth_and_two_standard_errors(differences, worse
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="portfolios differ"):
         compare_portfolios({"a/o": [0.8]}, {"b/o": [0.8]})
-    with pytest.raises(ValueError, match="shape"):
-        compare_portfolios({"a/o": [0.8, 0.9]}, {"a/o": [0.8, 0.9, 1.0]})
+    for own in ([0.8], [0.8, 0.9]):
+        with pytest.raises(ValueError, match=f"a/o: {len(own)} and 3 seeds"):
+            compare_portfolios({"a/o": own}, {"a/o": [0.8, 0.9, 1.0]})
+
+
+def test_a_loss_that_is_not_there_counts_as_worse():
+    (one,) = compare_portfolios({"a/o": [0.8, None]}, {"a/o": [0.7, 0.7]})
+    assert math.isnan(one.difference)
+    assert one.worse
 
 
 def test_capacities_add_by_traffic():

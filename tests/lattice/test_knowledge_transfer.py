@@ -11,6 +11,9 @@ import pytest
 from lattice.knowledge_transfer import build_join, build_keys, find_key_slots
 from lattice.losses import build as build_loss
 from lattice.network import build
+from lattice.permutation_importance import ShuffleSettings, measure_importance
+from lattice.predict_latency import measure_predict_milliseconds
+from lattice.serving_heads import evaluate_heads
 from lattice.teacher_replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
 from lattice.teacher_store import StoreDescription, create_store
 from wukong_jax.config import build_run_config, start_config
@@ -19,6 +22,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
+from wukong_jax.training.open_run import open_run
 from wukong_jax.training.run_data import open_run_data
 from wukong_jax.training.train_loop import train
 
@@ -214,16 +218,21 @@ def test_replay_fills_the_store_in_time_and_a_student_trains_on_it(tmp_path):
     data = open_run_data(build_run_config(config).data, tmp_path / "teacher" / "data", print)
     times = np.concatenate([data.splits["train"].read(i)["timestamp"] for i in range(data.splits["train"].num_blocks)])
     written = sorted({int(at) for path in store.folder.glob("segment-*/written_at.npy") for at in np.load(path)})
-    assert written == [times[127], times[319], times[399]]
+    assert written == [times[127] + 1, times[319] + 1, times[399] + 1]  # a row of the same second must not read it
     hits = measure_hits(data, store.folder, 1e4, [0, 128, 320, 400])
     assert [row["rows"] for row in hits] == ["chunk 1", "chunk 2", "chunk 3", "validation", "test"]
-    assert hits[0]["hit_rate"] < 0.05  # of one second with the last row alone
+    assert hits[0]["hit_rate"] == 0
     assert [row["hit_rate"] for row in hits[1:]] == [1.0] * 4
     assert measure_hits(data, store.folder, 1e-3, [0, 400])[0]["hit_rate"] < 0.1
 
     again = []
     replay_teacher(build_run_config(config), tmp_path / "teacher", store.folder, settings, again.append)
     assert not [line for line in again if line.startswith("chunk")]
+    other = dataclasses.replace(settings, chunks=2)
+    with pytest.raises(UserError, match=r"chunks = 2: the replay in .*teacher was begun with 3; give that, or another"):
+        replay_teacher(build_run_config(config), tmp_path / "teacher", store.folder, other, again.append)
+    with pytest.raises(UserError, match=r"store = .*elsewhere': the replay in .* was begun with"):
+        replay_teacher(build_run_config(config), tmp_path / "teacher", tmp_path / "elsewhere", settings, again.append)
 
     config.data.join = {
         "factory": "lattice.knowledge_transfer:build_join",
@@ -233,6 +242,14 @@ def test_replay_fills_the_store_in_time_and_a_student_trains_on_it(tmp_path):
     config.model.options = {**config.model.options.to_dict(), "teacher_tokens": 1}
     summary = train(build_run_config(config), str(tmp_path / "student"), told.append, report=False)
     assert np.isfinite(summary["test"]["log_loss"])
+
+    # what is joined to its rows goes along wherever its trained state is asked
+    opened = open_run(tmp_path / "student")
+    judged = evaluate_heads(opened, "test", {"click": "click"})
+    np.testing.assert_allclose(judged["click"]["log_loss"], summary["test"]["click/log_loss"], rtol=1e-6)
+    measured = measure_importance(opened, ShuffleSettings(rows=64, shuffles=1))
+    np.testing.assert_allclose(measured.objectives.log_loss[0], summary["validation"]["click/log_loss"], rtol=1e-5)
+    assert measure_predict_milliseconds(opened.run, opened.data, 64, 1) > 0
     assert json.loads((tmp_path / "student" / "config.json").read_text())["data"]["join"]["options"]["store"]
 
 

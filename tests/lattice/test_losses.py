@@ -105,6 +105,8 @@ def test_correlation_loss_is_added_with_its_weight():
         ),
         ({"portfolio_weights": {"moon/click": 1.0}}, r"domains home, shop, away"),
         ({"portfolio_weights": {"click": -0.5}}, r"portfolio_weights.click = -0.5: at least 0"),
+        ({"portfolio_weights": {"click": np.inf}}, r"portfolio_weights.click = inf: at least 0, and finite"),
+        ({"label_smoothing": 0.1}, r"label_smoothing = 0.1: without distillation_weight there is no teacher's label"),
         ({"nonsense": 1}, r"nonsense"),
     ],
 )

@@ -8,6 +8,7 @@ import lattice_twin
 import numpy as np
 import pytest
 
+from lattice.float8 import round_to_float8
 from lattice.network import build
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
@@ -154,6 +155,14 @@ def test_sequences_are_ordered_and_see_distances_alone():
     turned[:, 2:5] = embeddings[:, [4, 3, 2]]
     made = [serve(model, variables, (dense, e, np.ones_like(mask), *rest)) for e in (embeddings, turned)]
     assert np.abs(made[0] - made[1]).max() > 1e-3
+
+
+def test_eight_bits_of_vanishing_values_are_numbers():
+    values = jnp.array([[1e-34, 0.0], [0.0, 0.0], [1e-45, 1e-38], [1e38, -3e38]], jnp.float32)
+    for kind in (jnp.float8_e4m3fn, jnp.float8_e5m2):
+        rounded = np.asarray(round_to_float8(values, kind, "row", 1))
+        assert np.isfinite(rounded).all()
+        np.testing.assert_allclose(rounded, values, rtol=0.13, atol=1e-37)
 
 
 @pytest.mark.parametrize("float8", ["tensor", "row"])

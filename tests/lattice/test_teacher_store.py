@@ -69,10 +69,10 @@ def test_crashed_writer_leaves_what_was_whole(tmp_path, monkeypatch):
     store.write(*draw(10, 0))
     before = TeacherStore(tmp_path).read(*draw(50, 1)[:2], 1e9)
 
-    def crash(path, array):
-        if path.name == "logits.npy":
+    def crash(file, array):
+        if file.name.endswith("logits.npy"):
             raise KeyboardInterrupt
-        np.lib.format.write_array(path.open("wb"), array)
+        np.lib.format.write_array(file, array)
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", crash)
@@ -124,6 +124,18 @@ def test_forgetting_removes_what_is_old(tmp_path):
     assert other.read(keys, np.full(4, 15), 100).hit.all()  # it holds what it opened
     other.refresh()
     assert not other.read(keys, np.full(4, 15), 100).hit.any()
+
+
+def test_a_forgotten_segments_name_is_not_given_again(tmp_path):
+    keys = np.arange(2, dtype=np.uint64)
+    store = create_store(tmp_path, DESCRIPTION)
+    store.write(keys, np.full(2, 10), np.ones((2, 3)), np.ones((2, 2)))
+    reader, other = TeacherStore(tmp_path), TeacherStore(tmp_path)
+    assert store.forget(20) == 1
+    assert other.forget(20) == 0  # it was gone
+    store.write(keys, np.full(2, 30), np.full((2, 3), 9.0), np.ones((2, 2)))
+    reader.refresh()
+    np.testing.assert_array_equal(reader.read(keys, np.full(2, 40), 100).embeddings, 9.0)
 
 
 def test_refuses_what_it_cannot_hold(tmp_path):

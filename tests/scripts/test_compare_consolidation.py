@@ -7,10 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wukong_jax.config import RunConfig
 from wukong_jax.data.row_blocks import open_row_blocks
+from wukong_jax.errors import UserError
 from wukong_jax.schema import load_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +50,7 @@ def run_script(monkeypatch, tmp_path):
 def test_models_of_portfolios_groups_and_all(run_script, tmp_path) -> None:
     groups = [[f"{DOMAINS[0]}/click", f"{DOMAINS[0]}/like"], [f"{DOMAINS[1]}/click"], [f"{DOMAINS[1]}/like"]]
     described = [{"portfolios": group, "dropped_columns": {}} for group in groups]
+    described[1]["dropped_columns"] = {"item": "may not meet domain_1"}
     (tmp_path / "groups.json").write_text(json.dumps({"groups": described}))
     trained = run_script(
         f"--config={ROOT / 'configs' / 'lattice_planted.py'}",
@@ -79,11 +82,58 @@ def test_models_of_portfolios_groups_and_all(run_script, tmp_path) -> None:
     assert own.optimizer.decay_steps == round(whole.decay_steps * rows / 4000)
     assert trained["together/related_mmoe/seed_0"].model.factory == "lattice.baselines.mmoe:build"
 
+    # the whole data's Bayes loss is not that of a part
+    assert "bayes" in json.loads((tmp_path / "runs" / "data" / "report.json").read_text())
+    assert "bayes" not in json.loads((Path(own.data.path) / "report.json").read_text())
     first, tied, _, split = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert first["flops_per_impression"] == pytest.approx(200)  # two models of 100 for every row
-    assert (first["embedding_parameters"], first["mean_difference"], first["flops_saved"]) == (28, 0, 0)
-    assert (tied["embedding_parameters"], tied["flops_per_impression"], tied["embeddings_saved"]) == (7, 200, 0.75)
+    ids = [count_ids(tmp_path / "runs" / "data", places) for places in ([0], [1], [0, 1])]
+    assert max(ids[:2]) < ids[2] < sum(ids[:2])
+    assert (first["embedding_rows"], first["mean_difference"], first["flops_saved"]) == (2 * sum(ids[:2]), 0, 0)
+    assert (tied["embedding_rows"], tied["flops_per_impression"]) == (ids[2], 200)
+    assert tied["embeddings_saved"] == pytest.approx(1 - ids[2] / (2 * sum(ids[:2])))
     assert tied["domain_1/like/difference"] == pytest.approx(0.01)
     assert tied["domain_1/like/worse"] is True
     assert tied["domain_1/like/normalized_entropy"] == pytest.approx([0.81, 0.85])
-    assert (split["embedding_parameters"], split["mean_difference"]) == (21, 0)
+    assert (split["embedding_rows"], split["mean_difference"]) == (ids[0] + 2 * ids[1], 0)
+    item = "groups/" + groups[1][0].replace("/", "_")
+    kept = load_schema(tmp_path / "runs" / item / "rows" / "schema.json")
+    assert "item" not in [column.name for column in kept.id_columns]
+
+
+def count_ids(data: Path, domains: list[int]) -> int:
+    """Different ids of each vocabulary in the training rows of some domains."""
+    blocks, seen = open_row_blocks(data, "train"), set()
+    for index in range(blocks.num_blocks):
+        columns = blocks.read(index)
+        for column, start, stop in blocks.schema.slot_ranges():
+            ids = columns["ids"][np.isin(columns["domain"], domains), start:stop].reshape(-1)
+            seen |= {(column.vocabulary, value) for value in ids[ids >= 0].tolist()}
+    return len(seen)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["home/click"], "home/like is in 0 groups"),
+        (["home/click", "home/like", "home/click"], "home/click is in 2 groups"),
+        (["home/click", "home/like", "moon/click"], "moon/click is not of this data"),
+    ],
+)
+def test_groups_must_hold_each_portfolio_once(monkeypatch, names, message) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import compare_consolidation
+
+    described = [{"portfolios": [name], "dropped_columns": {}} for name in names]
+    with pytest.raises(UserError, match=f"--groups: {message}; give groups that hold each portfolio of the data once"):
+        compare_consolidation.read_groups(described, ["home/click", "home/like"])
+
+
+def test_rows_made_of_something_else_are_refused(monkeypatch, tmp_path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from repeat_run import claim_made_folder
+
+    claim_made_folder(tmp_path / "rows", {"windows": ("1h", "1d"), "seed": 0})
+    claim_made_folder(tmp_path / "rows", {"windows": ("1h", "1d"), "seed": 0})
+    with pytest.raises(UserError, match=r"rows: made with windows = \['1h', '1d'\], not \['1h'\]; give another"):
+        claim_made_folder(tmp_path / "rows", {"windows": ("1h",), "seed": 0})
