@@ -1,8 +1,11 @@
 """Scaling curves on Criteo Terabyte at the Wukong paper's sizes, for a machine with accelerators, or several of them.
 
-Command:   python scripts/prepare_data.py --schema=criteo_terabyte --input='day_*.gz' --output=data/criteo_terabyte
+Command:   python scripts/prepare_data.py --schema=criteo_terabyte --input=FOLDER --output=data/criteo_halves
+           --validation_share_of_test=0.5
+           FOLDER as for configs/criteo_terabyte.py; half of the last day's rows validate, since a sweep's search asks
+           for some
            python scripts/scaling_curve.py --config=configs/scaling_criteo.py --workdir=runs/scaling_criteo
-           --config.run.data.path=data/criteo_terabyte --shard=0/4
+           --config.run.data.path=data/criteo_halves --shard=0/4
            on each of four machines of one file system, with --shard=0/4 to 3/4; again with --only_report=true
            --output=docs/results/scaling_criteo for the pictures. A unit trains on all devices of its machine
 Data:      configs/criteo_terabyte.py says which rows, and what the paper prints

@@ -20,6 +20,8 @@ STEPS = -(-ROWS // BATCH)
 
 def get_config(data: str = "factorized") -> ConfigDict:
     """The sweep of a data set: "factorized", "field_aware" or "control"."""
+    if data not in ("factorized", "field_aware", "control"):
+        raise ValueError(f"data {data!r}: factorized, field_aware, control")
     config = start_sweep_config()
     config.name = f"planted clicks, {data}"
     config.data_name = data

@@ -36,6 +36,9 @@ def main() -> None:
                 f"{waiting} models wait for their search in another shard; start this command again when it has ended"
             )
     print(f"report: {report_sweep(sweep)}")
+    if sweep.failed:
+        errors = sweep.folder / next(iter(sweep.failed)).folder / "error.txt"
+        raise UserError(f"{len(sweep.failed)} units failed, such as {errors}; the same command tries them again")
     if output:
         print(f"kept: {keep_results(sweep, Path(output), 'python ' + ' '.join(sys.argv))}")
 

@@ -9,5 +9,9 @@ class UserError(Exception):
     """
 
 
+class BusyError(UserError):
+    """Another process holds what is asked for; a sweep must not take that for a failure of the run."""
+
+
 class NotFiniteLossError(UserError):
     """Training met a loss or gradient that is NaN or infinite; a sweep counts such a run as exploded."""

@@ -5,7 +5,7 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from wukong_jax.errors import UserError
+from wukong_jax.errors import BusyError
 
 
 @contextlib.contextmanager
@@ -17,12 +17,12 @@ def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
       busy: what to refuse with where another process holds it; empty: wait for it.
 
     Raises:
-      UserError: `busy`.
+      BusyError: `busy`.
       OSError: the file cannot be written.
     """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
-            raise UserError(busy) from None
+            raise BusyError(busy) from None
         yield

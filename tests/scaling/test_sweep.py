@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -8,12 +9,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from wukong_jax.errors import NotFiniteLossError, UserError
+from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling import ladders
 from wukong_jax.scaling import sweep as sweep_module
 from wukong_jax.scaling.ladder import Ladder, Size
 from wukong_jax.scaling.sweep import Sweep
 from wukong_jax.scaling.sweep_config import build_sweep_config, start_sweep_config
-from wukong_jax.scaling.sweep_report import read_points, read_search
+from wukong_jax.scaling.sweep_report import keep_results, read_points, read_search, report_sweep
+from wukong_jax.scaling.units import plan_search
 from wukong_jax.training.console import TrainingConsole
 
 TINY = {
@@ -155,6 +158,7 @@ def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "train", break_dlrm)
     sweep = Sweep(make_config(models=("DLRM",)), tmp_path, say=lambda text: None)
     assert sweep.run() == 0
+    assert [(unit.size, unit.seed) for unit in sweep.failed] == [("l", 1)]
     final = {(row["model"], row["size"]): row for row in read_points(sweep) if row["final"]}
     assert (final["DLRM", "s"]["exploded"], final["DLRM", "s"]["seeds"], final["DLRM", "s"]["errors"]) == (1, [0], [])
     assert (final["DLRM", "l"]["exploded"], final["DLRM", "l"]["seeds"]) == (0, [0])
@@ -164,6 +168,7 @@ def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
     assert exploded["dense_parameters"] == final["DLRM", "s"]["parameters"]
     monkeypatch.setattr(sweep_module, "train", train)
     sweep.run()
+    assert not sweep.failed
     after = {(row["model"], row["size"]): row for row in read_points(sweep) if row["final"]}
     assert after["DLRM", "s"]["exploded"] == 1  # an explosion is a result; a failure is not
     whole_final = {(row["model"], row["size"]): row for row in whole[1] if row["final"]}
@@ -173,10 +178,65 @@ def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
 def test_other_mathematics_in_the_same_folder_are_refused(whole):
     sweep, _, _ = whole
     changed = make_config(optimizer=make_config().run["optimizer"] | {"learning_rate": 5e-3})
-    with pytest.raises(UserError, match=r"config.run.optimizer: the sweep in .* was started with another"):
+    with pytest.raises(UserError, match=r"config.run.optimizer.learning_rate = 0.005: the sweep .* with 0.01;"):
         Sweep(changed, sweep.folder)
     Sweep(make_config(seeds=(0, 1, 2)), sweep.folder)  # more seeds are welcome
     assert json.loads((sweep.folder / "sweep.json").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_rows_that_lie_prepared_are_trained_on_where_they_are(whole, tmp_path):
+    sweep, _, _ = whole
+    prepared = {"format": "blocks", "path": str(sweep.folder / "data")}
+    models = ("logistic regression",)
+    other = Sweep(make_config(seeds=(0,), models=models, data=prepared), tmp_path, say=lambda text: None)
+    assert (other.run(), other.failed) == (0, set())
+    assert not (tmp_path / "data").exists()
+    (point,) = (row for row in read_points(other) if row["final"])
+    same = next(row for row in read_points(sweep) if row["final"] and row["model"] == models[0])
+    assert point["log_loss_values"] == same["log_loss_values"][:1]
+
+
+def test_rows_without_validation_are_refused_before_anything_is_trained(tmp_path):
+    planted = {"fields": 4, "values_per_field": 5, "train_rows": 100, "validation_rows": 0, "test_rows": 100}
+    with pytest.raises(UserError, match="has no validation rows, which the search judges by"):
+        Sweep(make_config(data={"format": "planted_clicks", "planted": planted}), tmp_path, say=lambda text: None)
+
+
+def test_options_that_a_model_refuses_are_refused_before_anything_is_trained(whole):
+    sweep, _, _ = whole
+    wrong = dataclasses.replace(sweep.config, models={"DLRM": ()}, options={"bottom_hiden": (32,)})
+    with pytest.raises(UserError, match=r"config.models, DLRM s, norm none: .*bottom_hiden"):
+        Sweep(wrong, sweep.folder.parent / "refused", say=lambda text: None)
+    with pytest.raises(
+        UserError, match=r"options.pair_norm: DLRM's norm 'pairs' sets it, and is searched; leave it out"
+    ):
+        dataclasses.replace(sweep.config, models={"DLRM": ()}, options={"pair_norm": True})
+
+
+def test_a_size_that_changed_since_it_was_trained_is_refused(whole, monkeypatch):
+    sweep, _, _ = whole
+    wider = dataclasses.replace(TINY["DLRM"], sizes=(Size("s", {"top_hidden": (4096,)}), TINY["DLRM"].sizes[1]))
+    monkeypatch.setattr(ladders, "LADDERS", TINY | {"DLRM": wider})
+    again = Sweep(make_config(), sweep.folder, say=lambda text: None)
+    with pytest.raises(UserError, match=r"DLRM s: model.options = .*4096.* were trained with .*\[4\].*another name"):
+        again.run()
+
+
+def test_a_unit_that_another_process_trains_has_not_failed(whole, tmp_path):
+    sweep = Sweep(make_config(seeds=(0,), models=("logistic regression",)), tmp_path, say=lambda text: None)
+    unit = next(iter(plan_search(sweep.config, "logistic regression", sweep.loss)[0]))
+    folder = tmp_path / unit.folder
+    folder.mkdir(parents=True)
+    with hold_lock(folder / ".lock"), pytest.raises(UserError, match="must name the same number of shards"):
+        sweep.run()
+    assert not (folder / "unit.json").exists()
+
+
+def test_an_empty_sweep_does_not_replace_what_was_kept(tmp_path):
+    sweep = Sweep(make_config(seeds=(0,), models=("logistic regression",)), tmp_path / "sweep", say=lambda text: None)
+    report_sweep(sweep)
+    with pytest.raises(UserError, match=r"no search of the sweep in .* has ended; run it first"):
+        keep_results(sweep, tmp_path / "kept", "a command")
 
 
 def test_two_processes_on_one_shard_are_refused(whole, monkeypatch):

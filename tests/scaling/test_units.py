@@ -170,8 +170,8 @@ def test_run_of_a_unit_has_its_model_and_settings_and_the_sweeps_rows():
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"models": {"Wukongg": ()}}, "config.models: 'Wukongg' has no ladder"),
-        ({"models": {"Wukong": ("xxs",)}}, "size 'xxs': the ladder has xs, s"),
+        ({"models": {"Wukongg": ()}}, r"config.models: 'Wukongg' has no ladder; known are .*DLRM \(Criteo\)"),
+        ({"models": {"Wukong": ("xxs",)}}, r"config.models.Wukong: no size 'xxs'; its ladder has xs, s"),
         ({"models": {}}, "models = {}"),
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]"),
         ({"search": {"rates": (0.5,)}}, r"rates = \[0.5\]: above 0, none twice, and 1 among them"),

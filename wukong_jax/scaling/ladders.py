@@ -124,4 +124,5 @@ def find_ladder(model: str) -> Ladder:
     for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO):
         if model in ladders:
             return ladders[model]
-    raise UserError(f"config.models: {model!r} has no ladder; known models: {', '.join(LADDERS)}")
+    known = ", ".join(name for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO) for name in ladders)
+    raise UserError(f"models: {model!r} has no ladder; known are {known}")

@@ -26,6 +26,7 @@ Row = Mapping[str, Any]
 FLOOR_FREE, FLOOR_AT_BAYES, PAPER = "floor free", "floor at Bayes", "paper"
 
 _MEGA, _GIGA = 1e6, 1e9
+_EXACT = 1e-6  # a relative error of the solver alone; a law whose floor is held at 0 misses its points by more
 _FREE_FLOOR_POINTS = 4  # with fewer, a law with a free floor passes through the points and promises nothing past them
 _KEYS = (
     "data",
@@ -200,7 +201,8 @@ def _describe_fit(curve: Curve, law: PowerLaw, floor: float | None, resamples: i
         "exponent": law.exponent,
         "relative_error": law.relative_error,
     }
-    row["problem"] = "passes through its points" if law.points == law.parameters else None
+    exact = law.points == law.parameters and law.relative_error < _EXACT
+    row["problem"] = "passes through its points" if exact else None
     if curve.has_spread:
         row |= _flatten(bootstrap_power_law(curve, floor, resamples=resamples))
     try:

@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
-from wukong_jax.config import start_config
-from wukong_jax.errors import NotFiniteLossError, UserError
+from wukong_jax.config import RunConfig, start_config
+from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
 from wukong_jax.scaling.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
@@ -38,13 +38,36 @@ class Sweep:
         """Opens the folder and prepares the rows if that has not been done.
 
         Raises:
-          UserError: the folder holds another sweep, or the rows cannot be prepared.
+          UserError: the folder holds another sweep, the rows cannot be prepared, none of them validate, or a model
+            refuses its options.
         """
         self.config, self.folder, self.say = config, Path(workdir), say
+        self.failed: set[Unit] = set()  # in the last run
+        self._ended: dict[Unit, dict[str, Any]] = {}  # outcomes that stay
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock"):  # several shards may start at once
             self._claim()
             self.data: RunData = open_run_data(config.data_config(), self.folder / "data", say)
+        if "validation" not in self.data.splits:
+            raise UserError(
+                f"{self.data.directory}: has no validation rows, which the search judges by; prepare some, as with "
+                "prepare_data.py --validation_share_of_test=0.5"
+            )
+        self._check_models()
+
+    def _check_models(self) -> None:
+        """Builds each model at each size and with each norm: one that refuses its options would only fail as a unit."""
+        for model in self.config.models:
+            sizes, norms = self.config.sizes(model), list(self.config.ladder(model).norms)
+            for size, norm in [(size, norms[0]) for size in sizes] + [(sizes[0], norm) for norm in norms[1:]]:
+                config = self._run_config(Unit(model, size.name, Settings(1.0, 0.0, norm), 0))
+                try:
+                    build_run(config, self.data.schema)
+                except UserError as error:
+                    raise UserError(f"config.models, {model} {size.name}, norm {norm}: {error}") from None
+
+    def _run_config(self, unit: Unit) -> RunConfig:
+        return self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.data.directory))
 
     def _claim(self) -> None:
         """Refuses a folder whose units were trained otherwise; models, sizes and seeds may be added to a sweep."""
@@ -57,10 +80,10 @@ class Sweep:
             before["run"] = _fill_in(before.get("run", {}), defaults)  # a key that came later had its default then
             for key in ("run", "data_name", "options"):
                 if before.get(key) != mine[key]:
-                    changed = [k for k in mine["run"] if before["run"].get(k) != mine["run"][k]] if key == "run" else []
+                    changed, old, new = _find_difference(f"config.{key}", before.get(key), mine[key])
                     raise UserError(
-                        f"config.{'.'.join([key, *changed[:1]])}: the sweep in {self.folder} was started with another; "
-                        "give another --workdir"
+                        f"{changed} = {new!r}: the sweep in {self.folder} was started with {old!r}; give another "
+                        "--workdir"
                     )
         write_text_whole(path, json.dumps(mine, indent=1) + "\n")
 
@@ -79,29 +102,29 @@ class Sweep:
           UserError: another process trains this shard.
           SystemExit: code 143 or 130 after a signal; the unit under way is saved and goes on at the next start.
         """
+        self.failed = set()
         lock = self.folder / f".shard_{shard}_of_{shards}.lock"
         # A program compiled on one machine may not run on another that shares the folder.
         compiled = self.folder / "compiled" / platform.node()
         busy = (
-            f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or split the "
-            "sweep with --shard"
+            f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or stop it and "
+            "start all parts with --shard"
         )
         with hold_lock(lock, busy), keep_programs_in(compiled):
             return self._run_shard(shard, shards)
 
     def _run_shard(self, shard: int, shards: int) -> int:
         models = shard_models(list(self.config.models), shard, shards)
-        failed: set[Unit] = set()  # again: they were tried anew at this start
         while True:
             # one at a time: what comes next depends on it, and on another shard's searches that end meanwhile
             units = due_trials(self.config, models, self.loss)
             units += shard_units(curve_units(self.config, self.found()), shard, shards)
-            due = next((unit for unit in units if unit not in failed and not self._has_ended(unit)), None)
+            due = next((unit for unit in units if unit not in self.failed and not self._has_ended(unit)), None)
             if due is None:
                 return len(self.searching())
             self._run_unit(due)
             if not self._has_ended(due):
-                failed.add(due)
+                self.failed.add(due)
 
     def found(self) -> dict[str, dict[str, Settings]]:
         """The settings of each model and size whose search has ended."""
@@ -119,9 +142,34 @@ class Sweep:
         return float(outcome["summary"]["validation"]["log_loss"]) if outcome["status"] == DONE else math.inf
 
     def outcome(self, unit: Unit) -> dict[str, Any] | None:
-        """What `unit.json` says of a unit: status, error, settings, summary and points; None before it ended."""
+        """What `unit.json` says of a unit: status, error, settings, summary and points; None before it ended.
+
+        Raises:
+          UserError: it was trained with other options than its ladder has now.
+        """
         path = self.folder / unit.folder / "unit.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        if unit not in self._ended and path.exists():
+            outcome = json.loads(path.read_text())
+            self._check_options(unit, path.with_name("config.json"))
+            if outcome["status"] == FAILED:  # tried again, by whichever shard
+                return outcome
+            self._ended[unit] = outcome
+        return self._ended.get(unit)
+
+    def _check_options(self, unit: Unit, trained: Path) -> None:
+        if not trained.exists():  # failed before it began
+            return
+        before = json.loads(trained.read_text())
+        now = json.loads(json.dumps(to_mapping(self._run_config(unit))))
+        for key, old, new in (
+            ("model.options", before["model"]["options"], now["model"]["options"]),
+            ("embeddings.width", before["embeddings"]["width"], now["embeddings"]["width"]),
+        ):
+            if old != new:
+                raise UserError(
+                    f"{unit.model} {unit.size}: {key} = {new}, its units in {self.folder} were trained with {old}; "
+                    "give the changed size another name, or give another --workdir"
+                )
 
     def count_missing(self) -> int:
         """Units that are known to belong to the sweep and have not ended."""
@@ -138,8 +186,8 @@ class Sweep:
         folder = self.folder / unit.folder
         folder.mkdir(parents=True, exist_ok=True)
         outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit)}
+        config = self._run_config(unit)
         try:
-            config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.folder / "data"))
             with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
                 outcome["summary"] = train(
                     config, str(folder), lambda text: print(text, file=log, flush=True), report=False
@@ -153,6 +201,8 @@ class Sweep:
             run = build_run(config, self.data.schema)
             cost = describe_size(run, run.abstract_state().params)
             outcome |= {"status": EXPLODED, "error": str(error), "cost": cost}
+        except BusyError as error:
+            raise UserError(f"{error} (every start of a sweep must name the same number of shards)") from None
         except Exception as error:  # a unit's failure must not end the others: out of memory, a full disk, a defect
             outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             (folder / "error.txt").write_text(traceback.format_exc())
@@ -182,6 +232,14 @@ class Sweep:
         elif outcome["error"]:
             text += f" ({outcome['error']})"
         self.say(text)
+
+
+def _find_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The first key below `key` in which two mappings differ, and its values."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        name = next(name for name in (*new, *old) if old.get(name) != new.get(name))
+        return _find_difference(f"{key}.{name}", old.get(name), new.get(name))
+    return key, old, new
 
 
 def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

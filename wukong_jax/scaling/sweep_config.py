@@ -68,6 +68,10 @@ class SweepConfig:
             raise UserError("models = {}: name one or more")
         for model in self.models:
             self.sizes(model)
+            for norm, options in self.ladder(model).norms.items():
+                if set_twice := set(options) & set(self.options):
+                    name = min(set_twice)
+                    raise UserError(f"options.{name}: {model}'s norm {norm!r} sets it, and is searched; leave it out")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise UserError(f"seeds = {list(self.seeds)}: one or more, none twice")
 
@@ -77,8 +81,10 @@ class SweepConfig:
 
     def sizes(self, model: str) -> tuple[Size, ...]:
         """The sizes that run, from small to large."""
-        ladder = self.ladder(model)
-        chosen = {ladder.size(name).name for name in self.models[model]}
+        ladder, chosen = self.ladder(model), set(self.models[model])
+        if unknown := sorted(chosen - {size.name for size in ladder.sizes}):
+            names = ", ".join(size.name for size in ladder.sizes)
+            raise UserError(f"models.{model}: no size {unknown[0]!r}; its ladder has {names}")
         return tuple(size for size in ladder.sizes if not chosen or size.name in chosen)
 
     def data_config(self) -> DataConfig:

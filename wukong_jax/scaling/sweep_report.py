@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wukong_jax.errors import UserError
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.scaling.points import collect_points, describe_search
 from wukong_jax.scaling.report import write_scaling_report
@@ -51,8 +52,14 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
 
     Returns:
       The path of results.json.
+
+    Raises:
+      UserError: the sweep has no points yet; what was kept before stays.
     """
-    path = write_results(output, command, json.loads((sweep.folder / "points.json").read_text())["rows"])
+    rows = json.loads((sweep.folder / "points.json").read_text())["rows"]
+    if not rows:
+        raise UserError(f"--output = {output}: no search of the sweep in {sweep.folder} has ended; run it first")
+    path = write_results(output, command, rows)
     for pattern in ("*.png", "*.csv"):
         for file in sweep.folder.glob(pattern):
             shutil.copy(file, output)
