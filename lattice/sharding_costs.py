@@ -106,7 +106,7 @@ def count_layers(
     if "layers" not in options:
         raise UserError("layers: not among the model's options; layers are counted for stacks whose options name it")
     counted: list[DenseLayer] = []
-    before = Cost(0, 0.0, 0.0)
+    before = Cost(0, 0.0, 0.0, 0.0)
     for layers in range(1, int(options["layers"]) + 1):
         cost = count_cost(build({**options, "layers": layers}, shape), shape)
         counted.append(

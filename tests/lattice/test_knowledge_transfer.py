@@ -19,6 +19,7 @@ from lattice.teacher_store import StoreDescription, create_store
 from wukong_jax.config import build_run_config, start_config
 from wukong_jax.data.batch import Batch
 from wukong_jax.errors import UserError
+from wukong_jax.models.cost import count_cost
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
@@ -180,6 +181,9 @@ def test_student_reads_the_teachers_embedding_and_serves_its_own_head():
     taught = jax.grad(loss)(variables, known, lambda outputs: outputs.aux["distilled_logits"] - 1)["params"]
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(taught["heads"]))
     assert np.abs(taught["fusion_0"]["lcb"]).max() > 0
+    cost, plain = count_cost(model, shape), count_cost(build({**options, "distillation_head": False}, shape), shape)
+    assert cost.serve_flops_per_example == plain.serve_flops_per_example == plain.forward_flops_per_example
+    assert cost.forward_flops_per_example > plain.forward_flops_per_example
     with pytest.raises(UserError, match=r"teacher_tokens = 2: no teacher's embedding is joined to the rows"):
         build(options, dataclasses.replace(shape, extras=()))
 

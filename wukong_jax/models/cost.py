@@ -29,6 +29,7 @@ class Cost:
     dense_parameters: int
     forward_macs_per_example: float  # multiply-accumulates of a forward pass
     train_flops_per_example: float  # FLOPs of forward and backward, the paper's convention
+    serve_flops_per_example: float  # of the products that the logits depend on; heads for training alone are not served
 
     @property
     def forward_flops_per_example(self) -> float:
@@ -86,7 +87,8 @@ def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Co
         dense, token_mask, domain, extras = rest
         inputs, rngs = (dense, embeddings, token_mask, domain, extras), {"dropout": key}
         variables = {"params": params, STATISTICS: statistics}
-        return module.apply(variables, *inputs, train=True, rngs=rngs, mutable=[STATISTICS])
+        outputs, updated = module.apply(variables, *inputs, train=True, rngs=rngs, mutable=[STATISTICS])
+        return getattr(outputs, "logits", outputs), outputs, updated
 
     variables = jax.eval_shape(initialise, key, *inputs)
     dense, embeddings, *rest = inputs
@@ -99,6 +101,7 @@ def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Co
         dense_parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         forward_macs_per_example=macs.forward / batch,
         train_flops_per_example=2 * (macs.forward + macs.backward) / batch,
+        serve_flops_per_example=2 * _count_needed(traced.jaxpr, traced.jaxpr.outvars[0]) / batch,
     )
 
 
@@ -139,6 +142,16 @@ def _count_jaxpr(jaxpr: Any, needs: Sequence[bool]) -> tuple[_Macs, list[bool]]:
             if flag and jnp.issubdtype(var.aval.dtype, jnp.inexact):
                 differentiated.add(var)
     return total, [need(atom) for atom in jaxpr.outvars]
+
+
+def _count_needed(jaxpr: Any, output: Any) -> int:
+    """Multiply-accumulates of the equations that an output depends on."""
+    needed, total = {output}, 0
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            needed |= {atom for atom in equation.invars if not isinstance(atom, jex_core.Literal)}
+            total += _count_equation(equation, [False] * len(equation.invars))[0].forward
+    return total
 
 
 def _count_equation(equation: Any, needs: list[bool]) -> tuple[_Macs, list[bool]]:

@@ -123,7 +123,7 @@ def count_flops(run: Run) -> dict[str, float]:
     cost = count_cost(run.network.model, run.shape)
     return {
         "train_flops_per_example": cost.train_flops_per_example + FLOPS_PER_TRAINED_MAC * projection,
-        "serve_flops_per_example": cost.forward_flops_per_example + 2 * projection,
+        "serve_flops_per_example": cost.serve_flops_per_example + 2 * projection,
     }
 
 
