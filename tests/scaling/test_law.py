@@ -279,5 +279,11 @@ def test_paper_form_intervals_hold_the_fit():
     fixed = bootstrap_paper_form(curve, [0.4, 0.4, 0.4], resamples=300)
     assert np.ptp(intervals["amplitude"]) > 1.5 * np.ptp(fixed["amplitude"])
     assert intervals["exponent"] == pytest.approx(fixed["exponent"], rel=1e-9)
+    # A point of the curve is drawn once, not once as itself and once as the baseline: of two points, the one at
+    # compute 1 is the amplitude, and the same in every resample.
+    pair = Curve([1.0, 10.0], [[0.5, 0.51, 0.49], [0.4, 0.41, 0.39]])
+    own = bootstrap_paper_form(pair, pair.losses[0], resamples=300)["amplitude"]
+    apart = bootstrap_paper_form(pair, [loss + 1e-12 for loss in pair.losses[0]], resamples=300)["amplitude"]
+    assert np.ptp(own) < 1e-9 < 1 < np.ptp(apart)
     with pytest.raises(CannotFitError, match="one seed"):
         bootstrap_paper_form(curve, [0.4])

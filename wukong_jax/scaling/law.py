@@ -187,7 +187,8 @@ def bootstrap_paper_form(
 
     Args:
       curve: n points of losses, not relative.
-      baseline: the baseline's losses, one for each seed.
+      baseline: the baseline's losses, one for each seed; where they are those of a point of the curve, both are
+        drawn as one.
       level: share of resamples inside.
       resamples: R.
       seed: of the drawing.
@@ -200,7 +201,8 @@ def bootstrap_paper_form(
     """
     generator = np.random.default_rng(seed)
     drawn = curve.resample(resamples, generator)
-    baselines = Curve([1.0], [baseline]).resample(resamples, generator)
+    own = [index for index, losses in enumerate(curve.losses) if list(losses) == list(baseline)]
+    baselines = drawn[:, own[:1]] if own else Curve([1.0], [baseline]).resample(resamples, generator)
     amplitude, exponent = _fit_paper_lines(np.asarray(curve.compute), 100 * (drawn / baselines - 1))
     return {"amplitude": compute_interval(amplitude, level), "exponent": compute_interval(exponent, level)}
 
