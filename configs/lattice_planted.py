@@ -7,8 +7,9 @@ Command:   python scripts/train.py --config=configs/lattice_planted.py --workdir
            untied too), or a baseline of configs/parts/multi_domain_sets.py, sized to Lattice's FLOPs
            Lattice and baselines against a model for each portfolio, then with the conflict:
            python scripts/compare_consolidation.py --config=configs/lattice_planted.py --alone=related/lattice
-           --together=related/lattice,related/shared_bottom,related/mmoe,related/ple,related/star,related/adatt,related/pepnet
-           --seeds=0,1,2 --workdir=runs/lattice_related --output=docs/results/lattice_consolidation_planted
+           --together=related/lattice,related/shared_bottom,related/mmoe,related/ple,related/star,related/adatt,
+           related/pepnet,related/tied --seeds=0,1,2 --workdir=runs/lattice_related
+           --output=docs/results/lattice_consolidation_planted
            python scripts/compare_consolidation.py --config=configs/lattice_planted.py --alone=conflict/lattice
            --together=conflict/tied,conflict/lattice,conflict/fmb --seeds=0,1,2 --workdir=runs/lattice_conflict
            --output=docs/results/lattice_conflict
