@@ -65,9 +65,10 @@ def partition(arguments: argparse.Namespace) -> None:
     affinity = compute_affinity(rows, weights, cosine)
     grouping = partition_portfolios(rows.portfolios, affinity.total, rows.traffic, arguments.budget, rules)
     described = describe_groups(rows, affinity, grouping, rules, weights, schema, arguments.budget)
-    picture = write_groups(
-        described, Path(arguments.output), f"{schema.name}: {len(grouping.groups)} groups of portfolios"
+    counted = (
+        f"{len(grouping.groups)} groups of portfolios" if len(grouping.groups) > 1 else "one group for all portfolios"
     )
+    picture = write_groups(described, Path(arguments.output), f"{schema.name}: {counted}")
     print(format_groups(described))
     print(f"wrote {arguments.output} and {picture}")
 
