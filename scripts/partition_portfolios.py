@@ -65,10 +65,8 @@ def partition(arguments: argparse.Namespace) -> None:
     affinity = compute_affinity(rows, weights, cosine)
     grouping = partition_portfolios(rows.portfolios, affinity.total, rows.traffic, arguments.budget, rules)
     described = describe_groups(rows, affinity, grouping, rules, weights, schema, arguments.budget)
-    counted = (
-        f"{len(grouping.groups)} groups of portfolios" if len(grouping.groups) > 1 else "one group for all portfolios"
-    )
-    picture = write_groups(described, Path(arguments.output), f"{schema.name}: {counted}")
+    counted = f"{len(grouping.groups)} groups" if len(grouping.groups) > 1 else "one group"
+    picture = write_groups(described, Path(arguments.output), f"{schema.name}: {counted} of portfolios")
     print(format_groups(described))
     print(f"wrote {arguments.output} and {picture}")
 
