@@ -17,6 +17,7 @@ from typing import Any
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
+from wukong_jax.strict_mapping import find_difference
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -54,7 +55,8 @@ def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     made = json.loads(note.read_text()) if note.exists() else asked
     for key, value in asked.items():
         if made.get(key) != value:
-            raise UserError(f"{folder}: made with {key} = {made.get(key)!r}, not {value!r}; give another --workdir")
+            name, old, new = find_difference(key, made.get(key), value)
+            raise UserError(f"{folder}: made with {name} = {old!r}, not {new!r}; give another --workdir")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(asked, indent=1) + "\n")
 

@@ -95,3 +95,11 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     raise UserError(f"{where} = {_shorten(value)}: expected {hint.__name__}, got {type(value).__name__}")
+
+
+def find_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The first key at or below `key` in which two values differ, and its values; mappings are looked into."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        name = next(name for name in (*new, *old) if old.get(name) != new.get(name))
+        return find_difference(f"{key}.{name}", old.get(name), new.get(name))
+    return key, old, new

@@ -137,3 +137,6 @@ def test_rows_made_of_something_else_are_refused(monkeypatch, tmp_path) -> None:
     claim_made_folder(tmp_path / "rows", {"windows": ("1h", "1d"), "seed": 0})
     with pytest.raises(UserError, match=r"rows: made with windows = \['1h', '1d'\], not \['1h'\]; give another"):
         claim_made_folder(tmp_path / "rows", {"windows": ("1h",), "seed": 0})
+    claim_made_folder(tmp_path / "data", {"planted": {"rows": 4, "seed": 0}})
+    with pytest.raises(UserError, match=r"data: made with planted.seed = 0, not 1; give another"):
+        claim_made_folder(tmp_path / "data", {"planted": {"rows": 4, "seed": 1}})

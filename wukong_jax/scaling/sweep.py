@@ -17,7 +17,7 @@ from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
 from wukong_jax.scaling.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
-from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.strict_mapping import find_difference, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.finish import describe_size
 from wukong_jax.training.run import build_run
@@ -80,7 +80,7 @@ class Sweep:
             before["run"] = _fill_in(before.get("run", {}), defaults)  # a key that came later had its default then
             for key in ("run", "data_name", "options"):
                 if before.get(key) != mine[key]:
-                    changed, old, new = _find_difference(f"config.{key}", before.get(key), mine[key])
+                    changed, old, new = find_difference(f"config.{key}", before.get(key), mine[key])
                     raise UserError(
                         f"{changed} = {new!r}: the sweep in {self.folder} was started with {old!r}; give another "
                         "--workdir"
@@ -232,14 +232,6 @@ class Sweep:
         elif outcome["error"]:
             text += f" ({outcome['error']})"
         self.say(text)
-
-
-def _find_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    """The first key below `key` in which two mappings differ, and its values."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        name = next(name for name in (*new, *old) if old.get(name) != new.get(name))
-        return _find_difference(f"{key}.{name}", old.get(name), new.get(name))
-    return key, old, new
 
 
 def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
