@@ -6,7 +6,7 @@ Command:   XLA_FLAGS=--xla_force_host_platform_device_count=8 python scripts/com
            --variants=plain/1,pass_through/1,pass_through/8,compressed/1,compressed/8
            "plain" has no towers, "pass_through" towers that hand on what they look up, "compressed" towers that make
            half as many coordinates of it; then the number of devices: one, or eight as two hosts of four chips
-Data:      generated: 100,000 training rows of 4 domains x 3 objectives, as those of configs/lattice_planted.py
+Data:      generated: 200,000 training rows of 4 domains x 3 objectives, as those of configs/lattice_planted.py
 Expected:  docs/results/lattice_towers; the eight stand on one CPU and make nothing faster here
 """
 
@@ -20,7 +20,7 @@ PLANTED = load_config_module(Path(__file__).with_name("lattice_planted.py"))
 MODULES = {"pass_through": {"kind": "pass_through"}, "compressed": {"kind": "dlrm", "compression": 2}}
 # A history shares its items' table, and so their tower.
 TOWERS = [["item", "history", "field_0", "field_1"], ["user", "field_2", "field_3", "field_4", "field_5"]]
-BATCH, ROWS = 1024, 100_000
+BATCH, ROWS = 256, 200_000
 
 
 def get_config(choice: str = "pass_through/8") -> ConfigDict:
