@@ -2,7 +2,8 @@
 
 Untied kernels are products of all rows with all domains' kernels of which each row keeps its own: one plain product
 and a mask. Gathering a kernel per row would make B copies of it (260 MiB against 16 MiB at B = 4096, 2 domains and
-64 x 128 weights). A product costs as many FLOPs as there are domains, in serving too: no server of one domain is built here.
+64 x 128 weights). A product costs as many FLOPs as there are domains, in serving too: no server of one domain
+is built here.
 """
 
 import dataclasses
