@@ -55,7 +55,8 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
         (aside / "schema.json").write_text(schema_to_json(schema))
         truncated = {name: bag["truncated_values"] for name, bag in data.report.get("bags", {}).items()}
         report = dict(data.report) | statistics.report(schema, truncated)
-        if report["rows"] != data.report.get("rows") or schema.labels != data.schema.labels:
+        rows = {split: data.splits[split].rows if split in data.splits else 0 for split in SPLITS}
+        if report["rows"] != rows or schema.labels != data.schema.labels:
             report.pop("bayes", None)
         (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
 
