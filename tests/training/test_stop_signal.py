@@ -8,6 +8,14 @@ import pytest
 from wukong_jax.training.stop_signal import StopSignal
 
 
+@pytest.fixture(autouse=True)
+def heed_interrupts():
+    """A shell starts what it puts into the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(leave):
     """Sends SIGINT to this process while a StopSignal waits for it; then leaves by the flag, or as if nothing was."""
     with StopSignal() as stop:
