@@ -85,8 +85,13 @@ def replay_teacher(
         ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, settings.chunks)
         times = read_timestamps(data.splits["train"])
         progress = _Progress(workdir / "replay.json", dataclasses.asdict(settings) | {"store": str(folder.absolute())})
-        made: TeacherStore | None = None
-        for chunk in range(progress.read(), settings.chunks):
+        done, made = progress.read(), None
+        if done and not (folder / "store.json").exists():
+            raise UserError(
+                f"store {folder}: is gone, and the replay in {workdir} has written {done} of {settings.chunks} chunks "
+                "to it; give another --workdir to write all again"
+            )
+        for chunk in range(done, settings.chunks):
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
             training = dataclasses.replace(config.training, steps=steps, epochs=None)
             train(dataclasses.replace(config, training=training), str(workdir), lambda text: None, report=False)

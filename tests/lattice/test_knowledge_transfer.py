@@ -238,6 +238,11 @@ def test_replay_fills_the_store_in_time_and_a_student_trains_on_it(tmp_path):
     with pytest.raises(UserError, match=r"store = .*elsewhere': the replay in .* was begun with"):
         replay_teacher(build_run_config(config), tmp_path / "teacher", tmp_path / "elsewhere", settings, again.append)
 
+    kept = store.folder.rename(tmp_path / "kept")
+    with pytest.raises(UserError, match=r"store: is gone, and the replay in .* has written 3 of 3 chunks to it; give"):
+        replay_teacher(build_run_config(config), tmp_path / "teacher", store.folder, settings, again.append)
+    kept.rename(store.folder)
+
     config.data.join = {
         "factory": "lattice.knowledge_transfer:build_join",
         "options": {"store": str(store.folder), "time_to_live_hours": 1e4},
