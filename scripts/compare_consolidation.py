@@ -180,7 +180,10 @@ def _find_prefix(metrics: Mapping[str, float], portfolio: Portfolio) -> str:
     """How a portfolio's metrics begin in its model's summary; what there is but one of is left out of names."""
     domain, _, objective = portfolio.rpartition("/")
     candidates = (f"{domain}/{objective}/", f"{objective}/", "")
-    return next(name for name in candidates if f"{name}{LOSS}" in metrics)
+    for name in candidates:
+        if f"{name}{LOSS}" in metrics:
+            return name
+    raise UserError(f"portfolio {portfolio}: has no test rows to be compared on; leave it out of the data")
 
 
 def describe(served: Served, alone: Served) -> dict[str, Any]:

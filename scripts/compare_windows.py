@@ -6,9 +6,9 @@
 
 The config's rows are impressions with conversion logs; every policy's own are made in W/rows/<policy>. All train on
 equally many rows, the latest emitted (what the longest window has by then is the least). A policy is judged by the
-head that serves, on test rows, against the final label. The last row, "final labels", is a network that had every
-impression's final label at once, with a schedule longer by as much as it has more rows: out of reach, a mark to measure
-by. Each run resumes like any.
+head that serves, on test rows, against the longest window's label, so let that window cover what the log has. The last
+row, "final labels", is a network that had every impression's final label at once, and is judged by it, with a schedule
+longer by as much as it has more rows: out of reach, a mark to measure by. Each run resumes like any.
 """
 
 import dataclasses
