@@ -10,11 +10,12 @@ being a host; config.mesh may divide these further. Exit code 1 where the step d
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
+from assumed_run import build_parser, read_run
+
 from wukong_jax.clusters.targets import NAMED_TARGETS, find_target
-from wukong_jax.command_line import parse_config_flags, run_script
+from wukong_jax.command_line import run_script
 from wukong_jax.errors import UserError
 
 
@@ -29,15 +30,9 @@ def main() -> None:
 
     use_no_accelerator()
     devices = describe_devices(target)
-    from wukong_jax.clusters.assumed_schema import assume_rows, choose_schema, parse_table_rows
     from wukong_jax.clusters.compile_report import describe_step, format_step
 
-    assumed = arguments.schema or arguments.data or arguments.table_rows
-    if assumed and not any(flag.startswith("--config.data.path=") for flag in config_flags):
-        config_flags.append("--config.data.path=unread")  # a config refuses to name no rows
-    config, _ = parse_config_flags([sys.argv[0], *config_flags, "--workdir=unused"], __doc__ or "")
-    schema = choose_schema(config.data, arguments.schema, arguments.data)
-    schema = assume_rows(schema, parse_table_rows(arguments.table_rows))
+    config, schema = read_run(arguments, config_flags, __doc__)
     step = compile_train_step(config, schema, target, devices)
     print(format_step(step))
     if arguments.output:
@@ -54,22 +49,12 @@ def _read_description(path: str) -> str | None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="--config=FILE names the run; --config.key=value changes it.",
-    )
+    parser = build_parser(__doc__)
     parser.add_argument(
         "--target",
         required=True,
         help=f"{', '.join(NAMED_TARGETS)}, or tpu:CHIP:SHAPE[:SLICES] as tpu:v5p:4x4x4:4, or gpu:CHIP:HOSTSxGPUS as "
         "gpu:h100:4x8",
-    )
-    parser.add_argument("--schema", default="", help="a built-in schema's name or a schema file; default: the config's")
-    parser.add_argument("--data", default="", help="a folder of prepared data, for its schema")
-    parser.add_argument(
-        "--table_rows", default="", help="rows of the tables that only data would size: one number, or one for each"
     )
     parser.add_argument(
         "--target_config", default="", help="a GPU's description: a GpuTargetConfigProto in XLA's text form"

@@ -11,9 +11,10 @@ would tell get --table_rows. Exit code 1 where no plan fits.
 
 import argparse
 import dataclasses
-import sys
 
-from wukong_jax.command_line import parse_config_flags, run_script
+from assumed_run import build_parser, read_run
+
+from wukong_jax.command_line import run_script
 from wukong_jax.errors import UserError
 
 _MIB, _GIB = 1 << 20, 1 << 30
@@ -23,17 +24,10 @@ def main() -> None:
     """Parses, counts, plans, prints."""
     arguments, config_flags = _build_parser().parse_known_args()
     from lattice.sharding_costs import STRATEGIES, ClusterRates, build_problem, choose_strategies, count_layers
-    from wukong_jax.clusters.assumed_schema import assume_rows, choose_schema, parse_table_rows
     from wukong_jax.factories import load_factory
     from wukong_jax.training.run import build_run
 
-    if (arguments.schema or arguments.data) and not any(
-        flag.startswith("--config.data.path=") for flag in config_flags
-    ):
-        config_flags.append("--config.data.path=unread")  # a config refuses to name no rows
-    config, _ = parse_config_flags([sys.argv[0], *config_flags, "--workdir=unused"], __doc__ or "")
-    schema = choose_schema(config.data, arguments.schema, arguments.data)
-    schema = assume_rows(schema, parse_table_rows(arguments.table_rows))
+    config, schema = read_run(arguments, config_flags, __doc__)
     cluster = ClusterRates(
         arguments.hosts, arguments.chips, arguments.tflops * 1e12, arguments.chip_gbps * 1e9, arguments.host_gbps * 1e9
     )
@@ -55,23 +49,13 @@ def main() -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="--config=FILE names the run; --config.key=value changes it.",
-    )
+    parser = build_parser(__doc__)
     parser.add_argument("--hosts", type=int, required=True, help="hosts of the mesh")
     parser.add_argument("--chips", type=int, required=True, help="chips of a host")
     parser.add_argument("--memory_gib", type=float, required=True, help="of a chip, for dense weights")
     parser.add_argument("--tflops", type=float, default=200.0, help="that a chip reaches (200)")
     parser.add_argument("--chip_gbps", type=float, default=300.0, help="GB/s a chip sends inside its host (300)")
     parser.add_argument("--host_gbps", type=float, default=25.0, help="GB/s a chip sends between hosts (25)")
-    parser.add_argument("--schema", default="", help="a built-in schema's name or a schema file; default: the config's")
-    parser.add_argument("--data", default="", help="a folder of prepared data, for its schema")
-    parser.add_argument(
-        "--table_rows", default="", help="rows of the tables that only data would size: one number, or one for each"
-    )
     return parser
 
 

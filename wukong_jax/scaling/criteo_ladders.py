@@ -7,20 +7,10 @@ grows (their MLPs, and DCNv2's cross layers) around the sizes whose counts it pr
 from collections.abc import Mapping
 from typing import Any
 
-from wukong_jax.scaling.ladder import Ladder, Size
+from wukong_jax.scaling.ladder import BASELINE_NORMS, DLRM_NORMS, Ladder, Size
 
 WIDTH = 128
 _BOTTOM: Mapping[str, Any] = {"bottom_hidden": (512, 256)}
-_NORMS: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "embeddings": {"embedding_norm": True},
-    "embeddings and hidden": {"embedding_norm": True, "mlp_norm": True},
-}
-_DLRM_NORMS: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "embeddings": {"embedding_norm": True},
-    "pairs": {"pair_norm": True},
-}
 
 
 def _wukong(layers: int, tokens: int, depth: int, width: int) -> Size:
@@ -31,7 +21,7 @@ def _wukong(layers: int, tokens: int, depth: int, width: int) -> Size:
     return Size(f"l={layers}, n={tokens}, MLP {depth}x{width}", {**options, **_BOTTOM})
 
 
-def _others(model: str, norms: Mapping[str, Mapping[str, Any]] = _NORMS, **sizes: Mapping[str, Any]) -> Ladder:
+def _others(model: str, norms: Mapping[str, Mapping[str, Any]] = BASELINE_NORMS, **sizes: Mapping[str, Any]) -> Ladder:
     steps = tuple(Size(name, {**options, **_BOTTOM}) for name, options in sizes.items())
     return Ladder(f"wukong_jax.models.{model}:build", steps, norms, WIDTH)
 
@@ -51,7 +41,7 @@ CRITEO: Mapping[str, Ladder] = {
     ),
     "DLRM (Criteo)": _others(
         "dlrm",
-        _DLRM_NORMS,
+        DLRM_NORMS,
         s={"top_hidden": (512, 512)},
         m={"top_hidden": (2048, 2048)},
         l={"top_hidden": (4096,) * 4},

@@ -7,6 +7,17 @@ from typing import Any
 from wukong_jax.errors import UserError
 
 WIDTH = 16
+# Where a baseline's norm may stand, as many places as Wukong has; DLRM's pairs take the place of its hidden layers.
+BASELINE_NORMS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "embeddings": {"embedding_norm": True},
+    "embeddings and hidden": {"embedding_norm": True, "mlp_norm": True},
+}
+DLRM_NORMS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "embeddings": {"embedding_norm": True},
+    "pairs": {"pair_norm": True},
+}
 
 
 @dataclasses.dataclass(frozen=True)

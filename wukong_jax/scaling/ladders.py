@@ -12,18 +12,13 @@ from typing import Any
 
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.criteo_ladders import CRITEO
-from wukong_jax.scaling.ladder import WIDTH, Ladder, Size
+from wukong_jax.scaling.ladder import BASELINE_NORMS, DLRM_NORMS, WIDTH, Ladder, Size
 from wukong_jax.scaling.wukong_ladders import ABLATIONS, DEPTHS, KNOBS
 
-# Every baseline's choice of norms, as many as Wukong's.
-_NORMS: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "embeddings": {"embedding_norm": True},
-    "embeddings and hidden": {"embedding_norm": True, "mlp_norm": True},
-}
 
-
-def _ladder(model: str, norms: Mapping[str, Mapping[str, Any]] = _NORMS, width: int = WIDTH, **sizes: Any) -> Ladder:
+def _ladder(
+    model: str, norms: Mapping[str, Mapping[str, Any]] = BASELINE_NORMS, width: int = WIDTH, **sizes: Any
+) -> Ladder:
     steps = tuple(Size(name, options) for name, options in sizes.items())
     return Ladder(f"wukong_jax.models.{model}:build", steps, norms, width)
 
@@ -51,7 +46,7 @@ LADDERS: Mapping[str, Ladder] = {
     ),
     "DLRM": _ladder(
         "dlrm",
-        norms={"none": {}, "embeddings": {"embedding_norm": True}, "pairs": {"pair_norm": True}},
+        norms=DLRM_NORMS,
         s={"top_hidden": (32,)},
         m={"top_hidden": (256, 256)},
         l={"top_hidden": (768, 768)},
