@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeat_run import claim_made_folder, parse_seeds, parse_variant, train_seeds
+from repeat_run import claim_made_folder, parse_seeds, parse_variant, stretch_schedule, train_seeds, use_rows
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
-from wukong_jax.config import DataConfig, RunConfig
+from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import to_mapping
 
@@ -131,26 +131,10 @@ def serve_groups(
             write_rewritten_rows(data, made.schema, select, place / "rows")
         rows_config = use_rows(config.data, place / "rows")
         rows = open_run_data(rows_config, place, print).splits["train"].rows
-        own = shorten_schedule(config, rows / data.splits["train"].rows)
+        own = stretch_schedule(config, rows / data.splits["train"].rows)
         own = dataclasses.replace(own, name=f"{config.name}: {', '.join(group)}", data=rows_config)
         trained[group] = train_seeds(own, place, seeds)
     return read_served(trained, portfolios)
-
-
-def use_rows(config: DataConfig, folder: Path) -> DataConfig:
-    """The rows that lie prepared in a folder."""
-    return dataclasses.replace(config, format="blocks", path=str(folder), schema="", planted=None, portfolios=None)
-
-
-def shorten_schedule(config: RunConfig, share: float) -> RunConfig:
-    """The same schedule over a share of the rows: as many epochs have fewer steps."""
-    optimizer = config.optimizer
-    steps = {
-        name: max(1, round(getattr(optimizer, name) * share))
-        for name in ("warmup_steps", "hold_steps", "decay_steps")
-        if getattr(optimizer, name)
-    }
-    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, **steps))
 
 
 def read_served(

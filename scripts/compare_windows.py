@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from repeat_run import claim_made_folder, parse_seeds, train_seeds
+from repeat_run import claim_made_folder, parse_seeds, stretch_schedule, train_seeds, use_rows
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
-from wukong_jax.config import DataConfig, OptimizerConfig
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import to_mapping
 
@@ -52,9 +51,6 @@ def main() -> None:
     settings = ZipperSettings((flags["objective"],), windows)
     claim_made_folder(folder / "rows", to_mapping(settings) | {"impressions": impressions.fingerprint})
 
-    def use_rows(directory: Path) -> DataConfig:
-        return dataclasses.replace(config.data, format="blocks", path=str(directory), portfolios=None, schema="")
-
     def emit(policy: str, last_rows: int | None) -> tuple[Path, dict[str, Any]]:
         rows = folder / "rows" / ("all_emitted" if last_rows is None else policy)
         if not rows.exists():
@@ -75,8 +71,8 @@ def main() -> None:
             age = zipped["policies"][zipped["policy"]]["mean_age_at_emission"]
         place = folder / re.sub(" ", "_", policy)
         rows = impressions.splits["train"].rows if policy == FINAL else equal
-        stretched = stretch_schedule(config.optimizer, rows / equal)
-        train_seeds(dataclasses.replace(config, data=use_rows(directory), optimizer=stretched), place, seeds)
+        stretched = stretch_schedule(config, rows / equal)
+        train_seeds(dataclasses.replace(stretched, data=use_rows(config.data, directory)), place, seeds)
         judged = [evaluate_heads(open_run(f"{place}/seed_{seed}"), "test", {serving: truth})[serving] for seed in seeds]
         row: dict[str, Any] = {"variant": policy, "seeds": seeds, "serving": serving, "hours_at_emission": age / 3600}
         row["training_rows"] = rows
@@ -87,12 +83,6 @@ def main() -> None:
         kept.append(row)
         path = write_results(Path(flags["output"]), "python " + " ".join(sys.argv), kept)
         print(f"{policy}: log loss {row['test_log_loss']:.5f}, calibration {row['test_calibration']:.4f} (in {path})")
-
-
-def stretch_schedule(optimizer: OptimizerConfig, factor: float) -> OptimizerConfig:
-    """A schedule of `factor` as many steps, the warm-up left as it is."""
-    hold, decay = round(optimizer.hold_steps * factor), round(optimizer.decay_steps * factor)
-    return dataclasses.replace(optimizer, hold_steps=hold, decay_steps=decay)
 
 
 def parse_shares(text: str) -> tuple[float, ...]:

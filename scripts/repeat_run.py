@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
-from wukong_jax.config import RunConfig
+from wukong_jax.config import DataConfig, RunConfig
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import find_difference
 
@@ -45,12 +45,30 @@ def parse_variant(arguments: list[str], config: str, folder: str | Path, descrip
     return parse_config_flags(flags, description)[0]
 
 
+def use_rows(config: DataConfig, folder: Path) -> DataConfig:
+    """The rows that lie prepared in a folder."""
+    return dataclasses.replace(config, format="blocks", path=str(folder), schema="", planted=None, portfolios=None)
+
+
+def stretch_schedule(config: RunConfig, share: float) -> RunConfig:
+    """The same schedule over `share` times the rows: as many epochs have so many times the steps."""
+    optimizer = config.optimizer
+    steps = {
+        name: max(1, round(getattr(optimizer, name) * share))
+        for name in ("warmup_steps", "hold_steps", "decay_steps")
+        if getattr(optimizer, name)
+    }
+    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, **steps))
+
+
 def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     """Notes beside a folder of rows what they are made of, so that others are not taken for them.
 
     Raises:
       UserError: the folder was made of something else.
     """
+    from wukong_jax.training.run_folder import write_text_whole
+
     note, asked = folder.with_name(f"{folder.name}.made_of.json"), json.loads(json.dumps(made_of))
     made = json.loads(note.read_text()) if note.exists() else asked
     for key, value in asked.items():
@@ -58,7 +76,7 @@ def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
             name, old, new = find_difference(key, made.get(key), value)
             raise UserError(f"{folder}: made with {name} = {old!r}, not {new!r}; give another --workdir")
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(asked, indent=1) + "\n")
+    write_text_whole(note, json.dumps(asked, indent=1) + "\n")
 
 
 def main() -> None:
