@@ -40,7 +40,7 @@ from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.strict_mapping import build_dataclass, to_mapping
+from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.finish import describe_size
 from wukong_jax.training.network import resolve_model_options
@@ -99,11 +99,12 @@ class Sketch:
         if path.exists():
             before = self._load()
             old = build_sketch_config({**before["run"], "search": before["search"]})
-            changed = _list_changes(_to_plain(old), _to_plain(self.config))
-            if changed:
-                raise UserError(
-                    f"config.{changed[0]}: the search in {self.folder} was started with another; give another --workdir"
-                )
+            for key, (earlier, now) in list_changes(old, self.config).items():
+                if key not in ("run.name", "search.trials"):
+                    raise UserError(
+                        f"config.{key.removeprefix('run.')} = {now!r}: the search in {self.folder} was started with "
+                        f"{earlier!r}; give another --workdir"
+                    )
             self.trials = [build_dataclass(Trial, trial, f"{path}: trial") for trial in before["trials"]]
             if before["optuna"] != optuna.__version__:
                 self.say(f"Optuna is {optuna.__version__}, was {before['optuna']}: the suggestions to come may differ")
@@ -249,7 +250,7 @@ class Sketch:
     def _save(self) -> None:
         best = choose_best(self.trials)
         content = {
-            **_to_plain(self.config),
+            **to_mapping(self.config),
             "optuna": optuna.__version__,
             "best": None if best is None else best.number,
             "trials": [to_mapping(trial) for trial in self.trials],
@@ -329,16 +330,3 @@ def _shorten(key: str) -> str:
     """The last name of a dotted key, with its place where it names one of a list."""
     names = key.split(".")
     return ".".join(names[-2:] if names[-1].isdigit() else names[-1:])
-
-
-def _to_plain(config: SketchConfig) -> dict[str, Any]:
-    return json.loads(json.dumps(to_mapping(config)))
-
-
-def _list_changes(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys of the run and the search that differ; the run's name and the number of trials may."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [found for key in keys for found in _list_changes(old.get(key), new.get(key), f"{prefix}.{key}")]
-    key = prefix.removeprefix(".").removeprefix("run.")
-    return [] if old == new or key in ("name", "search.trials") else [key]

@@ -23,6 +23,7 @@ from wukong_jax.config import RunConfig
 from wukong_jax.data.batch import Batch
 from wukong_jax.data.loader import BlockSource
 from wukong_jax.errors import UserError
+from wukong_jax.strict_mapping import list_changes
 from wukong_jax.training.checkpoints import Checkpoints
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.evaluation import read_in_order
@@ -170,20 +171,20 @@ class _Progress:
     """How far a replay has come, in a file that also says what replay it is."""
 
     def __init__(self, path: Path, replay: dict[str, Any]) -> None:
-        self._path, self._replay = path, json.loads(json.dumps(replay))
+        self._path, self._replay = path, replay
 
     def read(self) -> int:
         """Chunks done; refuses another replay's."""
         if not self._path.exists():
             return 0
         begun = json.loads(self._path.read_text())
-        for key, value in self._replay.items():
-            if begun.get(key) != value:
-                raise UserError(
-                    f"{key} = {value!r}: the replay in {self._path.parent} was begun with {begun.get(key)!r}; give "
-                    "that, or another --workdir and --store"
-                )
-        return int(begun["chunks_done"])
+        chunks_done = int(begun.pop("chunks_done"))
+        for key, (old, new) in list_changes(begun, self._replay).items():
+            raise UserError(
+                f"{key} = {new!r}: the replay in {self._path.parent} was begun with {old!r}; give that, or another "
+                "--workdir and --store"
+            )
+        return chunks_done
 
     def write(self, chunks_done: int) -> None:
         write_text_whole(self._path, json.dumps({"chunks_done": chunks_done} | self._replay, indent=1) + "\n")

@@ -17,7 +17,7 @@ from typing import Any
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import DataConfig, RunConfig
 from wukong_jax.errors import UserError
-from wukong_jax.strict_mapping import find_difference
+from wukong_jax.strict_mapping import list_changes
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -69,14 +69,12 @@ def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     """
     from wukong_jax.training.run_folder import write_text_whole
 
-    note, asked = folder.with_name(f"{folder.name}.made_of.json"), json.loads(json.dumps(made_of))
-    made = json.loads(note.read_text()) if note.exists() else asked
-    for key, value in asked.items():
-        if made.get(key) != value:
-            name, old, new = find_difference(key, made.get(key), value)
-            raise UserError(f"{folder}: made with {name} = {old!r}, not {new!r}; give another --workdir")
+    note = folder.with_name(f"{folder.name}.made_of.json")
+    made = json.loads(note.read_text()) if note.exists() else made_of
+    for name, (old, new) in list_changes(made, made_of).items():
+        raise UserError(f"{folder}: made with {name} = {old!r}, not {new!r}; give another --workdir")
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_text_whole(note, json.dumps(asked, indent=1) + "\n")
+    write_text_whole(note, json.dumps(made_of, indent=1) + "\n")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from wukong_jax.errors import UserError
-from wukong_jax.strict_mapping import build_dataclass, to_mapping
+from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +55,23 @@ def test_mistakes_are_named_by_their_full_key(mapping, words):
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        ({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 1, "c": (1, 2)}}, {}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}, {"a.b": (1, 3)}),
+        ({"a": None}, {}, {}),
+        ({"a": None}, {"a": {"b": 1}}, {"a.b": (None, 1)}),
+        ({"a": {"b": 1}, "z": 1}, {"a": {}, "c": 2}, {"a.b": (1, None), "c": (None, 2), "z": (1, None)}),
+        ({"a": {"b": 1}}, {"a": 1}, {"a": ({"b": 1}, 1)}),
+    ],
+)
+def test_changes_are_listed_by_leaf(old, new, changes):
+    assert list_changes(old, new) == changes
+
+
+def test_changes_lie_below_a_given_key():
+    assert list_changes({"a": 1}, {"a": 2}, "config.options") == {"config.options.a": (1, 2)}
+    assert list_changes("old", "new", "config.data_name") == {"config.data_name": ("old", "new")}

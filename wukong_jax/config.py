@@ -21,7 +21,7 @@ from wukong_jax.data.planted_clicks import PlantedClicksConfig
 from wukong_jax.data.planted_portfolios_config import PlantedPortfoliosConfig
 from wukong_jax.embeddings.layout import EmbeddingsConfig
 from wukong_jax.errors import UserError
-from wukong_jax.strict_mapping import build_dataclass, to_mapping
+from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,30 +293,15 @@ def compare_run_configs(
     Returns:
       (allowed, refused): dotted key -> (old value, new value).
     """
-    before, after = _flatten(to_mapping(old)), _flatten(to_mapping(new))
-    allowed: dict[str, tuple[Any, Any]] = {}
-    refused: dict[str, tuple[Any, Any]] = {}
-    for key in sorted(before.keys() | after.keys()):
-        pair = (before.get(key), after.get(key))
-        if pair[0] != pair[1]:
-            (allowed if key.startswith(CHANGEABLE_KEYS) else refused)[key] = pair
-    return allowed, refused
+    changes = list_changes(old, new)
+    allowed = {key: pair for key, pair in changes.items() if key.startswith(CHANGEABLE_KEYS)}
+    return allowed, {key: pair for key, pair in changes.items() if key not in allowed}
 
 
 def without_unset(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Drops keys that are None: unset placeholders, so that a missing key is reported as missing."""
     kept = {key: value for key, value in mapping.items() if value is not None}
     return {key: without_unset(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _check(condition: bool, key: str, value: Any, limit: str) -> None:

@@ -97,9 +97,22 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
     raise UserError(f"{where} = {_shorten(value)}: expected {hint.__name__}, got {type(value).__name__}")
 
 
-def find_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    """The first key at or below `key` in which two values differ, and its values; mappings are looked into."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        name = next(name for name in (*new, *old) if old.get(name) != new.get(name))
-        return find_difference(f"{key}.{name}", old.get(name), new.get(name))
-    return key, old, new
+def list_changes(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """What differs between two mappings at any depth; a missing key counts as None, and None as an empty mapping.
+
+    Args:
+      old: what stands in a file, or a dataclass; tuples are lists to it.
+      new: what is asked for now.
+      key: dotted key of both, "" for the whole.
+
+    Returns:
+      Dotted key -> (old value, new value), in the order of the keys' names.
+    """
+    old, new = to_mapping(old), to_mapping(new)
+    if not (isinstance(old, dict | None) and isinstance(new, dict | None)):
+        return {} if old == new else {key: (old, new)}
+    old, new = old or {}, new or {}
+    changes: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(old.keys() | new.keys()):
+        changes |= list_changes(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    return changes

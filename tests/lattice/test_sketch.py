@@ -194,7 +194,7 @@ def test_finished_search_trains_nothing_and_more_trials_go_on(whole, tmp_path, m
 def test_folder_of_another_search_is_refused(whole, changed, key):
     folder, *_ = whole
     settings = {"trials": 14, "budget_flops": 1.5e5} | changed
-    with pytest.raises(UserError, match=f"config.{key}: the search in .* was started with another"):
+    with pytest.raises(UserError, match=f"config.{key} = .*: the search in .* was started with .*; give another"):
         Sketch(make_config(**settings), folder)
 
 

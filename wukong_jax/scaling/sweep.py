@@ -17,7 +17,7 @@ from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
 from wukong_jax.scaling.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
-from wukong_jax.strict_mapping import find_difference, to_mapping
+from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.finish import describe_size
 from wukong_jax.training.run import build_run
@@ -79,8 +79,7 @@ class Sweep:
             before = json.loads(path.read_text())
             before["run"] = _fill_in(before.get("run", {}), defaults)  # a key that came later had its default then
             for key in ("run", "data_name", "options"):
-                if before.get(key) != mine[key]:
-                    changed, old, new = find_difference(f"config.{key}", before.get(key), mine[key])
+                for changed, (old, new) in list_changes(before.get(key), mine[key], f"config.{key}").items():
                     raise UserError(
                         f"{changed} = {new!r}: the sweep in {self.folder} was started with {old!r}; give another "
                         "--workdir"
