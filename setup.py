@@ -39,6 +39,6 @@ setup(
         "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
         # Bayesian search over sizes (scripts/search_sketch.py).
         "search": ["optuna>=5.0"],
-        "dev": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],
     },
 )

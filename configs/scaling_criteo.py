@@ -6,11 +6,12 @@ Command:   python scripts/prepare_data.py --schema=criteo_terabyte --input=FOLDE
            for some
            python scripts/scaling_curve.py --config=configs/scaling_criteo.py --workdir=runs/scaling_criteo
            --config.run.data.path=data/criteo_halves --shard=0/4
-           on each of four machines of one file system, with --shard=0/4 to 3/4; again with --only_report=true
+           on each of four machines of one file system, with --shard=0/4 to 3/4 (three search a model each, and wait for
+           each other and with the fourth before the curves); again with --only_report=true
            --output=docs/results/scaling_criteo for the pictures. A unit trains on all devices of its machine
 Data:      configs/criteo_terabyte.py says which rows, and what the paper prints
-Expected:  not run: the rows are not here. A unit is one pass over 4.2 G rows at 5 to 600 MFLOP a row; the search trains
-           each smallest size some ten times, so give it a part of the rows first (--config.run.training.steps)
+Expected:  not run: the rows are not here. A unit is one pass over 4.2 G rows at 5 to 600 MFLOP a row; a trial of the
+           search, of which a size has five to fifteen, a tenth of one (config.search.steps)
 """
 
 from pathlib import Path
@@ -27,6 +28,8 @@ def get_config() -> ConfigDict:
     config = start_sweep_config()
     config.name, config.data_name = "Criteo Terabyte, the paper's sizes", "Criteo Terabyte"
     config.models = {name: () for name in CRITEO}
+    config.reference, config.baseline = "Wukong (Criteo)", "DLRM (Criteo)"
+    config.search.steps = 3200  # a tenth of a pass, with a tenth of the warm-up
     config.run = load_config_module(Path(__file__).with_name("criteo_terabyte.py")).get_config()
     config.run.training.evaluate_every_steps = 4000
     return config

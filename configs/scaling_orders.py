@@ -30,6 +30,7 @@ def get_config(highest: str = "2") -> ConfigDict:
     config.name = f"planted clicks up to order {highest}"
     config.data_name = f"up to order {highest}"
     config.models = {name: () for name in DEPTHS}
+    config.reference = config.baseline = ""
     # Without norms a product of 8 embeddings of scale 0.02 is 1e-14: such a stack could not start.
     config.search.initial_scales = (0.1, 0.3)
     # Small models without norms want higher rates than the others' base.

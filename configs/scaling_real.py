@@ -3,7 +3,7 @@
 Command:   python scripts/scaling_curve.py --config=configs/scaling_real.py:frappe --workdir=runs/scaling_frappe
            --output=docs/results/scaling_real/frappe --config.run.data.path=FOLDER
            `:census` is census-income, the mean of its two objectives; FOLDER as for configs/frappe_wukong.py and
-           configs/census_income.py, whose L2, dropout and number of passes every model gets; none stops early
+           configs/census_income.py, whose L2, rate's shape and number of passes every model gets; none stops early
 Expected:  docs/results/scaling_real. Both sets are small: expect curves to be flat or to turn where models overfit
 """
 

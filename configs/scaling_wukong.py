@@ -23,5 +23,6 @@ def get_config(question: str = "ablations") -> ConfigDict:
     config = load_config_module(Path(__file__).with_name("scaling_planted.py")).get_config()
     config.name = f"planted clicks, Wukong's {question}"
     config.models = {name: () for name in ladders[question]}
+    config.reference, config.baseline = next(iter(ladders[question])), ""  # the base
     config.search.initial_scales = (0.02,)
     return config

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeat_run import claim_made_folder, parse_seeds, parse_variant, stretch_schedule, train_seeds, use_rows
+from repeat_run import claim_made_folder, parse_seeds, parse_variant, train_seeds, use_rows
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
-from wukong_jax.config import RunConfig
+from wukong_jax.config import RunConfig, stretch_schedule
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import to_mapping
 

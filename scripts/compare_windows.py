@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from repeat_run import claim_made_folder, parse_seeds, stretch_schedule, train_seeds, use_rows
+from repeat_run import claim_made_folder, parse_seeds, train_seeds, use_rows
 
 from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.config import stretch_schedule
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import to_mapping
 

@@ -50,17 +50,6 @@ def use_rows(config: DataConfig, folder: Path) -> DataConfig:
     return dataclasses.replace(config, format="blocks", path=str(folder), schema="", planted=None, portfolios=None)
 
 
-def stretch_schedule(config: RunConfig, share: float) -> RunConfig:
-    """The same schedule over `share` times the rows: as many epochs have so many times the steps."""
-    optimizer = config.optimizer
-    steps = {
-        name: max(1, round(getattr(optimizer, name) * share))
-        for name in ("warmup_steps", "hold_steps", "decay_steps")
-        if getattr(optimizer, name)
-    }
-    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, **steps))
-
-
 def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     """Notes beside a folder of rows what they are made of, so that others are not taken for them.
 

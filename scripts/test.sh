@@ -8,5 +8,7 @@ if [ "$#" -eq 0 ]; then
   .venv/bin/ruff format --check .
   .venv/bin/ruff check .
   .venv/bin/mypy
+  # A file's tests stay in one process: they share what is slow to make. A process takes up to 4 GB.
+  set -- --numprocesses=auto --maxprocesses=4 --dist=loadfile
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -298,6 +298,17 @@ def compare_run_configs(
     return allowed, {key: pair for key, pair in changes.items() if key not in allowed}
 
 
+def stretch_schedule(config: RunConfig, share: float) -> RunConfig:
+    """The same schedule over `share` times the rows: as many epochs have so many times the steps."""
+    optimizer = config.optimizer
+    steps = {
+        name: max(1, round(getattr(optimizer, name) * share))
+        for name in ("warmup_steps", "hold_steps", "decay_steps")
+        if getattr(optimizer, name)
+    }
+    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, **steps))
+
+
 def without_unset(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Drops keys that are None: unset placeholders, so that a missing key is reported as missing."""
     kept = {key: value for key, value in mapping.items() if value is not None}

@@ -68,6 +68,10 @@ def read_csv(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+def write_report(*arguments, **options):
+    return write_scaling_report(*arguments, **{"reference": "Wukong", "baseline": "DLRM"} | options)
+
+
 def results_of(rows):
     (results,) = analyse(rows, "Wukong", "DLRM", resamples=20)
     return results
@@ -86,7 +90,7 @@ def whole(tmp_path_factory):
         "Ablations", "Without <parts>.", [{"variant": "no FMB", "log_loss": 0.512345678, "seeds": [0, 1]}]
     )
     folder = tmp_path_factory.mktemp("report")
-    page = write_scaling_report(
+    page = write_report(
         rows, folder, "Curves & <b>more</b>", ["Generated data."], [section], missing_units=7, resamples=200
     )
     assert page == folder / "report.html"
@@ -174,7 +178,7 @@ def test_tables_are_files_too(whole):
 
 def test_report_of_no_point_yet(tmp_path):
     (tmp_path / "curve_flops.png").write_bytes(b"of an earlier sweep")
-    page = Page(write_scaling_report([], tmp_path, "Begun", missing_units=1).read_text())
+    page = Page(write_report([], tmp_path, "Begun", missing_units=1).read_text())
     assert "1 run is still missing" in page.text
     assert "No points yet." in page.text
     assert read_csv(tmp_path / "points.csv") == []
@@ -184,7 +188,7 @@ def test_report_of_a_sweep_under_way(tmp_path):
     (tmp_path / "curve_flops.png").write_bytes(b"of an earlier sweep")
     rows = make_rows({"Wukong": (1, *MODELS["Wukong"][1:])}, passes=(0.25, 0.5), seeds=1)
     rows[0]["missing_seeds"] = 2
-    page = Page(write_scaling_report(rows, tmp_path, "Under way").read_text())
+    page = Page(write_report(rows, tmp_path, "Under way").read_text())
     assert "2 still to run" in page.text
     assert "not at the end of training yet: Wukong s0" in page.text
     assert "No size has come to the end of training." in page.text
@@ -194,7 +198,7 @@ def test_report_of_a_sweep_under_way(tmp_path):
 
 def test_report_of_one_model_one_seed_and_no_bayes_loss(tmp_path):
     rows = make_rows({"Wukong": MODELS["Wukong"]}, bayes=None, seeds=1, data="Frappe", passes=(1.0,))
-    page = Page(write_scaling_report(rows, tmp_path, "Frappe").read_text())
+    page = Page(write_report(rows, tmp_path, "Frappe").read_text())
     assert "Data: Frappe" in page.text
     assert "enerated" not in page.text
     assert "Bars:" not in page.text
@@ -207,7 +211,7 @@ def test_report_says_what_it_cannot_draw(tmp_path):
     lost = explode(rows[0], 3) | {"train_flops_per_example": None, "parameters": None, "examples_seen": None}
     failed = {**lost, "model": "xDeepFM", "exploded": 0, "errors": ["out of memory"]}
     below = make_row("factorized", "AutoInt+", "s0", 0.1, 1.0, [-0.001, -0.002], 0.41)
-    page = Page(write_scaling_report([lost, failed, below, *rows[1:]], tmp_path, "Odd", resamples=20).read_text())
+    page = Page(write_report([lost, failed, below, *rows[1:]], tmp_path, "Odd", resamples=20).read_text())
     assert "Wukong s0 (3 of 3 seeds exploded)" in page.text
     assert "xDeepFM s0 (failed: out of memory)" in page.text
     assert "AutoInt+ s0 (at the Bayes loss or below: -0.00150)" in page.text
@@ -216,13 +220,13 @@ def test_report_says_what_it_cannot_draw(tmp_path):
 def test_points_of_unequal_passes_are_not_passed_over_in_silence(tmp_path):
     rows = make_rows(passes=(1.0,))
     rows[0]["examples_seen"] = 1_000_000
-    page = Page(write_scaling_report(rows, tmp_path, "Unequal", resamples=20).read_text())
+    page = Page(write_report(rows, tmp_path, "Unequal", resamples=20).read_text())
     assert "did not see equally many examples (1,000,000 to 4,000,000)" in page.text
 
 
 def test_report_refuses_rows_of_something_else(tmp_path):
     with pytest.raises(UserError, match=r"points\.json"):
-        write_scaling_report([{"model": "Wukong"}], tmp_path, "x")
+        write_report([{"model": "Wukong"}], tmp_path, "x")
 
 
 def draw_all(results):
@@ -340,3 +344,39 @@ def test_numbers_as_text():
         f"over 10,000{times}",
         "\N{INFINITY}",
     ]
+
+
+def test_levels_are_drawn_across_and_not_at_a_place(tmp_path):
+    rows = [*make_rows(), make_row("factorized", "product", "only", 0.0, 1.0, [0.2, 0.21], 0.41)]
+    page = Page(write_report(rows, tmp_path, "Levels", resamples=20).read_text())
+    assert "without a place on the axes" not in page.text
+    results = results_of(rows)
+    for axis in (choose_flops_axis(rows), PARAMETERS):
+        drawing = draw_curves("curve", results, axis, "Wukong", describe_point)
+        axes = drawing.figure.axes[0]
+        across = [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]
+        assert [line.get_ydata()[0] for line in across] == [pytest.approx(0.205)]
+        low, high = axes.get_ylim()
+        assert low < 0.205 < high
+        assert any(words.startswith("product, only") for words in drawing.words.values())
+
+
+def test_a_reference_of_one_size_is_compared_with_and_not_matched(tmp_path):
+    base = make_row("factorized", "base", "m", 1.0, 1.0, [0.2, 0.22, 0.24], 0.41)
+    better = make_row("factorized", "better", "m", 1.5, 1.0, [0.19, 0.2, 0.21], 0.41)
+    lost = make_row("factorized", "lost", "m", 1.0, 1.0, [], 0.41)
+    page = Page(write_report([base, better, lost], tmp_path, "Parts", reference="base", baseline="").read_text())
+    assert "Against base" in page.text
+    assert "Compute to match" not in page.text
+    (row,) = read_csv(tmp_path / "differences.csv")
+    assert (row["reference"], row["model"], row["seeds"]) == ("base", "better", "3")
+    assert float(row["cost"]) == pytest.approx(1.5)
+    assert float(row["difference"]) == pytest.approx(-0.02)
+    assert float(row["difference_std"]) == pytest.approx(0.01)
+    assert read_csv(tmp_path / "compute_to_match.csv") == []
+
+
+def test_without_a_reference_nothing_is_matched(tmp_path):
+    page = Page(write_report(make_rows(), tmp_path, "Alone", reference="", baseline="", resamples=20).read_text())
+    assert "Compute to match" not in page.text
+    assert {fit["form"] for fit in read_csv(tmp_path / "fits.csv")} == {"floor free", "floor at Bayes"}

@@ -42,12 +42,12 @@ def tiny_ladders_compiled_once(tmp_path_factory):
         yield
 
 
-def make_config(seeds=(0, 1), models=tuple(TINY), **run):
+def make_config(seeds=(0, 1), models=tuple(TINY), search_steps=0, **run):
     config = start_sweep_config()
     config.name, config.data_name, config.generated = "a tiny sweep", "factorized", True
     config.models = {model: () for model in models}
     config.seeds = seeds
-    config.search.rates, config.search.initial_scales = (1.0,), (0.1,)
+    config.search.rates, config.search.initial_scales, config.search.steps = (1.0,), (0.1,), search_steps
     config.run.data.format = "planted_clicks"
     config.run.data.planted = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
     config.run.data.planted.update({"validation_rows": 300, "test_rows": 300})
@@ -237,6 +237,42 @@ def test_an_empty_sweep_does_not_replace_what_was_kept(tmp_path):
     report_sweep(sweep)
     with pytest.raises(UserError, match=r"no search of the sweep in .* has ended; run it first"):
         keep_results(sweep, tmp_path / "kept", "a command")
+
+
+def test_a_search_over_a_part_of_the_rows(whole, tmp_path):
+    sweep = Sweep(make_config(seeds=(0,), search_steps=4), tmp_path, say=lambda text: None)
+    assert (sweep.run(), sweep.failed) == (0, set())
+    config = json.loads(next(tmp_path.glob("units/DLRM/s/*/seed_0_of_4_steps/config.json")).read_text())
+    assert (config["training"]["steps"], config["training"]["epochs"]) == (4, None)
+    trial = next(row for row in read_search(sweep) if row["model"] == "DLRM")
+    curve = next(row for row in read_points(sweep) if row["final"] and row["model"] == "DLRM")
+    assert trial["validation_log_loss"] != curve["log_loss"]
+    assert curve["examples_seen"] == 1500
+    with pytest.raises(UserError, match=r"config.search.steps = 12: a whole run has 12; give fewer"):
+        Sweep(make_config(seeds=(0,), search_steps=12), tmp_path, say=lambda text: None)
+
+
+def test_a_unit_says_what_made_it_and_leaves_no_checkpoint(whole, tmp_path):
+    sweep, _, _ = whole
+    (made,) = sweep.list_made()
+    assert set(made) == {"commit", "machine", "date"}
+    assert not list(sweep.folder.glob("units/**/checkpoints"))
+    config = dataclasses.replace(make_config(seeds=(0,), models=("logistic regression",)), keep_checkpoints=True)
+    Sweep(config, tmp_path, say=lambda text: None).run()
+    assert list(tmp_path.glob("units/**/checkpoints/*"))
+
+
+def test_a_run_that_ends_far_above_a_constant_guess_has_exploded(tmp_path, monkeypatch):
+    evaluations = sweep_module._read_evaluations
+    monkeypatch.setattr(
+        sweep_module,
+        "_read_evaluations",
+        lambda folder: [*evaluations(folder)[:-1], evaluations(folder)[-1] | {"normalized_entropy": 1.6}],
+    )
+    sweep = Sweep(make_config(seeds=(0,), models=("logistic regression",)), tmp_path, say=lambda text: None)
+    sweep.run()
+    (row,) = (row for row in read_points(sweep) if row["final"])
+    assert (row["exploded"], row["log_loss"]) == (1, None)
 
 
 def test_two_processes_on_one_shard_are_refused(whole, monkeypatch):

@@ -60,10 +60,27 @@ def test_search_finds_norm_and_scale_then_the_rate_of_each_size():
     placed, rated = order[:6], order[6:]  # every norm with every scale at rate 1; then along the rates with the best
     assert {(unit.size, unit.settings.rate) for unit in placed} == {("xs", 1.0)}
     assert {(unit.settings.norm, unit.settings.initial_scale) for unit in rated} == {("flat", 0.1)}
-    # down is worse twice, up to the end of the grid; at the next size from where that ended
+    # down is worse twice, up to the end of the grid; at the next size from where that ended, and both ways
     assert [(unit.size, unit.settings.rate) for unit in rated] == [
-        ("xs", 0.5), ("xs", 0.25), ("xs", 2.0), ("xs", 4.0), ("s", 2.0), ("s", 1.0), ("s", 0.5), ("s", 0.25)
+        ("xs", 0.5), ("xs", 0.25), ("xs", 2.0), ("xs", 4.0), ("s", 2.0), ("s", 1.0), ("s", 0.5), ("s", 0.25), ("s", 4.0)
     ]  # fmt: skip
+
+
+def test_a_lower_rate_that_is_better_by_luck_does_not_hide_a_higher_one():
+    sweep = make_sweep(search={"rates": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), "initial_scales": (0.02,)})
+    losses = {0.25: 0.6, 0.5: 0.4999, 1.0: 0.5, 2.0: 0.5, 4.0: 0.3, 8.0: 0.2}
+    order, found = walk_search(sweep, "FM", lambda unit: losses[unit.settings.rate])
+    assert found["only"].rate == 8.0
+    assert [unit.settings.rate for unit in order] == [1.0, 0.5, 0.25, 2.0, 4.0, 8.0]
+
+
+def test_a_search_over_a_part_of_the_rows_has_units_of_its_own():
+    sweep = make_sweep(search={"steps": 40})
+    searched, found = walk_search(sweep, "Wukong", lambda unit: unit.settings.rate)
+    assert {unit.steps for unit in searched} == {40}
+    units = curve_units(sweep, {"Wukong": found})
+    assert {unit.steps for unit in units} == {0}
+    assert not {unit.folder for unit in units} & {unit.folder for unit in searched}
 
 
 def test_one_unlucky_rate_does_not_end_the_climb():
@@ -174,6 +191,8 @@ def test_run_of_a_unit_has_its_model_and_settings_and_the_sweeps_rows():
         ({"models": {"Wukong": ("xxs",)}}, r"config.models.Wukong: no size 'xxs'; its ladder has xs, s"),
         ({"models": {}}, "models = {}"),
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]"),
+        ({"search": {"steps": -1}}, r"steps = -1: 0 for whole runs, or above"),
+        ({"reference": "Wukong "}, r"reference = 'Wukong ': not one of the sweep's models, DLRM, FM, Wukong"),
         ({"search": {"rates": (0.5,)}}, r"rates = \[0.5\]: above 0, none twice, and 1 among them"),
         ({"search": {"initial_scales": (-1.0,)}}, r"initial_scales = \[-1.0\]"),
     ],

@@ -24,8 +24,8 @@ def collect_points(
       bayes: split -> Bayes log loss, where it is known.
 
     Returns:
-      Rows with the keys of `docs/results/scaling_*`. `final` rows speak of the test rows at the end of the pass (the
-      state with the best validation loss), the others of the validation rows along it. Values are means over the seeds
+      Rows with the keys of `docs/results/scaling_*`. `final` rows speak of the test rows after the pass (of the state
+      with the least validation log loss), the others of the validation rows along it. Values are means over the seeds
       that have ended and did not explode; `excess_log_loss` is over Bayes' on the same rows.
     """
     rows = []
@@ -109,6 +109,12 @@ def describe_search(sweep: SweepConfig, losses: Losses, outcomes: Outcomes) -> l
         trials, found = plan_search(sweep, model, losses)
         rows += [_describe_trial(unit, stage, found.get(unit.size), outcomes(unit)) for unit, stage in trials.items()]
     return rows
+
+
+def list_ends_of_grid(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]]) -> list[str]:
+    """The sizes whose found rate is the lowest or the highest of the grid, so that a better one may lie beyond."""
+    ends = {min(sweep.search.rates), max(sweep.search.rates)} if len(sweep.search.rates) > 1 else set()
+    return [f"{model} {size}" for model in found for size, settings in found[model].items() if settings.rate in ends]
 
 
 def _describe_trial(unit: Unit, stage: str, found: Settings | None, outcome: Outcome | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.scaling.report_analysis import DataResults, Row, analyse, check_rows
+from wukong_jax.scaling.report_analysis import DataResults, Row, analyse, check_rows, compare_with_reference
 from wukong_jax.scaling.report_axes import PARAMETERS, choose_flops_axis
 from wukong_jax.scaling.report_page import DataPart, Figure, Section, build_scaling_page
 from wukong_jax.scaling.report_pictures import (
@@ -61,8 +61,8 @@ def write_scaling_report(
     notes: Sequence[str] = (),
     sections: Sequence[Section] = (),
     missing_units: int = 0,
-    reference: str = "Wukong",
-    baseline: str = "DLRM",
+    reference: str = "",
+    baseline: str = "",
     resamples: int = 1000,
 ) -> Path:
     """Writes a sweep's report into a folder, of whatever points there are so far.
@@ -70,7 +70,8 @@ def write_scaling_report(
     `report.html`; `curve_flops.png`, `curve_parameters.png` and `curve_data.png` of the first data set, and of each
     other one with its name behind (`curve_flops_field_aware.png`); `points.csv` (the rows), `fits.csv` (floor, scale
     and exponent over MFLOP, of the paper's form over GFLOP, with 95 % intervals) and `compute_to_match.csv` (a line for
-    each size of the reference, and one of kind `mean of measured`). A picture without points is left out and removed.
+    each size of the reference, and one of kind `mean of measured`); `differences.csv` where the reference has one size.
+    A picture without points is left out and removed.
 
     Args:
       rows: of `points.json`.
@@ -79,8 +80,8 @@ def write_scaling_report(
       notes: paragraphs under the title: what was searched, for whom, on what.
       sections: further parts, after the curves.
       missing_units: runs of the sweep that have not ended.
-      reference: the model drawn strongest, whose losses the others are to match.
-      baseline: the model whose smallest size the paper's form is relative to.
+      reference: the model drawn strongest, whose losses the others are to match; empty: none.
+      baseline: the model whose smallest size the paper's form is relative to; empty: that form is not fitted.
       resamples: of the seeds, for intervals.
 
     Returns:
@@ -99,10 +100,17 @@ def write_scaling_report(
     page = build_scaling_page(title, parts, notes, sections, missing_units, reference)
     write_text_whole(folder / "report.html", page)
     point_columns = list(dict.fromkeys(key for row in rows for key in row))
-    write_text_whole(folder / "points.csv", _format_csv(point_columns, rows))
-    write_text_whole(folder / "fits.csv", _format_csv(_FIT_COLUMNS, (fit for r in everything for fit in r.fits)))
+    write_text_whole(folder / "points.csv", format_csv(point_columns, rows))
+    write_text_whole(folder / "fits.csv", format_csv(_FIT_COLUMNS, (fit for r in everything for fit in r.fits)))
     matches = (line for results in everything for line in _list_matches(results, reference))
-    write_text_whole(folder / "compute_to_match.csv", _format_csv(_MATCH_COLUMNS, matches))
+    write_text_whole(folder / "compute_to_match.csv", format_csv(_MATCH_COLUMNS, matches))
+    differences = [
+        {"data": results.name, "reference": reference, **row}
+        for results in everything
+        for row in compare_with_reference(results, reference)
+    ]
+    if differences:
+        write_text_whole(folder / "differences.csv", format_csv(list(differences[0]), differences))
     return folder / "report.html"
 
 
@@ -118,7 +126,7 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
         f" Dotted: the power law with a free floor fitted to {reference}."
         if reference in results.laws
         else f" No law with a free floor can be fitted to {reference}."
-        if reference in results.final
+        if reference in results.final and len(results.final[reference]) > 1
         else ""
     )
     dotted = (
@@ -195,7 +203,7 @@ def _list_matches(results: DataResults, reference: str) -> Iterable[dict[str, An
             }
 
 
-def _format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Lines with a head; empty where there is no value, lists and mappings as JSON."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.curve import CannotFitError, Curve, Interval
 from wukong_jax.scaling.law import (
@@ -129,7 +131,7 @@ def _analyse_one(name: str, rows: Sequence[Row], reference: str, baseline: str, 
     matches = {
         model: compute_to_match(curve, curves[reference], _floor_beyond(curve), resamples=resamples)
         for model, curve in curves.items()
-        if reference in curves and model != reference
+        if reference in curves and model != reference and len(curves[reference].compute) > 1
     }
     fits, laws = _fit_all(name, final, curves, has_excess, baseline, resamples)
     return DataResults(
@@ -143,6 +145,30 @@ def _analyse_one(name: str, rows: Sequence[Row], reference: str, baseline: str, 
         matches,
         [row["size"] for row in final.get(reference, ()) if _is_point(row, loss)],
     )
+
+
+def compare_with_reference(results: DataResults, reference: str) -> list[Row]:
+    """Every final point against the reference's only one, seed by seed; nothing where it has several sizes or none.
+
+    Returns:
+      Rows of `model`, `size`, `cost` (times the reference's), `difference` (mean over the shared seeds of the loss less
+      the reference's), `difference_std` and `seeds`, from the lowest loss to the highest.
+    """
+    own = results.final.get(reference, ())
+    if len(own) != 1 or not read_losses(own[0], results.loss):
+        return []
+    base = dict(zip(own[0]["seeds"], read_losses(own[0], results.loss), strict=True))
+    rows = []
+    for model, group in results.final.items():
+        for row in group if model != reference else ():
+            losses = dict(zip(row["seeds"], read_losses(row, results.loss), strict=True))
+            pairs = [losses[seed] - base[seed] for seed in losses if seed in base]
+            if pairs:
+                cost = (read_number(row["train_flops_per_example"]) or 0) / own[0]["train_flops_per_example"]
+                std = float(np.std(pairs, ddof=1)) if len(pairs) > 1 else None
+                shared = {"difference": float(np.mean(pairs)), "difference_std": std, "seeds": len(pairs)}
+                rows.append({"model": model, "size": row["size"], "cost": cost} | shared)
+    return sorted(rows, key=lambda row: row["difference"])
 
 
 def _is_point(row: Row, key: str) -> bool:
@@ -223,12 +249,24 @@ def _describe_fit(curve: Curve, law: PowerLaw, floor: float | None, resamples: i
 
 def _describe_paper_fit(curve: Curve, baseline: Sequence[float], resamples: int) -> dict[str, Any]:
     in_giga = Curve([compute * _MEGA / _GIGA for compute in curve.compute], curve.losses)
-    relative = compute_relative_loss(in_giga.means, sum(baseline) / len(baseline))
+    base = sum(baseline) / len(baseline)
+    relative = list(compute_relative_loss(in_giga.means, base))
     try:
-        law = fit_paper_form(in_giga.compute, list(relative))
+        law = fit_paper_form(in_giga.compute, relative)
     except CannotFitError as error:
         return {"problem": str(error)}
-    row: dict[str, Any] = {"scale": law.amplitude, "exponent": law.exponent, "problem": None}
+    errors = (100 + law.predict(np.asarray(in_giga.compute))) * base / (100 * in_giga.means) - 1
+    row: dict[str, Any] = {"scale": law.amplitude, "exponent": law.exponent}
+    row["relative_error"] = float(np.sqrt(np.mean(errors**2)))
+    row["problem"] = "passes through its points" if row["relative_error"] < _EXACT else None
+    try:
+        law = fit_paper_form(in_giga.compute[:-1], relative[:-1])
+    except CannotFitError as error:
+        row["held_out_problem"] = str(error)
+    else:
+        measured, predicted = float(in_giga.means[-1]), float(100 + law.predict(in_giga.compute[-1])) * base / 100
+        row |= {"held_out_mflop": curve.compute[-1], "held_out_measured": measured, "held_out_predicted": predicted}
+        row |= {"held_out_error": predicted - measured, "held_out_relative_error": predicted / measured - 1}
     if in_giga.has_spread and len(baseline) > 1:
         intervals = bootstrap_paper_form(in_giga, baseline, resamples=resamples)
         row |= _flatten({"scale": intervals["amplitude"], "exponent": intervals["exponent"]})

@@ -48,9 +48,16 @@ class PlacedPoint(NamedTuple):
 
 
 def read_place(row: Row, axis: Axis) -> float | None:
-    """A row's x; None where it has no place on a logarithmic axis."""
+    """A row's x; None where it has no place on a logarithmic axis, or is a level of the model axes."""
     value = read_number(row[axis.key])
-    return value / axis.unit if value is not None and value > 0 else None
+    if value is None or value <= 0 or (axis is not EXAMPLES and is_level(row)):
+        return None
+    return value / axis.unit
+
+
+def is_level(row: Row) -> bool:
+    """Whether a row is of a model without matrix products: 0 FLOPs by this count, next to no dense parameters."""
+    return read_number(row["train_flops_per_example"]) == 0
 
 
 def place_points(rows: Iterable[Row], axis: Axis, results: DataResults) -> list[PlacedPoint]:
@@ -76,11 +83,11 @@ def set_up_axes(axes: Axes) -> None:
     axes.tick_params(which="both", colors=LIGHT.muted, labelsize=9)
 
 
-def set_limits(axes: Axes, points: Sequence[PlacedPoint], ticks: int = 7) -> None:
-    """Limits that hold all points and their bars, and ticks that suit them."""
+def set_limits(axes: Axes, points: Sequence[PlacedPoint], ticks: int = 7, levels: Sequence[float] = ()) -> None:
+    """Limits that hold all points, their bars and some levels, and ticks that suit them."""
     x = [point.x for point in points]
-    lows = [point.loss - min(point.std, 0.5 * point.loss) for point in points]
-    highs = [point.loss + point.std for point in points]
+    lows = [point.loss - min(point.std, 0.5 * point.loss) for point in points] + list(levels)
+    highs = [point.loss + point.std for point in points] + list(levels)
     axes.set_xlim(*(limits := _widen(min(x), max(x), share=0.04, least=0.3)))
     _set_ticks(axes.xaxis, limits, ticks)
     axes.set_ylim(*(limits := _widen(min(lows), max(highs), share=0.07, least=0.02)))

@@ -13,7 +13,7 @@ from wukong_jax.scaling.matched_compute import (
     MatchedCompute,
     MatchedPoint,
 )
-from wukong_jax.scaling.report_analysis import DataResults, Row
+from wukong_jax.scaling.report_analysis import DataResults, Row, compare_with_reference
 from wukong_jax.scaling.report_pictures import list_css_colours, list_undrawn
 from wukong_jax.scaling.report_text import (
     DASH,
@@ -126,8 +126,12 @@ def _build_data(part: DataPart, reference: str, several: bool) -> Iterable[str]:
         yield _build_points(results.along) + "</details>"
     yield f"<h3>Fitted laws{_of(results, several)}</h3>"
     yield _build_fits(results)
-    yield f"<h3>Compute to match {html.escape(reference)}{_of(results, several)}</h3>"
-    yield _build_matches(results, reference)
+    if differences := compare_with_reference(results, reference):
+        yield f"<h3>Against {html.escape(reference)}{_of(results, several)}</h3>"
+        yield _build_differences(differences)
+    elif reference:
+        yield f"<h3>Compute to match {html.escape(reference)}{_of(results, several)}</h3>"
+        yield _build_matches(results, reference)
 
 
 def _of(results: DataResults, several: bool) -> str:
@@ -224,6 +228,17 @@ def _build_fits(results: DataResults) -> str:
     return f"<p>{law}{paper} {_FIT_TEXT}</p>{laws}{without}<p>{_CHECK_TEXT}</p>{checks}"
 
 
+def _build_differences(rows: Sequence[Row]) -> str:
+    columns: list[_Column] = [
+        ("Model", False, lambda row: row["model"]),
+        ("Size", False, lambda row: row["size"]),
+        ("Cost", True, lambda row: format_times(row["cost"])),
+        ("Difference in loss", True, lambda row: format_spread(row, "difference")),
+        ("Seeds", True, lambda row: str(row["seeds"])),
+    ]
+    return f"<p>{_DIFFERENCE_TEXT}</p>" + _build_columns(columns, rows)
+
+
 def _build_matches(results: DataResults, reference: str) -> str:
     if not results.matches:
         return f"<p>Needs final points of {html.escape(reference)} and of another model.</p>"
@@ -309,6 +324,10 @@ _FIT_TEXT = (
 _CHECK_TEXT = (
     "Whether the form is right: each law fitted again without the largest point, and what it predicts for that point. "
     "The interval holds the seeds&rsquo; noise of both; of three seeds it is somewhat too narrow."
+)
+_DIFFERENCE_TEXT = (
+    "Loss less the loss of the same seed, mean and standard deviation over seeds; negative is better. Cost: training "
+    "FLOPs, as times those of the model compared with."
 )
 _MATCH_TEXT = (
     "How many times the training FLOPs of {0} a model needs for the loss of each size of {0}; 95 % intervals over "

@@ -24,6 +24,7 @@ from wukong_jax.scaling.report_axes import (
     MARKER_SIZES,
     Axis,
     PlacedPoint,
+    is_level,
     place_points,
     read_place,
     set_limits,
@@ -83,7 +84,7 @@ def list_css_colours() -> list[tuple[str, str, str]]:
 def draw_curves(
     name: str, results: DataResults, axis: Axis, reference: str, describe: Callable[[Row], str]
 ) -> Drawing | None:
-    """Final losses over an axis, a line for each model.
+    """Final losses over an axis, a line for each model; a level line for one without matrix products.
 
     Args:
       name: of the picture; begins the ids of its points.
@@ -117,7 +118,15 @@ def draw_curves(
             gid = f"{name}{_POINT}{len(words)}"
             words[gid] = describe(point.row)
             _draw_mark(axes, gid, point.x, point.loss, style, strong, bool(point.row["exploded"]))
-    set_limits(axes, [point for points in placed.values() for point in points])
+    levels = _list_levels(results)
+    set_limits(axes, [point for points in placed.values() for point in points], levels=[loss for _, _, loss in levels])
+    for i, row, loss in levels:
+        gid = f"{name}{_POINT}{len(words)}"
+        words[gid] = describe(row)
+        edge = axes.get_xlim()[1]
+        axes.axhline(loss, color=_style(i)["color"], linestyle=_style(i)["linestyle"], linewidth=1.1, zorder=1.5)
+        _draw_mark(axes, gid, edge**0.98 * axes.get_xlim()[0] ** 0.02, loss, _style(i), False, bool(row["exploded"]))
+        labels.append((row["model"], edge, loss, _style(i)))
     for i, model in enumerate(placed):
         for row in results.final[model]:
             place = read_place(row, axis)
@@ -166,7 +175,7 @@ def draw_data_curves(name: str, results: DataResults, reference: str, describe: 
                 [p.x for p in best[0]], [p.loss for p in best[0]], color=LIGHT.muted, linewidth=1.2, linestyle=":"
             )
         for i, (size, points) in enumerate(sizes.items()):
-            colour = _SIZE_COLOURS[_spread(i, len(sizes))][0]
+            colour = _SIZE_COLOURS[_pick_colour(i, len(sizes))][0]
             style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "-"}
             axes.plot([], [], label=size, markersize=4.5, linewidth=1.4, **style)
             axes.plot([p.x for p in points], [p.loss for p in points], color=colour, linewidth=1.4)
@@ -229,13 +238,22 @@ def list_undrawn(results: DataResults) -> list[str]:
     for model, rows in results.final.items():
         for row in rows:
             loss = read_number(row[results.loss])
-            flops = read_number(row["train_flops_per_example"])
-            if not (flops or 0) > 0:
-                why = "no matrix products, so no FLOPs by this count" if flops == 0 else "its cost is not known"
-                undrawn.append(f"{model} {row['size']} ({describe_state(row) or why})")
+            if read_number(row["train_flops_per_example"]) is None or (is_level(row) and loss is None):
+                undrawn.append(f"{model} {row['size']} ({describe_state(row) or 'its cost is not known'})")
             elif loss is not None and loss <= 0:
                 undrawn.append(f"{model} {row['size']} (at the Bayes loss or below: {loss:.5f})")
     return undrawn
+
+
+def _list_levels(results: DataResults) -> list[tuple[int, Row, float]]:
+    """The points drawn as levels: number of the model, row, loss."""
+    levels = []
+    for i, rows in enumerate(results.final.values()):
+        for row in rows:
+            loss = read_number(row[results.loss])
+            if is_level(row) and loss is not None and loss > 0:
+                levels.append((i, row, loss))
+    return levels
 
 
 def _collect_passes(model: str, results: DataResults) -> dict[str, list[PlacedPoint]]:
@@ -256,7 +274,7 @@ def _style(i: int) -> dict[str, Any]:
     }
 
 
-def _spread(i: int, count: int) -> int:
+def _pick_colour(i: int, count: int) -> int:
     """The i-th of a few colours out of all, as far apart as they can be."""
     last = len(_SIZE_COLOURS) - 1
     return min(last, round(i * last / max(count - 1, 1)))

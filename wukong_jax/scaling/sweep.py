@@ -5,14 +5,15 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from wukong_jax.config import RunConfig, start_config
+from wukong_jax.config import RunConfig, start_config, stretch_schedule
 from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.file_lock import hold_lock
 from wukong_jax.scaling.sweep_config import Settings, SweepConfig
@@ -20,10 +21,11 @@ from wukong_jax.scaling.units import Unit, curve_units, due_trials, plan_search,
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.finish import describe_size
+from wukong_jax.training.kept_results import describe_here
 from wukong_jax.training.run import build_run
 from wukong_jax.training.run_data import RunData, open_run_data
 from wukong_jax.training.run_folder import write_text_whole
-from wukong_jax.training.train_loop import train
+from wukong_jax.training.train_loop import total_steps, train
 
 Say = Callable[[str], None]
 DONE, EXPLODED, FAILED = "done", "exploded", "failed"
@@ -54,6 +56,15 @@ class Sweep:
                 "prepare_data.py --validation_share_of_test=0.5"
             )
         self._check_models()
+        self._check_search()
+
+    def _check_search(self) -> None:
+        steps, model = self.config.search.steps, next(iter(self.config.models))
+        norm = next(iter(self.config.ladder(model).norms))
+        whole = self._run_config(Unit(model, self.config.sizes(model)[0].name, Settings(1.0, 0.0, norm), 0))
+        if steps >= (total := total_steps(whole, self.data)):
+            fix = "give fewer, or 0 to search with whole runs"
+            raise UserError(f"config.search.steps = {steps}: a whole run has {total}; {fix}")
 
     def _check_models(self) -> None:
         """Builds each model at each size and with each norm: one that refuses its options would only fail as a unit."""
@@ -67,17 +78,20 @@ class Sweep:
                     raise UserError(f"config.models, {model} {size.name}, norm {norm}: {error}") from None
 
     def _run_config(self, unit: Unit) -> RunConfig:
-        return self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.data.directory))
+        config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.data.directory))
+        if not unit.steps:
+            return config
+        config = stretch_schedule(config, unit.steps / total_steps(config, self.data))
+        return dataclasses.replace(config, training=dataclasses.replace(config.training, steps=unit.steps, epochs=None))
 
     def _claim(self) -> None:
         """Refuses a folder whose units were trained otherwise; models, sizes and seeds may be added to a sweep."""
         path = self.folder / "sweep.json"
         mine = json.loads(json.dumps(to_mapping(self.config)))
-        defaults = json.loads(json.dumps(start_config().to_dict()))
-        mine["run"] = _fill_in(mine["run"], defaults)
+        mine["run"] = _comparable(mine["run"])
         if path.exists():
             before = json.loads(path.read_text())
-            before["run"] = _fill_in(before.get("run", {}), defaults)  # a key that came later had its default then
+            before["run"] = _comparable(before.get("run", {}))
             for key in ("run", "data_name", "options"):
                 for changed, (old, new) in list_changes(before.get(key), mine[key], f"config.{key}").items():
                     raise UserError(
@@ -172,10 +186,19 @@ class Sweep:
 
     def count_missing(self) -> int:
         """Units that are known to belong to the sweep and have not ended."""
+        return sum(self.outcome(unit) is None for unit in self._list_units())
+
+    def list_made(self) -> list[dict[str, str]]:
+        """Commits, machines and dates of the units that have ended, each once; units of old sweeps say nothing."""
+        made = [outcome.get("made") for unit in self._list_units() if (outcome := self.outcome(unit)) is not None]
+        return [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in made if one)]
+
+    def _list_units(self) -> Iterable[Unit]:
+        """All that are known to belong to the sweep: the search's, and the curves' whose settings are found."""
         units: dict[Unit, Any] = dict.fromkeys(curve_units(self.config, self.found()))
         for model in self.config.models:
             units |= plan_search(self.config, model, self.loss)[0]
-        return sum(self.outcome(unit) is None for unit in units)
+        return units
 
     def _has_ended(self, unit: Unit) -> bool:
         outcome = self.outcome(unit)
@@ -184,17 +207,18 @@ class Sweep:
     def _run_unit(self, unit: Unit) -> None:
         folder = self.folder / unit.folder
         folder.mkdir(parents=True, exist_ok=True)
-        outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit)}
+        outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit), "made": describe_here()}
         config = self._run_config(unit)
         try:
             with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
                 outcome["summary"] = train(
                     config, str(folder), lambda text: print(text, file=log, flush=True), report=False
                 )
-            outcome["points"] = self._read_points(folder, config.training.batch_size)
-            entropy = outcome["summary"]["validation"]["normalized_entropy"]
-            if not entropy <= EXPLODED_ENTROPY:
-                outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy:.3g} at the end"}
+            evaluations = _read_evaluations(folder)
+            outcome["points"] = [self._make_point(line, config.training.batch_size) for line in evaluations]
+            entropy = evaluations[-1]["normalized_entropy"]  # of the last state, not of the best, which came before
+            if entropy is None or entropy > EXPLODED_ENTROPY:
+                outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy or math.inf:.3g} at the end"}
         except NotFiniteLossError as error:
             # it has its place on the axis of compute like a finished one
             run = build_run(config, self.data.schema)
@@ -208,19 +232,16 @@ class Sweep:
         finally:
             jax.clear_caches()  # compiled programs of hundreds of units would fill the memory
         write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
+        if outcome["status"] != FAILED and not self.config.keep_checkpoints:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # two copies of the tables for each unit
         self._tell(unit, outcome)
 
-    def _read_points(self, folder: Path, batch: int) -> list[dict[str, float]]:
-        """Validation metrics along the pass, from `metrics.jsonl`."""
+    def _make_point(self, line: Mapping[str, Any], batch: int) -> dict[str, float]:
+        """A place in the pass and its validation metrics."""
         rows = self.data.splits["train"].rows
-        per_epoch = math.ceil(rows / batch)
-        points = []
-        for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-            if line["split"] == "validation":
-                epochs, steps = divmod(line["step"], per_epoch)
-                seen = epochs * rows + steps * batch
-                points.append({"examples_seen": seen, "log_loss": line["log_loss"], "auc": line["auc"]})
-        return points
+        epochs, steps = divmod(line["step"], math.ceil(rows / batch))
+        seen = epochs * rows + steps * batch
+        return {"examples_seen": seen, "log_loss": line["log_loss"], "auc": line["auc"]}
 
     def _tell(self, unit: Unit, outcome: dict[str, Any]) -> None:
         text = f"{unit.model} {unit.size}, {unit.settings.name}, seed {unit.seed}: {outcome['status']}"
@@ -231,6 +252,19 @@ class Sweep:
         elif outcome["error"]:
             text += f" ({outcome['error']})"
         self.say(text)
+
+
+def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The validation lines of a run's `metrics.jsonl`: one or more, since a run ends with one."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["split"] == "validation"]
+
+
+def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's run for a comparison with another start's: a key that came later had its default then."""
+    filled = _fill_in(run, json.loads(json.dumps(start_config().to_dict())))
+    filled["training"].pop("early_stop_metric", None)  # a unit's own (`SweepConfig.run_config`)
+    return filled
 
 
 def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,15 +34,18 @@ class SearchConfig:
     """The same search for every model, by validation log loss of the first seed.
 
     First norm placement and initial scale together, at the smallest size and rate 1, since they decide each other's use
-    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid until two in a row are no
-    better: from 1 at the smallest size, from the rate of the size below at the others.
+    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid, down and up, until two in a
+    row are no better: from 1 at the smallest size, from the rate of the size below at the others.
     """
 
     rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them
     initial_scales: tuple[float, ...] = (0.02, 0.1)
+    steps: int = 0  # each trial's, its schedule shortened to them; 0: a whole run, which then is the curve's own unit
 
     def __post_init__(self) -> None:
         """Refuses grids that cannot be searched."""
+        if self.steps < 0:
+            raise UserError(f"steps = {self.steps}: 0 for whole runs, or above")
         if 1.0 not in self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
             raise UserError(f"rates = {list(self.rates)}: above 0, none twice, and 1 among them")
         if not self.initial_scales or min(self.initial_scales) < 0:
@@ -57,15 +60,23 @@ class SweepConfig:
     data_name: str  # what the rows are, in a word or two: a column of the points
     generated: bool  # whether the rows come from a generator; the report says so
     models: Mapping[str, tuple[str, ...]]  # model -> names of its sizes; none: all
-    run: Mapping[str, Any]  # a RunConfig as a mapping, without a model and a name
+    # A RunConfig as a mapping, without what is a unit's own: model, name, seed, and the metric by which its best state
+    # is chosen, which is log loss in all.
+    run: Mapping[str, Any]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of every model, such as its bottom MLP's
     seeds: tuple[int, ...] = (0, 1, 2)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    reference: str = ""  # the model drawn strongest, whose losses the others are to match; empty: none
+    baseline: str = ""  # the model whose smallest size the paper's form of a law is relative to; empty: no such fits
+    keep_checkpoints: bool = False  # of units that are done; nothing here reads them again
 
     def __post_init__(self) -> None:
         """Refuses unknown models, sizes and repeated seeds."""
         if not self.models:
             raise UserError("models = {}: name one or more")
+        for key in ("reference", "baseline"):
+            if (name := getattr(self, key)) and name not in self.models:
+                raise UserError(f"{key} = {name!r}: not one of the sweep's models, {', '.join(self.models)}")
         for model in self.models:
             self.sizes(model)
             for norm, options in self.ladder(model).norms.items():
@@ -98,6 +109,7 @@ class SweepConfig:
             raise UserError(f"norm {settings.norm!r}: {model} has {', '.join(ladder.norms)}")
         run["name"] = f"{model}, {size}"
         run["seed"] = seed
+        run["training"] |= {"early_stop_metric": "log_loss"}  # the best state is the one that curves speak of
         sources = ("planted", "portfolios", "schema")
         run["data"] = {key: value for key, value in run["data"].items() if key not in sources}
         run["data"] |= {"format": "blocks", "path": data}
@@ -123,6 +135,8 @@ def start_sweep_config() -> ConfigDict:
     config.options = ConfigDict()
     config.seeds = (0, 1, 2)
     config.search = ConfigDict(dataclasses.asdict(SearchConfig()))
+    config.reference = config.baseline = ""
+    config.keep_checkpoints = False
     config.run = start_config()
     return config
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves for its readers: points.json and the report in its folder, results.json in a kept one."""
+"""What a sweep leaves for its readers: points.json, search.csv and the report; in a kept folder results.json."""
 
 import json
 import shutil
@@ -8,8 +8,8 @@ from typing import Any
 
 from wukong_jax.errors import UserError
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.scaling.points import collect_points, describe_search
-from wukong_jax.scaling.report import write_scaling_report
+from wukong_jax.scaling.points import collect_points, describe_search, list_ends_of_grid
+from wukong_jax.scaling.report import format_csv, write_scaling_report
 from wukong_jax.scaling.report_page import Section
 from wukong_jax.scaling.sweep import Sweep
 from wukong_jax.training.kept_results import write_results
@@ -32,6 +32,7 @@ def report_sweep(sweep: Sweep) -> Path:
     points, trials = read_points(sweep), read_search(sweep)
     document = {"rows": points, "search": trials}
     write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
+    write_text_whole(sweep.folder / "search.csv", format_csv(list(trials[0]), trials))
     return write_scaling_report(
         points,
         sweep.folder,
@@ -39,6 +40,8 @@ def report_sweep(sweep: Sweep) -> Path:
         notes=_notes(sweep),
         sections=[Section("Searched settings", _SEARCH_TEXT, trials)],
         missing_units=sweep.count_missing(),
+        reference=sweep.config.reference,
+        baseline=sweep.config.baseline,
     )
 
 
@@ -59,7 +62,7 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
     rows = json.loads((sweep.folder / "points.json").read_text())["rows"]
     if not rows:
         raise UserError(f"--output = {output}: no search of the sweep in {sweep.folder} has ended; run it first")
-    path = write_results(output, command, rows)
+    path = write_results(output, command, rows, sweep.list_made())
     for pattern in ("*.png", "*.csv"):
         for file in sweep.folder.glob(pattern):
             shutil.copy(file, output)
@@ -70,8 +73,7 @@ _SEARCH_TEXT = (
     "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1; the best "
     "of them, by validation log loss, is carried to the other sizes unchanged. The rate, which multiplies both "
     "learning rates, was searched at every size, by steps along the same grid from the rate of the size below: down "
-    "until two in a row are no better, and up likewise if none was. So the chosen rows show how the best rate moves "
-    "with size."
+    "until two in a row are no better, and up likewise. So the chosen rows show how the best rate moves with size."
 )
 
 
@@ -89,11 +91,22 @@ def _notes(sweep: Sweep) -> list[str]:
         f"{_list(search.initial_scales)}, and each model's norm placements.",
         "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
         "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
+        f"The search trained seed {config.seeds[0]}"
+        + (f" for {search.steps:,} steps, with the schedule shortened to them." if search.steps else _SHARED_SEED_TEXT),
     ]
+    ends = list_ends_of_grid(config, sweep.found())
+    if ends:
+        notes.append(f"The best rate is at an end of the grid, and a better one may lie beyond: {', '.join(ends)}.")
     searching = sweep.searching()
     if searching:
         notes.append(f"Still in their search, their curves incomplete: {', '.join(searching)}.")
     return notes
+
+
+_SHARED_SEED_TEXT = (
+    ", whose chosen runs are among those averaged: what they owe to its luck lowers the means, by the most where seeds "
+    "differ by more than settings do."
+)
 
 
 def _list(values: Iterable[float]) -> str:

@@ -1,7 +1,7 @@
 """The units of a sweep and the order they are due in: pure functions of the config and of what is known so far.
 
 A unit is one training run: a model, a size, settings and a seed. Search and curve share units where they ask for the
-same one.
+same one, unless the search is over a part of the rows.
 """
 
 import dataclasses
@@ -20,12 +20,14 @@ class Unit:
     size: str
     settings: Settings
     seed: int
+    steps: int = 0  # of a trial over a part of the rows; 0: all of them
 
     @property
     def folder(self) -> PurePosixPath:
         """Where it lies below the sweep's folder."""
         model = self.model.replace(" ", "_").replace("+", "_plus")
-        return PurePosixPath("units", model, self.size, self.settings.name, f"seed_{self.seed}")
+        run = f"seed_{self.seed}" + (f"_of_{self.steps}_steps" if self.steps else "")
+        return PurePosixPath("units", model, self.size, self.settings.name, run)
 
 
 # How many rates in a row must be no better before a climb ends. With one, a seed's luck ended it: the losses of seeds
@@ -53,15 +55,15 @@ def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Un
       sizes whose trials are missing are not in it. Equal losses go to the first tried; where every trial of a stage
       exploded its first settings stay.
     """
-    sizes, seed = [size.name for size in sweep.sizes(model)], sweep.seeds[0]
+    sizes, seed, steps = [size.name for size in sweep.sizes(model)], sweep.seeds[0], sweep.search.steps
     grid = itertools.product(sweep.ladder(model).norms, sweep.search.initial_scales)
-    placed = [Unit(model, sizes[0], Settings(1.0, scale, norm), seed) for norm, scale in grid]
+    placed = [Unit(model, sizes[0], Settings(1.0, scale, norm), seed, steps) for norm, scale in grid]
     trials = dict.fromkeys(placed, "norm and scale")
     settings, found = _choose(placed, losses), {}
     for size in sizes:
         if settings is None:
             break
-        tried, settings = _climb(sweep.search.rates, Unit(model, size, settings, seed), losses)
+        tried, settings = _climb(sweep.search.rates, Unit(model, size, settings, seed, steps), losses)
         trials |= {unit: "rate" for unit in tried if unit not in trials}
         if settings is not None:
             found[size] = settings
@@ -75,7 +77,9 @@ def _choose(units: Sequence[Unit], losses: Losses) -> Settings | None:
 
 
 def _climb(rates: Sequence[float], start: Unit, losses: Losses) -> tuple[list[Unit], Settings | None]:
-    """From a unit's rate down the grid until `PATIENCE` in a row are no better; if none was better, up it likewise.
+    """From a unit's rate down the grid until `PATIENCE` in a row are no better than the best, then up it likewise.
+
+    Both ways, whatever the first finds: a rate that is better by a seed's luck would hide a far better one beyond.
 
     Returns:
       The units tried, and the best one's settings; None while one has not ended.
@@ -83,22 +87,22 @@ def _climb(rates: Sequence[float], start: Unit, losses: Losses) -> tuple[list[Un
     grid = sorted(rates)
     first = grid.index(start.settings.rate)
     best, best_loss, tried = first, losses(start), [start]
+    if best_loss is None:
+        return tried, None
     for places in (range(first - 1, -1, -1), range(first + 1, len(grid))):
         failures = 0
         for place in places:
-            if best_loss is None or failures == PATIENCE:
+            if failures == PATIENCE:
                 break
             tried.append(dataclasses.replace(start, settings=dataclasses.replace(start.settings, rate=grid[place])))
             loss = losses(tried[-1])
             if loss is None:
-                best_loss = None
-            elif loss < best_loss:
+                return tried, None
+            if loss < best_loss:
                 best, best_loss, failures = place, loss, 0
             else:
                 failures += 1
-        if best_loss is None or best != first:
-            break
-    return tried, None if best_loss is None else dataclasses.replace(start.settings, rate=grid[best])
+    return tried, dataclasses.replace(start.settings, rate=grid[best])
 
 
 def due_trials(sweep: SweepConfig, models: Sequence[str], losses: Losses) -> list[Unit]:
@@ -131,9 +135,9 @@ def shard_models(models: Sequence[str], shard: int, shards: int) -> list[str]:
 
 def shard_units(units: Sequence[Unit], shard: int, shards: int) -> list[Unit]:
     """The curve units that a shard trains, by a number that does not depend on which models are found already."""
-    return [unit for unit in units if _spread(unit) % shards == shard]
+    return [unit for unit in units if _number(unit) % shards == shard]
 
 
-def _spread(unit: Unit) -> int:
+def _number(unit: Unit) -> int:
     """The same on every machine and in every process, unlike `hash`."""
     return sum(map(ord, f"{unit.model} {unit.size} {unit.seed}"))

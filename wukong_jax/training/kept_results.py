@@ -44,30 +44,41 @@ def summarise_seeds(summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any
     return row
 
 
-def write_results(folder: Path, command: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_results(
+    folder: Path, command: str, rows: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, str]] = ()
+) -> Path:
     """Writes `results.json`: command, commit, machine, date and rows.
 
     Args:
       folder: `docs/results/<name>`.
       command: the command line that made the rows, from the project's root.
       rows: flat objects.
+      trained: commits, machines and dates of the runs behind the rows, where those are not of this command's sitting.
 
     Returns:
       The file's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    device = jax.devices()[0]
     results = {
         "command": command,
-        "commit": _read_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {device.platform} {device.device_kind}, "
-        f"JAX {jax.__version__}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **describe_here(),
+        **({"trained": list(trained)} if trained else {}),
         "rows": list(rows),
     }
     path = folder / "results.json"
     write_text_whole(path, json.dumps(replace_nan_by_none(results), indent=1) + "\n")
     return path
+
+
+def describe_here() -> dict[str, str]:
+    """What numbers made now owe themselves to: commit, machine and date."""
+    device = jax.devices()[0]
+    return {
+        "commit": _read_commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {device.platform} {device.device_kind}, "
+        f"JAX {jax.__version__}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
 
 
 def _read_commit() -> str:
