@@ -1,4 +1,4 @@
-"""Counts the Wukong paper's own sizes as we read them, beside what it prints, and keeps the comparison.
+"""Counts the Wukong paper's own sizes beside what it prints, fits its form of a law to its losses, and keeps both.
 
 python scripts/count_presets.py --output=docs/results/scaling_presets
 """
@@ -10,14 +10,16 @@ from wukong_jax.command_line import run_script, take_flag
 
 
 def main() -> None:
-    """Counts every row of Table 5, prints and keeps the table."""
+    """Counts every row of Table 5 and fits each model's losses; prints and keeps both tables."""
     arguments = list(sys.argv)
     output = take_flag(arguments, "output")
     if arguments[1:]:
         print((__doc__ or "").strip())
         sys.exit(0 if arguments[1] in ("--help", "-h") else 2)
-    from wukong_jax.scaling.presets import TABLE_5, compare_with_printed
+    from wukong_jax.scaling.presets import TABLE_5, compare_with_printed, fit_printed_losses
+    from wukong_jax.scaling.report import format_csv
     from wukong_jax.training.kept_results import write_results
+    from wukong_jax.training.run_folder import write_text_whole
 
     rows = []
     print(f"{'model':9}{'size':40}{'GFLOP printed':>14}{'counted':>9}{'ratio':>7}{'dense printed':>15}{'counted':>9}")
@@ -28,7 +30,13 @@ def main() -> None:
             f"{row['model']:9}{row['size']:40}{row['printed_gflop']:14.2f}{row['counted_gflop']:9.2f}"
             f"{row['gflop_ratio']:7.2f}{row['printed_dense_parameters']:15.2f}{row['counted_dense_parameters']:9.2f}"
         )
-    print(f"kept: {write_results(Path(output), 'python ' + ' '.join(sys.argv), rows)}")
+    fits = fit_printed_losses()
+    for fit in fits:
+        law = fit["problem"] or f"-100 + {fit['scale']:.3f} * GFLOP^-{fit['exponent']:.5f}"
+        print(f"{fit['model']:9} task {fit['task']}, {fit['points']} sizes: relative loss in percent = {law}")
+    kept = write_results(Path(output), "python " + " ".join(sys.argv), rows)
+    write_text_whole(Path(output) / "printed_laws.csv", format_csv(list(fits[0]), fits))
+    print(f"kept: {kept}")
 
 
 if __name__ == "__main__":

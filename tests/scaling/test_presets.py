@@ -2,7 +2,13 @@ import pytest
 
 from wukong_jax.models import wukong
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.scaling.presets import TABLE_5, Preset, compare_with_printed, criteo_wukong_grid
+from wukong_jax.scaling.presets import (
+    TABLE_5,
+    Preset,
+    compare_with_printed,
+    criteo_wukong_grid,
+    fit_printed_losses,
+)
 
 BY_NAME = {(preset.model, preset.size): preset for preset in TABLE_5}
 
@@ -54,3 +60,12 @@ def test_grid_of_wukong_on_criteo_builds():
     name = "l=3, n=16, MLP 2x512"
     built = wukong.build(grid[name], ModelShape(13, 26, 128, 1))
     assert (built.options.layers, built.options.fm_rank, built.options.head_hidden) == (3, 24, (512, 512))
+
+
+def test_the_papers_law_comes_out_of_its_printed_losses():
+    """It prints -100 + 99.56 x^0.00071, with GFLOP (section 7.2); a loss that falls needs the other sign."""
+    fits = {(fit["model"], fit["task"]): fit for fit in fit_printed_losses()}
+    assert round(fits["Wukong", 1]["scale"], 2) == 99.56
+    assert round(fits["Wukong", 1]["exponent"], 5) == 0.00071
+    assert fits["DCN", 1]["points"] == 4  # the fifth exploded without a number
+    assert fits["AFN+", 1]["problem"] == "the loss does not fall with compute"

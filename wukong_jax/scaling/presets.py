@@ -21,6 +21,8 @@ from typing import Any
 
 from wukong_jax.models.cost import Cost, count_cost
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.scaling.curve import CannotFitError
+from wukong_jax.scaling.law import fit_paper_form
 
 INTERNAL_TOKENS, INTERNAL_WIDTH = 720, 160
 _FEATURES = tuple(f"feature_{number}" for number in range(INTERNAL_TOKENS))
@@ -204,7 +206,30 @@ def compare_with_printed(preset: Preset) -> dict[str, Any]:
         "counted_parameters": round(TABLE_UNITS + units, 2),
         "printed_dense_parameters": round(preset.parameters - TABLE_UNITS, 2),
         "counted_dense_parameters": round(units, 3),
+        "printed_task_1_percent": preset.task_1,
+        "printed_task_2_percent": preset.task_2,
     }
+
+
+def fit_printed_losses() -> list[dict[str, Any]]:
+    """The paper's form of a law (`law.fit_paper_form`) on its own printed losses, for each model and task.
+
+    Returns:
+      Rows of `model`, `task`, `points`, `scale`, `exponent` (of printed GFLOP) and `problem` where nothing falls.
+      Exploded rows, those with a printed loss too, are left out.
+    """
+    fits = []
+    for model, task in itertools.product(dict.fromkeys(preset.model for preset in TABLE_5), (1, 2)):
+        rows = [preset for preset in TABLE_5 if preset.model == model and not preset.exploded]
+        losses = [loss for row in rows if (loss := row.task_1 if task == 1 else row.task_2) is not None]
+        fit: dict[str, Any] = {"model": model, "task": task, "points": len(losses)}
+        try:
+            law = fit_paper_form([row.gflop for row in rows], losses)
+            fit |= {"scale": law.amplitude, "exponent": law.exponent, "problem": None}
+        except CannotFitError as error:
+            fit |= {"scale": None, "exponent": None, "problem": str(error)}
+        fits.append(fit)
+    return fits
 
 
 def criteo_wukong_grid() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.scaling.report_analysis import DataResults, Row, analyse, check_rows, compare_with_reference
-from wukong_jax.scaling.report_axes import PARAMETERS, choose_flops_axis
+from wukong_jax.scaling.report_axes import PARAMETERS, choose_flops_axis, is_level
 from wukong_jax.scaling.report_page import DataPart, Figure, Section, build_scaling_page
 from wukong_jax.scaling.report_pictures import (
     Drawing,
@@ -119,6 +119,8 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
     flops = choose_flops_axis(final)
     has_bars = any(row[f"{results.loss}_std"] is not None for row in final)
     shared = "Bars: one standard deviation over seeds either way. " if has_bars else ""
+    if any(is_level(row) for row in final):
+        shared += "Level lines: models without matrix products, 0 FLOPs by this count. "
     shared += "Both axes are logarithmic. Rest a pointer on a point for its options and settings."
     embedding = {row["embedding_parameters"] for row in final if row["embedding_parameters"] is not None}
     tables = f" ({embedding.pop():,}, the same for all)" if len(embedding) == 1 else ""
