@@ -2,7 +2,8 @@
 
 Command:   python scripts/scaling_curve.py --config=configs/scaling_wukong.py:ablations --workdir=runs/scaling_ablations
            --output=docs/results/scaling_ablations
-           `:knobs` grows one size at a time (docs/results/scaling_knobs)
+           `:knobs` doubles one size at a time, some together, and all (docs/results/scaling_knobs); four times as
+           large: --config.models.layers="('x2','x4')" and likewise
 Data:      as configs/scaling_planted.py, factorized
 Expected:  docs/results/scaling_ablations; a minute a unit on one CPU core (knobs: not run yet, one to four)
 """
@@ -22,7 +23,8 @@ def get_config(question: str = "ablations") -> ConfigDict:
         raise ValueError(f"question {question!r}: {', '.join(ladders)}")
     config = load_config_module(Path(__file__).with_name("scaling_planted.py")).get_config()
     config.name = f"planted clicks, Wukong's {question}"
-    config.models = {name: () for name in ladders[question]}
+    some = ("x2",) if question == "knobs" else ()  # four times as large would take three times as long
+    config.models = {name: some if name != "base" else () for name in ladders[question]}
     config.reference, config.baseline = next(iter(ladders[question])), ""  # the base
     config.search.initial_scales = (0.02,)
     return config
