@@ -11,7 +11,11 @@ Command:   python scripts/prepare_data.py --schema=criteo_terabyte --input=FOLDE
            --output=docs/results/scaling_criteo for the pictures. A unit trains on all devices of its machine
 Data:      configs/criteo_terabyte.py says which rows, and what the paper prints
 Expected:  not run: the rows are not here. A unit is one pass over 4.2 G rows at 5 to 600 MFLOP a row; a trial of the
-           search, of which a size has five to fifteen, a tenth of one (config.search.steps)
+           search, of which a size has five to fifteen, a tenth of one (config.search.steps).
+           Compiled ahead of time for 8 H100, the largest Wukong's step needs 36.6 GiB of each, 27.5 of them tables and
+           their state (21 tables of 7.5 M rows assumed, 5 of 40 M; JAX 0.10.2, 2026-11-25):
+           python scripts/compile_for_cluster.py --config=configs/criteo_terabyte.py:wukong --target=h100_1x8
+           --schema=criteo_terabyte --table_rows=7500000 --config.model.options.layers=4 and that size's other options
 """
 
 from pathlib import Path
