@@ -4,7 +4,8 @@ Command:   python scripts/scaling_curve.py --config=configs/scaling_real.py:frap
            --output=docs/results/scaling_real/frappe --config.run.data.path=FOLDER
            `:census` is census-income, the mean of its two objectives; FOLDER as for configs/frappe_wukong.py and
            configs/census_income.py, whose L2, rate's shape and number of passes every model gets; none stops early
-Expected:  docs/results/scaling_real. Both sets are small: expect curves to be flat or to turn where models overfit
+Expected:  docs/results/scaling_real; half a minute to a minute and a half a unit on one CPU core, some 70 units each.
+           Both sets are small: curves are flat, or turn where models overfit
 """
 
 from pathlib import Path

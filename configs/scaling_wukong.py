@@ -5,7 +5,7 @@ Command:   python scripts/scaling_curve.py --config=configs/scaling_wukong.py:ab
            `:knobs` doubles one size at a time, some together, and all (docs/results/scaling_knobs); four times as
            large: --config.models.layers="('x2','x4')" and likewise
 Data:      as configs/scaling_planted.py, factorized
-Expected:  docs/results/scaling_ablations; a minute a unit on one CPU core (knobs: not run yet, one to four)
+Expected:  docs/results/scaling_ablations; a minute a unit on one CPU core (`:knobs` one to four)
 """
 
 from pathlib import Path
