@@ -48,6 +48,7 @@ MODELS = {
         "afn_dropout": 0.2,
         "deep_hidden": (400, 400),
         "deep_dropout": 0.2,
+        "embedding_norm": True,
     },
     "masknet": {
         "structure": "parallel",
@@ -73,8 +74,9 @@ MODELS = {
     "fm": {},
     "logistic_regression": {},
 }
-# L2 and learning rate of the tables where Wukong's do not fit, by validation AUC.
-TABLES = {"logistic_regression": (0.0, 0.03), "fm": (1e-5, 0.03), "finalmlp": (1e-5, 0.03), "autoint": (1e-5, 0.03)}
+# L2 and learning rate of the tables where Wukong's do not fit, by validation AUC; and of the dense parameters.
+TABLES = {"logistic_regression": (0.0, 0.03), **dict.fromkeys(("fm", "finalmlp", "autoint", "afn"), (1e-5, 0.03))}
+DENSE_RATES = {"afn": 1e-3}
 WIDTHS = {"logistic_regression": 1, "fm": 33, "afn": 64}  # FM: a weight and 32 factors; AFN+: two tables of 32
 
 
@@ -87,6 +89,7 @@ def get_config(model: str = "dlrm") -> ConfigDict:
     config.embeddings.width = WIDTHS.get(model, 32)
     if model in TABLES:
         config.embeddings.optimizer.l2, config.embeddings.optimizer.learning_rate = TABLES[model]
+    config.optimizer.learning_rate = DENSE_RATES.get(model, config.optimizer.learning_rate)
     config.model.factory = f"wukong_jax.models.{model}:build"
     config.model.options = ConfigDict(MODELS[model])
     return config
