@@ -54,13 +54,13 @@ def main() -> None:
 def train_shard(sweep: "Sweep", shard: int, shards: int, wait: bool) -> None:
     """Trains a shard's part; what waits for other shards' searches too, once those have ended."""
     while sweep.run(shard, shards) and not sweep.failed:
-        names = ", ".join(sweep.searching())
+        searching = sweep.searching()
+        names = ", ".join(searching)
         if not wait:
             print(f"left for a later start: the curves of {names}, whose searches other shards have not ended")
             return
         print(f"waiting for other shards to end their searches of {names}; they must run, too", flush=True)
-        before = sweep.searching()
-        while sweep.searching() == before:
+        while sweep.searching() == searching:
             time.sleep(WAIT_SECONDS)
 
 

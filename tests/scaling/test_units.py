@@ -66,12 +66,22 @@ def test_search_finds_norm_and_scale_then_the_rate_of_each_size():
     ]  # fmt: skip
 
 
-def test_a_lower_rate_that_is_better_by_luck_does_not_hide_a_higher_one():
-    sweep = make_sweep(search={"rates": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), "initial_scales": (0.02,)})
-    losses = {0.25: 0.6, 0.5: 0.4999, 1.0: 0.5, 2.0: 0.5, 4.0: 0.3, 8.0: 0.2}
+def climb(losses):
+    """The rates that are tried, and the one found, of losses by rate."""
+    sweep = make_sweep(search={"rates": tuple(losses), "initial_scales": (0.02,)})
     order, found = walk_search(sweep, "FM", lambda unit: losses[unit.settings.rate])
-    assert found["only"].rate == 8.0
-    assert [unit.settings.rate for unit in order] == [1.0, 0.5, 0.25, 2.0, 4.0, 8.0]
+    return [unit.settings.rate for unit in order], found["only"].rate
+
+
+def test_a_lower_rate_that_is_better_by_luck_does_not_hide_a_higher_one():
+    losses = {0.25: 0.6, 0.5: 0.4999, 1.0: 0.5, 2.0: 0.5, 4.0: 0.3, 8.0: 0.2}
+    assert climb(losses) == ([1.0, 0.5, 0.25, 2.0, 4.0, 8.0], 8.0)
+
+
+def test_one_unlucky_rate_does_not_end_the_climb():
+    losses = {0.25: 0.5, 0.5: 0.6, 1.0: 0.4, 2.0: 0.45, 4.0: 0.3, 8.0: 0.7}
+    assert climb(losses) == ([1.0, 0.5, 0.25, 2.0, 4.0, 8.0], 4.0)
+    assert climb({rate: loss + (0.2 if rate > 2 else 0) for rate, loss in losses.items()})[1] == 1.0
 
 
 def test_a_search_over_a_part_of_the_rows_has_units_of_its_own():
@@ -81,18 +91,6 @@ def test_a_search_over_a_part_of_the_rows_has_units_of_its_own():
     units = curve_units(sweep, {"Wukong": found})
     assert {unit.steps for unit in units} == {0}
     assert not {unit.folder for unit in units} & {unit.folder for unit in searched}
-
-
-def test_one_unlucky_rate_does_not_end_the_climb():
-    sweep = make_sweep(search={"rates": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), "initial_scales": (0.02,)})
-    losses = {0.25: 0.5, 0.5: 0.6, 1.0: 0.4, 2.0: 0.45, 4.0: 0.3, 8.0: 0.7}
-    order, found = walk_search(sweep, "FM", lambda unit: losses[unit.settings.rate])
-    assert found["only"].rate == 4.0
-    assert [unit.settings.rate for unit in order] == [1.0, 0.5, 0.25, 2.0, 4.0, 8.0]
-    _, found = walk_search(
-        sweep, "FM", lambda unit: losses[unit.settings.rate] + (0.2 if unit.settings.rate > 2 else 0)
-    )
-    assert found["only"].rate == 1.0
 
 
 def test_rates_stay_on_the_grid():

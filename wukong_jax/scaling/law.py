@@ -66,7 +66,7 @@ class PaperLaw:
 class HeldOut:
     """A law fitted without the curve's largest point, against that point."""
 
-    law: PowerLaw
+    law: PowerLaw | PaperLaw
     compute: float
     measured: float
     predicted: float

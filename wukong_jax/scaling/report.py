@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.scaling.report_analysis import DataResults, Row, analyse, check_rows, compare_with_reference
+from wukong_jax.scaling.report_analysis import DataResults, Row, analyse, check_rows
 from wukong_jax.scaling.report_axes import PARAMETERS, choose_flops_axis, is_level
 from wukong_jax.scaling.report_page import DataPart, Figure, Section, build_scaling_page
 from wukong_jax.scaling.report_pictures import (
@@ -105,12 +105,12 @@ def write_scaling_report(
     matches = (line for results in everything for line in _list_matches(results, reference))
     write_text_whole(folder / "compute_to_match.csv", format_csv(_MATCH_COLUMNS, matches))
     differences = [
-        {"data": results.name, "reference": reference, **row}
-        for results in everything
-        for row in compare_with_reference(results, reference)
+        {"data": results.name, "reference": reference, **row} for results in everything for row in results.differences
     ]
     if differences:
         write_text_whole(folder / "differences.csv", format_csv(list(differences[0]), differences))
+    else:
+        (folder / "differences.csv").unlink(missing_ok=True)  # of a reference that has several sizes now
     return folder / "report.html"
 
 

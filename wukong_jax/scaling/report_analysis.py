@@ -12,6 +12,7 @@ import numpy as np
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.curve import CannotFitError, Curve, Interval
 from wukong_jax.scaling.law import (
+    HeldOut,
     PowerLaw,
     bootstrap_paper_form,
     bootstrap_power_law,
@@ -71,7 +72,8 @@ class DataResults:
     along: Sequence[Row]  # rows before the end of training
     fits: Sequence[Row]  # flat, as in fits.csv
     laws: Mapping[str, PowerLaw]  # model -> law with a free floor, over MFLOP
-    matches: Mapping[str, MatchedCompute]  # model -> compute to match the reference
+    matches: Mapping[str, MatchedCompute]  # model -> compute to match the reference, where that has several sizes
+    differences: Sequence[Row]  # of `compare_with_reference`, where it has one
     reference_sizes: Sequence[str]  # in the order of `matches`' points
 
     @property
@@ -143,25 +145,31 @@ def _analyse_one(name: str, rows: Sequence[Row], reference: str, baseline: str, 
         fits,
         laws,
         matches,
+        compare_with_reference(final, reference, loss),
         [row["size"] for row in final.get(reference, ()) if _is_point(row, loss)],
     )
 
 
-def compare_with_reference(results: DataResults, reference: str) -> list[Row]:
+def compare_with_reference(final: Mapping[str, Sequence[Row]], reference: str, loss: str) -> list[Row]:
     """Every final point against the reference's only one, seed by seed; nothing where it has several sizes or none.
+
+    Args:
+      final: model -> rows at the end of training.
+      reference: the model compared with.
+      loss: the key of the losses.
 
     Returns:
       Rows of `model`, `size`, `cost` (times the reference's), `difference` (mean over the shared seeds of the loss less
       the reference's), `difference_std` and `seeds`, from the lowest loss to the highest.
     """
-    own = results.final.get(reference, ())
-    if len(own) != 1 or not read_losses(own[0], results.loss):
+    own = final.get(reference, ())
+    if len(own) != 1 or not _is_point(own[0], loss):
         return []
-    base = dict(zip(own[0]["seeds"], read_losses(own[0], results.loss), strict=True))
+    base = dict(zip(own[0]["seeds"], read_losses(own[0], loss), strict=True))
     rows = []
-    for model, group in results.final.items():
+    for model, group in final.items():
         for row in group if model != reference else ():
-            losses = dict(zip(row["seeds"], read_losses(row, results.loss), strict=True))
+            losses = dict(zip(row["seeds"], read_losses(row, loss), strict=True))
             pairs = [losses[seed] - base[seed] for seed in losses if seed in base]
             if pairs:
                 cost = (read_number(row["train_flops_per_example"]) or 0) / own[0]["train_flops_per_example"]
@@ -235,8 +243,11 @@ def _describe_fit(curve: Curve, law: PowerLaw, floor: float | None, resamples: i
         held_out = check_held_out(curve, floor, resamples=resamples)
     except CannotFitError as error:
         return {**row, "held_out_problem": str(error)}
+    return row | _describe_held_out(held_out)
+
+
+def _describe_held_out(held_out: HeldOut) -> dict[str, Any]:
     return {
-        **row,
         "held_out_mflop": held_out.compute,
         "held_out_measured": held_out.measured,
         "held_out_predicted": held_out.predicted,
@@ -264,9 +275,8 @@ def _describe_paper_fit(curve: Curve, baseline: Sequence[float], resamples: int)
     except CannotFitError as error:
         row["held_out_problem"] = str(error)
     else:
-        measured, predicted = float(in_giga.means[-1]), float(100 + law.predict(in_giga.compute[-1])) * base / 100
-        row |= {"held_out_mflop": curve.compute[-1], "held_out_measured": measured, "held_out_predicted": predicted}
-        row |= {"held_out_error": predicted - measured, "held_out_relative_error": predicted / measured - 1}
+        predicted = float(100 + law.predict(in_giga.compute[-1])) * base / 100
+        row |= _describe_held_out(HeldOut(law, curve.compute[-1], float(in_giga.means[-1]), predicted, None))
     if in_giga.has_spread and len(baseline) > 1:
         intervals = bootstrap_paper_form(in_giga, baseline, resamples=resamples)
         row |= _flatten({"scale": intervals["amplitude"], "exponent": intervals["exponent"]})

@@ -13,7 +13,7 @@ from wukong_jax.scaling.matched_compute import (
     MatchedCompute,
     MatchedPoint,
 )
-from wukong_jax.scaling.report_analysis import DataResults, Row, compare_with_reference
+from wukong_jax.scaling.report_analysis import DataResults, Row
 from wukong_jax.scaling.report_pictures import list_css_colours, list_undrawn
 from wukong_jax.scaling.report_text import (
     DASH,
@@ -126,9 +126,9 @@ def _build_data(part: DataPart, reference: str, several: bool) -> Iterable[str]:
         yield _build_points(results.along) + "</details>"
     yield f"<h3>Fitted laws{_of(results, several)}</h3>"
     yield _build_fits(results)
-    if differences := compare_with_reference(results, reference):
+    if results.differences:
         yield f"<h3>Against {html.escape(reference)}{_of(results, several)}</h3>"
-        yield _build_differences(differences)
+        yield _build_differences(results.differences)
     elif reference:
         yield f"<h3>Compute to match {html.escape(reference)}{_of(results, several)}</h3>"
         yield _build_matches(results, reference)

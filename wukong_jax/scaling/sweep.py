@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import platform
@@ -56,22 +57,14 @@ class Sweep:
                 "prepare_data.py --validation_share_of_test=0.5"
             )
         self._check_models()
-        self._check_search()
-
-    def _check_search(self) -> None:
-        steps, model = self.config.search.steps, next(iter(self.config.models))
-        norm = next(iter(self.config.ladder(model).norms))
-        whole = self._run_config(Unit(model, self.config.sizes(model)[0].name, Settings(1.0, 0.0, norm), 0))
-        if steps >= (total := total_steps(whole, self.data)):
-            fix = "give fewer, or 0 to search with whole runs"
-            raise UserError(f"config.search.steps = {steps}: a whole run has {total}; {fix}")
 
     def _check_models(self) -> None:
         """Builds each model at each size and with each norm: one that refuses its options would only fail as a unit."""
         for model in self.config.models:
             sizes, norms = self.config.sizes(model), list(self.config.ladder(model).norms)
             for size, norm in [(size, norms[0]) for size in sizes] + [(sizes[0], norm) for norm in norms[1:]]:
-                config = self._run_config(Unit(model, size.name, Settings(1.0, 0.0, norm), 0))
+                trial = Unit(model, size.name, Settings(1.0, 0.0, norm), 0, self.config.search.steps)
+                config = self._run_config(trial)
                 try:
                     build_run(config, self.data.schema)
                 except UserError as error:
@@ -81,7 +74,11 @@ class Sweep:
         config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.data.directory))
         if not unit.steps:
             return config
-        config = stretch_schedule(config, unit.steps / total_steps(config, self.data))
+        total = total_steps(config, self.data)
+        if unit.steps >= total:
+            fix = "give fewer, or 0 to search with whole runs"
+            raise UserError(f"config.search.steps = {unit.steps}: a whole run has {total}; {fix}")
+        config = stretch_schedule(config, unit.steps / total)
         return dataclasses.replace(config, training=dataclasses.replace(config.training, steps=unit.steps, epochs=None))
 
     def _claim(self) -> None:
@@ -207,7 +204,7 @@ class Sweep:
     def _run_unit(self, unit: Unit) -> None:
         folder = self.folder / unit.folder
         folder.mkdir(parents=True, exist_ok=True)
-        outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit), "made": describe_here()}
+        outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit), "made": self._made}
         config = self._run_config(unit)
         try:
             with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
@@ -235,6 +232,11 @@ class Sweep:
         if outcome["status"] != FAILED and not self.config.keep_checkpoints:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # two copies of the tables for each unit
         self._tell(unit, outcome)
+
+    @functools.cached_property
+    def _made(self) -> dict[str, str]:
+        """What this process' units are made by: its code was loaded once, whatever the checkout becomes meanwhile."""
+        return describe_here()
 
     def _make_point(self, line: Mapping[str, Any], batch: int) -> dict[str, float]:
         """A place in the pass and its validation metrics."""
