@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
-    package_data={"wukong_jax": ["clusters/*.txtpb", "data/schemas/*.json", "py.typed"]},
+    package_data={"wukong_jax": ["clusters/*.txtpb", "data/raw/schemas/*.json", "py.typed"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

@@ -60,7 +60,7 @@ def teach(config: ConfigDict, features: bool, labels: bool, share: float) -> Con
     """Joins the store to a student's rows and says what it uses of it."""
     if not features and not labels:
         return config
-    config.data.join.factory = "lattice.knowledge_transfer:build_join"
+    config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"
     config.data.join.options = {"store": STORE, "time_to_live_hours": 6.0, "kept_share": share}
     if features:
         config.model.options.teacher_tokens = 2

@@ -23,8 +23,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from wukong_jax.config import load_config_module
-from wukong_jax.scaling.criteo_ladders import CRITEO
-from wukong_jax.scaling.sweep_config import start_sweep_config
+from wukong_jax.scaling.ladders.criteo import CRITEO
+from wukong_jax.scaling.sweep.config import start_sweep_config
 
 
 def get_config() -> ConfigDict:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from wukong_jax.config import load_config_module
-from wukong_jax.scaling.wukong_ladders import DEPTHS
+from wukong_jax.scaling.ladders.wukong import DEPTHS
 
 ROWS = 600_000
 ORDERS = {"2": (2,), "4": (2, 4), "8": (2, 4, 8)}

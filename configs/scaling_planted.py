@@ -12,7 +12,7 @@ Expected:  docs/results/scaling_planted; a unit takes one to five minutes on one
 
 from ml_collections import ConfigDict
 
-from wukong_jax.scaling.sweep_config import start_sweep_config
+from wukong_jax.scaling.sweep.config import start_sweep_config
 
 BATCH, ROWS = 2048, 1_000_000
 STEPS = -(-ROWS // BATCH)

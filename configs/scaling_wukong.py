@@ -13,7 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from wukong_jax.config import load_config_module
-from wukong_jax.scaling.wukong_ladders import ABLATIONS, KNOBS
+from wukong_jax.scaling.ladders.wukong import ABLATIONS, KNOBS
 
 
 def get_config(question: str = "ablations") -> ConfigDict:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lattice.sketch_space import start_sketch_config
+from lattice.sketch.space import start_sketch_config
 from wukong_jax.config import load_config_module
 
 PLANTED = load_config_module(Path(__file__).with_name("lattice_planted.py"))

@@ -8,7 +8,7 @@ Expected:  sketch.json, best_config.py and sketch.png in a minute or two on 2 CP
 
 from ml_collections import ConfigDict
 
-from lattice.sketch_space import start_sketch_config
+from lattice.sketch.space import start_sketch_config
 
 
 def get_config() -> ConfigDict:

@@ -252,7 +252,7 @@ def _normalize_pairs(pairs: jax.Array, weights: Weights, sizes: TowerSizes, rank
 def _standardize(values: jax.Array, mask: np.ndarray) -> jax.Array:
     """Zero mean and unit variance over the last two axes, where the mask is 1; values and result are 0 elsewhere.
 
-    As in `wukong_jax.models.layer_norm`, barriers keep XLA:CPU from recomputing statistics and pairs for every element
+    As in `wukong_jax.layers.layer_norm`, barriers keep XLA:CPU from recomputing statistics and pairs for every element
     of the sums that read them.
     """
     return _standardize_forward(values, mask)[0]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from wukong_jax.data.batch import Batch
+from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.schema import Schema
@@ -107,7 +107,7 @@ def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) 
     if "teacher_logits" not in batch.extras:
         raise UserError(
             f"{OPTIONS}.distillation_weight: the rows carry no teacher's logits; set config.data.join.factory to "
-            "'lattice.knowledge_transfer:build_join'"
+            "'lattice.teacher.knowledge_transfer:build_join'"
         )
     logits = outputs.aux.get("distilled_logits", outputs.logits)
     target = (1 - smoothing) * jax.nn.sigmoid(batch.extras["teacher_logits"]) + smoothing / 2

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from wukong_jax.command_line import parse_config_flags
+from wukong_jax.cli.command_line import parse_config_flags
 from wukong_jax.config import RunConfig
 
 if TYPE_CHECKING:

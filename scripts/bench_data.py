@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from wukong_jax.command_line import run_script
-from wukong_jax.data.batch import COLUMN_DTYPES, Columns
-from wukong_jax.data.builtin_schemas import find_schema
-from wukong_jax.data.loader import Position, iterate_batches
-from wukong_jax.data.prepare import prepare_data
-from wukong_jax.data.row_blocks import BlockWriter, open_row_blocks
+from wukong_jax.cli.command_line import run_script
+from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
+from wukong_jax.data.blocks.loader import Position, iterate_batches
+from wukong_jax.data.blocks.row_blocks import BlockWriter, open_row_blocks
+from wukong_jax.data.raw.builtin_schemas import find_schema
+from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
 
 DENSE, CATEGORICAL = 13, 26

@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dmt.bench import Variant, join_quality, list_variants, measure, read_quality, write_speedup
-from dmt.emulated_cluster import EmulatedCluster
-from wukong_jax.command_line import run_script
+from dmt.bench.emulated_cluster import EmulatedCluster
+from dmt.bench.step_times import Variant, join_quality, list_variants, measure, read_quality, write_speedup
+from wukong_jax.cli.command_line import run_script
 from wukong_jax.config import build_run_config, load_config_module, run_config_to_json
 from wukong_jax.errors import UserError
-from wukong_jax.training.run_folder import write_text_whole
+from wukong_jax.runs.folder import write_text_whole
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
     command = "python " + " ".join(sys.argv)
     with EmulatedCluster(arguments.hosts, arguments.chips) as cluster:
-        cluster.start([sys.executable, "-m", "dmt.bench_worker"])
+        cluster.start([sys.executable, "-m", "dmt.bench.worker"])
         for rows in measure(cluster, variants, configs, rates, arguments.rounds, arguments.steps, print):
             if arguments.output:
                 write_speedup(Path(arguments.output), command, rows, quality)

@@ -15,12 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 from wukong_jax.config import build_run_config
-from wukong_jax.data.batch import Batch
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.runs.evaluation import put_batch
+from wukong_jax.runs.finish import count_flops
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
-from wukong_jax.training.evaluation import put_batch
-from wukong_jax.training.finish import count_flops
 from wukong_jax.training.run import Run, build_run
 
 COLUMNS, DENSE, ZIPF = 26, 13, 1.2

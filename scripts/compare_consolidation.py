@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from repeat_run import claim_made_folder, parse_seeds, parse_variant, train_seeds, use_rows
 
-from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import RunConfig, stretch_schedule
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import to_mapping
 
 if TYPE_CHECKING:
-    from lattice.consolidation import Capacity
-    from lattice.portfolios import PortfolioRows
-    from wukong_jax.training.run_data import RunData
+    from lattice.portfolios.consolidation import Capacity
+    from lattice.portfolios.portfolios import PortfolioRows
+    from wukong_jax.runs.rows import RunData
 
 LOSS = "normalized_entropy"
 METRICS = (LOSS, "auc", "log_loss", "calibration")
@@ -51,10 +51,10 @@ def main() -> None:
     flags["groups"] = take_flag(arguments, "groups", "")
     if not flags["config"]:
         parse_config_flags(arguments, __doc__ or "")  # prints the help
-    from lattice.portfolio_groups import load_groups
-    from lattice.portfolios import measure_portfolios
-    from wukong_jax.training.kept_results import write_results
-    from wukong_jax.training.run_data import open_run_data
+    from lattice.portfolios.groups import load_groups
+    from lattice.portfolios.portfolios import measure_portfolios
+    from wukong_jax.reports.kept_results import write_results
+    from wukong_jax.runs.rows import open_run_data
 
     seeds, folder = parse_seeds(flags["seeds"]), Path(flags["workdir"])
 
@@ -116,10 +116,10 @@ def serve_groups(
     seeds: list[int],
 ) -> Served:
     """Trains a model for each group on its rows without its dropped columns, in `folder/<its portfolios>`."""
-    from lattice.portfolio_groups import split_name
-    from lattice.portfolio_rows import build_group_schema, select_group_rows
-    from lattice.reduced_rows import write_rewritten_rows
-    from wukong_jax.training.run_data import open_run_data
+    from lattice.filter.reduced_rows import write_rewritten_rows
+    from lattice.portfolios.groups import split_name
+    from lattice.portfolios.rows import build_group_schema, select_group_rows
+    from wukong_jax.runs.rows import open_run_data
 
     trained = {}
     for group, dropped in groups.items():
@@ -141,7 +141,7 @@ def read_served(
     trained: Mapping[tuple[Portfolio, ...], Mapping[int, Mapping[str, Any]]], portfolios: "PortfolioRows"
 ) -> Served:
     """Metrics and capacity of the models of groups, from the summaries of their seeds."""
-    from lattice.consolidation import Capacity, add_capacities
+    from lattice.portfolios.consolidation import Capacity, add_capacities
 
     metrics: dict[Portfolio, dict[str, list[float]]] = {}
     capacities, asked = {}, {}
@@ -172,7 +172,7 @@ def _find_prefix(metrics: Mapping[str, float], portfolio: Portfolio) -> str:
 
 def describe(served: Served, alone: Served) -> dict[str, Any]:
     """A row: for each portfolio the metrics and the comparison, their means, and the capacity saved."""
-    from lattice.consolidation import compare_portfolios
+    from lattice.portfolios.consolidation import compare_portfolios
 
     losses, own = ({name: metrics[LOSS] for name, metrics in one.metrics.items()} for one in (served, alone))
     compared = compare_portfolios(own, losses)

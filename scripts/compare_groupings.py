@@ -15,7 +15,7 @@ from typing import Any
 
 from repeat_run import parse_seeds, parse_variant, train_seeds
 
-from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 
 STRATEGIES = ("coherent", "diverse")
 
@@ -27,7 +27,7 @@ def main() -> None:
     flags = {name: take_flag(arguments, name) for name in names}
     if not flags["config"]:
         parse_config_flags(arguments, __doc__ or "")  # prints the help
-    from wukong_jax.training.kept_results import summarise_seeds, write_results
+    from wukong_jax.reports.kept_results import summarise_seeds, write_results
 
     seeds, workdir = parse_seeds(flags["seeds"]), Path(flags["workdir"])
     train_variant(arguments, flags, "flat", workdir / "flat", seeds[:1])
@@ -62,9 +62,9 @@ def train_variant(
 
 def partition(workdir: Path, strategy: str, output: Path) -> tuple[dict[str, Any], Path]:
     """Groups the columns of a trained run into four towers and writes them beside a picture."""
-    from dmt.partition_run import PartitionSettings, partition_run, write_partition
-    from dmt.partitioner import PartitionOptions
-    from wukong_jax.training.open_run import open_run
+    from dmt.partition.partitioner import PartitionOptions
+    from dmt.partition.run import PartitionSettings, partition_run, write_partition
+    from wukong_jax.runs.open_run import open_run
 
     options = PartitionOptions(towers=4, strategy=strategy, seed=0)  # type: ignore[arg-type]
     opened = open_run(str(workdir))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repeat_run import parse_seeds, parse_variant, train_seeds
 
-from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.errors import UserError
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     flags = {name: take_flag(arguments, name) for name in ("variants", "seeds", "output", "config", "workdir")}
     if not flags["config"]:
         parse_config_flags(arguments, __doc__ or "")  # prints the help
-    from wukong_jax.training.kept_results import summarise_seeds, write_results
+    from wukong_jax.reports.kept_results import summarise_seeds, write_results
 
     seeds = parse_seeds(flags["seeds"])
     variants = flags["variants"].split(";" if ";" in flags["variants"] else ",")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from repeat_run import claim_made_folder, parse_seeds, train_seeds, use_rows
 
-from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import stretch_schedule
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import to_mapping
@@ -35,14 +35,14 @@ def main() -> None:
     flags = {name: take_flag(arguments, name) for name in ("objective", "windows", "policies", "seeds", "output")}
     shares = parse_shares(take_flag(arguments, "shares", ""))
     config, workdir = parse_config_flags(arguments, __doc__ or "")
-    from lattice.attribution_windows import AttributionWindows
-    from lattice.serving_heads import evaluate_heads
-    from lattice.zipper import ZipperSettings, load_report, write_zipped
-    from wukong_jax.data.conversion_log import load_conversion_log
-    from wukong_jax.data.planted_portfolios_folder import CONVERSION_FILES
-    from wukong_jax.training.kept_results import write_results
-    from wukong_jax.training.open_run import open_run
-    from wukong_jax.training.run_data import open_run_data
+    from lattice.windows.attribution_windows import AttributionWindows
+    from lattice.windows.serving_heads import evaluate_heads
+    from lattice.windows.zipper import ZipperSettings, load_report, write_zipped
+    from wukong_jax.data.blocks.conversion_log import load_conversion_log
+    from wukong_jax.data.planted.portfolios_folder import CONVERSION_FILES
+    from wukong_jax.reports.kept_results import write_results
+    from wukong_jax.runs.open_run import open_run
+    from wukong_jax.runs.rows import open_run_data
 
     folder, seeds = Path(workdir), parse_seeds(flags["seeds"])
     claim_made_folder(folder / "impressions", to_mapping(config.data))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from assumed_run import build_parser, read_run
 
+from wukong_jax.cli.command_line import run_script
 from wukong_jax.clusters.targets import NAMED_TARGETS, find_target
-from wukong_jax.command_line import run_script
 from wukong_jax.errors import UserError
 
 

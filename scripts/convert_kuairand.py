@@ -7,7 +7,7 @@ The schema kuairand_pure reads it. Prints the rows of each tab; M3oE counts 178,
 
 import argparse
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--input", required=True, help="the release's data folder")
     parser.add_argument("--output", required=True, help="the Parquet file to make")
     arguments = parser.parse_args()
-    from wukong_jax.data.kuairand_rows import convert_kuairand
+    from wukong_jax.data.raw.kuairand_rows import convert_kuairand
 
     for tab, rows in convert_kuairand(arguments.input, arguments.output).items():
         print(f"tab {tab:<4}{rows:>12,} rows")

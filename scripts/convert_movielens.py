@@ -7,7 +7,7 @@ The schemas movielens_small (csv releases) and movielens_1m read it. Prints the 
 
 import argparse
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         help="of the rows: by time, as the ratings' file, or as M3oE's joined file (default: time; of 1M: joined)",
     )
     arguments = parser.parse_args()
-    from wukong_jax.data.movielens_rows import convert_movielens
+    from wukong_jax.data.raw.movielens_rows import convert_movielens
 
     for domain, rows in convert_movielens(arguments.input, arguments.output, arguments.order).items():
         print(f"{domain:<12}{rows:>12,} rows")

@@ -6,7 +6,7 @@ python scripts/count_presets.py --output=docs/results/scaling_presets
 import sys
 from pathlib import Path
 
-from wukong_jax.command_line import run_script, take_flag
+from wukong_jax.cli.command_line import run_script, take_flag
 
 
 def main() -> None:
@@ -16,10 +16,10 @@ def main() -> None:
     if arguments[1:]:
         print((__doc__ or "").strip())
         sys.exit(0 if arguments[1] in ("--help", "-h") else 2)
-    from wukong_jax.scaling.presets import TABLE_5, compare_with_printed, fit_printed_losses
-    from wukong_jax.scaling.report import format_csv
-    from wukong_jax.training.kept_results import write_results
-    from wukong_jax.training.run_folder import write_text_whole
+    from wukong_jax.reports.kept_results import write_results
+    from wukong_jax.runs.folder import write_text_whole
+    from wukong_jax.scaling.ladders.presets import TABLE_5, compare_with_printed, fit_printed_losses
+    from wukong_jax.scaling.report.report import format_csv
 
     rows = []
     print(f"{'model':9}{'size':40}{'GFLOP printed':>14}{'counted':>9}{'ratio':>7}{'dense printed':>15}{'counted':>9}")

@@ -6,7 +6,7 @@ python scripts/evaluate.py --workdir=runs/mine [--split=test] [--data=FOLDER]
 import argparse
 import json
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 
 def main() -> None:
@@ -17,8 +17,8 @@ def main() -> None:
     parser.add_argument("--data", help="row blocks, if they have moved since training")
     arguments = parser.parse_args()
     from wukong_jax.metrics.metric_names import replace_nan_by_none
-    from wukong_jax.training.finish import build_predict, evaluate_state
-    from wukong_jax.training.open_run import open_run
+    from wukong_jax.runs.finish import build_predict, evaluate_state
+    from wukong_jax.runs.open_run import open_run
 
     opened = open_run(arguments.workdir, arguments.data)
     predict = build_predict(opened.run, opened.state)

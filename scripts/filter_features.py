@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 from wukong_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from lattice.feature_filter import FeatureSelection
+    from lattice.filter.feature_filter import FeatureSelection
 
 _METHODS = {"pareto": "Pareto layers", "weighted_sum": "weighted sum"}
 
@@ -29,11 +29,17 @@ def main() -> None:
     """Parses, restores, measures, chooses, writes."""
     arguments = _parse()
     weights = _parse_weights(arguments.weights)
-    from lattice.feature_filter import FilterSettings, check_settings, choose_features, reduce_schema, write_filter
-    from lattice.importance_file import load_importance
-    from lattice.permutation_importance import ShuffleSettings, check_features, measure_importance
-    from lattice.reduced_rows import write_reduced_rows
-    from wukong_jax.training.open_run import open_run
+    from lattice.filter.feature_filter import (
+        FilterSettings,
+        check_settings,
+        choose_features,
+        reduce_schema,
+        write_filter,
+    )
+    from lattice.filter.importance_file import load_importance
+    from lattice.filter.permutation_importance import ShuffleSettings, check_features, measure_importance
+    from lattice.filter.reduced_rows import write_reduced_rows
+    from wukong_jax.runs.open_run import open_run
 
     settings = FilterSettings(
         budget=arguments.budget,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 from wukong_jax.errors import UserError
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("steps", nargs="+", metavar="STEP.json", help="files that compile_for_cluster.py wrote")
     arguments = parser.parse_args()
     from wukong_jax.clusters.compile_report import flatten_findings
-    from wukong_jax.training.kept_results import write_results
+    from wukong_jax.reports.kept_results import write_results
 
     rows = [flatten_findings(_read_findings(Path(step))) for step in arguments.steps]
     print(f"wrote {write_results(Path(arguments.output), 'python ' + ' '.join(sys.argv), rows)}")

@@ -10,8 +10,8 @@ import dataclasses
 import json
 import typing
 
-from wukong_jax.command_line import run_script
-from wukong_jax.data.planted_clicks import PlantedClicksConfig, write_planted_clicks
+from wukong_jax.cli.command_line import run_script
+from wukong_jax.data.planted.clicks import PlantedClicksConfig, write_planted_clicks
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ import typing
 
 from make_planted_clicks import add_flag
 
-from wukong_jax.command_line import run_script
-from wukong_jax.data.planted_portfolios_config import PlantedPortfoliosConfig
-from wukong_jax.data.planted_portfolios_folder import write_planted_portfolios
+from wukong_jax.cli.command_line import run_script
+from wukong_jax.data.planted.portfolios_config import PlantedPortfoliosConfig
+from wukong_jax.data.planted.portfolios_folder import write_planted_portfolios
 
 
 def main() -> None:

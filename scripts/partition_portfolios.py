@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 if TYPE_CHECKING:
-    from wukong_jax.data.batch import Batch
-    from wukong_jax.training.open_run import OpenRun
+    from wukong_jax.data.blocks.batch import Batch
+    from wukong_jax.runs.open_run import OpenRun
 
 
 def main() -> None:
@@ -38,15 +38,15 @@ def main() -> None:
 
 def partition(arguments: argparse.Namespace) -> None:
     """The first form."""
-    from lattice.permutation_importance import list_features
-    from lattice.portfolio_affinity import AffinityWeights, compute_affinity, compute_cosines, measure_gradients
-    from lattice.portfolio_groups import describe_groups, format_groups, load_rules, write_groups
-    from lattice.portfolio_partitioner import check_rules, partition_portfolios
-    from lattice.portfolios import format_portfolios, measure_portfolios
-    from wukong_jax.data.conversion_log import load_conversion_log
-    from wukong_jax.data.row_blocks import open_row_blocks
+    from lattice.filter.permutation_importance import list_features
+    from lattice.portfolios.affinity import AffinityWeights, compute_affinity, compute_cosines, measure_gradients
+    from lattice.portfolios.groups import describe_groups, format_groups, load_rules, write_groups
+    from lattice.portfolios.partitioner import check_rules, partition_portfolios
+    from lattice.portfolios.portfolios import format_portfolios, measure_portfolios
+    from wukong_jax.data.blocks.conversion_log import load_conversion_log
+    from wukong_jax.data.blocks.row_blocks import open_row_blocks
+    from wukong_jax.runs.open_run import open_run
     from wukong_jax.strict_mapping import build_dataclass
-    from wukong_jax.training.open_run import open_run
 
     blocks = open_row_blocks(arguments.data, "train")
     conversions = load_conversion_log(arguments.conversions) if arguments.conversions else None
@@ -75,7 +75,7 @@ def draw_batches(opened: "OpenRun", batches: int) -> "Iterator[Batch]":
     """Batches of a run's training rows, of the size that it evaluates by, drawn at random: files may be sorted."""
     import itertools
 
-    from wukong_jax.data.loader import Position, iterate_batches
+    from wukong_jax.data.blocks.loader import Position, iterate_batches
 
     size, start = opened.run.config.training.evaluation_batch_size, Position(epoch=0, seed=0, rows_consumed=0)
     source = opened.data.source("train")
@@ -86,12 +86,12 @@ def draw_batches(opened: "OpenRun", batches: int) -> "Iterator[Batch]":
 
 def write_rows(arguments: argparse.Namespace) -> None:
     """The second form."""
-    from lattice.portfolio_groups import load_groups, split_name
-    from lattice.portfolio_rows import build_group_schema, select_group_rows
-    from lattice.reduced_rows import write_rewritten_rows
+    from lattice.filter.reduced_rows import write_rewritten_rows
+    from lattice.portfolios.groups import load_groups, split_name
+    from lattice.portfolios.rows import build_group_schema, select_group_rows
     from wukong_jax.config import DataConfig
     from wukong_jax.errors import UserError
-    from wukong_jax.training.run_data import open_run_data
+    from wukong_jax.runs.rows import open_run_data
 
     if not arguments.rows:
         raise UserError("--rows: none given; name the folder for the groups' rows")

@@ -10,16 +10,16 @@ tower.
 import argparse
 from pathlib import Path
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 
 def main() -> None:
     """Parses, restores, partitions, writes."""
     arguments = _build_parser().parse_args()
-    from dmt.partition_run import PartitionSettings, partition_run, write_partition
-    from dmt.partitioner import PartitionOptions
-    from wukong_jax.training.open_run import open_run
-    from wukong_jax.training.run_folder import RunFolder
+    from dmt.partition.partitioner import PartitionOptions
+    from dmt.partition.run import PartitionSettings, partition_run, write_partition
+    from wukong_jax.runs.folder import RunFolder
+    from wukong_jax.runs.open_run import open_run
 
     hosts = RunFolder(arguments.workdir).load_config().mesh.hosts
     options = PartitionOptions(

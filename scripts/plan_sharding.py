@@ -14,7 +14,7 @@ import dataclasses
 
 from assumed_run import build_parser, read_run
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 from wukong_jax.errors import UserError
 
 _MIB, _GIB = 1 << 20, 1 << 30
@@ -23,7 +23,7 @@ _MIB, _GIB = 1 << 20, 1 << 30
 def main() -> None:
     """Parses, counts, plans, prints."""
     arguments, config_flags = _build_parser().parse_known_args()
-    from lattice.sharding_costs import STRATEGIES, ClusterRates, build_problem, choose_strategies, count_layers
+    from lattice.sketch.sharding_costs import STRATEGIES, ClusterRates, build_problem, choose_strategies, count_layers
     from wukong_jax.factories import load_factory
     from wukong_jax.training.run import build_run
 

@@ -9,7 +9,7 @@ missing. The output has a header with the objectives' names, and is written asid
 import argparse
 from pathlib import Path
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 
 def main() -> None:
@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="the file of probabilities to write")
     parser.add_argument("--data", help="row blocks (for their vocabularies), if they have moved since training")
     arguments = parser.parse_args()
-    from wukong_jax.training.open_run import open_run
-    from wukong_jax.training.prediction import predict_file
+    from wukong_jax.runs.open_run import open_run
+    from wukong_jax.runs.prediction import predict_file
 
     rows = predict_file(open_run(arguments.workdir, arguments.data), Path(arguments.input), Path(arguments.output))
     print(f"wrote {rows:,} rows to {arguments.output}")

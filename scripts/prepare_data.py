@@ -11,8 +11,8 @@ import sys
 import time
 from typing import Any
 
-from wukong_jax.data.builtin_schemas import BUILTIN_SCHEMAS, find_schema
-from wukong_jax.data.prepare import prepare_data
+from wukong_jax.data.raw.builtin_schemas import BUILTIN_SCHEMAS, find_schema
+from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, Split
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.command_line import parse_config_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import DataConfig, RunConfig
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import list_changes
@@ -30,7 +30,7 @@ def parse_seeds(text: str) -> list[int]:
 
 def train_seeds(config: RunConfig, folder: str | Path, seeds: list[int]) -> dict[int, dict[str, Any]]:
     """Trains a config with every seed, in `folder/seed_<n>`; seed to summary."""
-    from wukong_jax.training.train_loop import train
+    from wukong_jax.runs.train_loop import train
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
@@ -56,7 +56,7 @@ def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     Raises:
       UserError: the folder was made of something else.
     """
-    from wukong_jax.training.run_folder import write_text_whole
+    from wukong_jax.runs.folder import write_text_whole
 
     note = folder.with_name(f"{folder.name}.made_of.json")
     made = json.loads(note.read_text()) if note.exists() else made_of
@@ -72,7 +72,7 @@ def main() -> None:
     seeds_text, output = take_flag(arguments, "seeds"), take_flag(arguments, "output")
     config, workdir = parse_config_flags(arguments, __doc__ or "")
     seeds = parse_seeds(seeds_text)
-    from wukong_jax.training.kept_results import summarise_seeds, write_results
+    from wukong_jax.reports.kept_results import summarise_seeds, write_results
 
     summaries = train_seeds(config, workdir, seeds)
     row = summarise_seeds(summaries)

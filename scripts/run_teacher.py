@@ -3,7 +3,7 @@
     python scripts/run_teacher.py --config=F --workdir=W --store=DIR --keys=user,item [--chunks=8] [--config.KEY=value]
 
 A student is an ordinary run whose config joins the store to its rows:
-    config.data.join.factory = "lattice.knowledge_transfer:build_join"
+    config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"
     config.data.join.options = {"store": DIR, "time_to_live_hours": 6.0}
     config.model.options: teacher_tokens (features); config.loss: lattice.losses:build, distillation_weight (labels)
 Prints the hit rate and the age of what such a student finds, and leaves them in DIR/hits.json.
@@ -14,7 +14,7 @@ import math
 import sys
 from pathlib import Path
 
-from wukong_jax.command_line import parse_config_dict_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_dict_flags, run_script, take_flag
 from wukong_jax.errors import UserError
 
 
@@ -26,10 +26,10 @@ def main() -> None:
     scored, kind = take_flag(arguments, "scored", "next"), take_flag(arguments, "key", "pair")
     hours = take_flag(arguments, "time_to_live_hours", "6")
     mapping, workdir = parse_config_dict_flags(arguments, __doc__ or "")
-    from lattice.teacher_replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
+    from lattice.teacher.replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
     from wukong_jax.config import build_run_config
-    from wukong_jax.training.run_data import open_run_data
-    from wukong_jax.training.run_folder import RunFolder, write_text_whole
+    from wukong_jax.runs.folder import RunFolder, write_text_whole
+    from wukong_jax.runs.rows import open_run_data
 
     if kind not in ("pair", "impression"):
         raise UserError(f"--key = {kind!r}: 'pair' (the ids of --keys) or 'impression' (those and the second)")

@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wukong_jax.command_line import parse_config_dict_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_dict_flags, run_script, take_flag
 from wukong_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from wukong_jax.scaling.sweep import Sweep
+    from wukong_jax.scaling.sweep.sweep import Sweep
 
 WAIT_SECONDS = 30.0  # between two looks at other shards' units
 
@@ -34,9 +34,9 @@ def main() -> None:
     only_report = parse_switch("only_report", take_flag(arguments, "only_report", "false"))
     wait = parse_switch("wait", take_flag(arguments, "wait", "true"))
     mapping, workdir = parse_config_dict_flags(arguments, __doc__ or "")
-    from wukong_jax.scaling.sweep import Sweep
-    from wukong_jax.scaling.sweep_config import build_sweep_config
-    from wukong_jax.scaling.sweep_report import keep_results, report_sweep
+    from wukong_jax.scaling.report.sweep_report import keep_results, report_sweep
+    from wukong_jax.scaling.sweep.config import build_sweep_config
+    from wukong_jax.scaling.sweep.sweep import Sweep
 
     sweep = Sweep(build_sweep_config(mapping), workdir, say=lambda text: print(text, flush=True))
     if not only_report:

@@ -10,7 +10,7 @@ best_config.json, best_config.py (for scripts/train.py), sketch.png and a run fo
 
 import sys
 
-from wukong_jax.command_line import parse_config_dict_flags, run_script, take_flag
+from wukong_jax.cli.command_line import parse_config_dict_flags, run_script, take_flag
 from wukong_jax.errors import UserError
 
 _FLAGS = {"trials": int, "budget_flops": float, "budget_milliseconds": float}
@@ -27,14 +27,14 @@ def main() -> None:
         if text:
             mapping.search[name] = _parse_number(name, text)
     try:
-        from lattice.sketch import Sketch
+        from lattice.sketch.search import Sketch
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
         raise UserError(
             "optuna: is not installed, and the search stands on it; pip install 'wukong-jax[search]'"
         ) from None
-    from lattice.sketch_space import build_sketch_config
+    from lattice.sketch.space import build_sketch_config
 
     sketch = Sketch(build_sketch_config(mapping), workdir, say=lambda text: print(text, flush=True))
     best = sketch.run()

@@ -8,14 +8,14 @@ the folder. Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM (run
 
 import sys
 
-from wukong_jax.command_line import parse_config_flags, run_script
+from wukong_jax.cli.command_line import parse_config_flags, run_script
 
 
 def main() -> None:
     """Parses, trains, prints the result."""
     config, workdir = parse_config_flags(sys.argv, __doc__ or "")
-    from wukong_jax.training.result_table import format_results
-    from wukong_jax.training.train_loop import train
+    from wukong_jax.reports.result_table import format_results
+    from wukong_jax.runs.train_loop import train
 
     summary = train(config, workdir, say=lambda text: print(text, file=sys.stderr, flush=True))
     print(format_results(summary))

@@ -14,15 +14,15 @@ window's alone, which is their final label. Prints what each policy emits by the
 import argparse
 from typing import Any
 
-from wukong_jax.command_line import run_script
+from wukong_jax.cli.command_line import run_script
 
 
 def main() -> None:
     """Parses, zips, prints."""
     arguments = _build_parser().parse_args()
-    from lattice.attribution_windows import AttributionWindows
-    from lattice.zipper import ZipperSettings, write_zipped
-    from wukong_jax.data.conversion_log import load_conversion_log
+    from lattice.windows.attribution_windows import AttributionWindows
+    from lattice.windows.zipper import ZipperSettings, write_zipped
+    from wukong_jax.data.blocks.conversion_log import load_conversion_log
 
     settings = ZipperSettings(
         objectives=tuple(arguments.objective.split(",")),

@@ -1,11 +1,11 @@
 import json
 import runpy
-from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from lattice.sketch_space import build_sketch_config
+from lattice.sketch.space import build_sketch_config
+from tests.repository import CONFIGS as CONFIGS_FOLDER
 from wukong_jax.config import (
     build_run_config,
     compare_run_configs,
@@ -13,9 +13,9 @@ from wukong_jax.config import (
     start_config,
 )
 from wukong_jax.errors import UserError
-from wukong_jax.scaling.sweep_config import Settings, build_sweep_config
+from wukong_jax.scaling.sweep.config import Settings, build_sweep_config
 
-CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.py"))
+CONFIGS = sorted(CONFIGS_FOLDER.glob("*.py"))
 
 
 def make_config(**changes) -> ConfigDict:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.repository import ROOT as REPOSITORY
+
 PACKAGES = ("wukong_jax", "dmt", "lattice")
 FOLDERS_NOT_OURS = {".git", ".venv", "runs", "build", "dist", "__pycache__"}
 

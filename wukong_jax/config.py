@@ -17,8 +17,8 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from wukong_jax.data.planted_clicks import PlantedClicksConfig
-from wukong_jax.data.planted_portfolios_config import PlantedPortfoliosConfig
+from wukong_jax.data.planted.clicks import PlantedClicksConfig
+from wukong_jax.data.planted.portfolios_config import PlantedPortfoliosConfig
 from wukong_jax.embeddings.layout import EmbeddingsConfig
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Range
 
 T = TypeVar("T")
 
@@ -16,7 +17,8 @@ def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
     """Builds a (nested) dataclass from a mapping.
 
     Args:
-      cls: the dataclass type; its fields may be scalars, tuples, mappings, optionals or dataclasses.
+      cls: the dataclass type; its fields may be scalars, tuples, mappings, optionals or dataclasses, each
+        `Annotated` with a range of `wukong_jax.ranges` where not every value will do.
       mapping: key to value, as read from JSON or an ml_collections dict.
       where: what the mapping is, the start of every key named in an error (`config.data`).
 
@@ -24,7 +26,7 @@ def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
       An instance of `cls`; its own `__post_init__` may check further.
 
     Raises:
-      UserError: an unknown or missing key, or a value of the wrong type.
+      UserError: an unknown or missing key, or a value of the wrong type or out of its range.
     """
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where} = {_shorten(mapping)}: expected a mapping with the keys of {cls.__name__}")
@@ -34,13 +36,13 @@ def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
             raise UserError(f"{where}.{key} = {_shorten(mapping[key])}: unknown key; {hint}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for name, field in fields.items():
         if name in mapping:
             values[name] = _convert(hints[name], mapping[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{where}.{name}: missing; add it ({hints[name]})")
+            raise UserError(f"{where}.{name}: missing; add it ({_strip_range(hints[name])})")
     try:
         return cls(**values)
     except UserError as error:
@@ -63,7 +65,18 @@ def _shorten(value: Any, characters: int = 60) -> str:
     return text if len(text) <= characters else text[:characters] + "..."
 
 
+def _strip_range(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(hint) is typing.Annotated:
+        inner, *limits = typing.get_args(hint)
+        converted = _convert(inner, value, where)
+        for limit in limits:
+            if isinstance(limit, Range):
+                limit.check(where, converted)
+        return converted
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.models.mlp import MLP
+from wukong_jax.layers.mlp import MLP
 
 
 class MLPStack(nn.Module):
@@ -14,7 +14,7 @@ class MLPStack(nn.Module):
 
     Attributes:
       counts: sizes of the array's axes.
-      hidden: see `wukong_jax.models.mlp.MLP`, as all that follow.
+      hidden: see `wukong_jax.layers.mlp.MLP`, as all that follow.
       features: width of the outputs; None ends after the last hidden layer.
       dtype: of the products.
       biases: whether every layer adds a bias.

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from lattice.baselines.mlp_stack import MLPStack
 from lattice.baselines.tasks import TaskOptions, Tasks, TowerModel, require_layers, require_sizes
 from wukong_jax.errors import UserError
+from wukong_jax.layers.mlp import MLP
 from wukong_jax.models.finalmlp import context_places
-from wukong_jax.models.mlp import MLP
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 

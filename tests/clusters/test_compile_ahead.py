@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.repository import ROOT as REPOSITORY
 from wukong_jax.clusters import compile_ahead
 from wukong_jax.clusters.assumed_schema import assume_rows
 from wukong_jax.clusters.compile_ahead import (
@@ -24,11 +24,10 @@ from wukong_jax.clusters.compile_ahead import (
 from wukong_jax.clusters.compile_report import describe_step, flatten_findings, format_step
 from wukong_jax.clusters.targets import Target, find_target
 from wukong_jax.config import MeshConfig, RunConfig, build_run_config
-from wukong_jax.data.builtin_schemas import load_builtin_schema
+from wukong_jax.data.raw.builtin_schemas import load_builtin_schema
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import CHIP, HOST
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CPUS = Target("cpu:2x4", "gpu", "cpu", (4,), hosts=2, memory_bytes=1 << 30)
 ROWS, WIDTH, BATCH = 500, 1, 32
 

@@ -13,7 +13,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.models import dlrm, wukong
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.sharding.hlo_collectives import find_collectives
+from wukong_jax.sharding.traffic.hlo_collectives import find_collectives
 
 WIDTH, DENSE, ROWS = 4, 2, 5
 COLUMNS = ("a", "b", "b", "c", "d", "e")  # b has two tokens

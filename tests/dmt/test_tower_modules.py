@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tower_module_twins
 
 from dmt.tower_module_options import TowerModuleOptions, compute_sizes
 from dmt.tower_modules import TowerModules, apply_module
 from dmt.tower_weights import TowerWeight
+from tests.dmt import tower_module_twins
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import build_dataclass
 

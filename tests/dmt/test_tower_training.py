@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from wukong_jax.config import build_run_config
-from wukong_jax.data.batch import Batch
+from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
+from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.sharding.mesh import HOST
-from wukong_jax.sharding.traffic import (
+from wukong_jax.sharding.traffic.step_traffic import (
     DENSE_GRADIENTS,
     EMBEDDINGS,
     IDS,
@@ -20,7 +21,6 @@ from wukong_jax.sharding.traffic import (
     Traffic,
     measure_traffic,
 )
-from wukong_jax.training.evaluation import put_batch
 from wukong_jax.training.run import Run, build_run
 
 B, D, FIELDS, TOWERS = 64, 8, 16, 8

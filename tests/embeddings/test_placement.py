@@ -21,7 +21,7 @@ from wukong_jax.embeddings.tables import Tables
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
 from wukong_jax.sharding.mesh import MESH_AXES, build_mesh
-from wukong_jax.sharding.traffic import EMBEDDINGS, measure_traffic
+from wukong_jax.sharding.traffic.step_traffic import EMBEDDINGS, measure_traffic
 
 
 def build_layout(rows: list[int], width: int = 16, kind: str = "rowwise_adagrad") -> EmbeddingLayout:

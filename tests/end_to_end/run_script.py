@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.repository import ROOT as REPOSITORY
+
 TINY = Path(__file__).with_name("tiny_config.py")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_script import TINY, run_script, train_tiny
 
-from wukong_jax.data.planted_clicks import PlantedClicks, PlantedClicksConfig
+from tests.end_to_end.run_script import TINY, run_script, train_tiny
+from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig
 from wukong_jax.metrics.auc import compute_auc
 
 pytestmark = pytest.mark.slow

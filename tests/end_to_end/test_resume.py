@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from run_script import TINY, read_metrics, run_script, start_script, train_tiny
+
+from tests.end_to_end.run_script import TINY, read_metrics, run_script, start_script, train_tiny
 
 pytestmark = pytest.mark.slow
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from wukong_jax.config import build_run_config, start_config
-from wukong_jax.data.batch import COLUMN_DTYPES
-from wukong_jax.data.row_blocks import SPLITS, BlockWriter
+from wukong_jax.data.blocks.batch import COLUMN_DTYPES
+from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
+from wukong_jax.runs.open_run import OpenRun
+from wukong_jax.runs.rows import open_run_data
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, schema_to_json
-from wukong_jax.training.open_run import OpenRun
 from wukong_jax.training.run import build_run
-from wukong_jax.training.run_data import open_run_data
 
 SCHEMA = Schema(
     name="shop",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lattice.losses import build, compute_correlation_loss
-from wukong_jax.data.batch import Batch
+from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.schema import DenseColumn, LabelColumn, Schema, Source

@@ -1,8 +1,8 @@
 """What the baselines share, written out in NumPy: float64, one row at a time; and made-up inputs to try them on."""
 
 import numpy as np
-import wukong_twin
 
+from tests.models import wukong_twin
 from wukong_jax.models.vector_model import EMBEDDING_NORM_EPSILON
 
 

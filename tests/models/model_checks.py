@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from baseline_twin import make_inputs
-from random_parameters import draw_parameters
 
+from tests.models.baseline_twin import make_inputs
+from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
 

@@ -1,10 +1,10 @@
-import baseline_twin
 import jax
 import numpy as np
 import pytest
-import wukong_twin
-from baseline_twin import make_inputs
-from model_checks import (
+
+from tests.models import baseline_twin, wukong_twin
+from tests.models.baseline_twin import make_inputs
+from tests.models.model_checks import (
     VECTOR_MODEL_CHANGES,
     assert_absent_tokens_reach_nothing,
     assert_bfloat16_stays_near_float32,
@@ -14,8 +14,7 @@ from model_checks import (
     assert_every_option_changes_the_model,
     assert_refused_by_name,
 )
-from random_parameters import draw_parameters
-
+from tests.models.random_parameters import draw_parameters
 from wukong_jax.models import dnn
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape

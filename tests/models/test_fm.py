@@ -3,15 +3,15 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from baseline_twin import make_inputs
-from model_checks import (
+
+from tests.models.baseline_twin import make_inputs
+from tests.models.model_checks import (
     assert_absent_tokens_reach_nothing,
     assert_equals_twin,
     assert_every_option_changes_the_model,
     assert_refused_by_name,
 )
-from random_parameters import draw_parameters
-
+from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models import fm
 from wukong_jax.models.cost import count_cost

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from random_parameters import draw_parameters
 
+from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models import logistic_regression
 from wukong_jax.models.shape import ModelShape

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import wukong_twin
-from random_parameters import draw_parameters
 
+from tests.models import wukong_twin
+from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models import wukong
 from wukong_jax.models.shape import ModelShape

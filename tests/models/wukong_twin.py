@@ -6,7 +6,7 @@ row by row), and the MLP's output is cut into D groups of n_F.
 
 import numpy as np
 
-from wukong_jax.models.mlp import HIDDEN_NORM_EPSILON
+from wukong_jax.layers.mlp import HIDDEN_NORM_EPSILON
 
 
 def layer_norm(values, epsilon, scale, bias, axis):

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +13,7 @@ import pytest
 from jax.experimental.layout import Format
 from jax.sharding import NamedSharding, PartitionSpec
 
+from tests.repository import ROOT
 from wukong_jax.sharding.mesh import build_mesh
 from wukong_jax.sharding.table_layout import choose_table_formats
 
@@ -41,11 +41,13 @@ def test_other_platforms_lay_tables_out_as_they_like(platform):
 COPIES_AT_WIDTH_64 = """
 import dataclasses, sys
 from wukong_jax.clusters.targets import find_target
-from wukong_jax.clusters.compile_ahead import compile_train_step, describe_devices, use_no_accelerator
+from wukong_jax.clusters.compile_ahead import compile_train_step
+from wukong_jax.clusters.compile_ahead import describe_devices
+from wukong_jax.clusters.compile_ahead import use_no_accelerator
 use_no_accelerator()
 from wukong_jax.clusters.assumed_schema import assume_rows
 from wukong_jax.config import build_run_config
-from wukong_jax.data.builtin_schemas import load_builtin_schema
+from wukong_jax.data.raw.builtin_schemas import load_builtin_schema
 config = build_run_config({
     "name": "compiled",
     "data": {"format": "raw", "path": "unread", "schema": "criteo"},
@@ -68,7 +70,7 @@ def test_step_copies_no_table_of_width_64_on_tpu():
         pytest.skip("no libtpu: install the extra tpu")
     # A process of its own: libtpu is set up by the environment, and this process's devices are CPUs already.
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-c", COPIES_AT_WIDTH_64]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr

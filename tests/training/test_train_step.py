@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from wukong_jax.config import RunConfig, build_run_config
-from wukong_jax.data.batch import Batch
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
-from wukong_jax.training.evaluation import put_batch
 from wukong_jax.training.loss import sum_log_loss
 from wukong_jax.training.run import Run, build_run
-from wukong_jax.training.train_step import build_train_step
+from wukong_jax.training.step import build_train_step
 
 ROWS = 64
 

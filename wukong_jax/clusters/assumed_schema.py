@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wukong_jax.config import DataConfig
-from wukong_jax.data.builtin_schemas import find_schema
-from wukong_jax.data.planted_clicks import PlantedClicks
+from wukong_jax.data.planted.clicks import PlantedClicks
+from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
 

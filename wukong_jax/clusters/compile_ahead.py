@@ -20,8 +20,8 @@ from wukong_jax.config import MeshConfig, RunConfig
 from wukong_jax.embeddings.tables import Tables
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
-from wukong_jax.sharding.hlo_text import Instruction, parse_module
-from wukong_jax.sharding.traffic import Traffic, measure_traffic
+from wukong_jax.sharding.traffic.hlo_text import Instruction, parse_module
+from wukong_jax.sharding.traffic.step_traffic import Traffic, measure_traffic
 from wukong_jax.training.run import Run, build_run
 
 _EXTRAS = {"tpu": "tpu", "gpu": "compile_gpu"}

@@ -9,7 +9,7 @@ import jax
 
 from wukong_jax.clusters.compile_ahead import CompiledStep
 from wukong_jax.sharding.mesh import CHIP, HOST
-from wukong_jax.sharding.traffic import format_traffic
+from wukong_jax.sharding.traffic.step_traffic import format_traffic
 
 _MIB = 1 << 20
 

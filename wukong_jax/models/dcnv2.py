@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.cross_network import CrossNetwork
+from wukong_jax.layers.cross_network import CrossNetwork
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, dense_vector
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.layer_norm import LayerNorm, normalize
-from wukong_jax.models.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.layers.layer_norm import LayerNorm, normalize
+from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import (
     EMBEDDING_NORM_EPSILON,

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.layers.factorization_machine import InteractionLayer
+from wukong_jax.layers.mlp import MLP
 from wukong_jax.models.click_model import ClickModel
-from wukong_jax.models.factorization_machine import InteractionLayer
-from wukong_jax.models.mlp import MLP
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.wukong_options import WukongOptions
 from wukong_jax.strict_mapping import build_dataclass

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options
 

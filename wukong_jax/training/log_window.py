@@ -5,7 +5,7 @@ import time
 
 import jax
 
-from wukong_jax.training.train_step import StepMetrics
+from wukong_jax.training.step import StepMetrics
 
 STEPS_IN_FLIGHT = 2  # steps the host may run ahead of the devices
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wukong_jax.data.batch import Batch
+from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.schema import Schema

@@ -11,11 +11,12 @@ import optax
 from jax.sharding import Mesh
 
 from wukong_jax.config import RunConfig
-from wukong_jax.data.batch import COLUMN_DTYPES, Batch
+from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
 from wukong_jax.factories import load_factory
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.runs.rows import build_join
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
@@ -23,9 +24,8 @@ from wukong_jax.sharding.table_layout import choose_table_formats
 from wukong_jax.training.loss import LossFunction
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
-from wukong_jax.training.run_data import build_join
-from wukong_jax.training.train_state import TrainState, init_train_state
-from wukong_jax.training.train_step import PredictStep, build_predict_step, build_train_step
+from wukong_jax.training.state import TrainState, init_train_state
+from wukong_jax.training.step import PredictStep, build_predict_step, build_train_step
 
 
 @dataclasses.dataclass(frozen=True)

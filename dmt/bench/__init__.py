@@ -1,0 +1,1 @@
+"""Step times over emulated slow links: network namespaces on one machine."""

@@ -1,0 +1,220 @@
+"""The towers' bench: which variants are held against which, how they are timed, and what is kept.
+
+The *exchange share* of a link rate is `1 - t(unlimited) / t(rate)` of the better flat baseline: the part of its step
+that it spends on slow links. On a CPU the dense part is slow, so the share, not the rate, is what compares with a real
+cluster.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from dmt.bench.emulated_cluster import EmulatedCluster
+from wukong_jax.errors import UserError
+from wukong_jax.reports.kept_results import write_results
+
+FLAT, TOWERS = "wukong_jax.embeddings.flat_exchange:build", "dmt.tower_exchange:build"
+BASELINES = ("flat", "flat column-wise")
+COUNTED_STEPS = 6  # N of the byte count; 2 N are taken too, so that what is not of the steps cancels
+Rows = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to train the bench's model."""
+
+    name: str
+    config: str  # the argument of the config file: "flat", "pass_through", or a compression
+    exchange: str  # factory
+    exchange_options: Mapping[str, Any]
+    compression: float | None  # of embeddings that cross hosts; None: they cross as they are
+
+
+def list_variants(compressions: Sequence[int]) -> list[Variant]:
+    """The baselines, SPTT alone, towers at each compression, and the tower model run flat at the middle one."""
+    by_table, by_column = {"placement": "table_wise"}, {"placement": "column_wise"}
+    middle = compressions[len(compressions) // 2]
+    return [
+        Variant("flat", "flat", FLAT, by_table, None),
+        Variant("flat column-wise", "flat", FLAT, by_column, None),
+        Variant("SPTT", "pass_through", TOWERS, by_column, None),
+        *(Variant(f"towers / {number}", str(number), TOWERS, by_column, number) for number in compressions),
+        Variant(f"tower model / {middle}, flat", str(middle), FLAT, by_table, None),
+    ]
+
+
+def measure(
+    cluster: EmulatedCluster,
+    variants: Sequence[Variant],
+    configs: Mapping[str, Mapping[str, Any]],
+    rates: Sequence[float | None],
+    rounds: int,
+    steps: int,
+    say: Callable[[str], None],
+) -> Iterator[Rows]:
+    """Builds all variants, counts their bytes, and times them in turns at every rate.
+
+    Args:
+      cluster: with its workers started.
+      variants: to compare.
+      configs: of each, by name.
+      rates: of the links, Mbit/s; the first is None, unlimited.
+      rounds: turns of each variant at a rate.
+      steps: of a turn.
+      say: prints a line.
+
+    Yields:
+      All rows so far, after each rate.
+    """
+    built = {}
+    for variant in variants:
+        built[variant.name] = cluster.call("build", name=variant.name, config=configs[variant.name])[0]
+        cluster.call("run", name=variant.name, steps=2)
+    counted = {variant.name: count_bytes(cluster, variant.name) for variant in variants}
+    unlimited: dict[str, float] = {}
+    rows: Rows = []
+    for rate in rates:
+        cluster.set_rate(rate)
+        seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
+        for _ in range(rounds):
+            for variant in variants:
+                per_host = cluster.call("run", name=variant.name, steps=steps + 1)
+                # A step ends when the last host is done; the first of a turn also waits for the hosts to meet.
+                seconds[variant.name] += [max(times) for times in zip(*per_host, strict=True)][1:]
+        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        unlimited = unlimited or medians
+        best = min(BASELINES, key=lambda name: medians[name])
+        share = max(0.0, 1 - unlimited[best] / medians[best])
+        for variant in variants:
+            rows.append(
+                describe(variant, rate, seconds[variant.name], medians[best], share)
+                | summarise_traffic(built[variant.name], counted[variant.name])
+            )
+            say(format_row(rows[-1]))
+        yield rows
+
+
+def count_bytes(cluster: EmulatedCluster, name: str) -> float:
+    """Bytes that all hosts send a step, by the links' own counters: the difference of 2 N and N steps, over N."""
+    sent = []
+    for steps in (COUNTED_STEPS, 2 * COUNTED_STEPS):
+        before = cluster.read_counters()
+        cluster.call("run", name=name, steps=steps)
+        after = cluster.read_counters()
+        sent.append(sum(b.sent_bytes - a.sent_bytes for a, b in zip(before, after, strict=True)))
+    return (sent[1] - sent[0]) / COUNTED_STEPS
+
+
+def describe(
+    variant: Variant, rate: float | None, seconds: Sequence[float], baseline: float, share: float
+) -> dict[str, Any]:
+    """One row: who, at which rate, how fast."""
+    median = statistics.median(seconds)
+    return {
+        "variant": variant.name,
+        "config": variant.config,
+        "compression": variant.compression,
+        "link_mbit": rate,
+        "step_ms": round(median * 1e3, 2),
+        "step_ms_quartiles": [round(q * 1e3, 2) for q in statistics.quantiles(seconds, n=4)[::2]],
+        "steps": len(seconds),
+        "flat_exchange_share": round(share, 4),
+        "speedup_over_flat": round(baseline / median, 4),
+    }
+
+
+def summarise_traffic(built: Mapping[str, Any], counted: float) -> dict[str, Any]:
+    """Bytes of a step across hosts, all hosts together: by the compiled program, by purpose, and by the counters."""
+    purposes: dict[str, float] = {}
+    for row in built["traffic"]:
+        purposes[row["purpose"]] = purposes.get(row["purpose"], 0) + row["host_bytes"]
+    total = sum(purposes.values())
+    return {
+        "host_bytes": total,
+        **{f"host_bytes_{name.replace(' ', '_')}": number for name, number in purposes.items()},
+        "counted_host_bytes": round(counted),
+        "counted_over_expected": round(counted / total, 4) if total else None,
+        "train_flops_per_example": built["flops"],
+    }
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """A line for the screen."""
+    rate = "unlimited" if row["link_mbit"] is None else f"{row['link_mbit']:g} Mbit/s"
+    return (
+        f"{rate:>12}  {row['variant']:24} {row['step_ms']:9.1f} ms  {row['speedup_over_flat']:5.2f} x flat, share "
+        f"{row['flat_exchange_share']:.2f}; {row['host_bytes'] / 1e6:7.3f} MB a step across hosts, counted "
+        f"{row['counted_over_expected']}"
+    )
+
+
+def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
+    """What `compare_variants.py` kept of the same config's variants, by variant; nothing for an empty text.
+
+    Raises:
+      UserError: the folder holds no results.
+    """
+    if not folder:
+        return {}
+    path = Path(folder) / "results.json"
+    if not path.exists():
+        raise UserError(f"--quality = {folder!r}: holds no results.json; make it by scripts/compare_variants.py")
+    return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+def join_quality(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Rows with their model's `test_auc` and `test_auc_std`, None where unknown; SPTT alone trains the flat model."""
+    joined = []
+    for row in rows:
+        model = quality.get("flat" if row["config"] == "pass_through" else row["config"], {})
+        joined.append({**row, "test_auc": model.get("test_auc"), "test_auc_std": model.get("test_auc_std")})
+    return joined
+
+
+def write_speedup(
+    folder: Path, command: str, rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Writes results.json, with each variant's test AUC where it is known, and the picture.
+
+    Args:
+      folder: the results' folder.
+      command: that made them.
+      rows: from `measure`.
+      quality: from `read_quality`.
+    """
+    joined = join_quality(rows, quality)
+    write_results(folder, command, joined)
+    draw_speedup(folder / "speedup.png", joined)
+
+
+def draw_speedup(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The speed-up over the better flat baseline against the share of its step that it spends on slow links."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        own = sorted((row for row in rows if row["variant"] == name), key=lambda row: row["flat_exchange_share"])
+        style = "--" if name in (*BASELINES, "SPTT") or "flat" in name else "-"
+        axes.plot(
+            [row["flat_exchange_share"] for row in own],
+            [row["speedup_over_flat"] for row in own],
+            style,
+            marker="o",
+            label=name,
+        )
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.axhspan(0, 1, color="tab:red", alpha=0.06)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of its step that the better flat baseline spends on emulated slow links")
+    axes.set_ylabel("speed-up over the better flat baseline")
+    axes.set_title("Emulated links: hosts are network namespaces of one machine; below 1 towers lose")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

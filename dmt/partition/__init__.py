@@ -1,0 +1,1 @@
+"""Which features share a tower: learned from a trained flat run."""

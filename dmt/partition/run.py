@@ -1,0 +1,305 @@
+"""Towers from a finished run: its embeddings over some batches, their affinity, the partition, `towers.json`."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmt.partition.balanced_kmeans import SizeLimits
+from dmt.partition.partitioner import (
+    AffinityOrder,
+    AffinitySums,
+    Partition,
+    PartitionOptions,
+    compute_affinity,
+    compute_affinity_sums,
+    compute_agreement,
+    compute_contrast,
+    partition_columns,
+)
+from dmt.partition.pictures import draw_partition
+from dmt.towers import build_tower_layout, stride_towers
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.data.blocks.loader import Position, iterate_batches
+from wukong_jax.embeddings.exchange import TowerTokens
+from wukong_jax.embeddings.layout import EmbeddingLayout
+from wukong_jax.embeddings.tokens import TokenAssembly
+from wukong_jax.errors import UserError
+from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.runs.evaluation import put_batch
+from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.runs.open_run import OpenRun
+from wukong_jax.training.run import Run
+from wukong_jax.training.state import TrainState
+
+Balance = Literal["count", "bytes", "ids"]
+DEFAULT_TOLERANCE = 0.1
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunAffinity:
+    """What a run's embeddings say of its columns, in the schema's order."""
+
+    columns: tuple[str, ...]  # F
+    sums: AffinitySums
+    ids_per_row: np.ndarray  # [F] float64
+    rows: int  # that were read
+    split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PartitionSettings:
+    """What the command line asks for."""
+
+    options: PartitionOptions
+    affinity: AffinityOrder = "mean_of_abs"
+    balance: Balance = "count"
+    tolerance: float | None = None  # of balance by bytes or ids
+    batches: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuses what would have no effect."""
+        if self.batches < 1:
+            raise UserError(f"batches = {self.batches}: at least 1")
+        if self.balance == "count" and self.tolerance is not None:
+            raise UserError(
+                f"tolerance = {self.tolerance:g}: towers balanced by count are as even as can be; leave it out, or "
+                "balance by bytes or ids"
+            )
+
+
+def embed_tokens(run: Run, state: TrainState, batch: Batch) -> jax.Array:
+    """The embeddings that a flat model reads: [B, N, D] float32, zeros where there is no id."""
+    routed = run.exchange.route_ids(batch.ids)
+    values = run.exchange.collect(run.exchange.gather(state.tables, routed), routed, lambda towers: towers)
+    assert not isinstance(values, TowerTokens)  # a run opened for scoring has the flat exchange
+    parameters = {"params": state.params.get("tokens", {})}
+    embeddings, _ = TokenAssembly(run.layout).apply(parameters, values, batch.ids)
+    return embeddings
+
+
+def embed_columns(layout: EmbeddingLayout, tokens: jax.Array) -> jax.Array:
+    """One embedding a column: the sum of its tokens, which has the direction of their mean.
+
+    Args:
+      layout: without narrow columns.
+      tokens: [B, N, D] float32.
+
+    Returns:
+      [B, F, D] float32, in the schema's order.
+    """
+    return jnp.stack([tokens[:, slice(*field.tokens)].sum(axis=1) for field in layout.fields], axis=1)
+
+
+def read_batches(opened: OpenRun, batches: int, seed: int) -> tuple[str, Iterator[Batch]]:
+    """Batches of validation rows (training rows, where there are none), drawn without repetition: (split, batches)."""
+    split = "validation" if "validation" in opened.data.splits else "train"
+    run = opened.run
+    drawn = iterate_batches(
+        opened.data.source(split),
+        run.schema,
+        run.config.training.evaluation_batch_size,
+        position=Position(epoch=0, seed=seed, rows_consumed=0),
+        shuffle=True,
+        epochs=1,
+    )
+    return split, (batch for batch, _ in itertools.islice(drawn, batches))
+
+
+def measure_affinity(opened: OpenRun, batches: int, seed: int) -> RunAffinity:
+    """Sums the cosines of a run's embeddings.
+
+    Args:
+      opened: the run, at the state it is judged by.
+      batches: of the run's evaluation batch size; fewer where the split ends.
+      seed: of the choice of rows.
+
+    Returns:
+      The sums, and ids per row of each column.
+
+    Raises:
+      UserError: fewer than two columns, or columns that have no tokens of their own.
+    """
+    run, layout = opened.run, opened.run.layout
+    columns = tuple(field.column for field in layout.fields)
+    build_tower_layout(layout.token_columns, [list(columns)])  # refuses narrow columns
+    if len(columns) < 2:
+        raise UserError(f"the run has {len(columns)} id columns; towers need at least 2")
+
+    def measure(state: TrainState, batch: Batch) -> tuple[AffinitySums, jax.Array]:
+        embeddings = embed_columns(layout, embed_tokens(run, state, batch))
+        present = ((batch.ids >= 0) & (batch.weight > 0)[:, None]).astype(jnp.float32).sum(axis=0)
+        ids = jnp.stack([present[slice(*field.slots)].sum() for field in layout.fields])
+        return compute_affinity_sums(embeddings, batch.weight), ids
+
+    split, drawn = read_batches(opened, batches, seed)
+    measure_jitted = jax.jit(measure)
+    parts, rows = [], 0
+    for batch in drawn:
+        part = measure_jitted(opened.state, put_batch(batch, run.mesh))
+        parts.append(jax.tree.map(lambda array: np.asarray(array, np.float64), part))
+        rows += int((batch.weight > 0).sum())
+    sums, ids = jax.tree.map(lambda *arrays: sum(arrays), *parts)
+    return RunAffinity(columns, sums, ids / max(rows, 1), rows, split)
+
+
+def weigh_columns(layout: EmbeddingLayout, measured: RunAffinity, balance: Balance) -> np.ndarray | None:
+    """What towers are balanced by, [F] float64: None for the count of columns.
+
+    "bytes": of the columns' tables, optimizer arrays left out; a shared table counts once, at its first column.
+    "ids": a column's ids per row, on average over the rows that were read.
+    """
+    if balance == "count":
+        return None
+    if balance == "ids":
+        return measured.ids_per_row
+    weights, seen = [], set()
+    for field in layout.fields:
+        stack = layout.stacks[field.stack]
+        weights.append(0 if field.table in seen else field.rows * stack.width * _BYTES[stack.dtype])
+        seen.add(field.table)
+    return np.array(weights, np.float64)
+
+
+def find_shared_tables(layout: EmbeddingLayout) -> list[list[int]]:
+    """The columns of each table that several columns read; a table lies on one host, so they share a tower."""
+    by_table: dict[str, list[int]] = {}
+    for index, field in enumerate(layout.fields):
+        by_table.setdefault(field.table, []).append(index)
+    return [columns for columns in by_table.values() if len(columns) > 1]
+
+
+def partition_run(opened: OpenRun, settings: PartitionSettings) -> dict[str, Any]:
+    """Groups a run's columns into towers.
+
+    Columns are taken in the order of their names, so that the schema's order has no part in the result.
+
+    Args:
+      opened: the run.
+      settings: how.
+
+    Returns:
+      What `towers.json` holds; see `describe_partition`.
+
+    Raises:
+      UserError: more towers than columns, bounds that cannot be met, or columns without tokens of their own.
+    """
+    layout, options = opened.run.layout, settings.options
+    stride_towers([field.column for field in layout.fields], options.towers)  # refuses more towers than columns
+    measured = measure_affinity(opened, settings.batches, options.seed)
+    affinity = compute_affinity(measured.sums, settings.affinity)
+    weights = weigh_columns(layout, measured, settings.balance)
+    order = np.argsort(measured.columns)
+    place_of = np.argsort(order)
+    limits = None
+    if weights is not None:
+        tolerance = DEFAULT_TOLERANCE if settings.tolerance is None else settings.tolerance
+        limits = SizeLimits(settings.balance, tuple(weights[order].tolist()), tolerance)
+    shared = [place_of[group].tolist() for group in find_shared_tables(layout)]
+    found = partition_columns(affinity[np.ix_(order, order)], options, limits=limits, keep_together=shared)
+    towers = sorted(tuple(sorted(order[list(tower)].tolist())) for tower in found.towers)
+    found = dataclasses.replace(
+        found, towers=tuple(towers), positions=found.positions[place_of], plane=found.plane[place_of]
+    )
+    return describe_partition(opened, settings, measured, affinity, weights, found)
+
+
+def describe_partition(
+    opened: OpenRun,
+    settings: PartitionSettings,
+    measured: RunAffinity,
+    affinity: np.ndarray,
+    weights: np.ndarray | None,
+    found: Partition,
+) -> dict[str, Any]:
+    """The content of `towers.json`: the towers, how they were found, and strided towers to hold them against.
+
+    Returns:
+      JSON values: "towers" (lists of column names), "loads" of each in the balanced quantity, "columns", "affinity"
+      (a row a column), "layout" (column to position), "plane" (the same in two dimensions, to look at), "similarity"
+      (mean affinity within and between towers), "strided" (the same of strided towers), "planted" (the generator's
+      groups and the agreement of both, where the rows were generated with groups), "stress", "inertia", "rows",
+      "split", "step" and "settings".
+    """
+    columns = measured.columns
+    index_of = {column: index for index, column in enumerate(columns)}
+    strided = stride_towers(columns, settings.options.towers)
+    strided_indices = [[index_of[column] for column in tower] for tower in strided]
+    loads = np.ones(len(columns)) if weights is None else weights
+    described: dict[str, Any] = {
+        "towers": [[columns[index] for index in tower] for tower in found.towers],
+        "loads": [float(loads[list(tower)].sum()) for tower in found.towers],
+        "similarity": _name_contrast(affinity, found.towers),
+        "strided": {"towers": strided, **_name_contrast(affinity, strided_indices)},
+    }
+    planted = opened.data.report.get("groups")
+    if planted:
+        groups = _label(columns, planted)
+        described["planted"] = {
+            "groups": planted,
+            "agreement": compute_agreement(_label(columns, described["towers"]), groups),
+            "strided_agreement": compute_agreement(_label(columns, strided), groups),
+        }
+    tolerance = DEFAULT_TOLERANCE if settings.tolerance is None else settings.tolerance
+    described["settings"] = dataclasses.asdict(settings.options) | {
+        "dimensions": settings.options.layout_dimensions,
+        "affinity": settings.affinity,
+        "balance": settings.balance,
+        "tolerance": None if settings.balance == "count" else tolerance,
+        "batches": settings.batches,
+    }
+    return described | {
+        "split": measured.split,
+        "rows": measured.rows,
+        "step": int(opened.state.step),
+        "stress": found.stress,
+        "inertia": found.inertia,
+        "layout": {column: found.positions[index].tolist() for index, column in enumerate(columns)},
+        "plane": {column: found.plane[index].tolist() for index, column in enumerate(columns)},
+        "columns": list(columns),
+        "affinity": affinity.tolist(),
+    }
+
+
+def write_partition(described: dict[str, Any], output: Path, title: str) -> Path:
+    """Writes `towers.json` and its picture beside it, each whole.
+
+    Args:
+      described: from `partition_run`.
+      output: the JSON file.
+      title: of the picture.
+
+    Returns:
+      The picture's path.
+
+    Raises:
+      UserError: the files cannot be written.
+    """
+    picture = output.with_suffix(".png")
+    if picture == output:
+        raise UserError(f"--output = {output}: the picture takes that name; give a name that ends in .json")
+    aside = picture.with_name(picture.name + ".writing")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(draw_partition(described, title))
+        aside.replace(picture)
+        write_text_whole(output, json.dumps(replace_nan_by_none(described)) + "\n")
+    except OSError as error:
+        raise UserError(f"--output = {output}: {error.strerror}; give a file that can be written") from None
+    return picture
+
+
+def _name_contrast(affinity: np.ndarray, towers: Any) -> dict[str, float]:
+    within, between = compute_contrast(affinity, towers)
+    return {"within": within, "between": between}
+
+
+def _label(columns: tuple[str, ...], groups: list[list[str]]) -> list[int]:
+    return [next(index for index, group in enumerate(groups) if column in group) for column in columns]

@@ -1,0 +1,107 @@
+"""Row blocks with less in them, dropped columns or rows, so that a smaller model trains without the raw files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.blocks.preparation_report import RowStatistics
+from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
+from wukong_jax.data.raw.vocabulary import vocabulary_path
+from wukong_jax.files.whole_folder import write_whole_folder
+from wukong_jax.runs.rows import RunData
+from wukong_jax.schema import Schema, schema_to_json
+
+
+def write_reduced_rows(data: RunData, reduced: Schema, output: Path) -> None:
+    """Writes a prepared data folder with fewer columns and the same rows, see `write_rewritten_rows`.
+
+    Args:
+      data: the whole rows.
+      reduced: resolved, see `feature_filter.reduce_schema`.
+      output: must not exist.
+
+    Raises:
+      UserError: the folder exists or cannot be written, or rows cannot be read.
+    """
+    write_rewritten_rows(data, reduced, lambda columns: reduce_rows(columns, data.schema, reduced), output)
+
+
+def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Columns], Columns], output: Path) -> None:
+    """Writes a prepared data folder of rewritten rows: `schema.json`, `blocks/`, `vocabulary/`, `report.json`.
+
+    Rows keep their order and splits, ids their meaning. It is written aside and renamed, so a folder of that name is
+    a whole one. The report is counted anew; what it says beyond the columns stays, but for a generator's Bayes metrics
+    where rows or labels are left out.
+
+    Args:
+      data: the whole rows.
+      schema: of the rewritten ones, resolved; its id columns are some of the whole's.
+      rewrite: rows of the data to rows of that schema, as many or fewer.
+      output: must not exist.
+
+    Raises:
+      UserError: the folder exists or cannot be written, or rows cannot be read.
+    """
+    with write_whole_folder(output) as aside:
+        (aside / "vocabulary").mkdir()
+        _copy_vocabularies(data, schema, aside / "vocabulary")
+        statistics = RowStatistics(schema)
+        for split in SPLITS:
+            _write_split(data, split, schema, rewrite, aside, statistics)
+        (aside / "schema.json").write_text(schema_to_json(schema))
+        truncated = {name: bag["truncated_values"] for name, bag in data.report.get("bags", {}).items()}
+        report = dict(data.report) | statistics.report(schema, truncated)
+        rows = {split: data.splits[split].rows if split in data.splits else 0 for split in SPLITS}
+        if report["rows"] != rows or schema.labels != data.schema.labels:
+            report.pop("bayes", None)
+        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def reduce_rows(columns: Columns, whole: Schema, reduced: Schema) -> Columns:
+    """Rows without the dropped columns.
+
+    Args:
+      columns: [rows, ...] of the whole schema.
+      whole: that schema.
+      reduced: the smaller one; its columns stand in the same order.
+
+    Returns:
+      [rows, ...] of the smaller schema.
+    """
+    dense_names = {column.name for column in reduced.dense}
+    id_names = {column.name for column in reduced.id_columns}
+    dense = [place for place, column in enumerate(whole.dense) if column.name in dense_names]
+    slots = [range(start, stop) for column, start, stop in whole.slot_ranges() if column.name in id_names]
+    kept_slots = np.array([slot for part in slots for slot in part], np.int64)
+    return dict(columns) | {"dense": columns["dense"][:, dense], "ids": columns["ids"][:, kept_slots]}
+
+
+def _write_split(
+    data: RunData,
+    split: str,
+    schema: Schema,
+    rewrite: Callable[[Columns], Columns],
+    directory: Path,
+    statistics: RowStatistics,
+) -> None:
+    with BlockWriter(directory, split, schema, data.splits["train"].rows_per_block) as writer:
+        if split not in data.splits:  # it has no rows, and stays so
+            return
+        blocks = data.splits[split]
+        for index in range(blocks.num_blocks):
+            columns = rewrite(blocks.read(index))
+            writer.append(columns)
+            statistics.add(SPLITS.index(split), columns)
+
+
+def _copy_vocabularies(data: RunData, reduced: Schema, directory: Path) -> None:
+    """Each vocabulary under the name of its owner, which may be another column than before."""
+    before = {column.name: column.vocabulary for column in data.schema.id_columns}
+    for column in reduced.id_columns:
+        source = vocabulary_path(data.vocabulary, before[column.name])
+        if column.vocabulary_of is None and source.exists():  # hashed and identity columns have none
+            shutil.copyfile(source, vocabulary_path(directory, column.name))

@@ -1,0 +1,72 @@
+"""Matrix products in 8-bit floating point, scaled as they come: e4m3 for values and weights, e5m2 for gradients.
+
+Each operand of each product is divided by its largest magnitude over the format's largest number ("current" scaling:
+no history is kept), rounded to 8 bits, and multiplied back. Accelerators with such products recognise the pattern
+"convert, scale, multiply"; a CPU computes the same numbers in the compute dtype, so there it costs time and
+shows only what the rounding does.
+
+Arxiv 2512.09200 is reported to train in FP8 with tensor-wise or row-wise scales, and no more is known; which values are
+quantised is our choice: inputs, weights and gradients of the products of `lattice.network.dense`, and no others (the
+factorization machine's and the attention's products of values with values stay in the compute dtype).
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+Scaling = Literal["tensor", "row"]  # one scale an operand, or one for each of its rows that are not summed over
+
+VALUES, GRADIENTS = jnp.float8_e4m3fn, jnp.float8_e5m2
+
+
+def round_to_float8(values: jax.Array, kind: jnp.dtype, scaling: Scaling, summed_axis: int) -> jax.Array:
+    """What is left of values after 8 bits.
+
+    Args:
+      values: [M, N], any float dtype.
+      kind: an 8-bit float dtype.
+      scaling: "tensor", or "row" for a scale per row along the axis that the product keeps.
+      summed_axis: the axis the product sums over, 0 or 1.
+
+    Returns:
+      [M, N] in the dtype of `values`: multiples of the scale; zeros stay zeros.
+    """
+    exact = values.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(exact), axis=None if scaling == "tensor" else summed_axis, keepdims=True)
+    # A scale below the smallest normal number may be flushed to zero, and zero over it is no number.
+    scale = jnp.maximum(largest / float(jnp.finfo(kind).max), float(jnp.finfo(jnp.float32).tiny))
+    return ((exact / scale).astype(kind).astype(jnp.float32) * scale).astype(values.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def multiply_float8(values: jax.Array, kernel: jax.Array, scaling: Scaling) -> jax.Array:
+    """The product of two matrices with both rounded to 8 bits, and so the two products of its gradient.
+
+    Args:
+      values: [M, K], any float dtype.
+      kernel: [K, N] in the same dtype.
+      scaling: see `Scaling`.
+
+    Returns:
+      [M, N] in that dtype.
+    """
+    return _forward(values, kernel, scaling)[0]
+
+
+def _forward(values: jax.Array, kernel: jax.Array, scaling: Scaling) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    product = round_to_float8(values, VALUES, scaling, 1) @ round_to_float8(kernel, VALUES, scaling, 0)
+    return product, (values, kernel)
+
+
+def _backward(
+    scaling: Scaling, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    values, kernel = residuals
+    to_values = round_to_float8(gradient, GRADIENTS, scaling, 1) @ round_to_float8(kernel, VALUES, scaling, 1).T
+    to_kernel = round_to_float8(values, VALUES, scaling, 0).T @ round_to_float8(gradient, GRADIENTS, scaling, 0)
+    return to_values, to_kernel
+
+
+multiply_float8.defvjp(_forward, _backward)

@@ -1,0 +1,84 @@
+"""Task modules: a small MLP per objective, or per portfolio, over the flattened backbone."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lattice.network.dense import Dense, LayerSettings, multiply
+from lattice.network.norms import normalise_and_activate
+from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+
+# Logits start near zero, so that early steps fit the embeddings and not the noise of a random read-out.
+_OUTPUT_SCALE = 0.01
+
+
+class Heads(nn.Module):
+    """One hidden layer and a logit for each objective; every row is scored for its own domain.
+
+    The hidden layers of all objectives are one product. Each logit has a bias of its own, bias-less layers or not: one
+    number a portfolio holds its base rate, enters no product and is never rounded (our choice).
+
+    Attributes:
+      objectives: O.
+      hidden: units of each objective's hidden layer; 0 = none.
+      settings: of all layers.
+      untied: whether each domain has heads of its own.
+      dropout: rate after the hidden layer.
+    """
+
+    objectives: int
+    hidden: int
+    settings: LayerSettings
+    untied: bool
+    dropout: float
+
+    @nn.compact
+    def __call__(self, features: jax.Array, domain: jax.Array, *, train: bool) -> jax.Array:
+        """Computes the logits.
+
+        Args:
+          features: [B, n].
+          domain: [B] int32.
+          train: whether dropout is on.
+
+        Returns:
+          [B, O] float32.
+        """
+        settings, objectives = self.settings, self.objectives
+        if not self.hidden:
+            made = Dense(
+                objectives,
+                dataclasses.replace(settings, biases=False),
+                self.untied,
+                output_initializer(_OUTPUT_SCALE),
+                name="output",
+            )(features, domain)
+            return made.astype(jnp.float32) + self._biases(domain)
+        layer = Dense(objectives * self.hidden, settings, self.untied, HIDDEN_INITIALIZER, name="hidden")
+        made = layer(features, domain).reshape(-1, objectives, self.hidden)
+        made = normalise_and_activate(settings.norm, made, "hidden_norm")
+        made = nn.Dropout(self.dropout, deterministic=not train)(made)
+        return self._read_out(made, domain).astype(jnp.float32) + self._biases(domain)
+
+    def _read_out(self, hidden: jax.Array, domain: jax.Array) -> jax.Array:
+        """[B, O, h] to [B, O], each objective (of each domain) with its own h numbers."""
+        settings = self.settings
+        domains = settings.domains if self.untied else 1
+        kernel = self.param("output", _init_read_out, (domains, self.objectives, self.hidden))
+        if domains == 1:
+            return jnp.sum(hidden * kernel[0].astype(hidden.dtype), axis=2)
+        exact = dataclasses.replace(settings, float8="none")  # choosing a row's numbers is no product to round
+        own = multiply(jax.nn.one_hot(domain, domains), kernel.reshape(domains, -1), exact)
+        return jnp.sum(hidden * own.reshape(hidden.shape), axis=2)
+
+    def _biases(self, domain: jax.Array) -> jax.Array:
+        shape = (self.settings.domains, self.objectives)
+        bias = self.param("logit_bias", nn.initializers.zeros_init(), shape)
+        return jax.nn.one_hot(domain, shape[0]) @ bias
+
+
+def _init_read_out(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    return _OUTPUT_SCALE * shape[-1] ** -0.5 * jax.random.truncated_normal(key, -2, 2, shape, dtype)

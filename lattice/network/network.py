@@ -1,0 +1,216 @@
+"""The Lattice network: processors, interleaved transformer and fusion blocks over a context storage, heads.
+
+    events, others = processors(embeddings, dense columns, domain)
+    each layer:  events = transformer block(events, others)
+                 others = fusion block([events flattened; others] + what the storage holds)
+                 storage += events, others
+    logits = heads(others, domain)
+
+After arXiv 2512.09200, sections 3.3.1 to 3.3.4, as far as they are known; what is our own choice is said where it
+stands. Any [B, N, D] goes in, so `dmt` towers may stand before it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lattice.network.dense import Dense, LayerSettings
+from lattice.network.fusion_block import FusionBlock, map_tokens
+from lattice.network.heads import Heads
+from lattice.network.norms import normalise, normalise_and_activate
+from lattice.network.options import LatticeOptions
+from lattice.network.transformer_block import TransformerBlock
+from wukong_jax.embeddings.rearrange import take_vectors
+from wukong_jax.errors import UserError
+from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.strict_mapping import build_dataclass
+
+OPTIONS = "config.model.options"
+
+
+class LatticeNetwork(nn.Module):
+    """See the module.
+
+    Attributes:
+      options: see `LatticeOptions`.
+      shape: sizes of inputs and outputs.
+    """
+
+    options: LatticeOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(
+        self,
+        dense: jax.Array,
+        embeddings: jax.Array,
+        token_mask: jax.Array,
+        domain: jax.Array,
+        extras: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Computes the logits.
+
+        Args:
+          dense: [B, F_dense] float32.
+          embeddings: [B, N, D].
+          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors, absent events are not there.
+          domain: [B] int32 in [0, G).
+          extras: "teacher_embedding" [B, d] float32 where there are teacher tokens.
+          train: whether dropout is on (rng collection "dropout").
+
+        Returns:
+          Outputs with logits [B, O] float32, each row's for its own domain, and aux "backbone" [B, D * tokens] float32,
+          what the heads read, and "distilled_logits" [B, O] float32 where there is a distillation head.
+        """
+        options, settings = self.options, self.settings
+        embeddings = embeddings * token_mask[:, :, None]
+        embeddings = nn.Dropout(options.embedding_dropout, deterministic=not train)(embeddings)
+        others = self._process_others(dense, embeddings, domain, extras)
+        events, present = self._process_events(embeddings, token_mask)
+        stored: list[jax.Array] = []
+        for layer in range(options.layers):
+            if events is not None:
+                block = TransformerBlock(
+                    options.transformer,
+                    settings,
+                    self._positions(),
+                    "ffn" in options.untied,
+                    name=f"transformer_{layer}",
+                )
+                events = block(events, present, others.transpose(0, 2, 1), domain)
+            tokens = self._fuse(events, present, others)
+            fusion = FusionBlock(options.fusion, settings, "fmb" in options.untied, name=f"fusion_{layer}")
+            if options.context_storage:
+                stored.append(tokens)
+            others = fusion(tokens, stored[:-1], domain)
+        features = others.reshape(len(others), -1)
+        aux = {"backbone": features.astype(jnp.float32)}
+        if options.distillation_head:
+            aux["distilled_logits"] = self._heads("distillation_heads")(features, domain, train=train)
+        return Outputs(self._heads("heads")(features, domain, train=train), aux)
+
+    def _heads(self, name: str) -> Heads:
+        options, settings = self.options, self.settings
+        untied = "heads" in options.untied and settings.domains > 1
+        return Heads(self.shape.objectives, options.head_hidden, settings, untied, options.head_dropout, name=name)
+
+    @property
+    def settings(self) -> LayerSettings:
+        """What all layers have in common."""
+        options, shape = self.options, self.shape
+        return LayerSettings(shape.domains, shape.dtype, options.norm, options.biases, options.float8)
+
+    def _process_others(
+        self, dense: jax.Array, embeddings: jax.Array, domain: jax.Array, extras: Mapping[str, jax.Array]
+    ) -> jax.Array:
+        """The non-sequence tokens, normed over D: [B, D, n]."""
+        options, settings, width = self.options, self.settings, self.shape.width
+        parts = [take_vectors(embeddings, self._other_places()).transpose(0, 2, 1).astype(settings.dtype)]
+        if self.shape.dense_features:
+            hidden = dense.astype(settings.dtype)
+            for index, units in enumerate(options.dense_hidden):
+                layer = Dense(units, settings, kernel_init=HIDDEN_INITIALIZER, name=f"dense_{index}")
+                hidden = normalise_and_activate(settings.norm, layer(hidden, domain), f"dense_{index}_norm")
+            made = Dense(width * options.dense_tokens, settings, name="dense_tokens")(hidden, domain)
+            parts.append(made.reshape(-1, width, options.dense_tokens))
+        if options.domain_token and settings.domains > 1:
+            table = self.param("domain_token", nn.initializers.normal(1.0), (settings.domains, width))
+            parts.append((jax.nn.one_hot(domain, settings.domains) @ table).astype(settings.dtype)[:, :, None])
+        if options.teacher_tokens:
+            known = extras["teacher_embedding"].astype(settings.dtype)
+            made = Dense(width * options.teacher_tokens, settings, name="teacher_tokens")(known, domain)
+            parts.append(made.reshape(-1, width, options.teacher_tokens))
+        # each token normed before they mix: embeddings start a hundred times smaller than what is made here
+        tokens = normalise(settings.norm, jnp.concatenate(parts, axis=2), "token_norm", axis=1)
+        if not options.mixed_tokens:
+            return tokens
+        kernel = self.param("mixing", output_initializer(), (tokens.shape[2], options.mixed_tokens))
+        return normalise(settings.norm, map_tokens(tokens, kernel, settings), "mixing_norm", axis=1)
+
+    def _process_events(self, embeddings: jax.Array, token_mask: jax.Array) -> tuple[jax.Array | None, jax.Array]:
+        """The sequences' tokens one after the other, normed, with a learned vector for each sequence: [B, L, D]."""
+        lengths = self._sequence_lengths()
+        places = np.array([place for own in self._sequence_places() for place in own], np.int32)
+        present = token_mask[:, places]
+        if not lengths:
+            return None, present
+        kinds = self.param("sequence_kind", nn.initializers.normal(0.1), (len(lengths), self.shape.width))
+        kind = jnp.repeat(kinds, np.array(lengths), axis=0, total_repeat_length=sum(lengths))
+        events = normalise(self.settings.norm, take_vectors(embeddings, places), "event_norm") + kind
+        return (events * present[:, :, None]).astype(self.settings.dtype), present
+
+    def _fuse(self, events: jax.Array | None, present: jax.Array, others: jax.Array) -> jax.Array:
+        """What enters a fusion block: the sequences' tokens, or each sequence's mean, then the others: [B, D, n]."""
+        if events is None:
+            return others
+        if self.options.sequence_fusion == "flattened":
+            return jnp.concatenate([events.transpose(0, 2, 1), others], axis=2)
+        means, first = [], 0
+        for length in self._sequence_lengths():
+            own = slice(first, first + length)
+            count = jnp.maximum(present[:, own].sum(axis=1), 1.0)
+            means.append(events[:, own].sum(axis=1) / count[:, None].astype(events.dtype))
+            first += length
+        return jnp.concatenate([jnp.stack(means, axis=2), others], axis=2)
+
+    def _sequence_places(self) -> list[list[int]]:
+        """Places of each sequence's tokens among the N."""
+        columns = self.shape.token_columns
+        return [[i for i, column in enumerate(columns) if column == name] for name in self.options.sequences]
+
+    def _sequence_lengths(self) -> list[int]:
+        return [len(places) for places in self._sequence_places()]
+
+    def _positions(self) -> tuple[int, ...]:
+        return tuple(position for length in self._sequence_lengths() for position in range(length))
+
+    def _other_places(self) -> np.ndarray:
+        taken = {place for places in self._sequence_places() for place in places}
+        return np.array([place for place in range(self.shape.tokens) if place not in taken], np.int32)
+
+
+def build(options: Mapping[str, Any], shape: ModelShape) -> LatticeNetwork:
+    """Builds the network from a config.
+
+    Args:
+      options: keys of `LatticeOptions`.
+      shape: sizes of inputs and outputs, with the column of each token where there are sequences.
+
+    Returns:
+      A `LatticeNetwork`.
+
+    Raises:
+      UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
+    """
+    built = build_dataclass(LatticeOptions, options, OPTIONS)
+    heads = built.transformer.heads
+    if built.sequences and shape.width % (2 * heads):
+        raise UserError(
+            f"{OPTIONS}.transformer.heads = {heads}: the embedding width {shape.width} must divide into as many heads "
+            "of an even number of coordinates; take another number of heads or config.embeddings.width"
+        )
+    for name in built.sequences:
+        count = shape.token_columns.count(name)
+        if count < 2:
+            known = "no token of its own" if not count else "one token"
+            raise UserError(
+                f"{OPTIONS}.sequences: column {name!r} has {known}; name a sequence column, and set "
+                f'config.embeddings.fields.{name}.pooling = "none"'
+            )
+    if built.teacher_tokens and "teacher_embedding" not in dict(shape.extras):
+        raise UserError(
+            f"{OPTIONS}.teacher_tokens = {built.teacher_tokens}: no teacher's embedding is joined to the rows; set "
+            'config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"'
+        )
+    taken = sum(shape.token_columns.count(name) for name in built.sequences)
+    if taken == shape.tokens and not shape.dense_features:
+        raise UserError(f"{OPTIONS}.sequences: leaves no other token; a row needs more than its sequences")
+    return LatticeNetwork(built, shape)

@@ -1,0 +1,1 @@
+"""(domain, objective) portfolios: counts, affinities, groups, and a model for each group."""

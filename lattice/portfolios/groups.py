@@ -1,0 +1,153 @@
+"""Groups of portfolios as files: rules read, `groups.json` with its reasons, a folder of rows for each group."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lattice.filter.permutation_importance import list_features
+from lattice.portfolios.affinity import Affinity, AffinityWeights
+from lattice.portfolios.partitioner import Grouping, Merge, Rule, find_dropped_columns
+from lattice.portfolios.pictures import draw_groups
+from lattice.portfolios.portfolios import Portfolio, PortfolioRows
+from wukong_jax.errors import UserError
+from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.schema import Schema
+
+
+def load_rules(path: str | Path) -> tuple[Rule, ...]:
+    """Reads must-not-meet rules: JSON, {"must_not_meet": [["domain_0", "domain_1"], ["user", "domain_2"]]}.
+
+    Raises:
+      UserError: the file is missing or says something else.
+    """
+    try:
+        document = json.loads(Path(path).read_text())
+        pairs = document["must_not_meet"]
+        valid = isinstance(pairs, list) and all(
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs
+        )
+    except OSError as error:
+        raise UserError(f"--rules = {path}: {error.strerror}; give a JSON file") from None
+    except (ValueError, KeyError, TypeError):
+        valid = False
+    if not valid or set(document) != {"must_not_meet"}:
+        raise UserError(f'--rules = {path}: expected {{"must_not_meet": [["one", "other"], ...]}}, names of two each')
+    return tuple(Rule(*pair) for pair in pairs)
+
+
+def describe_groups(
+    rows: PortfolioRows,
+    affinity: Affinity,
+    grouping: Grouping,
+    rules: Sequence[Rule],
+    weights: AffinityWeights,
+    schema: Schema,
+    budget: float | None,
+) -> dict[str, Any]:
+    """What `groups.json` holds.
+
+    Returns:
+      "groups" (each its portfolios, the different ids its domains read, dropped columns with the rule), "merges" in
+      order with the affinity and its parts, "portfolios", "affinity" [P, P] and its parts, "rules", "weights",
+      "budget", and "model_runs_per_row" of these groups.
+    """
+    names = [p.name for p in rows.portfolios]
+    columns = list_features(schema)
+    return {
+        "groups": [
+            {
+                "portfolios": [names[i] for i in group],
+                "ids_read": rows.count_ids({rows.portfolios[i].domain for i in group}),
+                "dropped_columns": find_dropped_columns(group, rows.portfolios, rules, columns),
+            }
+            for group in grouping.groups
+        ],
+        "merges": [_describe_merge(merge, names, affinity) for merge in grouping.merges],
+        "model_runs_per_row": grouping.cost,
+        "budget": budget,
+        "rules": [[rule.first, rule.second] for rule in rules],
+        "weights": dataclasses.asdict(weights),
+        "portfolios": [dataclasses.asdict(p) | {"name": p.name, "density": p.density} for p in rows.portfolios],
+        "affinity": {
+            field.name: np.round(getattr(affinity, field.name), 6).tolist() for field in dataclasses.fields(affinity)
+        },
+    }
+
+
+def load_groups(path: str | Path) -> list[dict[str, Any]]:
+    """The groups of a `groups.json`: each "portfolios" and "dropped_columns".
+
+    Raises:
+      UserError: the file is missing or holds no groups.
+    """
+    try:
+        groups = json.loads(Path(path).read_text())["groups"]
+        for group in groups:
+            if not all("/" in name for name in group["portfolios"]):
+                raise ValueError
+            group.setdefault("dropped_columns", {})
+    except OSError as error:
+        raise UserError(f"groups {path}: {error.strerror}; write it with scripts/partition_portfolios.py") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"groups {path}: holds no groups; write it with scripts/partition_portfolios.py") from None
+    return groups
+
+
+def write_groups(described: Mapping[str, Any], output: Path, title: str) -> Path:
+    """Writes `groups.json` and the picture beside it; returns the picture's path.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    picture = output.with_suffix(".png")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(draw_groups(described, title))
+        write_text_whole(output, json.dumps(described, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"--output = {output}: {error.strerror}; give a file that can be written") from None
+    return picture
+
+
+def format_groups(described: Mapping[str, Any]) -> str:
+    """The groups and the steps that led there, in lines."""
+    lines = []
+    for index, group in enumerate(described["groups"]):
+        lines.append(f"group {index}: {', '.join(group['portfolios'])}")
+        lines += [f"  without column {column}: {why}" for column, why in group["dropped_columns"].items()]
+    lines.append("merged, in order:" if described["merges"] else "nothing was merged")
+    for merge in described["merges"]:
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in merge["parts"].items())
+        lines.append(
+            f"  {' + '.join(merge['first'])} with {' + '.join(merge['second'])}: affinity {merge['affinity']:.3f} "
+            f"({parts})" + ("" if merge["because"] == "affinity" else "; for the budget")
+        )
+    lines.append(f"model runs per row of traffic: {described['model_runs_per_row']:.3g}")
+    return "\n".join(lines)
+
+
+def _describe_merge(merge: Merge, names: Sequence[str], affinity: Affinity) -> dict[str, Any]:
+    across = np.ix_(merge.first, merge.second)
+    parts = {
+        field.name: float(getattr(affinity, field.name)[across].mean())
+        for field in dataclasses.fields(affinity)
+        if field.name != "total"
+    }
+    return {
+        "first": [names[i] for i in merge.first],
+        "second": [names[i] for i in merge.second],
+        "affinity": merge.affinity,
+        "because": merge.because,
+        "parts": parts,
+    }
+
+
+def split_name(portfolio: Portfolio | str) -> tuple[str, str]:
+    """(domain, objective) of a portfolio or its name; domains may hold a slash, objectives may not."""
+    name = portfolio if isinstance(portfolio, str) else portfolio.name
+    domain, _, objective = name.rpartition("/")
+    return domain, objective

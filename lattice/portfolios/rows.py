@@ -1,0 +1,77 @@
+"""The rows of a group of portfolios: the union of their data, with nothing of the others.
+
+A row stays where its domain has an objective in the group that was observed; of its objectives those in the group
+stay, masked where the group has them for other domains only. Ids keep their meaning; what a domain has no id of (-1)
+is a vector of zeros to the model.
+"""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from lattice.filter.feature_filter import reduce_schema
+from lattice.filter.permutation_importance import list_features
+from lattice.filter.reduced_rows import reduce_rows
+from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupSchema:
+    """What a group's rows are, and where they come from."""
+
+    schema: Schema  # the group's
+    domains: tuple[int, ...]  # places in the whole schema, in order
+    objectives: tuple[int, ...]
+    members: np.ndarray  # [domains of the group, objectives of the group] bool: the portfolios
+
+
+def build_group_schema(
+    whole: Schema, portfolios: Sequence[tuple[str, str]], dropped_columns: Collection[str]
+) -> GroupSchema:
+    """The schema of a group.
+
+    Args:
+      whole: resolved.
+      portfolios: (domain, objective) names of the group.
+      dropped_columns: features that its model may not read.
+
+    Returns:
+      The schema with the group's domains and objectives, in the whole one's order; a group of one domain has none.
+    """
+    all_domains, all_objectives = list(whole.domain_values or ("all",)), [label.name for label in whole.labels]
+    domains = sorted({all_domains.index(domain) for domain, _ in portfolios})
+    objectives = sorted({all_objectives.index(objective) for _, objective in portfolios})
+    members = np.array([[(all_domains[g], all_objectives[o]) in portfolios for o in objectives] for g in domains])
+    kept = [name for name in list_features(whole) if name not in dropped_columns]
+    schema = dataclasses.replace(
+        reduce_schema(whole, tuple(kept)),
+        labels=tuple(whole.labels[o] for o in objectives),
+        domain=whole.domain if len(domains) > 1 else None,
+        domain_values=tuple(all_domains[g] for g in domains) if len(domains) > 1 else (),
+    )
+    return GroupSchema(schema, tuple(domains), tuple(objectives), members)
+
+
+def select_group_rows(columns: Columns, whole: Schema, group: GroupSchema) -> Columns:
+    """The group's part of some rows.
+
+    Args:
+      columns: [rows, ...] of the whole schema.
+      whole: that schema.
+      group: see `build_group_schema`.
+
+    Returns:
+      [kept rows, ...] of the group's schema.
+    """
+    place = np.full(max(1, len(whole.domain_values)), -1, np.int32)
+    place[list(group.domains)] = np.arange(len(group.domains))
+    domain = place[columns["domain"]]
+    allowed = group.members[np.maximum(domain, 0)] & (domain >= 0)[:, None]
+    mask = columns["label_mask"][:, group.objectives] * allowed
+    kept = mask.any(axis=1)
+    reduced = reduce_rows(columns, whole, group.schema)
+    labels = columns["labels"][:, group.objectives] * (mask > 0)
+    changed = {"domain": domain, "label_mask": mask.astype(np.float32), "labels": labels.astype(np.float32)}
+    return {name: array[kept] for name, array in (dict(reduced) | changed).items()}

@@ -1,0 +1,1 @@
+"""Search over model sizes, and the sharding of each dense layer."""

@@ -1,0 +1,178 @@
+"""KTAP: a teacher runs ahead and writes what it makes of rows to a store; a student reads features and soft labels.
+
+    teacher, after chunk t:  store[key of each row of chunk t, or of t + 1] = (backbone embedding, logits), at that time
+    student, at row i:       store[key of i], not older than the time to live, as extras of the batch
+
+After arXiv 2512.09200, section 3.4, as reported: features are projected to input tokens, logits are soft labels of
+a distillation term beside the log loss; a miss is a zero vector and no term; features are clipped and labels smoothed.
+Ours: what a key is (id columns, with the second of the impression or without), that a row reads nothing written after
+it, and the sizes of clip and smoothing. `lattice.losses` has the term, `lattice.network.network` the tokens.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lattice.teacher.store import TeacherStore
+from wukong_jax.data.blocks.batch import Batch, Columns
+from wukong_jax.data.raw.stable_hash import hash_uniform, mix64
+from wukong_jax.errors import UserError
+from wukong_jax.runs.evaluation import put_batch
+from wukong_jax.runs.open_run import OpenRun
+from wukong_jax.schema import Schema
+from wukong_jax.strict_mapping import build_dataclass
+from wukong_jax.training.step import build_forward
+
+OPTIONS = "config.data.join.options"
+# The extras of a batch, each [B, width] float32.
+EMBEDDING, LOGITS, HIT = "teacher_embedding", "teacher_logits", "teacher_hit"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferOptions:
+    """`config.data.join.options` of `lattice.teacher.knowledge_transfer:build_join`."""
+
+    store: str  # the store's folder
+    time_to_live_hours: float = 6.0  # age up to which an entry counts; some hours are reported
+    clip: float = 3.0  # embeddings are cut to [-clip, clip]
+    kept_share: float = 1.0  # of the hits, by a hash of the key; less shows what misses cost
+    seed: int = 0  # of that hash
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        for name in ("time_to_live_hours", "clip"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: above 0")
+        if not 0 <= self.kept_share <= 1:
+            raise UserError(f"{OPTIONS}.kept_share = {self.kept_share}: from 0 to 1")
+
+
+class TeacherJoin:
+    """Rows to what the teacher knew of them; see `wukong_jax.data.blocks.row_join`."""
+
+    def __init__(self, options: TransferOptions, schema: Schema) -> None:
+        """Opens the store.
+
+        Raises:
+          UserError: there is none, it has key columns that the schema lacks, or other objectives.
+        """
+        self._options, self.store = options, TeacherStore(options.store)
+        description = self.store.description
+        objectives = tuple(label.name for label in schema.labels)
+        if description.objectives != objectives:
+            raise UserError(
+                f"{OPTIONS}.store = {options.store!r}: its teacher has objectives {', '.join(description.objectives)}, "
+                f"the rows {', '.join(objectives)}; train the student on the teacher's objectives"
+            )
+        self._slots = find_key_slots(schema, description.key_columns)
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Numbers a row of each added column."""
+        description = self.store.description
+        return {EMBEDDING: description.width, LOGITS: len(description.objectives), HIT: 1}
+
+    def __call__(self, columns: Columns) -> Mapping[str, np.ndarray]:
+        """What the store knew of rows at their time, [rows, width] float32 each."""
+        known, _ = self.look_up(columns)
+        return known
+
+    def look_up(self, columns: Columns) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The added columns, and the ages of what was found: [rows] int64 seconds, 0 where missed."""
+        options = self._options
+        keys = build_keys(columns, self._slots, self.store.description.with_timestamp)
+        found = self.store.read(keys, columns["timestamp"], options.time_to_live_hours * 3600)
+        kept = found.hit & (hash_uniform(keys, options.seed) < options.kept_share)
+        added = {
+            EMBEDDING: np.clip(found.embeddings, -options.clip, options.clip) * kept[:, None],
+            LOGITS: found.logits * kept[:, None],
+            HIT: kept[:, None].astype(np.float32),
+        }
+        return added, np.where(kept, found.age, 0)
+
+
+def build_join(options: Mapping[str, Any], schema: Schema) -> TeacherJoin:
+    """Builds the join from a config.
+
+    Args:
+      options: keys of `TransferOptions`.
+      schema: of the rows.
+
+    Returns:
+      A `TeacherJoin`.
+
+    Raises:
+      UserError: an unknown option, a value out of range, or a store that does not fit the rows.
+    """
+    return TeacherJoin(build_dataclass(TransferOptions, options, OPTIONS), schema)
+
+
+def find_key_slots(schema: Schema, columns: Sequence[str]) -> list[int]:
+    """The id slots of some columns, in their order.
+
+    Raises:
+      UserError: none are named, or the schema has no such id column.
+    """
+    slots = {column.name: range(start, stop) for column, start, stop in schema.slot_ranges()}
+    for name in columns:
+        if name not in slots:
+            raise UserError(f"key column {name!r}: no id column of schema {schema.name!r}; it has {', '.join(slots)}")
+    if not columns:
+        raise UserError("key columns = []: name the id columns that make a key, as user,item")
+    return [slot for name in columns for slot in slots[name]]
+
+
+def build_keys(columns: Columns, slots: Sequence[int], with_timestamp: bool) -> np.ndarray:
+    """The 64-bit keys of rows: a hash chained over their ids, and their second where that is part of a key.
+
+    Args:
+      columns: rows.
+      slots: id slots.
+      with_timestamp: whether a key is one impression.
+
+    Returns:
+      [rows] uint64. Two of n different keys agree with probability n^2 / 2^65.
+    """
+    state = np.full(len(columns["weight"]), 0x5EED, np.uint64)
+    parts = [columns["ids"][:, slot] for slot in slots] + ([columns["timestamp"]] if with_timestamp else [])
+    for part in parts:
+        state = mix64(state ^ mix64(part.astype(np.int64).view(np.uint64)))
+    return state
+
+
+def run_teacher(opened: OpenRun, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
+    """A teacher's embeddings and logits of rows.
+
+    Args:
+      opened: the teacher's run, whose model has an aux "backbone" [B, d].
+      batches: of rows.
+
+    Yields:
+      (batch, embeddings [rows, d] float32, logits [rows, O] float32) without padding rows.
+
+    Raises:
+      UserError: the model has no backbone to read.
+    """
+    run, state = opened.run, opened.state
+    forward = build_forward(run.network, run.exchange)
+
+    @jax.jit
+    def score(params: Any, statistics: Any, tables: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        outputs = forward(params, statistics, tables, batch)
+        if "backbone" not in outputs.aux:
+            raise UserError(
+                f"config.model.factory = {run.config.model.factory!r}: has no backbone embedding to write; use "
+                "'lattice.network:build' as the teacher"
+            )
+        return outputs.aux["backbone"], outputs.logits
+
+    for batch in batches:
+        embeddings, logits = score(state.params, state.statistics, state.tables, put_batch(batch, run.mesh))
+        real = batch.weight > 0
+        yield (
+            jax.tree.map(lambda array, real=real: array[real], batch._replace(extras={})),
+            *(np.asarray(array)[real] for array in (embeddings, logits)),
+        )

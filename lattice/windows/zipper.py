@@ -1,0 +1,232 @@
+"""Lattice Zipper (Lattice 3.2.1): training rows of mixed attribution windows from impressions and their conversions.
+
+A conversion may take days. Judged by a short window, rows are fresh and their labels miss what converts later; judged
+by the longest, labels are right and rows are days old. Zipper judges each impression by one window of K, emits it
+once, when that window closes, and trains a head for each window on one backbone; the longest window's head serves.
+
+    impressions (row blocks in time order) + conversion log -> row blocks whose training rows are in emission order
+
+A window's head is an objective (`window_labels`), so any model and the trainer as it is train what this writes. The
+training rows are those that had been emitted by a cut-off `now`: an impression whose window is open is not there, so
+that freshness is real. A row keeps its impression's time as its timestamp. Labels of objectives that are not delayed
+are taken to be known when the first window closes.
+
+Validation and test rows all stay, in their order. With a conversion log of their split they have the labels of all
+windows, so each head can be judged by its own window and by the longest. Without one they have the final label
+alone, which is taken for the longest window's, and the shorter windows are masked.
+
+`policy` writes what is to be compared with: all impressions judged by one window. The schema has all K heads then too;
+the report names the one that serves.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lattice.windows.attribution_windows import AttributionWindows
+from lattice.windows.event_replay import (
+    FirstConversions,
+    Policy,
+    build_policy,
+    compare_policies,
+    replay,
+)
+from lattice.windows.window_labels import build_window_labels, name_head
+from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.blocks.conversion_log import ConversionLog
+from wukong_jax.data.blocks.preparation_report import RowStatistics
+from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter, RowBlocks, open_row_blocks
+from wukong_jax.errors import UserError
+from wukong_jax.files.whole_folder import write_whole_folder
+from wukong_jax.schema import Schema, schema_to_json
+
+
+@dataclasses.dataclass(frozen=True)
+class ZipperSettings:
+    """What to zip, and how."""
+
+    objectives: tuple[str, ...]  # the delayed ones
+    windows: AttributionWindows = dataclasses.field(default_factory=AttributionWindows)
+    policy: str = "zipper"  # "zipper", "longest" or one window's name
+    now: int | None = None  # seconds; None: the first validation or test row
+    signature: tuple[str, ...] = ("user", "item")  # id columns; with the timestamp they identify an impression
+    last_rows: int | None = None  # only so many emissions, the latest, so that policies can be held to equal rows
+
+
+def write_zipped(
+    impressions: str | Path, conversions: Mapping[str, ConversionLog], output: str | Path, settings: ZipperSettings
+) -> dict[str, Any]:
+    """Writes a prepared data directory whose training rows are the emissions up to the cut-off.
+
+    It is written aside and renamed, so a directory of that name is a whole one.
+
+    Args:
+      impressions: a prepared data directory with timestamps, its training rows in time order.
+      conversions: of "train", and of "validation" and "test" where there are any; rows count from each split's start.
+      output: must not exist.
+      settings: how.
+
+    Returns:
+      The report: as of prepared raw files, the impressions' own under "impressions", and under "zipper": "policy",
+      "windows" (name to seconds), "shares", "seed", "signature", "now", "training_rows", "serving" (objective to
+      the column that serves), "truth" (objective to the column of the longest window), "evaluation_windows" (split to
+      "all" or "longest": whose labels its rows have) and "policies", see `event_replay.compare_policies`.
+
+    Raises:
+      UserError: folders that cannot be read or written, a log that does not fit its rows, or settings under which
+        there are no training rows.
+    """
+    output = Path(output)
+    with write_whole_folder(output) as aside:
+        zipping = _Zipping(Path(impressions), conversions, settings)
+        described = {"zipper": zipping.describe(), "impressions": load_report(Path(impressions) / "report.json")}
+        (aside / "schema.json").write_text(schema_to_json(zipping.resolved))
+        statistics = zipping.write(aside)
+        report = statistics.report(zipping.resolved, {}) | described
+        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+class _Zipping:
+    """One directory's impressions, opened, and what becomes of them."""
+
+    def __init__(self, directory: Path, conversions: Mapping[str, ConversionLog], settings: ZipperSettings) -> None:
+        self._directory, self._settings = directory, settings
+        self._splits = {split: open_row_blocks(directory, split) for split in SPLITS}
+        schema = self._splits["train"].schema
+        if not schema.timestamp_columns:
+            raise UserError(
+                f"impressions {directory}: the schema has no timestamp column, without which no time passes"
+            )
+        if "train" not in conversions:
+            raise UserError("conversions: none of the training rows; give the log of that split")
+        windows = settings.windows
+        self._labels = build_window_labels(schema, settings.objectives, windows.names, windows.seconds)
+        self.resolved = dataclasses.replace(schema, labels=self._labels.labels)
+        self._policy = self._build_policy(settings.policy, schema)
+        delayed = [[label.name for label in schema.labels].index(name) for name in settings.objectives]
+        self._conversions = {
+            split: FirstConversions(log, delayed, self._splits[split].rows, f"conversions of split {split!r}")
+            for split, log in conversions.items()
+        }
+        self._now = self._find_first_evaluation() if settings.now is None else settings.now
+
+    def describe(self) -> dict[str, Any]:
+        """What `write_zipped` reports under "zipper"; refuses a cut-off by which the policy has emitted nothing."""
+        settings, windows = self._settings, self._settings.windows
+        policies = [self._policy] + [
+            self._build_policy(name, self._splits["train"].schema)
+            for name in ("zipper", *windows.names)
+            if name != self._policy.name
+        ]
+        compared = compare_policies(
+            self._splits["train"], policies, windows, self._conversions["train"], self._now, self._where("train")
+        )
+        self._emitted = compared[self._policy.name]["emitted"]
+        if not self._emitted:
+            raise UserError(
+                f"now = {self._now}: policy {self._policy.name!r} has emitted nothing by then; choose a later time or "
+                "shorter windows"
+            )
+        if settings.last_rows is not None and not 1 <= settings.last_rows <= self._emitted:
+            raise UserError(
+                f"last_rows = {settings.last_rows}: policy {self._policy.name!r} has emitted {self._emitted} rows by "
+                "the cut-off; take 1 to that many"
+            )
+        return {
+            "policy": self._policy.name,
+            "windows": dict(zip(windows.names, windows.seconds, strict=True)),
+            "shares": list(windows.drawing_shares),
+            "seed": windows.seed,
+            "signature": list(settings.signature),
+            "now": self._now,
+            "training_rows": self._emitted if settings.last_rows is None else settings.last_rows,
+            "serving": {name: name_head(name, windows.names[self._policy.choices[-1]]) for name in settings.objectives},
+            "truth": {name: name_head(name, windows.names[-1]) for name in settings.objectives},
+            "evaluation_windows": {split: "all" if split in self._conversions else "longest" for split in SPLITS[1:]},
+            "policies": compared,
+        }
+
+    def write(self, directory: Path) -> RowStatistics:
+        """Writes the blocks of every split, and the vocabularies, and takes the rows' statistics."""
+        vocabulary = self._directory / "vocabulary"
+        if vocabulary.is_dir():
+            shutil.copytree(vocabulary, directory / "vocabulary")
+        statistics = RowStatistics(self.resolved)
+        for place, split in enumerate(SPLITS):
+            chunks = self._training_rows() if split == "train" else self._evaluation_rows(split)
+            with BlockWriter(directory, split, self.resolved) as writer:
+                for rows in chunks:
+                    writer.append(rows)
+                    statistics.add(place, rows)
+        return statistics
+
+    def _training_rows(self) -> Iterator[Columns]:
+        dropped = 0 if self._settings.last_rows is None else self._emitted - self._settings.last_rows
+        for rows in self._emitted_rows():
+            count = len(rows["timestamp"])
+            if dropped < count:
+                yield {name: array[max(dropped, 0) :] for name, array in rows.items()}
+            dropped -= count
+
+    def _emitted_rows(self) -> Iterator[Columns]:
+        emissions = replay(
+            self._splits["train"],
+            self._policy,
+            self._settings.windows.seconds,
+            self._conversions["train"],
+            self._now,
+            self._where("train"),
+        )
+        for part in emissions:
+            yield _relabel(
+                part.rows,
+                self._labels.judge(part.rows["labels"], part.rows["label_mask"], part.window, part.converted),
+            )
+
+    def _evaluation_rows(self, split: str) -> Iterator[Columns]:
+        first_row, known = 0, self._conversions.get(split)
+        for rows in _read_blocks(self._splits[split]):
+            if known is None:
+                judged = self._labels.judge_by_longest(rows["labels"], rows["label_mask"])
+            else:
+                judged = self._labels.judge_by_all(rows["labels"], rows["label_mask"], known.delays(first_row, rows))
+            yield _relabel(rows, judged)
+            first_row += len(rows["timestamp"])
+
+    def _find_first_evaluation(self) -> int:
+        """The time of the first row that a model is judged on: what it is trained on must have come before."""
+        times = [int(rows["timestamp"].min()) for split in SPLITS[1:] for rows in _read_blocks(self._splits[split])]
+        if not times:
+            raise UserError("now = None: there is no validation or test row to take the time of; give the cut-off")
+        return min(times)
+
+    def _build_policy(self, name: str, schema: Schema) -> Policy:
+        return build_policy(name, self._settings.windows, self._settings.signature, schema)
+
+    def _where(self, split: str) -> str:
+        return f"impressions {self._directory}, split {split!r}"
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """The report of the impressions; empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); prepare the impressions again, or remove it") from None
+
+
+def _relabel(rows: Columns, judged: tuple[np.ndarray, np.ndarray]) -> Columns:
+    return {**rows, "labels": judged[0], "label_mask": judged[1]}
+
+
+def _read_blocks(blocks: RowBlocks) -> Iterator[Columns]:
+    for index in range(blocks.num_blocks):
+        yield blocks.read(index)

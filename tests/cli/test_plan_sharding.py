@@ -1,0 +1,56 @@
+"""plan_sharding.py: a mixed plan between all replicated and all sharded, and what it refuses."""
+
+import re
+import sys
+
+import pytest
+
+from tests.repository import ROOT
+from wukong_jax.errors import UserError
+
+FLAGS = (
+    f"--config={ROOT / 'configs' / 'criteo_10k.py'}",
+    *("--schema=criteo", "--table_rows=1000", "--hosts=2", "--chips=4"),
+    *("--config.training.batch_size=512", "--config.model.options.layers=3"),
+)
+
+
+@pytest.fixture
+def plan(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import plan_sharding
+
+    def run(*flags: str) -> tuple[list[str], dict[str, tuple[float, float]]]:
+        monkeypatch.setattr(sys, "argv", ["plan_sharding.py", *FLAGS, *flags])
+        plan_sharding.main()
+        lines = capsys.readouterr().out.splitlines()
+        strategies = [line.split()[-1] for line in lines if re.match(r"layer \d", line)]
+        costs = [re.match(r"(.+): ([\d.]+) MiB.*, ([\d.e-]+) ms", line) for line in lines]
+        return strategies, {found[1]: (float(found[2]), float(found[3])) for found in costs if found}
+
+    return run
+
+
+def test_a_limit_between_the_extremes_mixes_strategies(plan):
+    whole, costs = plan("--memory_gib=1")
+    assert whole == ["replicated"] * 3
+    assert costs["planned"] == costs["all replicated"]
+    assert costs["all replicated"][1] < costs["all fsdp_chips"][1] < costs["all fsdp_all"][1]
+    limit = 0.8 * costs["all replicated"][0]
+    mixed, costs = plan(f"--memory_gib={limit / 1024}")
+    assert len(set(mixed)) > 1
+    assert costs["planned"][0] <= limit
+    assert costs["all replicated"][1] < costs["planned"][1] < costs["all fsdp_all"][1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--memory_gib=0.000001",), "memory limit = .* give more memory or chips"),
+        (("--memory_gib=1", "--config.training.batch_size=511"), "batch_size = 511: 8 chips do not divide it"),
+        (("--memory_gib=1", "--tflops=0"), "flops_per_second = 0: above 0"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(plan, flags, message):
+    with pytest.raises(UserError, match=message):
+        plan(*flags)

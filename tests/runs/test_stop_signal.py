@@ -1,0 +1,44 @@
+"""StopSignal: a flag while entered; a signal that nobody read takes its effect on leaving."""
+
+import os
+import signal
+
+import pytest
+
+from wukong_jax.runs.stop_signal import StopSignal
+
+
+@pytest.fixture(autouse=True)
+def heed_interrupts():
+    """A shell starts what it puts into the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt(leave):
+    """Sends SIGINT to this process while a StopSignal waits for it; then leaves by the flag, or as if nothing was."""
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (stop.name, stop.exit_code) == ("SIGINT", 130)
+        if leave:
+            raise SystemExit(stop.exit_code)
+
+
+def test_a_signal_that_came_after_the_last_step_takes_its_effect_on_leaving():
+    with pytest.raises(KeyboardInterrupt):  # what SIGINT does by default
+        interrupt(leave=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loop_that_read_the_flag_leaves_by_its_own_exit_code():
+    with pytest.raises(SystemExit, match="130"):
+        interrupt(leave=True)
+
+
+def test_without_a_signal_nothing_happens():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert signal.getsignal(signal.SIGTERM) == stop._receive
+    assert stop.received is None
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,1 @@
+"""The commands: flags, help, exit codes and one-line errors."""

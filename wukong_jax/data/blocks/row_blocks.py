@@ -1,0 +1,344 @@
+"""Row blocks: a split's rows on disk, columnar inside a block, in ArrayRecord files.
+
+    DIR/blocks/train-00000.array_record ...   blocks, one record each
+    DIR/blocks/train.json                     the index, written last: rows, files, columns
+
+Every block of a split but the last holds `rows_per_block` rows, so the rows before block i are known without
+reading. `block_record` has the bytes of a block. Reading one is a decompression, a few views and the joining of the
+ids' byte planes: no Python work per row.
+
+Measured on 2 CPU cores with 39-column rows of 184 bytes and blocks of 8192: uncompressed blocks read at 22 M rows/s
+out of the page cache, zstd level 1 at 5 M rows/s per core and at 28 % of the size, snappy at 3 M rows/s and 45 %.
+zstd is the default, since it is far above what any model consumes and asks a quarter of the disk.
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
+from wukong_jax.data.blocks.block_record import BLOCK_VERSION, decode_block, encode_block
+from wukong_jax.errors import UserError
+from wukong_jax.schema import Schema, load_schema
+from wukong_jax.strict_mapping import build_dataclass, to_mapping
+
+SPLITS = ("train", "validation", "test")
+
+_COMPRESSION = {"zstd": "zstd:1", "none": "uncompressed"}
+# A block is read on its own, so a chunk holds one and nothing is read ahead of it.
+_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockIndex:
+    """What `<split>.json` holds."""
+
+    version: int
+    rows: int
+    rows_per_block: int
+    files: tuple[str, ...]  # in order, beside the index
+    blocks_per_file: tuple[int, ...]
+    dense: tuple[str, ...]  # names of the dense columns, in order
+    ids: tuple[str, ...]  # "name x slots" of the id columns, in slot order
+    labels: tuple[str, ...]  # names of the objectives
+
+
+class BlockWriter:
+    """Writes the blocks of one split; a context manager.
+
+    The index is written by `close`, last. When the `with` body raises, the files are closed but no index is
+    written, so an unfinished split is never taken for a whole one.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        split: str,
+        schema: Schema,
+        rows_per_block: int = 8192,
+        *,
+        rows_per_file: int = 1 << 22,
+        compression: Literal["zstd", "none"] = "zstd",
+    ) -> None:
+        """Opens the writer.
+
+        Args:
+          directory: the data directory; files go to its `blocks/`, made if need be.
+          split: one of SPLITS.
+          schema: its columns' widths are held to; it need not be resolved yet.
+          rows_per_block: rows of every block but the last.
+          rows_per_file: a new file starts after this many rows, rounded down to whole blocks.
+          compression: how records are stored.
+
+        Raises:
+          UserError: the directory or file cannot be made.
+          ValueError: an unknown split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split = {split!r}: not one of {SPLITS}")
+        self._folder = Path(directory) / "blocks"
+        self._split, self._schema = split, schema
+        self._options = f"group_size:1,{_COMPRESSION[compression]}"
+        self._in_byte_planes = () if compression == "none" else ("ids",)
+        self._rows_per_block = rows_per_block
+        self._blocks_per_file = max(1, rows_per_file // rows_per_block)
+        self._files: list[str] = []
+        self._block_counts: list[int] = []
+        self._writer: ArrayRecordWriter | None = None
+        self._rows = 0
+        self._filled = 0
+        shapes = schema.column_shapes()
+        self._buffer = {name: np.zeros((rows_per_block, *shapes[name]), COLUMN_DTYPES[name]) for name in shapes}
+        with _writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def rows(self) -> int:
+        """Rows appended so far."""
+        return self._rows
+
+    def append(self, columns: Columns) -> None:
+        """Adds rows; full blocks are written at once.
+
+        Args:
+          columns: name to array of [rows, ...], exactly the names, trailing shapes and dtypes of the schema.
+
+        Raises:
+          UserError: the disk is full or the file cannot be written.
+          ValueError: an array is missing, or of another shape or dtype.
+        """
+        rows = self._check(columns)
+        start = 0
+        while start < rows:
+            take = min(rows - start, self._rows_per_block - self._filled)
+            for name, buffer in self._buffer.items():
+                buffer[self._filled : self._filled + take] = columns[name][start : start + take]
+            self._filled += take
+            start += take
+            if self._filled == self._rows_per_block:
+                self._write_block()
+        self._rows += rows
+
+    def close(self) -> None:
+        """Writes the last block and the index.
+
+        Raises:
+          UserError: the disk is full or a file cannot be written.
+        """
+        if self._filled:
+            self._write_block()
+        self._close_file()
+        index = BlockIndex(
+            version=BLOCK_VERSION,
+            rows=self._rows,
+            rows_per_block=self._rows_per_block,
+            files=tuple(self._files),
+            blocks_per_file=tuple(self._block_counts),
+            **_column_names(self._schema),
+        )
+        path = self._folder / f"{self._split}.json"
+        with _writing(path):
+            path.write_text(json.dumps(to_mapping(index), indent=1) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._writer is not None:
+            with suppress(OSError, RuntimeError, ValueError):  # the body's error is the one to tell
+                self._writer.close()
+
+    def _check(self, columns: Columns) -> int:
+        if columns.keys() != self._buffer.keys():
+            raise ValueError(f"columns {sorted(columns)}: expected {sorted(self._buffer)}")
+        rows = len(columns["labels"])
+        for name, buffer in self._buffer.items():
+            array, shape = columns[name], (rows, *buffer.shape[1:])
+            if array.shape != shape or array.dtype != buffer.dtype:
+                raise ValueError(f"{name}: {array.dtype}{array.shape}, expected {buffer.dtype}{shape}")
+        return rows
+
+    def _write_block(self) -> None:
+        filled = {name: buffer[: self._filled] for name, buffer in self._buffer.items()}
+        record = encode_block(filled, self._in_byte_planes)
+        if self._writer is not None and self._block_counts[-1] == self._blocks_per_file:
+            self._close_file()
+        if self._writer is None:
+            self._files.append(f"{self._split}-{len(self._files):05d}.array_record")
+            self._block_counts.append(0)
+        path = self._folder / self._files[-1]
+        with _writing(path):
+            self._writer = self._writer or ArrayRecordWriter(str(path), self._options)
+            self._writer.write(record)
+        self._block_counts[-1] += 1
+        self._filled = 0
+
+    def _close_file(self) -> None:
+        if self._writer is not None:
+            with _writing(self._folder / self._files[-1]):
+                self._writer.close()
+            self._writer = None
+
+
+class RowBlocks:
+    """The blocks of one split, read at random; safe to read from several threads."""
+
+    def __init__(self, folder: Path, split: str, schema: Schema, index: BlockIndex) -> None:
+        """Use `open_row_blocks`."""
+        self.schema = schema
+        self.split = split
+        self.rows = index.rows
+        self.rows_per_block = index.rows_per_block
+        self.num_blocks = sum(index.blocks_per_file)
+        self._paths = [folder / name for name in index.files]
+        self._counts = index.blocks_per_file
+        self._first_blocks = np.concatenate([[0], np.cumsum(index.blocks_per_file, dtype=np.int64)])
+        self._shapes = schema.column_shapes()
+        self._readers: dict[int, ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+
+    def block_rows(self, index: int) -> int:
+        """Rows of block `index`, without reading it."""
+        return min(self.rows_per_block, self.rows - index * self.rows_per_block)
+
+    def read(self, index: int) -> Columns:
+        """Reads one block.
+
+        Args:
+          index: from 0 to `num_blocks` - 1.
+
+        Returns:
+          Name to read-only array of [block_rows(index), ...], as the schema's `column_shapes`.
+
+        Raises:
+          UserError: the file is missing, truncated, damaged or does not match the schema.
+          IndexError: no such block.
+        """
+        if not 0 <= index < self.num_blocks:
+            raise IndexError(f"block {index} of {self.num_blocks}")
+        file = int(np.searchsorted(self._first_blocks, index, side="right")) - 1
+        with _reading(self._paths[file], f"block {index}"):
+            record = self._reader(file).read([index - int(self._first_blocks[file])])[0]
+            arrays = decode_block(record)
+            self._check(arrays, self.block_rows(index))
+        return arrays
+
+    def close(self) -> None:
+        """Closes the files."""
+        with self._lock:
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+
+    def _reader(self, file: int) -> ArrayRecordReader:
+        with self._lock:
+            if file not in self._readers:
+                if not self._paths[file].is_file():
+                    raise ValueError("no such file")
+                reader = ArrayRecordReader(str(self._paths[file]), _READ_OPTIONS)
+                if reader.num_records() != self._counts[file]:
+                    raise ValueError(f"{reader.num_records()} blocks, the index says {self._counts[file]}")
+                self._readers[file] = reader
+            return self._readers[file]
+
+    def _check(self, arrays: Mapping[str, np.ndarray], rows: int) -> None:
+        expected = {name: (COLUMN_DTYPES[name], (rows, *shape)) for name, shape in self._shapes.items()}
+        found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if found.get(name) != expected.get(name):
+                raise ValueError(f"array {name!r} is {found.get(name)}, the schema says {expected.get(name)}")
+
+
+def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
+    """Opens a split of a prepared data directory.
+
+    Args:
+      directory: holds `schema.json` and `blocks/`.
+      split: one of SPLITS.
+
+    Returns:
+      The blocks, of which nothing is read yet.
+
+    Raises:
+      UserError: the directory, schema or split is missing, or the blocks do not match the schema.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split = {split!r}: not one of {', '.join(SPLITS)}")
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"data directory {directory}: no such folder; make it with scripts/prepare_data.py")
+    schema = load_schema(directory / "schema.json")
+    path = directory / "blocks" / f"{split}.json"
+    try:
+        mapping = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"split {split!r} of {directory}: no {path.name} in its blocks folder; prepare the data with this split"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not an index of row blocks ({error}); prepare the data again") from None
+    index = build_dataclass(BlockIndex, mapping, str(path))
+    _check_index(index, schema, path)
+    return RowBlocks(path.parent, split, schema, index)
+
+
+def _check_index(index: BlockIndex, schema: Schema, path: Path) -> None:
+    if index.version != BLOCK_VERSION:
+        raise UserError(
+            f"{path}: version = {index.version}, this program reads {BLOCK_VERSION}; prepare the data again"
+        )
+    for kind, expected in _column_names(schema).items():
+        found = getattr(index, kind)
+        if found != expected:
+            raise UserError(
+                f"{path}: {kind} columns {', '.join(found) or 'none'} in the blocks, {', '.join(expected) or 'none'} "
+                "in schema.json; prepare the data again with this schema"
+            )
+    blocks = -(-index.rows // index.rows_per_block) if index.rows_per_block > 0 else -1
+    if len(index.files) != len(index.blocks_per_file) or sum(index.blocks_per_file) != blocks:
+        raise UserError(f"{path}: rows = {index.rows} do not fit its {len(index.files)} files; prepare the data again")
+
+
+def _column_names(schema: Schema) -> dict[str, Any]:
+    return {
+        "dense": tuple(column.name for column in schema.dense),
+        "ids": tuple(f"{column.name} x {column.max_length}" for column in schema.id_columns),
+        "labels": tuple(label.name for label in schema.labels),
+    }
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the system or ArrayRecord raises while writing into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: cannot write ({_first_line(error)}); free space or choose another output") from None
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turns what reading raises into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+        message = f"{path}, {what}: {_first_line(error)}; the file is damaged or foreign: prepare the data again"
+        raise UserError(message) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

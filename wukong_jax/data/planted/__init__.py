@@ -1,0 +1,1 @@
+"""Generators whose true probabilities, and so whose best possible loss, are known."""

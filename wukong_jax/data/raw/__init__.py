@@ -1,0 +1,1 @@
+"""Raw files to row blocks: readers, encoders, vocabularies, schemas that come with the package."""

@@ -1,0 +1,141 @@
+"""KuaiRand-Pure (Gao et al., CIKM 2022) to one Parquet file: each impression with its user's and its video's features.
+
+Read from the release's `data` folder: both standard logs and the random one, `user_features_pure.csv` and
+`video_features_basic_pure.csv`. M3oE (arXiv 2404.18465, Table 1) has three tabs of 178,087, 2,236,414 and 93,165 rows,
+more than the standard logs hold, so the random one is among them; that they are tabs 0, 1 and 4, the largest, is read
+off the shares of the tabs in the logs: M3oE's code for this set was not published. The rows of each are reported.
+
+Left out, as they are known only after the impression: every other signal of the logs (play and stay times, likes, ...),
+and `video_features_statistic_pure.csv`, whose counts are sums over the whole time, the test rows included.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from wukong_jax.data.raw.movielens_rows import count_domains
+from wukong_jax.errors import UserError
+
+LOGS = (
+    "log_standard_4_08_to_4_21_pure.csv",
+    "log_standard_4_22_to_5_08_pure.csv",
+    "log_random_4_22_to_5_08_pure.csv",
+)
+TABS = ("0", "1", "4")
+
+_LOG_COLUMNS = ("user_id", "video_id", "hourmin", "time_ms", "is_click", "long_view", "tab")
+_USER_COLUMNS = (
+    "user_id",
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num",
+    "follow_user_num_range",
+    "fans_user_num",
+    "fans_user_num_range",
+    "friend_user_num",
+    "friend_user_num_range",
+    "register_days",
+    "register_days_range",
+    *(f"onehot_feat{index}" for index in range(18)),
+)
+_VIDEO_COLUMNS = (
+    "video_id",
+    "author_id",
+    "video_type",
+    "upload_type",
+    "visible_status",
+    "video_duration",
+    "server_width",
+    "server_height",
+    "music_id",
+    "music_type",
+    "tag",
+)
+
+
+def convert_kuairand(folder: str | Path, output: str | Path, tabs: Sequence[str] = TABS) -> dict[str, int]:
+    """Writes the impressions of some tabs, in the order of the logs, for the schema kuairand_pure.
+
+    Args:
+      folder: the release's `data` folder; its files may be plain or .gz.
+      output: the Parquet file to make; it must not exist.
+      tabs: the tabs to keep.
+
+    Returns:
+      Tab -> rows.
+
+    Raises:
+      UserError: a file or column that is missing, an id listed twice, a tab without rows, or an output that exists.
+    """
+    folder, output = Path(folder), Path(output)
+    if output.exists():
+        raise UserError(f"output {output}: exists; remove it or choose another file")
+    logs = pl.concat([_read_csv(folder, name, _LOG_COLUMNS) for name in LOGS])
+    users = _read_csv(folder, "user_features_pure.csv", _USER_COLUMNS)
+    videos = _read_csv(folder, "video_features_basic_pure.csv", _VIDEO_COLUMNS)
+    rows = join_impressions(logs, users, videos, tabs)
+    aside = output.with_name(output.name + ".writing")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows.write_parquet(aside)
+    os.replace(aside, output)
+    return count_domains(rows["tab"])
+
+
+def join_impressions(
+    logs: pl.DataFrame, users: pl.DataFrame, videos: pl.DataFrame, tabs: Sequence[str]
+) -> pl.DataFrame:
+    """Joins the tables, all columns texts; a user or video that its table lacks has no features.
+
+    Args:
+      logs: impressions.
+      users: features by user_id.
+      videos: features by video_id.
+      tabs: the tabs to keep.
+
+    Returns:
+      The columns of all three, in the order of the impressions; in place of hourmin and time_ms, hour (0 to 23) and
+      timestamp (seconds since 1970).
+
+    Raises:
+      UserError: an id that users or videos list twice, a time that is no number, or a tab without rows.
+    """
+    for table, key in ((users, "user_id"), (videos, "video_id")):
+        if table[key].n_unique() != table.height:
+            raise UserError(
+                f"{key} = {table[key].filter(table[key].is_duplicated())[0]!r}: listed twice among features"
+            )
+    kept = logs.filter(pl.col("tab").is_in(list(tabs)))
+    empty = sorted(set(tabs) - set(kept["tab"].unique()))
+    if empty:
+        raise UserError(
+            f"tab {empty[0]!r}: no impression has it; the logs have {', '.join(count_domains(logs['tab']))}"
+        )
+    times = kept.select(
+        hour=pl.col("hourmin").cast(pl.Int64, strict=False) // 100,
+        timestamp=pl.col("time_ms").cast(pl.Float64, strict=False).floordiv(1000).cast(pl.Int64),
+    )
+    for column, source in (("hour", "hourmin"), ("timestamp", "time_ms")):
+        bad = times[column].is_null().arg_true()
+        if len(bad):
+            raise UserError(f"{source} = {kept[source][int(bad[0])]!r}: expected a number; fetch the logs again")
+    rows = kept.drop("hourmin", "time_ms").hstack(times)
+    rows = rows.join(users, on="user_id", how="left", maintain_order="left")
+    return rows.join(videos, on="video_id", how="left", maintain_order="left")
+
+
+def _read_csv(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
+    paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    if not paths:
+        raise UserError(f"{folder}: no {name}; give the data folder of KuaiRand-Pure")
+    try:
+        table = pl.read_csv(paths[0], infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{paths[0]}: not readable as CSV ({str(error).splitlines()[0]})") from None
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise UserError(f"{paths[0]}: no column {missing[0]!r}; it has {', '.join(table.columns)}")
+    return table.select(columns)

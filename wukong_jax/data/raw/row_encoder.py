@@ -1,0 +1,231 @@
+"""Rows of raw files to columnar arrays, for preparing data and for scoring new rows alike."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+
+from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
+from wukong_jax.data.raw.bad_rows import BadRows
+from wukong_jax.data.raw.column_encoders import (
+    Coder,
+    Problem,
+    encode_bag,
+    encode_dense,
+    encode_group,
+    encode_label,
+    encode_single,
+    encode_timestamp,
+    encode_weight,
+    join_texts,
+    texts_of,
+)
+from wukong_jax.data.raw.numeric_transforms import standardise
+from wukong_jax.data.raw.raw_files import RawRows
+from wukong_jax.data.raw.vocabulary import ValueCodes
+from wukong_jax.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedRows:
+    """Rows whose ids and domains are codes, and whose standardised columns are raw, until they are finished."""
+
+    file: Path
+    arrays: dict[str, np.ndarray]  # as a block, but ids [S, rows], dense maybe float64, and `line` [rows] int64
+    truncated: dict[str, int]  # column -> values that found no slot
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.arrays["line"])
+
+    def select(self, rows: np.ndarray) -> "EncodedRows":
+        """Those rows where the mask, [rows] bool, is true."""
+        arrays = {name: array[:, rows] if name == "ids" else array[rows] for name, array in self.arrays.items()}
+        return EncodedRows(self.file, arrays, self.truncated)
+
+
+class RowEncoder:
+    """Encodes raw rows by a schema, its columns side by side on several threads."""
+
+    def __init__(
+        self, schema: Schema, coders: Mapping[str, Coder], domain_coder: ValueCodes | None, threads: Executor
+    ) -> None:
+        """Keeps what every chunk needs.
+
+        Args:
+          schema: of the raw files.
+          coders: vocabulary name -> what turns its texts into codes.
+          domain_coder: the same for the domain column, if there is one.
+          threads: where columns are encoded.
+        """
+        self._schema = schema
+        self._coders = coders
+        self._domain_coder = domain_coder
+        self._threads = threads
+        self._owners = {column.name: column for column in schema.id_columns}
+        raw = any(column.transform == "standardise" for column in schema.dense)
+        self._dense_dtype = np.float64 if raw else np.float32
+
+    def encode(self, raw: RawRows, bad_rows: BadRows) -> EncodedRows:
+        """Encodes rows; those with a value that cannot be read are refused and left out.
+
+        Args:
+          raw: rows of one file; a column that is not there is as if every value were missing.
+          bad_rows: takes the rows that cannot be read.
+
+        Returns:
+          The other rows.
+
+        Raises:
+          UserError: a bad row, and the policy is "stop".
+        """
+        arrays = self._empty_arrays(raw)
+        truncated: dict[str, int] = {}
+        problems: list[Problem] = []
+        tasks = self._tasks(raw, arrays, truncated, problems)
+        for done in [self._threads.submit(task) for task in tasks]:
+            done.result()
+        encoded = EncodedRows(raw.file, arrays, truncated)
+        return encoded.select(self._refuse(raw, problems, bad_rows)) if problems else encoded
+
+    def _empty_arrays(self, raw: RawRows) -> dict[str, np.ndarray]:
+        rows, schema = len(raw.lines), self._schema
+        arrays = {
+            name: np.zeros((rows, *shape), COLUMN_DTYPES[name])
+            for name, shape in schema.column_shapes().items()
+            if name not in ("ids", "dense")
+        }
+        arrays["ids"] = np.empty((schema.slots, rows), np.int32)
+        arrays["dense"] = np.empty((rows, len(schema.dense)), self._dense_dtype)
+        arrays["weight"][:] = 1.0
+        arrays["line"] = raw.lines
+        return arrays
+
+    def _tasks(
+        self, raw: RawRows, arrays: dict[str, np.ndarray], truncated: dict[str, int], problems: list[Problem]
+    ) -> list[Callable[[], None]]:
+        frame, schema = raw.frame, self._schema
+
+        def encode_slots(position: int, start: int, stop: int) -> None:
+            column = schema.id_columns[position]
+            owner = self._owners[column.vocabulary]
+            coder, values = self._coders.get(owner.name), frame[column.name]
+            if column.separator is None:
+                arrays["ids"][start] = encode_single(column, owner, values, coder, problems)
+                return
+            latest = position >= len(schema.categorical)
+            slots, lost = encode_bag(column, owner, values, coder, latest, problems)
+            arrays["ids"][start:stop] = slots
+            truncated[column.name] = lost
+
+        def encode_rest() -> None:
+            for index, column in enumerate(schema.dense):
+                arrays["dense"][:, index] = encode_dense(column, frame[column.name], problems)
+            for index, label in enumerate(schema.labels):
+                if label.source_column in frame.columns:
+                    values, mask = encode_label(label, frame[label.source_column], problems)
+                    arrays["labels"][:, index], arrays["label_mask"][:, index] = values, mask
+            if schema.domain is not None and self._domain_coder is not None:
+                arrays["domain"][:] = self._domain_coder.encode(texts_of(frame[schema.domain]))
+            if schema.group is not None and schema.group in frame.columns:
+                arrays["group"][:] = encode_group(frame[schema.group])
+            dates = schema.timestamp_columns
+            if dates and set(dates) <= set(frame.columns):
+                moments = frame[dates[0]] if len(dates) == 1 else join_texts(frame, dates)
+                arrays["timestamp"][:] = encode_timestamp(dates[0], schema.timestamp_format, moments, problems)
+            if schema.weight is not None and schema.weight in frame.columns:
+                arrays["weight"][:] = encode_weight(schema.weight, frame[schema.weight], problems)
+
+        slots = [
+            lambda position=position, start=start, stop=stop: encode_slots(position, start, stop)
+            for position, (_, start, stop) in enumerate(schema.slot_ranges())
+        ]
+        return [encode_rest, *slots]
+
+    def _refuse(self, raw: RawRows, problems: list[Problem], bad_rows: BadRows) -> np.ndarray:
+        order = {name: position for position, name in enumerate(raw.frame.columns)}
+        problems = sorted(problems, key=lambda problem: order[problem.column])
+        bad = np.any([problem.rows for problem in problems], axis=0)
+        for row in np.flatnonzero(bad):
+            first = next(problem for problem in problems if problem.rows[row])
+            bad_rows.refuse(raw.file, int(raw.lines[row]), first.describe(int(row)))
+        return ~bad
+
+
+def raw_columns(schema: Schema) -> tuple[list[str], list[str]]:
+    """The raw columns that a schema reads: those that features and domains need, and those of targets and rows.
+
+    The second kind (labels, timestamp, group, weight) may be absent from rows that are only scored.
+    """
+    features = [column.name for column in schema.dense] + [column.name for column in schema.id_columns]
+    features += [schema.domain] if schema.domain is not None else []
+    targets = [label.source_column for label in schema.labels]
+    targets += [name for name in (*schema.timestamp_columns, schema.group, schema.weight) if name is not None]
+    needed = list(dict.fromkeys(features))
+    return needed, [name for name in dict.fromkeys(targets) if name not in needed]
+
+
+def number_columns(schema: Schema) -> set[str]:
+    """Raw columns that are used as numbers only, so that a reader may parse them as such."""
+    labels = [label.source_column for label in schema.labels if not label.positive]
+    numbers = {column.name for column in schema.dense} | set(labels)
+    numbers |= {schema.weight} if schema.weight is not None else set()
+    texts = {column.name for column in schema.id_columns} | {schema.domain, schema.group, *schema.timestamp_columns}
+    texts |= {label.source_column for label in schema.labels if label.positive}
+    return numbers - texts
+
+
+def finish_rows(
+    encoded: EncodedRows,
+    resolved: Schema,
+    id_tables: Mapping[str, np.ndarray],
+    domain_codes: ValueCodes | None,
+    bad_rows: BadRows,
+) -> tuple[Columns, np.ndarray]:
+    """Turns codes into ids and standardises; rows of an unseen domain are refused and left out.
+
+    Args:
+      encoded: rows.
+      resolved: schema with means, deviations and domain values.
+      id_tables: vocabulary -> id of each code and, at the end, -1 for code -1; without an entry, codes are ids.
+      domain_codes: what the domain column was encoded with.
+      bad_rows: takes rows of an unseen domain.
+
+    Returns:
+      Columns as a block holds them; and which rows those are, [rows] bool.
+
+    Raises:
+      UserError: an unseen domain, and the policy is "stop".
+    """
+    arrays, rows = encoded.arrays, encoded.rows
+    ids = arrays["ids"].copy()
+    for column, start, stop in resolved.slot_ranges():
+        if column.vocabulary in id_tables:
+            for codes in ids[start:stop]:
+                codes[:] = id_tables[column.vocabulary].take(codes)
+    columns = {name: arrays[name] for name in resolved.column_shapes() if name not in ("ids", "dense")}
+    columns |= {"ids": np.ascontiguousarray(ids.T), "dense": _standardise_columns(arrays["dense"], resolved)}
+    if domain_codes is None:
+        return columns, np.ones(rows, bool)
+    texts = domain_codes.texts().to_list()
+    known = {value: domain for domain, value in enumerate(resolved.domain_values)}
+    columns["domain"] = np.array([known.get(text, -1) for text in texts], np.int32)[arrays["domain"]]
+    keep = columns["domain"] >= 0
+    for row in np.flatnonzero(~keep):
+        value, line = texts[arrays["domain"][row]], int(arrays["line"][row])
+        bad_rows.refuse(
+            encoded.file, line, f"column {resolved.domain!r} = {value!r}: expected a domain of training rows"
+        )
+    return columns if keep.all() else {name: array[keep] for name, array in columns.items()}, keep
+
+
+def _standardise_columns(dense: np.ndarray, resolved: Schema) -> np.ndarray:
+    finished = dense.astype(np.float32)
+    for index, column in enumerate(resolved.dense):
+        if column.transform == "standardise":
+            mean, deviation = np.array([column.mean]), np.array([column.standard_deviation])
+            finished[:, index] = standardise(dense[:, [index]], mean, deviation)[:, 0]
+    return finished

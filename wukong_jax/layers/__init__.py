@@ -1,0 +1,1 @@
+"""Layers that models, lattice and dmt share."""

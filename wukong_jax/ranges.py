@@ -1,0 +1,63 @@
+"""Ranges of settings, given where a setting is declared: `rate: Annotated[float, Above(0)] = 1e-3`.
+
+`strict_mapping.build_dataclass` reads them. A range on a tuple holds for each of its items, and None has no range.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from wukong_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers between two limits, each included or not."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    includes_low: bool = True
+    includes_high: bool = True
+
+    def __str__(self) -> str:
+        """The range in words."""
+        low = f"{'at least' if self.includes_low else 'above'} {self.low:g}" if self.low > -math.inf else ""
+        high = f"{'at most' if self.includes_high else 'below'} {self.high:g}" if self.high < math.inf else ""
+        return " and ".join(part for part in (low, high) if part)
+
+    def holds(self, number: float) -> bool:
+        """Whether a number lies inside; NaN lies nowhere."""
+        above = number >= self.low if self.includes_low else number > self.low
+        below = number <= self.high if self.includes_high else number < self.high
+        return above and below
+
+    def check(self, key: str, value: Any) -> None:
+        """Checks a value, or every item of a tuple.
+
+        Raises:
+          UserError: it lies outside; the message starts with the key.
+        """
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not self.holds(number):
+                shown = list(value) if isinstance(value, tuple) else value
+                raise UserError(f"{key} = {shown!r}: must be {'all ' if isinstance(value, tuple) else ''}{self}")
+
+
+def Above(low: float) -> Range:  # noqa: N802
+    """Numbers greater than `low`."""
+    return Range(low=low, includes_low=False)
+
+
+def AtLeast(low: float) -> Range:  # noqa: N802
+    """Numbers not smaller than `low`."""
+    return Range(low=low)
+
+
+def Between(low: float, high: float) -> Range:  # noqa: N802
+    """Numbers from `low` to `high`, both included."""
+    return Range(low, high)
+
+
+def Fraction() -> Range:  # noqa: N802
+    """Numbers from 0, included, to 1, not included: the range of dropout rates."""
+    return Range(0.0, 1.0, includes_high=False)

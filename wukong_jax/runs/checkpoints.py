@@ -1,0 +1,123 @@
+"""Checkpoints through orbax: dense state, tables in logical layout, and the run's progress.
+
+A checkpoint names tables, not stacks: `tables/<table>/<array>` holds the rows of one vocabulary in their own
+order, whatever tables share a stack on the devices, so it restores under another stacking or device count.
+The newest few lie in `latest/`, the best evaluation's in `best/`. Orbax writes aside and renames, so a
+kill at any moment leaves the last whole checkpoint in place.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from wukong_jax.embeddings.exchange import Exchange
+from wukong_jax.errors import UserError
+from wukong_jax.runs.progress import RunProgress
+from wukong_jax.training.state import TrainState
+
+Which = Literal["latest", "best"]
+
+
+class Checkpoints:
+    """The checkpoints of one run; saving is asynchronous, a best one committed before a later latest one."""
+
+    def __init__(self, folder: Path, exchange: Exchange, keep: int = 2, read_only: bool = False):
+        """Opens the folder.
+
+        Args:
+          folder: `<workdir>/checkpoints`.
+          exchange: where tables lie that are saved, and where restored ones go.
+          keep: how many of the latest stay; of the best, one does.
+          read_only: for evaluation: make no folder and delete nothing.
+        """
+        self._exchange = exchange
+        self._managers: dict[Which, Any] = {
+            "latest": _open_manager(folder / "latest", keep, read_only),
+            "best": _open_manager(folder / "best", 1, read_only),
+        }
+
+    def save(self, state: TrainState, progress: RunProgress, which: Which = "latest") -> None:
+        """Starts saving a copy of the state; the caller may donate its buffers at once."""
+        step = int(state.step)
+        manager = self._managers[which]
+        if manager is None or step in manager.all_steps():
+            return  # a resumed run came by here before: same step, same state
+        if which == "latest" and self._managers["best"] is not None:
+            # A latest one that knows of a best one must not outlive it: the resumed run would never save it again.
+            self._managers["best"].wait_until_finished()
+        items = {
+            "dense": ocp.args.StandardSave(jax.tree.map(np.array, _dense_part(state))),
+            "progress": ocp.args.JsonSave(progress.to_json()),
+        }
+        if self._exchange.layout.stacks:  # orbax refuses an empty item
+            items["tables"] = ocp.args.StandardSave(self._exchange.export_tables(state.tables))
+        manager.save(step, args=ocp.args.Composite(**items))
+
+    def latest_step(self, which: Which = "latest") -> int | None:
+        """The newest step saved, or None."""
+        manager = self._managers[which]
+        return None if manager is None else manager.latest_step()
+
+    def newest(self) -> Which | None:
+        """Where the newest checkpoint lies, or None; a best one is whole too, and may be the newer after a kill."""
+        saved = {which: self.latest_step(which) for which in self._managers}
+        steps = {which: step for which, step in saved.items() if step is not None}
+        return max(steps, key=lambda which: steps[which], default=None)
+
+    def restore(self, abstract_state: TrainState, which: Which, sharding: TrainState) -> tuple[TrainState, RunProgress]:
+        """Restores the newest checkpoint.
+
+        Args:
+          abstract_state: a TrainState of shapes and dtypes; its tables are not looked at.
+          which: "latest" or "best".
+          sharding: a TrainState of shardings, where each part is placed.
+
+        Raises:
+          UserError: there is none, or it does not fit the network.
+        """
+        manager, step = self._managers[which], self.latest_step(which)
+        if manager is None or step is None:
+            raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
+        template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _dense_part(abstract_state))
+        items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
+        if self._exchange.layout.stacks:
+            items["tables"] = ocp.args.StandardRestore()
+        try:
+            restored = manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"checkpoints/{which}/{step}: does not fit this run's network ({reason})") from error
+        logical = jax.tree.map(np.asarray, restored["tables"]) if self._exchange.layout.stacks else {}
+        tables = self._exchange.import_tables(logical)
+        state = abstract_state.replace(tables=tables, **restored["dense"])
+        return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
+
+    def wait(self) -> None:
+        """Waits until everything handed to `save` is on disk, and raises what went wrong there."""
+        for manager in self._managers.values():
+            if manager is not None:
+                manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then releases the folders."""
+        for manager in self._managers.values():
+            if manager is not None:
+                manager.close()
+
+
+def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
+    if read_only and not folder.exists():
+        return None
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_names=("dense", "tables", "progress"))
+
+
+def _dense_part(state: TrainState) -> dict[str, Any]:
+    names = ["step", "params", "optimizer_state", "learning_rate_scale", "key"]
+    names += ["statistics"] if state.statistics else []  # a checkpoint of a model without any is as it always was
+    return {name: getattr(state, name) for name in names}

@@ -1,0 +1,135 @@
+"""A run's folder: its config, its metrics lines and its summary, written so that nothing is ever half there."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.config import RunConfig
+from wukong_jax.config import build_run_config
+from wukong_jax.config import compare_run_configs
+from wukong_jax.config import run_config_to_json
+from wukong_jax.errors import UserError
+from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.metrics.metric_names import replace_nan_by_none
+
+
+class RunFolder:
+    """Paths and small files of one run.
+
+    `config.json`, `metrics.jsonl`, `summary.json`, `calibration.json`, `report.html`, `checkpoints/`,
+    `tensorboard/`, `data/` (rows prepared by the run itself).
+    """
+
+    def __init__(self, path: str | Path):
+        """Names the folder; creates nothing."""
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.data = self.path / "data"
+        self.metrics = self.path / "metrics.jsonl"
+
+    def claim(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+        """Makes the folder this run's, or continues the run it holds.
+
+        A run that has saved nothing yet may change in any key: its first start has failed, and was mended. Rows
+        prepared for other data keys are then dropped.
+
+        Returns:
+          The changed keys that a continued run may change: key -> (old, new); empty for a new run.
+
+        Raises:
+          UserError: the folder holds a run with other mathematics.
+        """
+        allowed: dict[str, tuple[Any, Any]] = {}
+        if (self.path / "config.json").exists():
+            allowed, refused = compare_run_configs(self.load_config(), config)
+            if refused and not self._has_checkpoint():
+                if any(key.startswith("data.") for key in (*allowed, *refused)):
+                    shutil.rmtree(self.data, ignore_errors=True)
+                allowed, refused = {}, {}
+            if refused:
+                key, (old, new) = next(iter(refused.items()))
+                more = f" (and {len(refused) - 1} more: {', '.join(list(refused)[1:4])})" if len(refused) > 1 else ""
+                raise UserError(
+                    f"config.{key} = {new!r}: the run in {self.path} was started with {old!r}{more}; "
+                    "continue with the old value, or give another --workdir"
+                )
+        write_text_whole(self.path / "config.json", run_config_to_json(config))
+        return allowed
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; two trainers in one folder would undo each other's work.
+
+        Raises:
+          UserError: another process holds it, or it cannot be written.
+        """
+        busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
+        with contextlib.ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(hold_lock(self.path / ".lock", busy))
+            except OSError as error:
+                fix = "give a folder that can be written"
+                raise UserError(f"--workdir = {self.path}: {error.strerror}; {fix}") from None
+            yield
+
+    def _has_checkpoint(self) -> bool:
+        return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
+
+    def load_config(self) -> RunConfig:
+        """The config the run was last started with.
+
+        Raises:
+          UserError: the folder holds no run.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            raise UserError(f"--workdir = {self.path}: holds no run (no config.json); give the folder of a run")
+        try:
+            mapping = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); give the folder of a run") from None
+        return build_run_config(mapping)
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Adds one line to `metrics.jsonl`; NaN and infinity become null."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(replace_nan_by_none(line)) + "\n")
+
+    def cut_back_metrics(self, step: int) -> None:
+        """Drops the metrics lines past `step` (and a torn last line): the run goes on from there."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for text in self.metrics.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if line["step"] <= step and line["split"] != "test":
+                kept.append(text + "\n")
+        write_text_whole(self.metrics, "".join(kept))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file whole; NaN and infinity become null."""
+        write_text_whole(self.path / name, json.dumps(replace_nan_by_none(value), indent=1) + "\n")
+
+    def drop_results(self) -> None:
+        """Deletes what an earlier end of the run wrote: it speaks of another state than the one to come."""
+        for name in ("summary.json", "calibration.json", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes aside, then renames: a reader never sees half a file."""
+    aside = path.with_name(path.name + ".writing")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,67 @@
+"""What the host knows of a run's progress: saved in every checkpoint beside the arrays."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from wukong_jax.config import TrainingConfig
+from wukong_jax.data.blocks.loader import Position
+from wukong_jax.strict_mapping import build_dataclass
+from wukong_jax.strict_mapping import to_mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class RunProgress:
+    """Position of the data, the best evaluation so far, and the sums of an unfinished log window."""
+
+    epoch: int = 0
+    rows_consumed: int = 0  # of the epoch, over all processes
+    examples_seen: int = 0  # rows of weight above 0 trained on, repeats counted
+    best_value: float | None = None  # of the early-stop metric
+    best_step: int | None = None
+    stalled_evaluations: int = 0  # since the best one
+    learning_rate_scale: float = 1.0  # what stalled evaluations have made of it
+    window_loss_sum: float = 0.0  # since the last log line
+    window_weight_sum: float = 0.0
+    train_seconds: float = 0.0  # in steps, compilation and evaluation excluded
+    timed_examples: int = 0  # trained on in `train_seconds`
+    wall_seconds: float = 0.0  # of all sittings
+    stopped_because: str = ""  # empty while the run goes on
+    data_fingerprint: str = ""  # of the rows it trains on, see `RunData.fingerprint`
+
+    def position(self, seed: int) -> Position:
+        """The loader's position to go on from."""
+        return Position(epoch=self.epoch, seed=seed, rows_consumed=self.rows_consumed)
+
+    def replace(self, **changes: Any) -> "RunProgress":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for a checkpoint."""
+        return to_mapping(self)
+
+    @staticmethod
+    def from_json(mapping: Mapping[str, Any]) -> "RunProgress":
+        """The inverse of `to_json`."""
+        return build_dataclass(RunProgress, mapping, "checkpoint progress")
+
+
+def record_evaluation(
+    progress: RunProgress, config: TrainingConfig, step: int, metrics: Mapping[str, Any]
+) -> tuple[RunProgress, bool]:
+    """Takes an evaluation into account: best so far, stalls, learning rate, early stop.
+
+    Returns:
+      (new progress, whether this evaluation is the best so far). A metric that is NaN never is.
+    """
+    value = metrics[config.early_stop_metric]
+    sign = 1.0 if config.early_stop_metric == "auc" else -1.0
+    better = progress.best_value is None or sign * (value - progress.best_value) > config.minimum_improvement
+    if value == value and better:
+        return progress.replace(best_value=float(value), best_step=step, stalled_evaluations=0), True
+    stalled = progress.stalled_evaluations + 1
+    stop = config.early_stop_patience and stalled >= config.early_stop_patience
+    reason = f"no better {config.early_stop_metric} in {stalled} evaluations" if stop else progress.stopped_because
+    scale = progress.learning_rate_scale * config.plateau_factor
+    return progress.replace(stalled_evaluations=stalled, learning_rate_scale=scale, stopped_because=reason), False

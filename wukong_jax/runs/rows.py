@@ -1,0 +1,123 @@
+"""The rows of a run: prepared on first use where the config names raw files or a generator."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wukong_jax.config import DataConfig
+from wukong_jax.data.raw.builtin_schemas import find_schema
+from wukong_jax.data.blocks.loader import BlockSource
+from wukong_jax.data.planted.clicks import write_planted_clicks
+from wukong_jax.data.planted.portfolios_folder import write_planted_portfolios
+from wukong_jax.data.raw.prepare import prepare_data
+from wukong_jax.data.blocks.row_blocks import SPLITS
+from wukong_jax.data.blocks.row_blocks import RowBlocks
+from wukong_jax.data.blocks.row_blocks import open_row_blocks
+from wukong_jax.data.blocks.row_join import JoinedBlocks
+from wukong_jax.data.blocks.row_join import RowJoin
+from wukong_jax.errors import UserError
+from wukong_jax.factories import load_factory
+from wukong_jax.schema import Schema
+from wukong_jax.schema import load_schema
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """A prepared folder, opened."""
+
+    directory: Path
+    schema: Schema  # resolved
+    splits: Mapping[str, RowBlocks]  # "train" and, where they have rows, "validation" and "test"
+    report: Mapping[str, Any]  # report.json, as preparing wrote it
+    join: RowJoin | None = None  # what the config joins to rows as they are read
+
+    def source(self, split: str) -> BlockSource:
+        """A split's rows as a model reads them, with what is joined to them."""
+        blocks = self.splits[split]
+        return blocks if self.join is None else JoinedBlocks(blocks, self.join)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of the schema, the splits' sizes and their first blocks: other rows give another one."""
+        # the file as it was written: a later version of this program may know keys that it lacks
+        digest = hashlib.sha256((self.directory / "schema.json").read_bytes())
+        for name, blocks in sorted(self.splits.items()):
+            digest.update(f"{name} {blocks.rows} {blocks.block_rows(0)}".encode())
+            for column, values in sorted(blocks.read(0).items()):
+                digest.update(column.encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def vocabulary(self) -> Path:
+        """Where the vocabularies lie that encode raw rows."""
+        return self.directory / "vocabulary"
+
+
+def prepared_directory(config: DataConfig, own_directory: Path) -> Path:
+    """The folder of row blocks a run reads: its own, or the one that format "blocks" names."""
+    return Path(config.path) if config.format == "blocks" else own_directory
+
+
+def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], None]) -> RunData:
+    """Opens a run's rows, preparing them into `own_directory` if that has not been done.
+
+    Args:
+      config: where the rows come from.
+      own_directory: `<workdir>/data`, used for raw files and generated rows.
+      say: prints one line of progress.
+
+    Raises:
+      UserError: the input is missing or malformed, or a split has no rows.
+    """
+    directory = prepared_directory(config, own_directory)
+    if config.format == "raw" and directory.exists():
+        say(f"using the rows prepared earlier in {directory}; the raw files are not read again")
+    if config.format == "blocks":
+        if not (directory / "schema.json").exists():
+            raise UserError(
+                f"config.data.path = {config.path!r}: holds no row blocks (no schema.json); "
+                "run scripts/prepare_data.py first, or use format 'raw'"
+            )
+    elif not directory.exists():
+        say(f"preparing rows in {directory}")
+        if config.format == "planted_clicks":
+            assert config.planted is not None
+            write_planted_clicks(config.planted, directory)
+        elif config.format == "planted_portfolios":
+            assert config.portfolios is not None
+            write_planted_portfolios(config.portfolios, directory)
+        else:
+            schema = find_schema(config.schema)
+            prepare_data(schema, [Path(config.path)], directory, on_bad_row=config.on_bad_row)
+    data = _open(directory)
+    return dataclasses.replace(data, join=build_join(config, data.schema))
+
+
+def build_join(config: DataConfig, schema: Schema) -> RowJoin | None:
+    """What the config joins to rows; None where it joins nothing.
+
+    Raises:
+      UserError: the factory cannot be imported, or refuses an option.
+    """
+    if not config.join.factory:
+        return None
+    return load_factory("config.data.join.factory", config.join.factory)(config.join.options, schema)
+
+
+def _open(directory: Path) -> RunData:
+    schema = load_schema(directory / "schema.json")
+    splits = {}
+    for split in SPLITS:
+        blocks = open_row_blocks(directory, split)
+        if blocks.rows:
+            splits[split] = blocks
+    if "train" not in splits:
+        raise UserError(f"{directory}: has no training rows; prepare it from other files or another split")
+    report = directory / "report.json"
+    return RunData(directory, schema, splits, json.loads(report.read_text()) if report.exists() else {})

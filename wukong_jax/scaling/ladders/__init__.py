@@ -1,0 +1,1 @@
+"""Sizes of each model, from small to large."""

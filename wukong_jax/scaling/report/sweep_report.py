@@ -1,0 +1,113 @@
+"""What a sweep leaves for its readers: points.json, search.csv and the report; in a kept folder results.json."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.errors import UserError
+from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.reports.kept_results import write_results
+from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.scaling.report.page import Section
+from wukong_jax.scaling.report.report import format_csv, write_scaling_report
+from wukong_jax.scaling.sweep.points import collect_points, describe_search, list_ends_of_grid
+from wukong_jax.scaling.sweep.sweep import Sweep
+
+
+def read_points(sweep: Sweep) -> list[dict[str, Any]]:
+    """The points of a sweep's curves so far."""
+    bayes = {split: values["log_loss"] for split, values in sweep.data.report.get("bayes", {}).items()}
+    return collect_points(sweep.config, sweep.found(), sweep.outcome, bayes)
+
+
+def read_search(sweep: Sweep) -> list[dict[str, Any]]:
+    """The trials of a sweep's searches so far."""
+    return describe_search(sweep.config, sweep.loss, sweep.outcome)
+
+
+def report_sweep(sweep: Sweep) -> Path:
+    """Writes points.json and the report of what there is so far into the sweep's folder; returns the page's path."""
+    points, trials = read_points(sweep), read_search(sweep)
+    document = {"rows": points, "search": trials}
+    write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
+    write_text_whole(sweep.folder / "search.csv", format_csv(list(trials[0]), trials))
+    return write_scaling_report(
+        points,
+        sweep.folder,
+        sweep.config.name,
+        notes=_notes(sweep),
+        sections=[Section("Searched settings", _SEARCH_TEXT, trials)],
+        missing_units=sweep.count_missing(),
+        reference=sweep.config.reference,
+        baseline=sweep.config.baseline,
+    )
+
+
+def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
+    """Copies a sweep's pictures and CSV files into a kept folder, with results.json beside them.
+
+    Args:
+      sweep: reported already; its points are those of the report.
+      output: `docs/results/<name>`.
+      command: the command line that made it.
+
+    Returns:
+      The path of results.json.
+
+    Raises:
+      UserError: the sweep has no points yet; what was kept before stays.
+    """
+    rows = json.loads((sweep.folder / "points.json").read_text())["rows"]
+    if not rows:
+        raise UserError(f"--output = {output}: no search of the sweep in {sweep.folder} has ended; run it first")
+    path = write_results(output, command, rows, sweep.list_made())
+    for pattern in ("*.png", "*.csv"):
+        for file in sweep.folder.glob(pattern):
+            shutil.copy(file, output)
+    return path
+
+
+_SEARCH_TEXT = (
+    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1; the best "
+    "of them, by validation log loss, is carried to the other sizes unchanged. The rate, which multiplies both "
+    "learning rates, was searched at every size, by steps along the same grid from the rate of the size below: down "
+    "until two in a row are no better, and up likewise. So the chosen rows show how the best rate moves with size."
+)
+
+
+def _notes(sweep: Sweep) -> list[str]:
+    config, rows = sweep.config, {name: blocks.rows for name, blocks in sweep.data.splits.items()}
+    search, training = config.search, config.run["training"]
+    epochs = training.get("epochs")
+    what = "Generated data" if config.generated else "Real data"
+    others = ", ".join(f"{count:,} {name} rows" for name, count in rows.items() if name != "train")
+    passes = "One pass over" if epochs == 1 else f"{epochs} passes over" if epochs else "Trained on"
+    notes = [
+        f"{what} ({config.data_name}): {rows['train']:,} training rows, {others}.",
+        f"{passes} the same rows for every model, batch {training['batch_size']:,}, the same schedule, seeds "
+        f"{', '.join(map(str, config.seeds))}, and the same search: rates {_list(search.rates)}, initial scales "
+        f"{_list(search.initial_scales)}, and each model's norm placements.",
+        "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
+        "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
+        f"The search trained seed {config.seeds[0]}"
+        + (f" for {search.steps:,} steps, with the schedule shortened to them." if search.steps else _SHARED_SEED_TEXT),
+    ]
+    ends = list_ends_of_grid(config, sweep.found())
+    if ends:
+        notes.append(f"The best rate is at an end of the grid, and a better one may lie beyond: {', '.join(ends)}.")
+    searching = sweep.searching()
+    if searching:
+        notes.append(f"Still in their search, their curves incomplete: {', '.join(searching)}.")
+    return notes
+
+
+_SHARED_SEED_TEXT = (
+    ", whose chosen runs are among those averaged: what they owe to its luck lowers the means, by the most where seeds "
+    "differ by more than settings do."
+)
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

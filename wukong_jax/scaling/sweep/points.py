@@ -1,0 +1,132 @@
+"""A sweep's outcomes as points of curves: one flat row for each model, size and place in the pass. Pure functions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wukong_jax.scaling.sweep.config import Settings, SweepConfig
+from wukong_jax.scaling.sweep.units import Losses, Unit, plan_search
+
+Outcome = Mapping[str, Any]
+Outcomes = Callable[[Unit], Outcome | None]
+
+
+def collect_points(
+    sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]], outcomes: Outcomes, bayes: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The points of all curves, as far as units have ended.
+
+    Args:
+      sweep: the sweep.
+      found: settings by model and size, of the sizes whose search has ended.
+      outcomes: what a unit came to, None while it runs.
+      bayes: split -> Bayes log loss, where it is known.
+
+    Returns:
+      Rows with the keys of `docs/results/scaling_*`. `final` rows speak of the test rows after the pass (of the state
+      with the least validation log loss), the others of the validation rows along it. Values are means over the seeds
+      that have ended and did not explode; `excess_log_loss` is over Bayes' on the same rows.
+    """
+    rows = []
+    for model, of_sizes in found.items():
+        for size, settings in of_sizes.items():
+            units = [Unit(model, size, settings, seed) for seed in sweep.seeds]
+            ended = {unit.seed: outcome for unit in units if (outcome := outcomes(unit)) is not None}
+            if ended:
+                rows += _points_of_size(sweep, units[0], ended, bayes)
+    return rows
+
+
+def _points_of_size(
+    sweep: SweepConfig, unit: Unit, ended: Mapping[int, Outcome], bayes: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    done = {seed: outcome for seed, outcome in ended.items() if outcome["status"] == "done"}
+    run = sweep.run_config(unit.model, unit.size, unit.settings, unit.seed, "rows")
+    common: dict[str, Any] = {
+        "data": sweep.data_name,
+        "model": unit.model,
+        "size": unit.size,
+        "options": dict(run.model.options),
+        "learning_rate": run.optimizer.learning_rate,
+        "embedding_learning_rate": run.embeddings.optimizer.learning_rate,
+        "initial_scale": run.embeddings.initial_scale,
+        "norm": unit.settings.norm,
+        "seeds": sorted(done),
+        "missing_seeds": len(sweep.seeds) - len(ended),
+        "exploded": sum(outcome["status"] == "exploded" for outcome in ended.values()),
+        "errors": [outcome["error"] for outcome in ended.values() if outcome["status"] == "failed"],
+    }
+    if not done:
+        costs = [outcome.get("cost") or outcome.get("summary") for outcome in ended.values()]
+        cost = _cost(next((cost for cost in costs if cost), {}))
+        return [common | _values("test", True, None, [], [], bayes) | cost]
+    summaries = [done[seed]["summary"] for seed in sorted(done)]
+    common |= _cost(summaries[0])
+    rows = []
+    for places in zip(*(done[seed]["points"] for seed in sorted(done)), strict=False):
+        losses, aucs = ([place[key] for place in places] for key in ("log_loss", "auc"))
+        rows.append(common | _values("validation", False, places[0]["examples_seen"], losses, aucs, bayes))
+    tests = [summary.get("test") or summary["validation"] for summary in summaries]
+    split = "test" if "test" in summaries[0] else "validation"
+    losses, aucs = ([test[key] for test in tests] for key in ("log_loss", "auc"))
+    return [*rows, common | _values(split, True, summaries[0]["examples_seen"], losses, aucs, bayes)]
+
+
+def _cost(summary: Mapping[str, Any]) -> dict[str, Any]:
+    speed = summary.get("examples_per_second")
+    return {
+        "train_flops_per_example": summary.get("train_flops_per_example"),
+        "parameters": summary.get("dense_parameters"),
+        "embedding_parameters": summary.get("embedding_parameters"),
+        "examples_per_second": round(speed) if speed else None,
+    }
+
+
+def _values(
+    split: str,
+    final: bool,
+    examples: int | None,
+    losses: Sequence[float],
+    aucs: Sequence[float],
+    bayes: Mapping[str, float],
+) -> dict[str, Any]:
+    least = bayes.get(split)
+    row: dict[str, Any] = {"split": split, "final": final, "examples_seen": examples, "bayes_log_loss": least}
+    excess = [loss - least for loss in losses] if least is not None else []
+    for name, values in (("log_loss", losses), ("excess_log_loss", excess), ("auc", aucs)):
+        row[name] = float(np.mean(values)) if values else None
+        row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        if name != "auc":
+            row[f"{name}_values"] = list(values)
+    return row
+
+
+def describe_search(sweep: SweepConfig, losses: Losses, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """What each model's search tried and found, a row a trial."""
+    rows = []
+    for model in sweep.models:
+        trials, found = plan_search(sweep, model, losses)
+        rows += [_describe_trial(unit, stage, found.get(unit.size), outcomes(unit)) for unit, stage in trials.items()]
+    return rows
+
+
+def list_ends_of_grid(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]]) -> list[str]:
+    """The sizes whose found rate is the lowest or the highest of the grid, so that a better one may lie beyond."""
+    ends = {min(sweep.search.rates), max(sweep.search.rates)} if len(sweep.search.rates) > 1 else set()
+    return [f"{model} {size}" for model in found for size, settings in found[model].items() if settings.rate in ends]
+
+
+def _describe_trial(unit: Unit, stage: str, found: Settings | None, outcome: Outcome | None) -> dict[str, Any]:
+    done = outcome is not None and outcome["status"] == "done"
+    return {
+        "model": unit.model,
+        "size": unit.size,
+        "stage": stage,
+        "rate": unit.settings.rate,
+        "initial_scale": unit.settings.initial_scale,
+        "norm": unit.settings.norm,
+        "validation_log_loss": outcome["summary"]["validation"]["log_loss"] if outcome and done else None,
+        "status": outcome["status"] if outcome else "missing",
+        "chosen": unit.settings == found,
+    }

@@ -1,0 +1,276 @@
+"""Runs a sweep's units one after another: each resumes by itself, is skipped when done, and may fail alone."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import platform
+import shutil
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from wukong_jax.config import RunConfig, start_config, stretch_schedule
+from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
+from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.reports.kept_results import describe_here
+from wukong_jax.runs.finish import describe_size
+from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.runs.rows import RunData, open_run_data
+from wukong_jax.runs.train_loop import total_steps, train
+from wukong_jax.scaling.sweep.config import Settings, SweepConfig
+from wukong_jax.scaling.sweep.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
+from wukong_jax.strict_mapping import list_changes, to_mapping
+from wukong_jax.training.compiled_programs import keep_programs_in
+from wukong_jax.training.run import build_run
+
+Say = Callable[[str], None]
+DONE, EXPLODED, FAILED = "done", "exploded", "failed"
+# A finished run whose normalized entropy is above this has diverged, finite as its loss may be: 1 is a constant guess.
+EXPLODED_ENTROPY = 1.5
+
+
+class Sweep:
+    """A sweep in its folder: `data/` (rows, prepared once), `units/` (run folders), `sweep.json`."""
+
+    def __init__(self, config: SweepConfig, workdir: str | Path, say: Say = print):
+        """Opens the folder and prepares the rows if that has not been done.
+
+        Raises:
+          UserError: the folder holds another sweep, the rows cannot be prepared, none of them validate, or a model
+            refuses its options.
+        """
+        self.config, self.folder, self.say = config, Path(workdir), say
+        self.failed: set[Unit] = set()  # in the last run
+        self._ended: dict[Unit, dict[str, Any]] = {}  # outcomes that stay
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with hold_lock(self.folder / ".lock"):  # several shards may start at once
+            self._claim()
+            self.data: RunData = open_run_data(config.data_config(), self.folder / "data", say)
+        if "validation" not in self.data.splits:
+            raise UserError(
+                f"{self.data.directory}: has no validation rows, which the search judges by; prepare some, as with "
+                "prepare_data.py --validation_share_of_test=0.5"
+            )
+        self._check_models()
+
+    def _check_models(self) -> None:
+        """Builds each model at each size and with each norm: one that refuses its options would only fail as a unit."""
+        for model in self.config.models:
+            sizes, norms = self.config.sizes(model), list(self.config.ladder(model).norms)
+            for size, norm in [(size, norms[0]) for size in sizes] + [(sizes[0], norm) for norm in norms[1:]]:
+                trial = Unit(model, size.name, Settings(1.0, 0.0, norm), 0, self.config.search.steps)
+                config = self._run_config(trial)
+                try:
+                    build_run(config, self.data.schema)
+                except UserError as error:
+                    raise UserError(f"config.models, {model} {size.name}, norm {norm}: {error}") from None
+
+    def _run_config(self, unit: Unit) -> RunConfig:
+        config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.data.directory))
+        if not unit.steps:
+            return config
+        total = total_steps(config, self.data)
+        if unit.steps >= total:
+            fix = "give fewer, or 0 to search with whole runs"
+            raise UserError(f"config.search.steps = {unit.steps}: a whole run has {total}; {fix}")
+        config = stretch_schedule(config, unit.steps / total)
+        return dataclasses.replace(config, training=dataclasses.replace(config.training, steps=unit.steps, epochs=None))
+
+    def _claim(self) -> None:
+        """Refuses a folder whose units were trained otherwise; models, sizes and seeds may be added to a sweep."""
+        path = self.folder / "sweep.json"
+        mine = json.loads(json.dumps(to_mapping(self.config)))
+        mine["run"] = _comparable(mine["run"])
+        if path.exists():
+            before = json.loads(path.read_text())
+            before["run"] = _comparable(before.get("run", {}))
+            for key in ("run", "data_name", "options"):
+                for changed, (old, new) in list_changes(before.get(key), mine[key], f"config.{key}").items():
+                    raise UserError(
+                        f"{changed} = {new!r}: the sweep in {self.folder} was started with {old!r}; give another "
+                        "--workdir"
+                    )
+        write_text_whole(path, json.dumps(mine, indent=1) + "\n")
+
+    def run(self, shard: int = 0, shards: int = 1) -> int:
+        """Trains what is missing of a shard's part.
+
+        Args:
+          shard: of 0 .. shards - 1.
+          shards: how many processes or machines share the sweep, over one file system.
+
+        Returns:
+          The number of models whose search, in other shards' hands, has not ended: the rest of their curves is left for
+          a later start.
+
+        Raises:
+          UserError: another process trains this shard.
+          SystemExit: code 143 or 130 after a signal; the unit under way is saved and goes on at the next start.
+        """
+        self.failed = set()
+        lock = self.folder / f".shard_{shard}_of_{shards}.lock"
+        # A program compiled on one machine may not run on another that shares the folder.
+        compiled = self.folder / "compiled" / platform.node()
+        busy = (
+            f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or stop it and "
+            "start all parts with --shard"
+        )
+        with hold_lock(lock, busy), keep_programs_in(compiled):
+            return self._run_shard(shard, shards)
+
+    def _run_shard(self, shard: int, shards: int) -> int:
+        models = shard_models(list(self.config.models), shard, shards)
+        while True:
+            # one at a time: what comes next depends on it, and on another shard's searches that end meanwhile
+            units = due_trials(self.config, models, self.loss)
+            units += shard_units(curve_units(self.config, self.found()), shard, shards)
+            due = next((unit for unit in units if unit not in self.failed and not self._has_ended(unit)), None)
+            if due is None:
+                return len(self.searching())
+            self._run_unit(due)
+            if not self._has_ended(due):
+                self.failed.add(due)
+
+    def found(self) -> dict[str, dict[str, Settings]]:
+        """The settings of each model and size whose search has ended."""
+        return {model: plan_search(self.config, model, self.loss)[1] for model in self.config.models}
+
+    def searching(self) -> list[str]:
+        """The models whose search has not ended at every size."""
+        return [model for model, found in self.found().items() if len(found) < len(self.config.sizes(model))]
+
+    def loss(self, unit: Unit) -> float | None:
+        """Validation log loss of a unit: infinite where it exploded or failed, None where it has not ended."""
+        outcome = self.outcome(unit)
+        if outcome is None:
+            return None
+        return float(outcome["summary"]["validation"]["log_loss"]) if outcome["status"] == DONE else math.inf
+
+    def outcome(self, unit: Unit) -> dict[str, Any] | None:
+        """What `unit.json` says of a unit: status, error, settings, summary and points; None before it ended.
+
+        Raises:
+          UserError: it was trained with other options than its ladder has now.
+        """
+        path = self.folder / unit.folder / "unit.json"
+        if unit not in self._ended and path.exists():
+            outcome = json.loads(path.read_text())
+            self._check_options(unit, path.with_name("config.json"))
+            if outcome["status"] == FAILED:  # tried again, by whichever shard
+                return outcome
+            self._ended[unit] = outcome
+        return self._ended.get(unit)
+
+    def _check_options(self, unit: Unit, trained: Path) -> None:
+        if not trained.exists():  # failed before it began
+            return
+        before = json.loads(trained.read_text())
+        now = json.loads(json.dumps(to_mapping(self._run_config(unit))))
+        for key, old, new in (
+            ("model.options", before["model"]["options"], now["model"]["options"]),
+            ("embeddings.width", before["embeddings"]["width"], now["embeddings"]["width"]),
+        ):
+            if old != new:
+                raise UserError(
+                    f"{unit.model} {unit.size}: {key} = {new}, its units in {self.folder} were trained with {old}; "
+                    "give the changed size another name, or give another --workdir"
+                )
+
+    def count_missing(self) -> int:
+        """Units that are known to belong to the sweep and have not ended."""
+        return sum(self.outcome(unit) is None for unit in self._list_units())
+
+    def list_made(self) -> list[dict[str, str]]:
+        """Commits, machines and dates of the units that have ended, each once; units of old sweeps say nothing."""
+        made = [outcome.get("made") for unit in self._list_units() if (outcome := self.outcome(unit)) is not None]
+        return [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in made if one)]
+
+    def _list_units(self) -> Iterable[Unit]:
+        """All that are known to belong to the sweep: the search's, and the curves' whose settings are found."""
+        units: dict[Unit, Any] = dict.fromkeys(curve_units(self.config, self.found()))
+        for model in self.config.models:
+            units |= plan_search(self.config, model, self.loss)[0]
+        return units
+
+    def _has_ended(self, unit: Unit) -> bool:
+        outcome = self.outcome(unit)
+        return outcome is not None and outcome["status"] != FAILED
+
+    def _run_unit(self, unit: Unit) -> None:
+        folder = self.folder / unit.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit), "made": self._made}
+        config = self._run_config(unit)
+        try:
+            with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+                outcome["summary"] = train(
+                    config, str(folder), lambda text: print(text, file=log, flush=True), report=False
+                )
+            evaluations = _read_evaluations(folder)
+            outcome["points"] = [self._make_point(line, config.training.batch_size) for line in evaluations]
+            entropy = evaluations[-1]["normalized_entropy"]  # of the last state, not of the best, which came before
+            if entropy is None or entropy > EXPLODED_ENTROPY:
+                outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy or math.inf:.3g} at the end"}
+        except NotFiniteLossError as error:
+            # it has its place on the axis of compute like a finished one
+            run = build_run(config, self.data.schema)
+            cost = describe_size(run, run.abstract_state().params)
+            outcome |= {"status": EXPLODED, "error": str(error), "cost": cost}
+        except BusyError as error:
+            raise UserError(f"{error} (every start of a sweep must name the same number of shards)") from None
+        except Exception as error:  # a unit's failure must not end the others: out of memory, a full disk, a defect
+            outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            (folder / "error.txt").write_text(traceback.format_exc())
+        finally:
+            jax.clear_caches()  # compiled programs of hundreds of units would fill the memory
+        write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
+        if outcome["status"] != FAILED and not self.config.keep_checkpoints:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # two copies of the tables for each unit
+        self._tell(unit, outcome)
+
+    @functools.cached_property
+    def _made(self) -> dict[str, str]:
+        """What this process' units are made by: its code was loaded once, whatever the checkout becomes meanwhile."""
+        return describe_here()
+
+    def _make_point(self, line: Mapping[str, Any], batch: int) -> dict[str, float]:
+        """A place in the pass and its validation metrics."""
+        rows = self.data.splits["train"].rows
+        epochs, steps = divmod(line["step"], math.ceil(rows / batch))
+        seen = epochs * rows + steps * batch
+        return {"examples_seen": seen, "log_loss": line["log_loss"], "auc": line["auc"]}
+
+    def _tell(self, unit: Unit, outcome: dict[str, Any]) -> None:
+        text = f"{unit.model} {unit.size}, {unit.settings.name}, seed {unit.seed}: {outcome['status']}"
+        if outcome["status"] == DONE:
+            summary = outcome["summary"]
+            text += f", validation log loss {summary['validation']['log_loss']:.5f}"
+            text += f", {summary['train_flops_per_example'] / 1e6:.3f} MFLOP, {summary['wall_seconds']:.0f} s"
+        elif outcome["error"]:
+            text += f" ({outcome['error']})"
+        self.say(text)
+
+
+def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The validation lines of a run's `metrics.jsonl`: one or more, since a run ends with one."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["split"] == "validation"]
+
+
+def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's run for a comparison with another start's: a key that came later had its default then."""
+    filled = _fill_in(run, json.loads(json.dumps(start_config().to_dict())))
+    filled["training"].pop("early_stop_metric", None)  # a unit's own (`SweepConfig.run_config`)
+    return filled
+
+
+def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with the defaults of the keys that it lacks, at any depth."""
+    filled = {**defaults, **mapping}
+    nested = (key for key in defaults if isinstance(filled[key], Mapping) and isinstance(defaults[key], Mapping))
+    return filled | {key: _fill_in(filled[key], defaults[key]) for key in nested}

@@ -1,0 +1,1 @@
+"""Bytes on each link class, read off a compiled step."""

@@ -1,0 +1,125 @@
+"""The train step: tables are not parameters (see docs/architecture.md).
+
+Ids are routed and rows gathered outside the differentiated function; the loss is differentiated with
+respect to (dense weights, gathered rows); dense gradients go to optax, row gradients to the sparse update.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.embeddings.exchange import Exchange
+from wukong_jax.models.outputs import STATISTICS, Outputs
+from wukong_jax.training.loss import Loss, LossFunction, mean_log_loss
+from wukong_jax.training.network import Network
+from wukong_jax.training.optimizers import Schedule
+from wukong_jax.training.state import PURPOSE_DROPOUT, PURPOSE_ROUNDING, TrainState
+
+StepMetrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+PredictStep = Callable[[Any, Any, Any, Batch], jax.Array]
+
+
+def run_network(
+    network: Network,
+    exchange: Exchange,
+    variables: Mapping[str, Any],
+    rows: Any,
+    routed: Any,
+    batch: Batch,
+    *,
+    train: bool,
+    rngs: dict[str, jax.Array] | None = None,
+) -> tuple[Outputs, Any]:
+    """What is differentiated: rows to the batch's devices, through tower modules where there are any, and the model.
+
+    Returns:
+      The outputs, and the model's running statistics after this batch; as they were where it does not train.
+    """
+
+    def compress(tokens: jax.Array) -> jax.Array:
+        return network.apply(variables, tokens, method=network.compress)  # type: ignore[return-value]
+
+    collected = exchange.collect(rows, routed, compress)
+    inputs = (batch.dense, collected, batch.ids, batch.domain, batch.extras)
+    if not train:
+        return network.apply(variables, *inputs, train=False), variables[STATISTICS]  # type: ignore[return-value]
+    outputs, changed = network.apply(variables, *inputs, train=True, rngs=rngs, mutable=[STATISTICS])
+    return outputs, changed.get(STATISTICS, {})
+
+
+def build_train_step(
+    network: Network,
+    exchange: Exchange,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    compute_loss: LossFunction = mean_log_loss,
+) -> TrainStep:
+    """Builds the pure step function (state, batch) -> (state, metrics); jit it with the state donated.
+
+    The metrics are scalars: loss_sum and weight_sum of the batch, gradient_norm of the dense weights,
+    learning_rate_factor, and finite (1 where loss and all gradients are finite).
+    """
+
+    def loss_fn(
+        params: Any, rows: Any, statistics: Any, routed: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Loss, Any]]:
+        variables = {"params": params, STATISTICS: statistics}
+        outputs, statistics = run_network(
+            network, exchange, variables, rows, routed, batch, train=True, rngs={"dropout": key}
+        )
+        loss = compute_loss(outputs, batch)
+        return loss.minimised, (loss, statistics)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        step_key = jax.random.fold_in(state.key, state.step)
+        routed = exchange.route_ids(batch.ids)
+        rows = exchange.gather(state.tables, routed)
+        differentiate = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+        (_, (loss, statistics)), (gradients, row_gradients) = differentiate(
+            state.params, rows, state.statistics, routed, batch, jax.random.fold_in(step_key, PURPOSE_DROPOUT)
+        )
+        factor = schedule(state.step) * state.learning_rate_scale
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: factor * u, updates))
+        rounding_key = jax.random.fold_in(step_key, PURPOSE_ROUNDING)
+        tables = exchange.apply_row_gradients(
+            state.tables, routed, rows, row_gradients, state.step, factor, rounding_key
+        )
+        gradient_norm = optax.global_norm(gradients)
+        row_norm = optax.global_norm(row_gradients)
+        metrics = {
+            "loss_sum": loss.log_loss_sum,
+            "weight_sum": loss.weight_sum,
+            "gradient_norm": gradient_norm,
+            "learning_rate_factor": factor,
+            "finite": jnp.isfinite(loss.minimised + gradient_norm + row_norm).astype(jnp.float32),
+        }
+        state = state.replace(
+            step=state.step + 1, params=params, statistics=statistics, optimizer_state=optimizer_state, tables=tables
+        )
+        return state, metrics
+
+    return train_step
+
+
+def build_forward(network: Network, exchange: Exchange) -> Callable[[Any, Any, Any, Batch], Outputs]:
+    """Builds the pure function (params, statistics, tables, batch) -> outputs, without dropout."""
+
+    def forward(params: Any, statistics: Any, tables: Any, batch: Batch) -> Outputs:
+        routed = exchange.route_ids(batch.ids)
+        rows = exchange.gather(tables, routed)
+        variables = {"params": params, STATISTICS: statistics}
+        return run_network(network, exchange, variables, rows, routed, batch, train=False)[0]
+
+    return forward
+
+
+def build_predict_step(network: Network, exchange: Exchange) -> PredictStep:
+    """Builds the pure function (params, statistics, tables, batch) -> logits [B, O] float32, without dropout."""
+    forward = build_forward(network, exchange)
+    return lambda params, statistics, tables, batch: forward(params, statistics, tables, batch).logits
