@@ -43,21 +43,21 @@ class Range:
                 raise UserError(f"{key} = {shown!r}: must be {'all ' if isinstance(value, tuple) else ''}{self}")
 
 
-def Above(low: float) -> Range:  # noqa: N802
+def Above(low: float) -> Range:
     """Numbers greater than `low`."""
     return Range(low=low, includes_low=False)
 
 
-def AtLeast(low: float) -> Range:  # noqa: N802
+def AtLeast(low: float) -> Range:
     """Numbers not smaller than `low`."""
     return Range(low=low)
 
 
-def Between(low: float, high: float) -> Range:  # noqa: N802
+def Between(low: float, high: float) -> Range:
     """Numbers from `low` to `high`, both included."""
     return Range(low, high)
 
 
-def Fraction() -> Range:  # noqa: N802
+def Fraction() -> Range:
     """Numbers from 0, included, to 1, not included: the range of dropout rates."""
     return Range(0.0, 1.0, includes_high=False)
