@@ -50,10 +50,14 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     arguments = (variant,) if colon else ()
     try:
         inspect.signature(get_config).bind(*arguments)
-    except TypeError as error:
-        raise UserError(f"config = {name!r}: get_config{inspect.signature(get_config)}: {error}") from None
+    except TypeError:
+        fix = f"takes no variant; leave ':{variant}' out" if colon else "needs a variant; give one after a colon"
+        raise UserError(f"config = {name!r}: get_config() {fix}") from None
     with _naming_the_line(path):
-        config = get_config(*arguments)
+        try:
+            config = get_config(*arguments)
+        except UserError as error:
+            raise UserError(f"config = {name!r}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}; return one made by start_config()")
     for run in (config, config.get("run")):  # a sweep's run stands under a key
@@ -104,7 +108,7 @@ def _find_shipped(file: str) -> str:
     if found:
         raise UserError(f"config = {file!r}: there are several of this name; give one of {', '.join(found)}")
     names = dict(short) | {name: name for name in shipped}
-    near = [names[alias] for alias in difflib.get_close_matches(wanted, names, n=3)]
+    near = [names[alias] for alias in difflib.get_close_matches(wanted, names, n=3, cutoff=0.7)]
     hint = f"did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else "such as 'quickstart'"
     raise UserError(f"config = {file!r}: no such Python file and no shipped config; {hint}")
 
@@ -158,8 +162,7 @@ def _naming_the_line(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         folder, where = path.resolve().parent, str(path)
-        frames = traceback.extract_tb(error.__traceback__)
-        for frame in frames:
+        for frame in traceback.extract_tb(error.__traceback__):
             if Path(frame.filename).resolve().parent == folder:
                 where = f"{frame.filename}, line {frame.lineno}"
         if isinstance(error, SyntaxError) and error.filename:

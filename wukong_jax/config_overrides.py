@@ -31,8 +31,9 @@ def override_keys(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDic
         holder, last = _find_holder(config, key, value)
         try:
             holder[last] = tuple(value) if isinstance(value, list) and isinstance(holder[last], tuple) else value
-        except (TypeError, ValueError) as error:
-            raise UserError(f"config.{key} = {value!r}: {_one_line(error)}") from None
+        except TypeError:
+            expected = holder.get_type(last).__name__
+            raise UserError(f"config.{key} = {value!r}: expected {expected}, got {type(value).__name__}") from None
     return config
 
 

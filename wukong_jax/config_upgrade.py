@@ -1,4 +1,4 @@
-"""Configs of earlier versions brought to today's keys: users' config files, flags, and the config.json of run folders."""
+"""Configs of earlier versions brought to today's keys: config files, flags, and the config.json of run folders."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -75,7 +75,7 @@ def _find(config: MutableMapping[str, Any], key: str) -> tuple[MutableMapping[st
     *path, last = key.split(".")
     node: Any = config
     for name in path:
-        node = node[name] if name in node else None
+        node = node.get(name)
         if not hasattr(node, "keys"):
             return None, last
     return node, last

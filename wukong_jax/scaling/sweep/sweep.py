@@ -265,9 +265,9 @@ def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
     """A sweep's run for a comparison with another start's: a key that came later had its default then."""
-    run = json.loads(json.dumps(run))
-    upgrade_config(run)
-    filled = _fill_in(run, json.loads(json.dumps(start_config().to_dict())))
+    today = json.loads(json.dumps(run))
+    upgrade_config(today)
+    filled = _fill_in(today, json.loads(json.dumps(start_config().to_dict())))
     filled["training"].pop("early_stop_metric", None)  # a unit's own (`SweepConfig.run_config`)
     return filled
 
