@@ -63,7 +63,7 @@ def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
 
 
 def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Row blocks that lie prepared in a folder, as scripts/prepare_data.py writes them.
+    """Row blocks that lie prepared in a folder, as wukong-jax prepare_data writes them.
 
     Raises:
       UserError: options or a schema, which blocks do not have, or no path.
