@@ -36,7 +36,7 @@ def make_config(data=None, **training) -> RunConfig:
     return build_run_config(
         {
             "name": "small",
-            "data": data or {"format": "planted_clicks", "planted": PLANTED},
+            "data": data or {"factory": "planted_clicks", "options": PLANTED},
             "embeddings": {"width": 1, "optimizer": {"kind": "sgd", "learning_rate": 0.1}},
             "model": {"factory": "wukong_jax.models.logistic_regression:build"},
             "training": {"batch_size": 256, "evaluation_batch_size": 256, "steps": 8, "log_every_steps": 2}
@@ -71,14 +71,14 @@ def write_blocks(folder, seed, categorical=True, test_rows=64):
                     "weight": np.ones(rows, np.float32),
                 }
             )
-    return {"format": "blocks", "path": str(folder)}
+    return {"factory": "blocks", "path": str(folder)}
 
 
 def test_a_first_start_that_failed_may_be_mended(tmp_path):
     wrong = dataclasses.replace(make_config(), model=dataclasses.replace(make_config().model, options={"a": 1}))
     with pytest.raises(UserError, match=r"options\.a"):
         train(wrong, tmp_path / "run", silent)
-    other_rows = make_config({"format": "planted_clicks", "planted": PLANTED | {"train_rows": 1024}})
+    other_rows = make_config({"factory": "planted_clicks", "options": PLANTED | {"train_rows": 1024}})
     summary = train(other_rows, tmp_path / "run", silent)
     assert summary["training_rows"] == 1024
 
@@ -136,7 +136,7 @@ def test_a_reference_must_have_been_tested_on_the_same_rows(tmp_path):
 
 
 def test_plateaus_without_validation_rows_are_refused(tmp_path):
-    config = make_config({"format": "planted_clicks", "planted": PLANTED | {"validation_rows": 0}}, plateau_factor=0.5)
+    config = make_config({"factory": "planted_clicks", "options": PLANTED | {"validation_rows": 0}}, plateau_factor=0.5)
     with pytest.raises(UserError, match=r"plateau_factor = 0\.5: the data has no validation rows"):
         train(config, tmp_path / "run", silent)
 

@@ -40,7 +40,7 @@ def open_run(workdir: str, data_path: str | None = None) -> OpenRun:
     # Scoring uses the devices that are here, whatever mesh and placement the run was trained on.
     config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
     if data_path is not None:
-        if config.data.format != "blocks":
+        if config.data.build_source().folder is None:
             raise UserError(f"--data = {data_path!r}: this run's rows lie in {folder.data}; leave the flag out")
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path))
     directory = prepared_directory(config.data, folder.data)

@@ -12,7 +12,8 @@ from lattice.sketch.objective import compute_objective
 from lattice.sketch.search import Sketch, list_rungs, read_validation
 from lattice.sketch.space import build_sketch_config, start_sketch_config
 from lattice.sketch.trials import Trial, choose_best, is_hopeless, suggest_values
-from wukong_jax.config import build_run_config, load_config_module
+from wukong_jax.config import build_run_config
+from wukong_jax.config_files import load_config
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.train_loop import ALL_DONE, train
@@ -24,9 +25,9 @@ WIDTH, LAYERS = "model.options.deep_hidden.0", "model.options.deep_hidden.1"
 def make_config(run=None, **search):
     config = start_sketch_config()
     config.name = "a run"
-    config.data.format = "planted_clicks"
-    config.data.planted = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
-    config.data.planted.update({"validation_rows": 300, "test_rows": 300})
+    config.data.factory = "planted_clicks"
+    config.data.options = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
+    config.data.options.update({"validation_rows": 300, "test_rows": 300})
     config.embeddings.width = 4
     config.embeddings.optimizer.kind = "lazy_adam"
     config.embeddings.optimizer.learning_rate = 1e-2
@@ -211,8 +212,8 @@ def test_best_config_is_a_run_with_the_search_s_own_rows(whole):
     folder, sketch, _, best = whole
     run = build_run_config(json.loads((folder / "best_config.json").read_text()))
     assert run == sketch.config.build_run(best.values)
-    assert run.data.format == "planted_clicks"
-    assert build_run_config(load_config_module(folder / "best_config.py").get_config()) == run
+    assert run.data.factory == "planted_clicks"
+    assert build_run_config(load_config(str(folder / "best_config.py"))) == run
     assert (folder / "sketch.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -191,9 +191,9 @@ def test_student_reads_the_teachers_embedding_and_serves_its_own_head():
 def make_config(data):
     config = start_config()
     config.name = "small"
-    config.data.format = "planted_portfolios"
+    config.data.factory = "planted_portfolios"
     config.data.shuffle = False
-    config.data.portfolios = data
+    config.data.options = data
     config.embeddings.width = 4
     config.embeddings.optimizer.kind, config.embeddings.optimizer.learning_rate = "lazy_adam", 1e-2
     config.model.factory = "lattice.network:build"

@@ -403,7 +403,7 @@ def test_the_script_zips_and_says_what_each_policy_emits(tmp_path):
     assert lines[4].split() == ["1d", "4", "0", "24.00", "h", "2"]
     assert lines[-1].endswith("policy 1h, serving buy by buy@1h")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["zipper"]["shares"] == [0.9, 0.1]
-    config = DataConfig(format="blocks", path=str(tmp_path / "out"))
+    config = DataConfig("blocks", path=str(tmp_path / "out"))
     assert open_run_data(config, tmp_path, say=lambda text: None).splits["train"].rows == 4
 
 

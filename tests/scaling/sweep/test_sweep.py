@@ -48,9 +48,9 @@ def make_config(seeds=(0, 1), models=tuple(TINY), search_steps=0, **run):
     config.models = {model: () for model in models}
     config.seeds = seeds
     config.search.rates, config.search.initial_scales, config.search.steps = (1.0,), (0.1,), search_steps
-    config.run.data.format = "planted_clicks"
-    config.run.data.planted = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
-    config.run.data.planted.update({"validation_rows": 300, "test_rows": 300})
+    config.run.data.factory = "planted_clicks"
+    config.run.data.options = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
+    config.run.data.options.update({"validation_rows": 300, "test_rows": 300})
     config.run.embeddings.optimizer.kind = "lazy_adam"
     config.run.embeddings.optimizer.learning_rate = 1e-2
     config.run.optimizer.learning_rate = 1e-2
@@ -199,7 +199,7 @@ def test_rows_that_lie_prepared_are_trained_on_where_they_are(whole, tmp_path):
 def test_rows_without_validation_are_refused_before_anything_is_trained(tmp_path):
     planted = {"fields": 4, "values_per_field": 5, "train_rows": 100, "validation_rows": 0, "test_rows": 100}
     with pytest.raises(UserError, match="has no validation rows, which the search judges by"):
-        Sweep(make_config(data={"format": "planted_clicks", "planted": planted}), tmp_path, say=lambda text: None)
+        Sweep(make_config(data={"factory": "planted_clicks", "options": planted}), tmp_path, say=lambda text: None)
 
 
 def test_options_that_a_model_refuses_are_refused_before_anything_is_trained(whole):

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from wukong_jax.config import RunConfig, start_config, stretch_schedule
+from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.reports.kept_results import describe_here
@@ -264,7 +265,9 @@ def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
     """A sweep's run for a comparison with another start's: a key that came later had its default then."""
-    filled = _fill_in(run, json.loads(json.dumps(start_config().to_dict())))
+    today = json.loads(json.dumps(run))
+    upgrade_config(today)
+    filled = _fill_in(today, json.loads(json.dumps(start_config().to_dict())))
     filled["training"].pop("early_stop_metric", None)  # a unit's own (`SweepConfig.run_config`)
     return filled
 
