@@ -20,7 +20,7 @@ from dmt.bench.step_times import Variant, join_quality, list_variants, measure, 
 from wukong_jax.cli.command_line import run_script
 from wukong_jax.config import build_run_config, load_config_module, run_config_to_json
 from wukong_jax.errors import UserError
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_text_whole
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ PARTS = (
     "training",
     "runs",
     "reports",
+    "api",
     "scaling",
     "clusters",
     "cli",
