@@ -21,7 +21,7 @@ from wukong_jax.cli.command_line import run_script
 from wukong_jax.config import build_run_config, run_config_to_json
 from wukong_jax.config_files import load_config
 from wukong_jax.errors import UserError
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_text_whole
 
 
 def main() -> None:

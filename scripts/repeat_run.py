@@ -31,7 +31,7 @@ def parse_seeds(text: str) -> list[int]:
 
 def train_seeds(config: RunConfig, folder: str | Path, seeds: list[int]) -> dict[int, dict[str, Any]]:
     """Trains a config with every seed, in `folder/seed_<n>`; seed to summary."""
-    from wukong_jax.runs.train_loop import train
+    from wukong_jax.api import train
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
@@ -52,7 +52,7 @@ def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     Raises:
       UserError: the folder was made of something else.
     """
-    from wukong_jax.runs.folder import write_text_whole
+    from wukong_jax.files.whole_files import write_text_whole
 
     note = folder.with_name(f"{folder.name}.made_of.json")
     made = json.loads(note.read_text()) if note.exists() else made_of

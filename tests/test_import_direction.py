@@ -30,6 +30,7 @@ PARTS = (
     "training",
     "runs",
     "reports",
+    "api",
     "scaling",
     "clusters",
     "cli",

@@ -15,11 +15,11 @@ from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import count_flops
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 from wukong_jax.sharding.traffic.step_traffic import measure_traffic
 from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.run import Run, build_run
+from wukong_jax.training.size import count_flops
 
 _BATCHES = 4  # different ones, used in turns
 

@@ -39,7 +39,7 @@ def run_script(monkeypatch, tmp_path):
     def run(*flags: str) -> dict[str, RunConfig]:
         import compare_consolidation
 
-        monkeypatch.setattr("wukong_jax.runs.train_loop.train", train)
+        monkeypatch.setattr("wukong_jax.api.train", train)
         monkeypatch.setattr(sys, "argv", ["compare_consolidation.py", *flags])
         compare_consolidation.main()
         return trained

@@ -25,7 +25,7 @@ def run_script(monkeypatch, tmp_path):
     def run(*flags: str) -> list[tuple[RunConfig, str]]:
         import compare_variants
 
-        monkeypatch.setattr("wukong_jax.runs.train_loop.train", train)
+        monkeypatch.setattr("wukong_jax.api.train", train)
         monkeypatch.setattr(sys, "argv", ["compare_variants.py", *flags])
         compare_variants.main()
         return trained

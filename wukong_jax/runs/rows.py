@@ -12,14 +12,10 @@ import numpy as np
 
 from wukong_jax.config import DataConfig
 from wukong_jax.data.blocks.loader import BlockSource
-from wukong_jax.data.blocks.row_blocks import SPLITS
-from wukong_jax.data.blocks.row_blocks import RowBlocks
-from wukong_jax.data.blocks.row_blocks import open_row_blocks
-from wukong_jax.data.blocks.row_join import JoinedBlocks
-from wukong_jax.data.blocks.row_join import RowJoin
+from wukong_jax.data.blocks.row_blocks import SPLITS, RowBlocks, open_row_blocks
+from wukong_jax.data.blocks.row_join import JoinedBlocks, RowJoin
 from wukong_jax.errors import UserError
-from wukong_jax.schema import Schema
-from wukong_jax.schema import load_schema
+from wukong_jax.schema import Schema, load_schema
 
 
 @dataclasses.dataclass(frozen=True)

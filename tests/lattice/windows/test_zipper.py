@@ -16,7 +16,6 @@ from wukong_jax.data.blocks.conversion_log import build_conversion_log, save_con
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter, open_row_blocks
 from wukong_jax.errors import UserError
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import build_predict
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import open_run_data
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source, load_schema, schema_to_json
@@ -252,7 +251,7 @@ def test_a_head_is_judged_by_the_label_it_is_to_foretell(zipped):
     count = len(rows["weight"])
     for name, array in rows.items():
         padded[name][:count] = array
-    logits = np.asarray(build_predict(run, opened.state)(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
+    logits = np.asarray(opened.predict_batch(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
     for head, truth, name in ((1, 3, "buy@1h"), (0, 0, "click")):
         own = rows["label_mask"][:, truth] > 0
         probability = 1 / (1 + np.exp(-logits[own, head].astype(np.float64)))
