@@ -15,6 +15,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
     package_data={"wukong_jax": ["clusters/*.txtpb", "data/raw/schemas/*.json", "py.typed"]},
+    entry_points={"console_scripts": ["wukong-jax=wukong_jax.cli.main:main"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

@@ -29,7 +29,9 @@ PARTS = (
     "reports",
     "scaling",
     "clusters",
+    "bench",
     "cli",
+    "__main__",
 )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from wukong_jax.data.planted.clicks import PlantedClicksConfig
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.data.planted.portfolios_config import PlantedPortfoliosConfig
 from wukong_jax.embeddings.layout import EmbeddingsConfig
 from wukong_jax.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 
 from wukong_jax.clusters.assumed_schema import assume_rows, choose_schema, parse_table_rows
 from wukong_jax.config import DataConfig
-from wukong_jax.data.planted.clicks import PlantedClicksConfig
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.data.raw.builtin_schemas import load_builtin_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import schema_to_json

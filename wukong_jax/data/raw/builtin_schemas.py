@@ -56,7 +56,7 @@ def load_builtin_schema(name: str) -> Schema:
     """
     if name not in BUILTIN_SCHEMAS:
         raise UserError(f"schema = {name!r}: not a built-in one ({', '.join(BUILTIN_SCHEMAS)}) and no such file")
-    with resources.as_file(resources.files("wukong_jax.data") / "schemas" / f"{name}.json") as path:
+    with resources.as_file(resources.files("wukong_jax.data.raw") / "schemas" / f"{name}.json") as path:
         return load_schema(path)
 
 
