@@ -42,7 +42,7 @@ class DataConfig:
     """Where the rows come from. Raw files and generated rows are prepared into `<workdir>/data` first."""
 
     format: Literal["planted_clicks", "planted_portfolios", "raw", "blocks"]
-    path: str = ""  # raw: a file or folder; blocks: the output folder of scripts/prepare_data.py
+    path: str = ""  # raw: a file or folder; blocks: the output folder of wukong-jax prepare_data
     schema: str = ""  # raw: a built-in schema's name, or a JSON file
     planted: PlantedClicksConfig | None = None  # planted_clicks: the generator's settings
     portfolios: PlantedPortfoliosConfig | None = None  # planted_portfolios: the generator's settings

@@ -82,7 +82,7 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
         if not (directory / "schema.json").exists():
             raise UserError(
                 f"config.data.path = {config.path!r}: holds no row blocks (no schema.json); "
-                "run scripts/prepare_data.py first, or use format 'raw'"
+                "run wukong-jax prepare_data first, or use format 'raw'"
             )
     elif not directory.exists():
         say(f"preparing rows in {directory}")
