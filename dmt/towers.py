@@ -100,7 +100,7 @@ def stride_towers(columns: Sequence[str], count: int) -> list[list[str]]:
 
 
 def load_towers(path: str | Path) -> list[list[str]]:
-    """Reads the `towers` of a `towers.json`, as `scripts/partition_towers.py` writes it.
+    """Reads the `towers` of a `towers.json`, as `wukong-jax partition_towers` writes it.
 
     Raises:
       UserError: the file is missing, is not JSON, or holds no list of towers.

@@ -14,7 +14,7 @@ from typing import Any
 
 from dmt.bench.emulated_cluster import EmulatedCluster
 from wukong_jax.errors import UserError
-from wukong_jax.files.whole_files import write_bytes_whole
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.reports.kept_results import write_results
 from wukong_jax.reports.theme import save_png, start_figure
 
@@ -163,7 +163,7 @@ def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
         return {}
     path = Path(folder) / "results.json"
     if not path.exists():
-        raise UserError(f"--quality = {folder!r}: holds no results.json; make it by scripts/compare_variants.py")
+        raise UserError(f"--quality = {folder!r}: holds no results.json; make it with compare_variants")
     return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
 
 
@@ -174,6 +174,20 @@ def join_quality(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mappin
         model = quality.get("flat" if row["config"] == "pass_through" else row["config"], {})
         joined.append({**row, "test_auc": model.get("test_auc"), "test_auc_std": model.get("test_auc_std")})
     return joined
+
+
+def rejoin_quality(folder: Path, quality: Mapping[str, Mapping[str, Any]]) -> None:
+    """Joins quality to the rows that a folder of results holds, in place.
+
+    Raises:
+      UserError: the folder holds no results.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        raise UserError(f"--output = {str(folder)!r}: holds no results.json to join to; measure first")
+    kept = json.loads(path.read_text())
+    kept["rows"] = join_quality(kept["rows"], quality)
+    write_text_whole(path, json.dumps(kept, indent=1) + "\n")
 
 
 def write_speedup(

@@ -1,7 +1,6 @@
 """Towers from a finished run: its embeddings over some batches, their affinity, the partition, `towers.json`."""
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +25,13 @@ from dmt.partition.partitioner import (
 from dmt.partition.pictures import draw_partition
 from dmt.towers import build_tower_layout, stride_towers
 from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.embeddings.exchange import TowerTokens
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.runs.drawn_batches import draw_batches
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.training.run import Run
@@ -101,16 +100,7 @@ def embed_columns(layout: EmbeddingLayout, tokens: jax.Array) -> jax.Array:
 def read_batches(opened: OpenRun, batches: int, seed: int) -> tuple[str, Iterator[Batch]]:
     """Batches of validation rows (training rows, where there are none), drawn without repetition: (split, batches)."""
     split = "validation" if "validation" in opened.data.splits else "train"
-    run = opened.run
-    drawn = iterate_batches(
-        opened.data.source(split),
-        run.schema,
-        run.config.training.evaluation_batch_size,
-        position=Position(epoch=0, seed=seed, rows_consumed=0),
-        shuffle=True,
-        epochs=1,
-    )
-    return split, (batch for batch, _ in itertools.islice(drawn, batches))
+    return split, draw_batches(opened, split, batches, seed)
 
 
 def measure_affinity(opened: OpenRun, batches: int, seed: int) -> RunAffinity:
@@ -266,6 +256,21 @@ def describe_partition(
         "columns": list(columns),
         "affinity": affinity.tolist(),
     }
+
+
+def format_partition(described: dict[str, Any]) -> str:
+    """The towers, and their mean affinity beside that of strided towers, in lines of text."""
+    lines = [f"tower {index}: {', '.join(tower)}" for index, tower in enumerate(described["towers"])]
+    lines.append("mean affinity    within  between")
+    for name, contrast in (("these towers", described["similarity"]), ("strided towers", described["strided"])):
+        lines.append(f"{name:15}  {contrast['within']:.4f}   {contrast['between']:.4f}")
+    if "planted" in described:
+        planted = described["planted"]
+        lines.append(
+            f"agreement with the planted groups (adjusted Rand index): {planted['agreement']:.3f}, of strided towers "
+            f"{planted['strided_agreement']:.3f}"
+        )
+    return "\n".join(lines)
 
 
 def write_partition(described: dict[str, Any], output: Path, title: str) -> Path:

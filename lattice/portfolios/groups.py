@@ -91,9 +91,9 @@ def load_groups(path: str | Path) -> list[dict[str, Any]]:
                 raise ValueError
             group.setdefault("dropped_columns", {})
     except OSError as error:
-        raise UserError(f"groups {path}: {error.strerror}; write it with scripts/partition_portfolios.py") from None
+        raise UserError(f"groups {path}: {error.strerror}; write it with wukong-jax partition_portfolios") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"groups {path}: holds no groups; write it with scripts/partition_portfolios.py") from None
+        raise UserError(f"groups {path}: holds no groups; write it with wukong-jax partition_portfolios") from None
     return groups
 
 

@@ -6,14 +6,18 @@ is a vector of zeros to the model.
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from lattice.filter.feature_filter import reduce_schema
 from lattice.filter.permutation_importance import list_features
-from lattice.filter.reduced_rows import reduce_rows
+from lattice.filter.reduced_rows import reduce_rows, write_rewritten_rows
+from lattice.portfolios.groups import split_name
 from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.runs.rows import RunData
 from wukong_jax.schema import Schema
 
 
@@ -52,6 +56,20 @@ def build_group_schema(
         domain_values=tuple(all_domains[g] for g in domains) if len(domains) > 1 else (),
     )
     return GroupSchema(schema, tuple(domains), tuple(objectives), members)
+
+
+def write_group_rows(data: RunData, portfolios: Sequence[str], dropped_columns: Collection[str], output: Path) -> None:
+    """Writes the rows of a group as a prepared data directory.
+
+    Args:
+      data: the whole rows.
+      portfolios: "domain/objective" names of the group.
+      dropped_columns: features that its model may not read.
+      output: the folder to make.
+    """
+    group = build_group_schema(data.schema, [split_name(name) for name in portfolios], dropped_columns)
+    select = functools.partial(select_group_rows, whole=data.schema, group=group)
+    write_rewritten_rows(data, group.schema, select, output)
 
 
 def select_group_rows(columns: Columns, whole: Schema, group: GroupSchema) -> Columns:

@@ -55,7 +55,7 @@ Say = Callable[[str], None]
 MOST_REFUSED = 200  # points in a row that may be refused before the search gives up
 _BEST_CONFIG = '''"""The best run that a search found: trial {number}.
 
-Command:   python scripts/train.py --config={path} --workdir=FOLDER
+Command:   wukong-jax train --config={path} --workdir=FOLDER
 """
 
 import json

@@ -60,7 +60,7 @@ class TeacherStore:
         try:
             mapping = json.loads((self.folder / "store.json").read_text())
         except OSError as error:
-            raise UserError(f"store {self.folder}: {error.strerror}; write one with scripts/run_teacher.py") from None
+            raise UserError(f"store {self.folder}: {error.strerror}; write one with wukong-jax run_teacher") from None
         except ValueError as error:
             raise UserError(f"store {self.folder}: store.json is not JSON ({error}); write the store anew") from None
         self.description = build_dataclass(StoreDescription, mapping, f"{self.folder}/store.json")

@@ -13,7 +13,7 @@ Choices that the data sets leave open, and ours:
 * avazu_x4, criteo_terabyte, criteo_x1, kuai_video, micro_video, movielens_latest, taobao_ads: columns and splits of the
   published files; each choice stands in the header of the config of that name.
 * hotel_bookings, kuai_video_objectives, kuairand_pure, movielens_1m, movielens_small: several domains or objectives;
-  the same. The last three read what `scripts/convert_kuairand.py` and `scripts/convert_movielens.py` write.
+  the same. The last three read what `wukong-jax convert_kuairand` and `wukong-jax convert_movielens` write.
 """
 
 from importlib import resources
