@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from wukong_jax.cli.flags import CommandLine, ConfigChanges, Flag, describe_metavar, list_flags
+from wukong_jax.cli.flags import CommandLine, ConfigChanges, Flag, describe_metavar, list_flags, list_kinds
 from wukong_jax.errors import UserError
 
 T = TypeVar("T")
@@ -38,8 +38,7 @@ def parse_settings(settings: type[T], arguments: Sequence[str], name: str, descr
 
     Raises:
       SystemExit: 0 after `--help`.
-      UsageError: a flag that is unknown, missing or of a wrong value.
-      UserError: settings that refuse each other.
+      UsageError: a flag that is unknown, missing or of a wrong value, or flags that refuse each other.
     """
     flags = {flag.name: flag for flag in list_flags(settings)}
     rest, changes = _split_changes(arguments) if _takes_changes(settings) else (list(arguments), ())
@@ -53,7 +52,10 @@ def parse_settings(settings: type[T], arguments: Sequence[str], name: str, descr
             values[flag.name] = _parse(flag, [text for group in texts for text in group])
         elif flag.required:
             raise UsageError(f"--{flag.name} is missing")
-    return _build(settings, values, changes, shlex.join(["wukong-jax", name, *arguments]))
+    try:
+        return _build(settings, values, changes, shlex.join(["wukong-jax", name, *arguments]))
+    except UserError as error:
+        raise UsageError(str(error)) from None
 
 
 def _parse(flag: Flag, texts: list[str]) -> Any:
@@ -125,7 +127,7 @@ def _build_parser(flags: typing.Iterable[Flag], name: str, description: str, set
     group.add_argument("-h", "--help", action="help", help="print this")
     for flag in flags:
         texts: dict[str, Any] = {"nargs": 1, "metavar": describe_metavar(flag.hint)}
-        if flag.hint is bool:
+        if list_kinds(flag.hint) == [bool]:
             texts |= {"nargs": "?", "const": ["true"], "type": lambda text: [text]}
         if flag.positional:
             texts |= {"nargs": "+", "metavar": flag.name.upper()}
