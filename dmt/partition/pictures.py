@@ -1,4 +1,4 @@
-"""The picture of a partition: the layout coloured by tower, and the affinity matrix ordered by tower."""
+"""Picture of a partition: the layout coloured by tower, and the affinity matrix ordered by tower."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 _INK, _MUTED, _GRID, _PAPER = "#1c2128", "#59636e", "#e3e7ec", "#ffffff"
-# Okabe and Ito's palette, told apart by any colour vision; markers tell towers apart where there are more.
+# Okabe and Ito's palette, safe for colour-blind readers; markers distinguish more towers than colours.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8c6d00", "#56b4e9", "#1c2128", "#e69f00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_MOST_NAMES = 60  # more names than this cannot be read
+_MOST_NAMES = 60  # with more columns, names would be unreadable and are left out
 
 
 def draw_partition(described: Mapping[str, Any], title: str) -> bytes:
     """Draws a partition.
 
     Args:
-      described: the content of `towers.json`.
-      title: above the picture.
+      described: content of `towers.json`.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
@@ -76,9 +76,9 @@ def _draw_layout(axes: Axes, described: Mapping[str, Any]) -> None:
 
 
 def _place_names(positions: Mapping[str, Sequence[float]], extent: float) -> dict[str, tuple[float, float]]:
-    """Where each name's left middle goes, so that names overlap neither each other nor the points.
+    """Places each name (middle of its left edge) so that names cover neither each other nor the points.
 
-    Names move up and down only, from a little right of their point, downwards pass by pass.
+    Points are taken from top to bottom. A name starts just right of its point and moves only up or down.
     """
     height, letter, gap = 0.032 * extent, 0.0125 * extent, 0.016 * extent
     points = list(positions.values())
@@ -111,7 +111,7 @@ def _draw_affinity(figure: Figure, axes: Axes, described: Mapping[str, Any]) -> 
     ordered = [column for tower in described["towers"] for column in tower]
     order = [index_of[column] for column in ordered]
     matrix = np.array(described["affinity"])[np.ix_(order, order)]
-    shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)  # the diagonal's 1 would hide the rest
+    shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)  # ones would dominate the colour scale
     image = axes.imshow(shown, cmap="viridis", interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
     bar.set_label("Affinity", color=_INK, fontsize=10)
