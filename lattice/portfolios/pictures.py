@@ -1,4 +1,4 @@
-"""The picture of a grouping: affinities and gradient cosines of all pairs of portfolios, ordered by group."""
+"""Picture of a grouping: affinities and gradient cosines of all pairs of portfolios, ordered by group."""
 
 import io
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 _INK, _MUTED, _PAPER = "#1c2128", "#59636e", "#ffffff"
-_MOST_NUMBERS = 14  # portfolios up to which cells are numbered
+_MOST_NUMBERS = 14  # with more portfolios, cells show no numbers
 
 
 def draw_groups(described: Mapping[str, Any], title: str) -> bytes:
     """Draws a grouping.
 
     Args:
-      described: the content of `groups.json`.
-      title: above the picture.
+      described: content of `groups.json`.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
@@ -42,7 +42,7 @@ def draw_groups(described: Mapping[str, Any], title: str) -> bytes:
 
 
 def _draw_matrix(figure: Figure, axes: Axes, values: np.ndarray, names: list[str], label: str) -> None:
-    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)  # a portfolio with itself says nothing
+    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)  # the diagonal has no meaning
     reach = max(np.nanmax(np.abs(shown), initial=0.0), 1e-3)
     image = axes.imshow(shown, cmap="PuOr", vmin=-reach, vmax=reach)
     axes.set_title(label, loc="left", color=_INK, fontsize=11)
