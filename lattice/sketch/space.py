@@ -172,7 +172,7 @@ def build_sketch_config(mapping: ConfigDict | Mapping[str, Any]) -> SketchConfig
 
 
 def _flatten_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens dotted or nested names to dotted keys; an empty mapping, or one with low, high or choices, is a range."""
+    """Flattens dotted or nested names to dotted keys; a mapping is a range if empty or with low, high or choices."""
     flat: dict[str, Any] = {}
     for name, node in space.items():
         if isinstance(node, Mapping) and node and not {"low", "high", "choices"} & node.keys():
