@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to train the bench's model."""
+    """One of the compared ways to train the benchmark's model."""
 
     name: str
     config: str  # argument of the config file: "flat", "pass_through", or a compression

@@ -26,7 +26,7 @@ from wukong_jax.models.finalmlp import context_places
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 
-GAMMA = 2.0  # the largest value of a gate, the paper's
+GAMMA = 2.0  # largest value of a gate, as in the paper
 
 
 @dataclasses.dataclass(frozen=True)

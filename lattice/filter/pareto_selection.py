@@ -22,7 +22,7 @@ from wukong_jax.data.blocks.random_streams import open_stream
 from wukong_jax.errors import UserError
 
 _BLOCK = 64  # features compared with all earlier ones at once
-# Random streams of one seed.
+# Numbers of the random streams.
 _LAST_LAYER, _TIES = 201, 202
 
 

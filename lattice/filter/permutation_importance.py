@@ -34,7 +34,7 @@ from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.mesh import batch_sharding, replicated
 
-_SHUFFLE = 211  # random stream of a seed
+_SHUFFLE = 211  # number of the random stream
 _NO_FEATURE = -1
 
 

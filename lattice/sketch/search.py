@@ -211,7 +211,7 @@ class Sketch:
                 if max((step for step, _ in read_validation(folder)), default=0) < rung:
                     summary = self._train_to(config, rung, folder)
                     if summary["stopped_because"] != ALL_DONE:
-                        break  # the run's own early stop: longer training changes nothing
+                        break  # the run stopped early by itself: more steps would change nothing
                 seen = [point for point in read_validation(folder) if point[0] <= rung]
                 if seen and is_hopeless(self.trials[: trial.number], self.options, trial.flops, seen):
                     reason = f"below the median of complete trials at step {seen[-1][0]:,}"

@@ -222,9 +222,9 @@ def _count_collectives(layer: DenseLayer, strategy: str, cluster: ClusterRates, 
     over_hosts = (cluster.hosts - 1) / cluster.hosts
     weights, gradients = layer.parameters * size.gathered, layer.parameters * size.gradient
     slow = 1 / cluster.chips  # share of an array that a chip sends over the slow link
-    if strategy == REPLICATED:  # reduce-scatter in the host, sum over hosts, gather in the host
+    if strategy == REPLICATED:  # reduce-scatter within hosts, sum over hosts, gather within hosts
         chip_bytes, host_bytes, chip, host = 2 * over_chips * gradients, 2 * over_hosts * gradients * slow, 2, 1
-    elif strategy == FSDP_CHIPS:  # two gathers and a reduce-scatter in the host, sum over hosts
+    elif strategy == FSDP_CHIPS:  # two gathers and a reduce-scatter within hosts, sum over hosts
         chip_bytes = over_chips * (2 * weights + gradients)
         host_bytes, chip, host = 2 * over_hosts * gradients * slow, 3, 1
     else:  # two gathers and a reduce-scatter, each over both links

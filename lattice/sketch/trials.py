@@ -127,7 +127,7 @@ def _build_study(trials: Sequence[Trial], options: SearchOptions) -> optuna.Stud
 def _build_distribution(values: ParameterRange) -> optuna.distributions.BaseDistribution:
     if values.choices:
         return optuna.distributions.CategoricalDistribution([json.dumps(choice) for choice in values.choices])
-    if values.is_whole:  # in units of the step: Optuna has no steps in a logarithm
+    if values.is_whole:  # in units of the step, because Optuna does not combine log with step
         low, high = values.low // values.step, values.high // values.step
         return optuna.distributions.IntDistribution(low, high, log=values.log)
     return optuna.distributions.FloatDistribution(float(values.low), float(values.high), log=values.log)

@@ -1,6 +1,6 @@
 """Knowledge transfer via asynchronous precomputation (KTAP): a student reads what a teacher wrote to a store before.
 
-    teacher, after chunk t:  store[key of each row of chunk t, or of t + 1] = (backbone embedding, logits), at that time
+    teacher, after chunk t:  store[key of each row of chunk t, or of t + 1] = (backbone embedding, logits, current time)
     student, at row i:       store[key of i], if not older than the time to live, as extras of the batch
 
 As reported for arXiv 2512.09200, section 3.4: embeddings are projected to input tokens; logits are soft labels of a

@@ -26,7 +26,7 @@ from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
 
-NEVER = np.iinfo(np.int64).max  # the delay, in seconds, of a conversion that does not come
+NEVER = np.iinfo(np.int64).max  # delay in seconds if there is no conversion
 
 
 @dataclasses.dataclass(frozen=True)
