@@ -61,7 +61,7 @@ def _find_host(layout: EmbeddingLayout, towers: TowerLayout, table: str, hosts: 
     if len(found) > 1:
         raise UserError(
             f"table {table!r}: its columns {', '.join(columns)} are in towers of {len(found)} hosts, but a table lies "
-            "on one; put them in one tower, or give each column a vocabulary of its own"
+            "on one; put them in one tower, or give each column its own vocabulary"
         )
     return found.pop()
 

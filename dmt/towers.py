@@ -116,7 +116,7 @@ def load_towers(path: str | Path) -> list[list[str]]:
         isinstance(tower, list) and all(isinstance(column, str) for column in tower) for tower in towers
     )
     if not valid or not towers:
-        raise UserError(f'{path}: holds no "towers", a list of lists of column names; make it by partition_towers.py')
+        raise UserError(f'{path}: holds no "towers", a list of lists of column names; make it with partition_towers.py')
     return towers
 
 

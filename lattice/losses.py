@@ -107,7 +107,7 @@ def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) 
     """
     if "teacher_logits" not in batch.extras:
         raise UserError(
-            f"{OPTIONS}.distillation_weight: the rows carry no teacher's logits; set config.data.join.factory to "
+            f"{OPTIONS}.distillation_weight: the rows have no teacher logits; set config.data.join.factory to "
             "'lattice.teacher.knowledge_transfer:build_join'"
         )
     logits = outputs.aux.get("distilled_logits", outputs.logits)

@@ -95,7 +95,7 @@ def join_cluster() -> EmulatedHost:
     found = [device.process_index for device in jax.devices()]
     expected = [host for host in range(place.hosts) for _ in range(place.chips)]
     if found != expected:
-        raise RuntimeError(f"jax.devices() belong to processes {found}, the cluster was made for {expected}")
+        raise RuntimeError(f"jax.devices() belong to processes {found}, the cluster expects {expected}")
     return place
 
 

@@ -183,7 +183,7 @@ class EmulatedCluster:
           WorkerError: a worker exited, or was not ready in time.
         """
         if self._workers:
-            raise UserError("emulated cluster: its workers already run; stop() them before start()")
+            raise UserError("emulated cluster: its workers are already running; call stop() before start()")
         network = self._get_network()
         port = _FIRST_PORT + self._starts
         self._starts += 1

@@ -167,7 +167,7 @@ def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
         return {}
     path = Path(folder) / "results.json"
     if not path.exists():
-        raise UserError(f"--quality = {folder!r}: holds no results.json; make it by scripts/compare_variants.py")
+        raise UserError(f"--quality = {folder!r}: holds no results.json; make it with scripts/compare_variants.py")
     return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
 
 

@@ -140,7 +140,7 @@ def _find_feasible(units: _Units, clusters: int, limits: SizeLimits | None) -> n
     what = limits.what if limits else "columns"
     if units.count < clusters:
         raise UserError(
-            f"towers = {clusters}: at most {units.count}, the columns (or groups of columns of one table) there are"
+            f"towers = {clusters}: at most {units.count}, the number of columns (or groups that share a table)"
         )
     solved = _assign(np.zeros((units.count, clusters)), units)
     if solved is not None:
@@ -157,7 +157,7 @@ def _find_feasible(units: _Units, clusters: int, limits: SizeLimits | None) -> n
             "balance by bytes or ids"
         )
     raise UserError(
-        f"tolerance = {limits.tolerance:g}: allows {_show(units.high)} {what} a tower ({clusters} towers, mean "
+        f"tolerance = {limits.tolerance:g}: allows {_show(units.high)} {what} per tower ({clusters} towers, mean "
         f"{_show(mean)}), but the most even towers found need {_show(evenest)} (the largest table or column alone: "
         f"{_show(largest)}); "
         f"give tolerance {math.ceil(100 * (evenest / mean - 1)) / 100:.2f}, fewer towers, or balance by count"

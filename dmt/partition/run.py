@@ -70,7 +70,7 @@ class PartitionSettings:
             raise UserError(f"batches = {self.batches}: at least 1")
         if self.balance == "count" and self.tolerance is not None:
             raise UserError(
-                f"tolerance = {self.tolerance:g}: towers balanced by count are as even as can be; leave it out, or "
+                f"tolerance = {self.tolerance:g}: towers balanced by count do not use it; leave it out, or "
                 "balance by bytes or ids"
             )
 
@@ -284,7 +284,7 @@ def write_partition(described: dict[str, Any], output: Path, title: str) -> Path
     """
     picture = output.with_suffix(".png")
     if picture == output:
-        raise UserError(f"--output = {output}: the picture takes that name; give a name that ends in .json")
+        raise UserError(f"--output = {output}: the picture gets that name; give a name that ends in .json")
     aside = picture.with_name(picture.name + ".writing")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

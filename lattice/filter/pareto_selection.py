@@ -164,7 +164,7 @@ def check_budget(budget: int, features: int) -> None:
       UserError: the budget is out of range.
     """
     if not 1 <= budget <= features:
-        raise UserError(f"budget = {budget}: must be from 1 to the {features} features there are")
+        raise UserError(f"budget = {budget}: must be from 1 to {features}, the number of features")
 
 
 def _rank_by_task(importance: np.ndarray) -> np.ndarray:

@@ -127,7 +127,7 @@ def measure_gradients(opened: OpenRun, portfolios: Sequence[Portfolio], batches:
     objectives = [label.name for label in run.schema.labels]
     for portfolio in portfolios:
         if portfolio.domain not in domains or portfolio.objective not in objectives:
-            raise UserError(f"portfolio {portfolio.name}: not one of the shared model; give a run that has it")
+            raise UserError(f"portfolio {portfolio.name}: the shared model does not have it; give a run that does")
 
     def compute_loss(params: Any, rows: Any, routed: Any, batch: Batch, domain: Any, objective: Any) -> Any:
         variables = {"params": params, STATISTICS: state.statistics}
@@ -151,7 +151,7 @@ def measure_gradients(opened: OpenRun, portfolios: Sequence[Portfolio], batches:
             totals[place] = add(totals[place], state.params, state.tables, on_devices, *map(jnp.int32, where))
     for portfolio, (_, weight) in zip(portfolios, totals, strict=True):
         if not weight > 0:
-            raise UserError(f"portfolio {portfolio.name}: no row of it in the batches read; raise --batches")
+            raise UserError(f"portfolio {portfolio.name}: the batches read have no row of it; raise --batches")
     return np.stack([_flatten(gradient, float(weight)) for gradient, weight in totals])
 
 

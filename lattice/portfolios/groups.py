@@ -35,7 +35,7 @@ def load_rules(path: str | Path) -> tuple[Rule, ...]:
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid or set(document) != {"must_not_meet"}:
-        raise UserError(f'--rules = {path}: expected {{"must_not_meet": [["one", "other"], ...]}}, names of two each')
+        raise UserError(f'--rules = {path}: expected {{"must_not_meet": [["one", "other"], ...]}}, pairs of names')
     return tuple(Rule(*pair) for pair in pairs)
 
 

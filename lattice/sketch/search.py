@@ -107,7 +107,7 @@ class Sketch:
                     )
             self.trials = [build_dataclass(Trial, trial, f"{path}: trial") for trial in before["trials"]]
             if before["optuna"] != optuna.__version__:
-                self.say(f"Optuna is {optuna.__version__}, was {before['optuna']}: the suggestions to come may differ")
+                self.say(f"Optuna is {optuna.__version__}, was {before['optuna']}: the next suggestions may differ")
         self._save()
 
     def _load(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Sketch:
             raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {fix}") from None
         missing = {"run", "search", "optuna", "trials"} - content.keys()
         if missing:
-            raise UserError(f"{path}: has no {sorted(missing)[0]!r}, and so is not a search's; give another --workdir")
+            raise UserError(f"{path}: has no {sorted(missing)[0]!r}, so it is not a search; give another --workdir")
         return content
 
     def run(self) -> Trial:
@@ -162,7 +162,7 @@ class Sketch:
         number = len(self.trials)
         values = suggest_values(self.trials, self.options, number) if number else self.config.hand_made
         if values is None:
-            self.say("no point is left that has not been tried")
+            self.say("no untried point was found")
             return None
         trial = self._weigh(number, values)
         self._keep(trial)

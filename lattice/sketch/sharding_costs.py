@@ -104,7 +104,7 @@ def count_layers(
       UserError: there is no option `layers`.
     """
     if "layers" not in options:
-        raise UserError("layers: not among the model's options; layers are counted for stacks whose options name it")
+        raise UserError("layers: not among the model's options; only models with this option can be counted by layer")
     counted: list[DenseLayer] = []
     before = Cost(0, 0.0, 0.0, 0.0)
     for layers in range(1, int(options["layers"]) + 1):

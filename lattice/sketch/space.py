@@ -36,7 +36,7 @@ class ParameterRange:
         """Refuses ranges that are empty or contradictory."""
         if self.choices:
             if self.low is not None or self.high is not None or self.log or self.step != 1:
-                raise UserError("choices: have no low, high, step or log; leave one or the other out")
+                raise UserError("choices: have no low, high, step or log; leave out one or the other")
             if len({json.dumps(choice) for choice in self.choices}) != len(self.choices):
                 raise UserError(f"choices = {list(self.choices)}: none twice")
             return
@@ -196,7 +196,9 @@ def _check_space(config: SketchConfig) -> None:
         for name in values.also:
             if _read_key(config.run, name) != hand_made:
                 other = _read_key(config.run, name)
-                raise UserError(f"{where}.also: the run has {hand_made!r} there and {name} = {other!r}; make them one")
+                raise UserError(
+                    f"{where}.also: the run has {hand_made!r} there and {name} = {other!r}; make them equal"
+                )
         twice = seen & {key, *values.also}
         if twice:
             raise UserError(f"{where}: {sorted(twice)[0]} is searched twice; leave one out")

@@ -122,7 +122,7 @@ def find_key_slots(schema: Schema, columns: Sequence[str]) -> list[int]:
         if name not in slots:
             raise UserError(f"key column {name!r}: no id column of schema {schema.name!r}; it has {', '.join(slots)}")
     if not columns:
-        raise UserError("key columns = []: name the id columns that make a key, as user,item")
+        raise UserError("key columns = []: name the id columns that form a key, such as user,item")
     return [slot for name in columns for slot in slots[name]]
 
 

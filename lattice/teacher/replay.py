@@ -49,7 +49,7 @@ class ReplaySettings:
     def __post_init__(self) -> None:
         """Checks ranges, and refuses settings that would leave nothing to read."""
         if self.chunks < 2:
-            raise UserError(f"chunks = {self.chunks}: at least 2; a student reads what an earlier chunk taught")
+            raise UserError(f"chunks = {self.chunks}: at least 2; a student reads outputs from an earlier chunk")
         if self.scored not in ("same", "next"):
             raise UserError(f"scored = {self.scored!r}: 'same' or 'next'")
         if self.with_timestamp and self.scored == "same":
@@ -90,7 +90,7 @@ def replay_teacher(
         if done and not (folder / "store.json").exists():
             raise UserError(
                 f"store {folder}: is gone, and the replay in {workdir} has written {done} of {settings.chunks} chunks "
-                "to it; give another --workdir to write all again"
+                "to it; give another --workdir to start again"
             )
         for chunk in range(done, settings.chunks):
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
@@ -126,7 +126,7 @@ def read_timestamps(blocks: BlockSource) -> np.ndarray:
     late = np.flatnonzero(np.diff(times) < 0)
     if len(late):
         raise UserError(
-            f"training row {int(late[0]) + 1}: comes before the row in front of it; a replay needs rows in time order "
+            f"training row {int(late[0]) + 1}: is earlier than the row before it; a replay needs rows in time order "
             "(split by time, or sort the raw file)"
         )
     return times

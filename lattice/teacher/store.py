@@ -62,11 +62,11 @@ class TeacherStore:
         except OSError as error:
             raise UserError(f"store {self.folder}: {error.strerror}; write one with scripts/run_teacher.py") from None
         except ValueError as error:
-            raise UserError(f"store {self.folder}: store.json is not JSON ({error}); write the store anew") from None
+            raise UserError(f"store {self.folder}: store.json is not JSON ({error}); write the store again") from None
         self.description = build_dataclass(StoreDescription, mapping, f"{self.folder}/store.json")
         if self.description.version != _VERSION:
             raise UserError(
-                f"store {self.folder}: version {self.description.version}, this program reads {_VERSION}; write it anew"
+                f"store {self.folder}: version {self.description.version}, this program reads {_VERSION}; rewrite it"
             )
         self._segments: dict[str, tuple[np.ndarray, ...]] = {}
         self._index = _Index.build([])
@@ -241,7 +241,7 @@ def _open_segment(folder: Path) -> tuple[np.ndarray, ...]:
     try:
         arrays = tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: damaged ({error}); remove the folder, what it held is then missed") from None
+        raise UserError(f"{folder}: damaged ({error}); remove the folder, look-ups then miss its entries") from None
     if len({len(array) for array in arrays}) != 1:
         raise UserError(f"{folder}: damaged (arrays of unequal length); remove the folder, what it held is then missed")
     return arrays

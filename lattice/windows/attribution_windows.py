@@ -31,7 +31,7 @@ class AttributionWindows:
     def __post_init__(self) -> None:
         """Checks that windows ascend, and that shares are positive and sum to 1."""
         if not self.names:
-            raise UserError("windows = (): at least one, as 1h,1d,7d")
+            raise UserError("windows = (): at least one, such as 1h,1d,7d")
         for (one, seconds), (other, longer) in itertools.pairwise(zip(self.names, self.seconds, strict=True)):
             if seconds >= longer:
                 raise UserError(f"windows = {','.join(self.names)}: {other} after {one}; windows must ascend")
@@ -41,7 +41,7 @@ class AttributionWindows:
             return
         text = ",".join(f"{share:g}" for share in self.shares)
         if len(self.shares) != len(self.names):
-            raise UserError(f"shares = {text}: {len(self.shares)} for {len(self.names)} windows; give one a window")
+            raise UserError(f"shares = {text}: {len(self.shares)} for {len(self.names)} windows; give one each")
         if not all(share > 0 for share in self.shares):
             raise UserError(f"shares = {text}: each must be above 0; leave out a window that is not to be drawn")
         if not abs(sum(self.shares) - 1) < 1e-6:
@@ -72,7 +72,7 @@ def parse_window(name: str) -> int:
     """
     match = re.fullmatch(r"([0-9]{1,12})([smhdw])", name)
     if match is None:
-        raise UserError(f"window {name!r}: expected a whole number and one of s, m, h, d, w, as 90m or 7d")
+        raise UserError(f"window {name!r}: expected a whole number and one of s, m, h, d, w, such as 90m or 7d")
     seconds = int(match[1]) * _UNITS[match[2]]
     if not 1 <= seconds <= _LONGEST_SECONDS:
         raise UserError(f"window {name!r}: {seconds} seconds; from 1 second to ten years")

@@ -84,7 +84,7 @@ class FirstConversions:
         if len(foreign):
             raise UserError(
                 f"{where}: holds conversions of label {foreign[0]} of the schema, which is not zipped, so its final "
-                "labels would tell the future; add it to the objectives, or leave its conversions out of the log"
+                "labels would leak the future; add it to the objectives, or leave its conversions out of the log"
             )
         self.objectives = tuple(objectives)
         self._where = where
@@ -166,7 +166,7 @@ def find_signature_slots(signature: Sequence[str], schema: Schema) -> list[int]:
         if name not in slots:
             raise UserError(f"signature = {','.join(signature)}: no id column {name!r}; there are {', '.join(slots)}")
     if not signature:
-        raise UserError("signature = (): name the columns that identify an impression, as user,item")
+        raise UserError("signature = (): name the columns that identify an impression, such as user,item")
     return [slot for name in signature for slot in slots[name]]
 
 

@@ -35,7 +35,7 @@ def evaluate_heads(opened: OpenRun, split: str, truths: Mapping[str, str]) -> di
         if name not in names:
             raise UserError(f"head {name!r}: no such objective; there are {', '.join(names)}")
     if split not in opened.data.splits:
-        raise UserError(f"split {split!r}: has no rows to judge heads on")
+        raise UserError(f"split {split!r}: has no rows to evaluate heads on")
     heads = [names.index(name) for name in truths]
     judges = [names.index(name) for name in truths.values()]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("logits", "labels", "label_mask", "weight", "domain")}

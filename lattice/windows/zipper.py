@@ -102,9 +102,7 @@ class _Zipping:
         self._splits = {split: open_row_blocks(directory, split) for split in SPLITS}
         schema = self._splits["train"].schema
         if not schema.timestamp_columns:
-            raise UserError(
-                f"impressions {directory}: the schema has no timestamp column, without which no time passes"
-            )
+            raise UserError(f"impressions {directory}: the schema has no timestamp column, which Zipper needs")
         if "train" not in conversions:
             raise UserError("conversions: none of the training rows; give the log of that split")
         windows = settings.windows
@@ -205,7 +203,7 @@ class _Zipping:
         """Returns the time of the first evaluation row; training rows must be emitted before it."""
         times = [int(rows["timestamp"].min()) for split in SPLITS[1:] for rows in _read_blocks(self._splits[split])]
         if not times:
-            raise UserError("now = None: there is no validation or test row to take the time of; give the cut-off")
+            raise UserError("now = None: there is no validation or test row to take it from; give the cut-off")
         return min(times)
 
     def _build_policy(self, name: str, schema: Schema) -> Policy:
