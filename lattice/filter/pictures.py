@@ -107,7 +107,7 @@ def _scale_axes(axes: Axes, points: np.ndarray, tasks: Sequence[str], chosen: li
         names = ["Feature, in the schema's order", *names]
     others = len(tasks) - len(chosen)
     note = f"; the layers also see {others} other task{'s' if others > 1 else ''}" if others else ""
-    dress_axes(axes, f"{len(points)} features by layer{note}", *names)
+    dress_axes(axes, f"{len(points)} features by layer{note}", names[0], names[1])
 
 
 def _draw_stairs(axes: Axes, points: np.ndarray, layer: np.ndarray) -> None:
