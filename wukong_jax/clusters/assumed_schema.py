@@ -38,10 +38,10 @@ def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schem
 
 
 def parse_table_rows(text: str) -> tuple[int, ...]:
-    """Parses `--table_rows`, comma-separated whole numbers of at least 2 (row 0 is for out-of-vocabulary ids).
+    """Reads `--table_rows`: whole numbers of at least 2 separated by commas; row 0 is the unknown row.
 
     Raises:
-      UserError: the text has another form.
+      UserError: it is not.
     """
     try:
         rows = tuple(int(part) for part in text.split(",")) if text else ()

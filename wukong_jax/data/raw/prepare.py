@@ -111,20 +111,19 @@ def read_encoded_rows(
     """Encodes a raw file with the vocabularies of a prepared data set, in file order.
 
     Args:
-      schema: the resolved schema from the data set's `schema.json`.
-      vocabularies: the data set's `vocabulary` folder.
-      path: a raw file in the schema's format.
-      labels_required: whether the columns of labels, timestamp, group and weight are required. If not and they are
-        absent, labels are masked, timestamps and groups are 0, and weights are 1.
-      chunk_bytes: bytes of raw text processed at once.
+      schema: resolved, from the data set's `schema.json`.
+      vocabularies: its `vocabulary` folder.
+      path: a raw file of the schema's format.
+      labels_required: else the columns of labels, timestamp, group and weight may be absent: masked, 0, 0 and 1.
+      chunk_bytes: bytes of raw text in work at once.
 
     Yields:
-      Columns as in a block; together they hold every row of the file once.
+      Columns as a block holds them, every row of the file once.
 
     Raises:
-      UserError: the file does not match the schema, or a row cannot be read.
+      UserError: the file is not of the schema, or a row cannot be read.
     """
-    bad_rows = BadRows("stop", fix="fix the row")  # every row needs a score, so none may be skipped
+    bad_rows = BadRows("stop", fix="fix the row")  # every row gets a score, so none is skipped
     coders = {
         column.name: StoredCodes(load_vocabulary(vocabularies, column.name))
         for column in schema.id_columns
@@ -275,7 +274,7 @@ def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _writing_aside(output: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a folder to write to, which is renamed to `output` on success and deleted on failure."""
+    """Gives a folder to write to, which becomes `output` if nothing fails and vanishes if something does."""
     aside = output.with_name(output.name + ".writing")
     if output.exists():
         if not overwrite:
