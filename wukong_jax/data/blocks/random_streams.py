@@ -4,5 +4,5 @@ import numpy as np
 
 
 def open_stream(*words: int) -> np.random.Generator:
-    """Returns the random stream of the given numbers (a seed, a purpose, an index); other numbers are independent."""
+    """Returns the counter-based random stream identified by the given numbers (a seed, a purpose, an index)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
