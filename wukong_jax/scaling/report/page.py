@@ -1,4 +1,4 @@
-"""The page of a scaling report: one HTML text with its pictures inside, no scripts and nothing fetched."""
+"""Builds the page of a scaling report: HTML with embedded pictures, without scripts or external resources."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,15 +34,15 @@ from wukong_jax.scaling.report.text import (
 _COVERED = {True: "yes", False: "no", None: "\N{EN DASH}"}
 _WORDY = {"Options": "long words", "Remark": "words", "State": "words"}  # columns whose texts may wrap
 
-_Column = tuple[str, bool, Callable[[Row], str]]  # head, whether it holds numbers, a row's text
+_Column = tuple[str, bool, Callable[[Row], str]]  # heading, whether it has numbers, text of a row
 
 
 class Section(NamedTuple):
-    """A part of the page that the caller adds: ablations, searched settings."""
+    """A section that the caller adds to the page, such as ablations or searched settings."""
 
     heading: str
     text: str  # a paragraph; may be empty
-    rows: Sequence[Mapping[str, Any]] = ()  # a table whose columns are the rows' keys
+    rows: Sequence[Mapping[str, Any]] = ()  # a table with the rows' keys as columns
 
 
 class Figure(NamedTuple):
@@ -50,11 +50,11 @@ class Figure(NamedTuple):
 
     heading: str
     caption: str
-    svg: str | None  # None where there is no point to draw yet
+    svg: str | None  # None if there are no points to draw yet
 
 
 class DataPart(NamedTuple):
-    """One data set's results and pictures."""
+    """The results and pictures of one data set."""
 
     results: DataResults
     figures: Sequence[Figure]
@@ -68,7 +68,7 @@ def build_scaling_page(
     missing_units: int,
     reference: str,
 ) -> str:
-    """The whole page as HTML."""
+    """Builds the whole page as HTML."""
     body = [f"<h1>{html.escape(title)}</h1>", _build_notices(parts, missing_units)]
     body += [f"<p>{html.escape(note)}</p>" for note in notes]
     if not parts:
@@ -113,7 +113,7 @@ def _build_notices(parts: Sequence[DataPart], missing_units: int) -> str:
 
 def _build_data(part: DataPart, reference: str, several: bool) -> Iterable[str]:
     results = part.results
-    # Bayes' loss is known where the data's own probabilities are: of generated data.
+    # The Bayes loss is known only for generated data, whose true probabilities are known.
     kind = "Generated data" if results.bayes_log_loss is not None else "Data"
     yield f"<h2>{kind}: {html.escape(results.name)}</h2>"
     yield _build_lead(results)
@@ -294,7 +294,7 @@ def _build_plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _build_table(columns: Sequence[tuple[str, bool]], body: Sequence[Sequence[str]]) -> str:
-    """A table whose first column heads its rows; columns are (name, whether they hold numbers)."""
+    """Builds a table whose first column has the row headings; columns are (name, whether they have numbers)."""
     kinds = ["number" if is_number else _WORDY.get(name, "") for name, is_number in columns]
     classes = [f" class='{kind}'" if kind else "" for kind in kinds]
     head = "".join(

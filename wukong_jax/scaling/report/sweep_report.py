@@ -1,4 +1,4 @@
-"""What a sweep leaves for its readers: points.json, search.csv and the report; in a kept folder results.json."""
+"""Writes the results of a sweep: points.json, search.csv, the report, and results.json in a folder of kept results."""
 
 import json
 import shutil
@@ -17,18 +17,18 @@ from wukong_jax.scaling.sweep.sweep import Sweep
 
 
 def read_points(sweep: Sweep) -> list[dict[str, Any]]:
-    """The points of a sweep's curves so far."""
+    """Returns the points of a sweep's curves so far."""
     bayes = {split: values["log_loss"] for split, values in sweep.data.report.get("bayes", {}).items()}
     return collect_points(sweep.config, sweep.found(), sweep.outcome, bayes)
 
 
 def read_search(sweep: Sweep) -> list[dict[str, Any]]:
-    """The trials of a sweep's searches so far."""
+    """Returns the trials of a sweep's searches so far."""
     return describe_search(sweep.config, sweep.loss, sweep.outcome)
 
 
 def report_sweep(sweep: Sweep) -> Path:
-    """Writes points.json and the report of what there is so far into the sweep's folder; returns the page's path."""
+    """Writes points.json, search.csv and the report of the results so far to the sweep's folder; returns the page."""
     points, trials = read_points(sweep), read_search(sweep)
     document = {"rows": points, "search": trials}
     write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
@@ -46,18 +46,18 @@ def report_sweep(sweep: Sweep) -> Path:
 
 
 def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
-    """Copies a sweep's pictures and CSV files into a kept folder, with results.json beside them.
+    """Copies a sweep's pictures and CSV files to a folder and writes results.json there.
 
     Args:
-      sweep: reported already; its points are those of the report.
-      output: `docs/results/<name>`.
-      command: the command line that made it.
+      sweep: a sweep whose report is written; the points are those of the report.
+      output: the folder, `docs/results/<name>`.
+      command: the command line that produced the results.
 
     Returns:
       The path of results.json.
 
     Raises:
-      UserError: the sweep has no points yet; what was kept before stays.
+      UserError: the sweep has no points yet; the folder is not changed.
     """
     rows = json.loads((sweep.folder / "points.json").read_text())["rows"]
     if not rows:

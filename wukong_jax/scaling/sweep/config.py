@@ -1,4 +1,4 @@
-"""The configuration of a sweep: which models at which sizes, with which seeds, searched over what, on which run."""
+"""Configures a sweep: models, sizes, seeds, the hyperparameter search, and the training run that all units share."""
 
 import copy
 import dataclasses
@@ -17,7 +17,7 @@ from wukong_jax.strict_mapping import build_dataclass
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is searched: norm and scale at a model's smallest size, the rate at every size."""
+    """The searched hyperparameters: norm and scale at a model's smallest size, the learning rate at every size."""
 
     rate: float  # factor on both learning rates of the sweep's run
     initial_scale: float  # standard deviation of the initial embeddings
@@ -25,17 +25,18 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """As part of a folder's name."""
+        """The settings as part of a folder name."""
         return f"rate_{self.rate:g}_scale_{self.initial_scale:g}_norm_{self.norm.replace(' ', '_')}"
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """The same search for every model, by validation log loss of the first seed.
+    """The hyperparameter search, which is the same for every model, by validation log loss of the first seed.
 
-    First norm placement and initial scale together, at the smallest size and rate 1, since they decide each other's use
-    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid, down and up, until two in a
-    row are no better: from 1 at the smallest size, from the rate of the size below at the others.
+    Norm placement and initial scale are searched first, jointly, at the smallest size and rate 1, because they interact
+    (a norm over the embeddings hides their scale). The rate is then searched at every size, starting from 1 at the
+    smallest size and from the rate of the next smaller size at the others. The search moves along the grid, down and
+    up, until two rates in a row are no better.
     """
 
     rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them
@@ -43,7 +44,7 @@ class SearchConfig:
     steps: int = 0  # each trial's, its schedule shortened to them; 0: a whole run, which then is the curve's own unit
 
     def __post_init__(self) -> None:
-        """Refuses grids that cannot be searched."""
+        """Checks the grids."""
         if self.steps < 0:
             raise UserError(f"steps = {self.steps}: 0 for whole runs, or above")
         if 1.0 not in self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
@@ -54,14 +55,14 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """A sweep: models x sizes x seeds over one run's data and training."""
+    """A sweep over models, sizes and seeds, with the same data and training configuration."""
 
     name: str
     data_name: str  # what the rows are, in a word or two: a column of the points
     generated: bool  # whether the rows come from a generator; the report says so
     models: Mapping[str, tuple[str, ...]]  # model -> names of its sizes; none: all
-    # A RunConfig as a mapping, without what is a unit's own: model, name, seed, and the metric by which its best state
-    # is chosen, which is log loss in all.
+    # A RunConfig as a mapping, without the keys that each unit sets: model, name, seed, and the metric that selects the
+    # best state, which is always log loss.
     run: Mapping[str, Any]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of every model, such as its bottom MLP's
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -71,7 +72,7 @@ class SweepConfig:
     keep_checkpoints: bool = False  # of units that are done; nothing here reads them again
 
     def __post_init__(self) -> None:
-        """Refuses unknown models, sizes and repeated seeds."""
+        """Checks models, sizes, options and seeds."""
         if not self.models:
             raise UserError("models = {}: name one or more")
         for key in ("reference", "baseline"):
@@ -87,11 +88,11 @@ class SweepConfig:
             raise UserError(f"seeds = {list(self.seeds)}: one or more, none twice")
 
     def ladder(self, model: str) -> Ladder:
-        """The model's ladder."""
+        """Returns the model's ladder."""
         return find_ladder(model)
 
     def sizes(self, model: str) -> tuple[Size, ...]:
-        """The sizes that run, from small to large."""
+        """Returns the model's sizes in this sweep, from small to large."""
         ladder, chosen = self.ladder(model), set(self.models[model])
         if unknown := sorted(chosen - {size.name for size in ladder.sizes}):
             names = ", ".join(size.name for size in ladder.sizes)
@@ -99,11 +100,11 @@ class SweepConfig:
         return tuple(size for size in ladder.sizes if not chosen or size.name in chosen)
 
     def data_config(self) -> DataConfig:
-        """Where the rows of all units come from."""
+        """Returns the data config of all units."""
         return build_dataclass(DataConfig, without_unset(self.run["data"]), "config.run.data")
 
     def run_config(self, model: str, size: str, settings: Settings, seed: int, data: str) -> RunConfig:
-        """The run of one unit, over rows that lie prepared in the folder `data`."""
+        """Builds the run config of one unit, with the prepared rows in the folder `data`."""
         ladder, run = self.ladder(model), copy.deepcopy(dict(self.run))
         if settings.norm not in ladder.norms:
             raise UserError(f"norm {settings.norm!r}: {model} has {', '.join(ladder.norms)}")
@@ -126,7 +127,7 @@ class SweepConfig:
 
 
 def start_sweep_config() -> ConfigDict:
-    """A ConfigDict with a sweep's keys, its `run` one of `start_config()`, for a config file to fill in."""
+    """Returns a ConfigDict with the keys of a sweep for a config file to fill in; `run` comes from `start_config()`."""
     config = ConfigDict()
     config.name = placeholder(str)
     config.data_name = placeholder(str)
@@ -142,10 +143,10 @@ def start_sweep_config() -> ConfigDict:
 
 
 def build_sweep_config(mapping: ConfigDict | Mapping[str, Any]) -> SweepConfig:
-    """Turns the dict of a config file into a checked `SweepConfig`.
+    """Builds a `SweepConfig` from the dict of a config file and checks it.
 
     Raises:
-      UserError: an unknown or missing key, a wrong type or a value out of range, of the sweep or of any of its runs.
+      UserError: a key of the sweep or of its runs is unknown or missing, or a value is invalid.
     """
     plain = mapping.to_dict() if isinstance(mapping, ConfigDict) else dict(mapping)
     for key in ("model", "name", "seed"):
