@@ -37,6 +37,10 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         # Compiling for NVIDIA GPUs where there is none (scripts/compile_for_cluster.py): no CUDA, no driver.
         "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
+        # Trackers that config.training.trackers may name.
+        "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=2.20"],
+        "trackio": ["trackio>=0.4"],
         # Bayesian search over sizes (scripts/search_sketch.py).
         "search": ["optuna>=5.0"],
         "dev": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],

@@ -1,8 +1,8 @@
 """Wukong on planted clicks: the project's main job in small, with nothing to download.
 
 Command:   ./scripts/quickstart.sh
-           or: python scripts/train.py --config=configs/quickstart.py --workdir=runs/mine
-           `--config=configs/quickstart.py:logistic_regression` is the reference that Wukong is held against.
+           or: python scripts/train.py --config=quickstart --workdir=runs/mine
+           `--config=quickstart:logistic_regression` is the reference that Wukong is held against.
 Data:      generated: 16 categorical fields of 20 values, a true logit of order-1 and order-2 interactions
 Expected:  test AUC 0.811, log loss 0.4369 (Bayes 0.4303); a minute on 2 CPU cores
 """
@@ -10,13 +10,14 @@ Expected:  test AUC 0.811, log loss 0.4369 (Bayes 0.4303); a minute on 2 CPU cor
 from ml_collections import ConfigDict
 
 from wukong_jax.config import start_config
+from wukong_jax.errors import UserError
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
     """The quickstart run of a model: "wukong" or "logistic_regression"."""
     config = start_config()
-    config.data.format = "planted_clicks"
-    config.data.planted = planted_clicks()
+    config.data.factory = "planted_clicks"
+    config.data.options = planted_clicks()
     config.embeddings.optimizer.kind = "lazy_adam"
     config.embeddings.optimizer.learning_rate = 5e-3
     config.optimizer.learning_rate = 5e-3
@@ -37,7 +38,7 @@ def get_config(model: str = "wukong") -> ConfigDict:
         config.embeddings.width = 1
         config.embeddings.initial_scale = 0.0
     else:
-        raise ValueError(f"model {model!r}: 'wukong' or 'logistic_regression'")
+        raise UserError(f"model {model!r}: 'wukong' or 'logistic_regression'")
     return config
 
 

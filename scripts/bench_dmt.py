@@ -18,9 +18,10 @@ from typing import Any
 from dmt.bench.emulated_cluster import EmulatedCluster
 from dmt.bench.step_times import Variant, join_quality, list_variants, measure, read_quality, write_speedup
 from wukong_jax.cli.command_line import run_script
-from wukong_jax.config import build_run_config, load_config_module, run_config_to_json
+from wukong_jax.config import build_run_config, run_config_to_json
+from wukong_jax.config_files import load_config
 from wukong_jax.errors import UserError
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_text_whole
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def main() -> None:
         write_text_whole(Path(arguments.output) / "results.json", json.dumps(kept, indent=1) + "\n")
         return
     variants = list_variants([int(text) for text in arguments.compressions.split(",")])
-    configs = {variant.name: load_config(arguments.config, variant, arguments) for variant in variants}
+    configs = {variant.name: load_variant(arguments.config, variant, arguments) for variant in variants}
     command = "python " + " ".join(sys.argv)
     with EmulatedCluster(arguments.hosts, arguments.chips) as cluster:
         cluster.start([sys.executable, "-m", "dmt.bench.worker"])
@@ -84,15 +85,12 @@ def parse_rate(text: str) -> float | None:
     return float(text)
 
 
-def load_config(file: str, variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
+def load_variant(file: str, variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     """The variant's config on the cluster's mesh, as JSON."""
-    module = load_config_module(file)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config = {file!r}: has no get_config(variant); see configs/dmt_planted.py")
-    config = module.get_config(variant.config)
-    if config.data.format != "planted_clicks" or config.data.planted.train_rows < 8 * arguments.batch:
+    config = load_config(f"{file}:{variant.config}")
+    if config.data.factory != "planted_clicks" or config.data.options.train_rows < 8 * arguments.batch:
         raise UserError(
-            f"--config = {file!r}: the bench needs planted clicks (config.data.format) with at least 8 batches of rows"
+            f"--config = {file!r}: the bench needs planted clicks (config.data.factory) with at least 8 batches of rows"
         )
     config.mesh.hosts, config.mesh.chips = arguments.hosts, arguments.chips
     config.training.batch_size = config.training.evaluation_batch_size = arguments.batch

@@ -19,9 +19,9 @@ from wukong_jax.cli.command_line import run_script
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import count_flops
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.run import Run, build_run
+from wukong_jax.training.size import count_flops
 
 COLUMNS, DENSE, ZIPF = 26, 13, 1.2
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeat_run import claim_made_folder, parse_seeds, parse_variant, train_seeds, use_rows
+from repeat_run import claim_made_folder, parse_seeds, parse_variant, train_seeds
 
 from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import RunConfig, stretch_schedule
@@ -82,7 +82,7 @@ def main() -> None:
     keep(f"{flags['alone']} for each portfolio", alone)
     for variant, network in networks.items():
         place = folder / "together" / re.sub("[/,]", "_", variant)
-        own = dataclasses.replace(network, data=use_rows(network.data, data.directory))
+        own = dataclasses.replace(network, data=network.data.read_blocks(data.directory))
         keep(variant, read_served({tuple(names): train_seeds(own, place, seeds)}, portfolios))
     if groups:
         keep(
@@ -129,7 +129,7 @@ def serve_groups(
         if not (place / "rows").exists():
             select = functools.partial(select_group_rows, whole=data.schema, group=made)
             write_rewritten_rows(data, made.schema, select, place / "rows")
-        rows_config = use_rows(config.data, place / "rows")
+        rows_config = config.data.read_blocks(place / "rows")
         rows = open_run_data(rows_config, place, print).splits["train"].rows
         own = stretch_schedule(config, rows / data.splits["train"].rows)
         own = dataclasses.replace(own, name=f"{config.name}: {', '.join(group)}", data=rows_config)

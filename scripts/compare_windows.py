@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from repeat_run import claim_made_folder, parse_seeds, train_seeds, use_rows
+from repeat_run import claim_made_folder, parse_seeds, train_seeds
 
 from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
 from wukong_jax.config import stretch_schedule
@@ -73,7 +73,7 @@ def main() -> None:
         place = folder / re.sub(" ", "_", policy)
         rows = impressions.splits["train"].rows if policy == FINAL else equal
         stretched = stretch_schedule(config, rows / equal)
-        train_seeds(dataclasses.replace(stretched, data=use_rows(config.data, directory)), place, seeds)
+        train_seeds(dataclasses.replace(stretched, data=config.data.read_blocks(directory)), place, seeds)
         judged = [evaluate_heads(open_run(f"{place}/seed_{seed}"), "test", {serving: truth})[serving] for seed in seeds]
         row: dict[str, Any] = {"variant": policy, "seeds": seeds, "serving": serving, "hours_at_emission": age / 3600}
         row["training_rows"] = rows

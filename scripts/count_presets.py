@@ -16,8 +16,8 @@ def main() -> None:
     if arguments[1:]:
         print((__doc__ or "").strip())
         sys.exit(0 if arguments[1] in ("--help", "-h") else 2)
+    from wukong_jax.files.whole_files import write_text_whole
     from wukong_jax.reports.kept_results import write_results
-    from wukong_jax.runs.folder import write_text_whole
     from wukong_jax.scaling.ladders.presets import TABLE_5, compare_with_printed, fit_printed_losses
     from wukong_jax.scaling.report.report import format_csv
 

@@ -17,13 +17,10 @@ def main() -> None:
     parser.add_argument("--data", help="row blocks, if they have moved since training")
     arguments = parser.parse_args()
     from wukong_jax.metrics.metric_names import replace_nan_by_none
-    from wukong_jax.runs.finish import build_predict, evaluate_state
     from wukong_jax.runs.open_run import open_run
 
     opened = open_run(arguments.workdir, arguments.data)
-    predict = build_predict(opened.run, opened.state)
-    evaluation = evaluate_state(opened.run, opened.data, predict, arguments.split)
-    line = {"step": int(opened.state.step), "split": arguments.split, **evaluation.metrics}
+    line = {"step": int(opened.state.step), "split": arguments.split, **opened.evaluate(arguments.split)}
     print(json.dumps(replace_nan_by_none(line)))
 
 

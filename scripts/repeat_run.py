@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.cli.command_line import parse_config_flags, run_script, take_flag
-from wukong_jax.config import DataConfig, RunConfig
+from wukong_jax.config import RunConfig
+from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import list_changes
 
@@ -30,7 +31,7 @@ def parse_seeds(text: str) -> list[int]:
 
 def train_seeds(config: RunConfig, folder: str | Path, seeds: list[int]) -> dict[int, dict[str, Any]]:
     """Trains a config with every seed, in `folder/seed_<n>`; seed to summary."""
-    from wukong_jax.runs.train_loop import train
+    from wukong_jax.api import train
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
@@ -45,21 +46,18 @@ def parse_variant(arguments: list[str], config: str, folder: str | Path, descrip
     return parse_config_flags(flags, description)[0]
 
 
-def use_rows(config: DataConfig, folder: Path) -> DataConfig:
-    """The rows that lie prepared in a folder."""
-    return dataclasses.replace(config, format="blocks", path=str(folder), schema="", planted=None, portfolios=None)
-
-
 def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
     """Notes beside a folder of rows what they are made of, so that others are not taken for them.
 
     Raises:
       UserError: the folder was made of something else.
     """
-    from wukong_jax.runs.folder import write_text_whole
+    from wukong_jax.files.whole_files import write_text_whole
 
     note = folder.with_name(f"{folder.name}.made_of.json")
     made = json.loads(note.read_text()) if note.exists() else made_of
+    if "format" in made:  # a `config.data` of an earlier version
+        upgrade_config({"data": made})
     for name, (old, new) in list_changes(made, made_of).items():
         raise UserError(f"{folder}: made with {name} = {old!r}, not {new!r}; give another --workdir")
     note.parent.mkdir(parents=True, exist_ok=True)

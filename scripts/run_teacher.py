@@ -28,7 +28,8 @@ def main() -> None:
     mapping, workdir = parse_config_dict_flags(arguments, __doc__ or "")
     from lattice.teacher.replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
     from wukong_jax.config import build_run_config
-    from wukong_jax.runs.folder import RunFolder, write_text_whole
+    from wukong_jax.files.whole_files import write_text_whole
+    from wukong_jax.runs.folder import RunFolder
     from wukong_jax.runs.rows import open_run_data
 
     if kind not in ("pair", "impression"):

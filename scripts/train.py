@@ -14,8 +14,8 @@ from wukong_jax.cli.command_line import parse_config_flags, run_script
 def main() -> None:
     """Parses, trains, prints the result."""
     config, workdir = parse_config_flags(sys.argv, __doc__ or "")
+    from wukong_jax.api import train
     from wukong_jax.reports.result_table import format_results
-    from wukong_jax.runs.train_loop import train
 
     summary = train(config, workdir, say=lambda text: print(text, file=sys.stderr, flush=True))
     print(format_results(summary))

@@ -1,20 +1,57 @@
-"""Parts that a config names by their factory, "module:function"."""
+"""The one shape of everything a config chooses: a factory's name, and options for that factory.
 
+Model, loss, exchange, join, optimizer and data source are all named in this way, so each can come from any package.
+"""
+
+import dataclasses
 import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from wukong_jax.errors import UserError
 
+# Factories that have moved; configs and run folders written before still hold the old names.
+MOVED = {"lattice.knowledge_transfer:build_join": "lattice.teacher.knowledge_transfer:build_join"}
+_NO_SHORT_NAMES: Mapping[str, str] = MappingProxyType({})
 
-def load_factory(key: str, name: str) -> Any:
-    """Imports a factory by its name, "module:function".
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a run: the factory that builds it, and the factory's options, which the factory checks."""
+
+    factory: str = ""  # "module:function", or the short name of a built-in one where there are such; "": no part
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses options of nothing."""
+        if self.options and not self.factory:
+            raise UserError("factory = '': there are options but no factory; name it, or leave the options out")
+
+    def build(self, key: str, *inputs: Any, short_names: Mapping[str, str] = _NO_SHORT_NAMES) -> Any:
+        """Calls the factory with the options and what else its kind is given.
+
+        Args:
+          key: where the part stands in the config, as `config.loss`.
+          inputs: of the factory, after the options.
+          short_names: of built-in factories, with their full names.
+
+        Raises:
+          UserError: the factory cannot be imported, or refuses an option.
+        """
+        return load_factory(f"{key}.factory", self.factory, short_names)(self.options, *inputs)
+
+
+def load_factory(key: str, name: str, short_names: Mapping[str, str] = _NO_SHORT_NAMES) -> Any:
+    """Imports a factory by its name, "module:function", or a built-in one by its short name.
 
     Raises:
       UserError: it cannot be imported; the message starts with `key`.
     """
-    module_name, _, function_name = name.partition(":")
+    full_name = short_names.get(name) or MOVED.get(name, name)
+    module_name, _, function_name = full_name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        fix = "give 'module:function', such as 'wukong_jax.models.wukong:build'"
-        raise UserError(f"{key} = {name!r}: {error}; {fix}") from None
+        names = [*map(repr, short_names), "'module:function', such as 'wukong_jax.models.wukong:build'"]
+        raise UserError(f"{key} = {name!r}: {error}; give {' or '.join(names)}") from None

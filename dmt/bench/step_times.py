@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from dmt.bench.emulated_cluster import EmulatedCluster
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_bytes_whole
 from wukong_jax.reports.kept_results import write_results
+from wukong_jax.reports.theme import save_png, start_figure
 
 FLAT, TOWERS = "wukong_jax.embeddings.flat_exchange:build", "dmt.tower_exchange:build"
 BASELINES = ("flat", "flat column-wise")
@@ -197,7 +194,8 @@ def write_speedup(
 
 def draw_speedup(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The speed-up over the better flat baseline against the share of its step that it spends on slow links."""
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = start_figure(8, 5, dpi=120)
+    axes = figure.subplots()
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = sorted((row for row in rows if row["variant"] == name), key=lambda row: row["flat_exchange_share"])
         style = "--" if name in (*BASELINES, "SPTT") or "flat" in name else "-"
@@ -216,5 +214,4 @@ def draw_speedup(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title("Emulated links: hosts are network namespaces of one machine; below 1 towers lose")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    write_bytes_whole(path, save_png(figure))

@@ -13,12 +13,13 @@ from dmt.bench.cluster_process import join_cluster, serve
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import Position, iterate_batches
-from wukong_jax.data.planted.clicks import PlantedClicks
+from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import count_flops
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 from wukong_jax.sharding.traffic.step_traffic import measure_traffic
+from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.run import Run, build_run
+from wukong_jax.training.size import count_flops
 
 _BATCHES = 4  # different ones, used in turns
 
@@ -42,8 +43,7 @@ class Bench:
           `traffic`: rows of the compiled step's collectives; `flops`: per example; `seconds`: of compiling.
         """
         run_config = build_run_config(config)
-        planted = run_config.data.planted
-        assert planted is not None
+        planted = build_dataclass(PlantedClicksConfig, run_config.data.options, "config.data.options")
         clicks = self._clicks.setdefault(json.dumps(config["data"]), PlantedClicks(planted))
         run = build_run(run_config, clicks.schema(), jax.devices())
         state = run.init_state()

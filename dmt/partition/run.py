@@ -31,9 +31,9 @@ from wukong_jax.embeddings.exchange import TowerTokens
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.folder import write_text_whole
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
@@ -285,11 +285,9 @@ def write_partition(described: dict[str, Any], output: Path, title: str) -> Path
     picture = output.with_suffix(".png")
     if picture == output:
         raise UserError(f"--output = {output}: the picture takes that name; give a name that ends in .json")
-    aside = picture.with_name(picture.name + ".writing")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(draw_partition(described, title))
-        aside.replace(picture)
+        write_bytes_whole(picture, draw_partition(described, title))
         write_text_whole(output, json.dumps(replace_nan_by_none(described)) + "\n")
     except OSError as error:
         raise UserError(f"--output = {output}: {error.strerror}; give a file that can be written") from None

@@ -30,8 +30,8 @@ from lattice.filter.pareto_selection import (
 from lattice.filter.permutation_importance import RunImportance, TaskImportance, list_features
 from lattice.filter.pictures import draw_fronts
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.runs.folder import write_text_whole
 from wukong_jax.schema import CategoricalColumn, Schema, schema_to_json
 
 Method = Literal["pareto", "weighted_sum"]
@@ -255,9 +255,7 @@ def write_filter(
         output.mkdir(parents=True, exist_ok=True)
         save_importance(measured, output / "importance.json")
         write_text_whole(output / "schema.json", schema_to_json(reduce_schema(schema, selection.kept_names)))
-        aside = output / "fronts.png.writing"
-        aside.write_bytes(picture)
-        aside.replace(output / "fronts.png")
+        write_bytes_whole(output / "fronts.png", picture)
         described = replace_nan_by_none(describe_selection(selection, settings, schema))
         write_text_whole(output / "selection.json", json.dumps(described, indent=1) + "\n")
     except OSError as error:

@@ -10,8 +10,8 @@ import numpy as np
 
 from lattice.filter.permutation_importance import RunImportance, ShuffleSettings, TaskImportance
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.runs.folder import write_text_whole
 from wukong_jax.strict_mapping import build_dataclass
 
 

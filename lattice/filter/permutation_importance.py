@@ -29,7 +29,6 @@ from wukong_jax.data.blocks.random_streams import open_stream
 from wukong_jax.errors import UserError
 from wukong_jax.metrics.normalized_entropy import compute_row_log_loss
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import build_predict
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.mesh import batch_sharding, replicated
@@ -244,7 +243,7 @@ class _RiseMeter:
         self._features, domains = len(list_features(run.schema)), max(1, len(run.schema.domain_values))
         by_batch = batch_sharding(run.mesh)
         self._move = jax.jit(build_move(run.schema), out_shardings=by_batch)
-        self._predict = build_predict(run, opened.state)
+        self._predict = opened.predict_batch
 
         def add(total: jax.Array, logits: jax.Array, batch: Batch, before: jax.Array) -> jax.Array:
             # Row by row: the difference of two float32 sums would lose the small rises.

@@ -14,7 +14,7 @@ from lattice.portfolios.partitioner import Grouping, Merge, Rule, find_dropped_c
 from lattice.portfolios.pictures import draw_groups
 from lattice.portfolios.portfolios import Portfolio, PortfolioRows
 from wukong_jax.errors import UserError
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.schema import Schema
 
 
@@ -106,7 +106,7 @@ def write_groups(described: Mapping[str, Any], output: Path, title: str) -> Path
     picture = output.with_suffix(".png")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(draw_groups(described, title))
+        write_bytes_whole(picture, draw_groups(described, title))
         write_text_whole(output, json.dumps(described, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"--output = {output}: {error.strerror}; give a file that can be written") from None

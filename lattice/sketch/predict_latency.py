@@ -7,8 +7,7 @@ import jax
 
 from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.errors import UserError
-from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import build_predict
+from wukong_jax.runs.evaluation import build_predict, put_batch
 from wukong_jax.runs.rows import RunData
 from wukong_jax.sharding.mesh import check_batch_divides
 from wukong_jax.training.run import Run

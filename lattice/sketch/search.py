@@ -39,16 +39,17 @@ from lattice.sketch.trials import (
 from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.runs.finish import describe_size
-from wukong_jax.runs.folder import write_text_whole
-from wukong_jax.runs.record import read_number
+from wukong_jax.runs.record import read_metrics, read_number
 from wukong_jax.runs.rows import RunData, open_run_data
-from wukong_jax.runs.train_loop import ALL_DONE, total_steps, train
+from wukong_jax.runs.train_run import total_steps, train_run
 from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
+from wukong_jax.training.loop import ALL_DONE
 from wukong_jax.training.network import resolve_model_options
 from wukong_jax.training.run import Run, build_run
+from wukong_jax.training.size import describe_size
 
 Say = Callable[[str], None]
 MOST_REFUSED = 200  # points in a row that may be refused before the search gives up
@@ -237,7 +238,7 @@ class Sketch:
         if step is not None:
             config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=step))
         with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
-            return train(config, str(folder), lambda text: print(text, file=log, flush=True), report=False)
+            return train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
 
     def trial_folder(self, number: int) -> Path:
         """The run folder of a trial."""
@@ -263,9 +264,8 @@ class Sketch:
         write_text_whole(self.folder / "best_config.json", text)
         path = self.folder / "best_config.py"
         write_text_whole(path, _BEST_CONFIG.format(number=best.number, path=path))
-        aside = self.folder / "sketch.png.writing"
-        aside.write_bytes(draw_trials(self.trials, self.options, str(self.config.run["name"])))
-        aside.replace(self.folder / "sketch.png")
+        picture = draw_trials(self.trials, self.options, str(self.config.run["name"]))
+        write_bytes_whole(self.folder / "sketch.png", picture)
 
     def _explain_failure(self) -> str:
         counted = [trial for trial in self.trials if trial.flops is not None]
@@ -300,16 +300,11 @@ def read_validation(folder: Path) -> list[tuple[int, float]]:
 
     A line that a killed run tore counts as not written: the run goes on from its checkpoint and writes it again.
     """
-    path = folder / "metrics.jsonl"
     points = {}
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
+    for line in read_metrics(folder / "metrics.jsonl"):
         auc = read_number(line.get("auc"))
         if line["split"] == "validation" and auc is not None:
-            points[int(line["step"])] = auc
+            points[line["step"]] = auc
     return sorted(points.items())
 
 

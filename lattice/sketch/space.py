@@ -136,9 +136,7 @@ class SketchConfig:
             for name in (key, *self.search.space[key].also):
                 _write_key(mapping, name, copy.deepcopy(value))
         if data is not None:
-            unread = ("planted", "portfolios", "schema")
-            kept = {name: value for name, value in mapping["data"].items() if name not in unread}
-            mapping["data"] = kept | {"format": "blocks", "path": data}
+            mapping["data"] |= {"factory": "blocks", "options": {}, "path": data, "schema": ""}
         return build_run_config(mapping)
 
 

@@ -23,12 +23,12 @@ from wukong_jax.config import RunConfig
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.runs.checkpoints import Checkpoints
-from wukong_jax.runs.evaluation import read_in_order
-from wukong_jax.runs.folder import RunFolder, write_text_whole
+from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import RunData, open_run_data
-from wukong_jax.runs.train_loop import train
+from wukong_jax.runs.train_run import train_run
 from wukong_jax.strict_mapping import list_changes
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.run import build_run
@@ -95,7 +95,7 @@ def replay_teacher(
         for chunk in range(done, settings.chunks):
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
             training = dataclasses.replace(config.training, steps=steps, epochs=None)
-            train(dataclasses.replace(config, training=training), str(workdir), lambda text: None, report=False)
+            train_run(dataclasses.replace(config, training=training), str(workdir), lambda text: None)
             opened = _open_latest(config, workdir, data)
             made = made or create_store(folder, _describe(opened, settings))
             rows = _write_chunk(opened, made, settings, ends, chunk, int(times[ends[chunk + 1] - 1]) + 1)
@@ -198,14 +198,14 @@ def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
         state, _ = checkpoints.restore(run.abstract_state(), "latest", run.state_sharding)
     finally:
         checkpoints.close()
-    return OpenRun(run, data, state)
+    return OpenRun(run, data, state, workdir)
 
 
 def _describe(opened: OpenRun, settings: ReplaySettings) -> StoreDescription:
     """What the store is to hold; the width is that of a row's backbone."""
     run = opened.run
     find_key_slots(run.schema, settings.key_columns)
-    first = next(read_in_order(opened.data.source("train"), run.schema, run.config.training.evaluation_batch_size))
+    first = next(opened.read_split("train"))
     _, embeddings, _ = next(run_teacher(opened, iter([first])))
     objectives = tuple(label.name for label in run.schema.labels)
     return StoreDescription(embeddings.shape[1], objectives, settings.key_columns, settings.with_timestamp)
@@ -237,9 +237,8 @@ def _write_chunk(
 
 def _read_rows(opened: OpenRun, split: str, first: int, last: int | None) -> Iterator[Batch]:
     """Batches of a range of a split's rows; those outside it have weight 0."""
-    run = opened.run
-    size = run.config.training.evaluation_batch_size
-    for index, batch in enumerate(read_in_order(opened.data.source(split), run.schema, size)):
+    size = opened.config.training.evaluation_batch_size
+    for index, batch in enumerate(opened.read_split(split)):
         place = index * size + np.arange(size)
         if place[-1] < first:
             continue

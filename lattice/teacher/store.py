@@ -20,7 +20,7 @@ import numpy as np
 
 from wukong_jax.errors import UserError
 from wukong_jax.files.file_lock import hold_lock
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 _ARRAYS = ("keys", "written_at", "embeddings", "logits")

@@ -39,7 +39,7 @@ def run_script(monkeypatch, tmp_path):
     def run(*flags: str) -> dict[str, RunConfig]:
         import compare_consolidation
 
-        monkeypatch.setattr("wukong_jax.runs.train_loop.train", train)
+        monkeypatch.setattr("wukong_jax.api.train", train)
         monkeypatch.setattr(sys, "argv", ["compare_consolidation.py", *flags])
         compare_consolidation.main()
         return trained
@@ -53,19 +53,19 @@ def test_models_of_portfolios_groups_and_all(run_script, tmp_path) -> None:
     described[1]["dropped_columns"] = {"item": "may not meet domain_1"}
     (tmp_path / "groups.json").write_text(json.dumps({"groups": described}))
     trained = run_script(
-        f"--config={ROOT / 'configs' / 'lattice_planted.py'}",
+        f"--config={ROOT / 'configs' / 'lattice' / 'planted.py'}",
         "--alone=related/lattice",
         "--together=related/tied,related/mmoe",
         f"--groups={tmp_path / 'groups.json'}",
         "--seeds=0,4",
         f"--workdir={tmp_path / 'runs'}",
         f"--output={tmp_path / 'out'}",
-        "--config.data.portfolios.domains=2",
-        "--config.data.portfolios.objectives=('click','like')",
-        "--config.data.portfolios.base_rates=(0.25,0.1)",
-        "--config.data.portfolios.train_rows=4000",
-        "--config.data.portfolios.validation_rows=500",
-        "--config.data.portfolios.test_rows=500",
+        "--config.data.options.domains=2",
+        "--config.data.options.objectives=('click','like')",
+        "--config.data.options.base_rates=(0.25,0.1)",
+        "--config.data.options.train_rows=4000",
+        "--config.data.options.validation_rows=500",
+        "--config.data.options.test_rows=500",
     )
     alone = [f"alone/{domain}_{objective}" for domain in DOMAINS for objective in OBJECTIVES]
     grouped = ["groups/" + "_".join(name.replace("/", "_") for name in group) for group in groups]

@@ -25,7 +25,7 @@ def run_script(monkeypatch, tmp_path):
     def run(*flags: str) -> list[tuple[RunConfig, str]]:
         import compare_variants
 
-        monkeypatch.setattr("wukong_jax.runs.train_loop.train", train)
+        monkeypatch.setattr("wukong_jax.api.train", train)
         monkeypatch.setattr(sys, "argv", ["compare_variants.py", *flags])
         compare_variants.main()
         return trained
@@ -36,7 +36,7 @@ def run_script(monkeypatch, tmp_path):
 def test_each_variant_has_its_own_folders_and_all_overrides(run_script, tmp_path) -> None:
     trained = run_script(
         "--config.data.path=somewhere",  # before the config: the order of flags does not matter
-        f"--config={ROOT / 'configs' / 'dmt_frappe.py'}",
+        f"--config={ROOT / 'configs' / 'dmt' / 'frappe.py'}",
         "--variants=flat,4",
         "--seeds=1,3",
         f"--workdir={tmp_path / 'runs'}",

@@ -12,11 +12,11 @@ def test_policies_train_on_equal_rows_and_are_judged_by_the_final_label(tmp_path
 
     code, _, err = run_script(
         "compare_windows.py",
-        f"--config={ROOT / 'configs' / 'zipper_planted.py'}",
+        f"--config={ROOT / 'configs' / 'lattice' / 'zipper_planted.py'}",
         *("--objective=conversion", "--windows=6h,7d", "--policies=6h", "--seeds=0"),
         *(f"--workdir={tmp_path / 'runs'}", f"--output={tmp_path / 'out'}"),
-        *("--config.data.portfolios.train_rows=20000", "--config.data.portfolios.validation_rows=500"),
-        *("--config.data.portfolios.test_rows=2000", "--config.training.batch_size=256"),
+        *("--config.data.options.train_rows=20000", "--config.data.options.validation_rows=500"),
+        *("--config.data.options.test_rows=2000", "--config.training.batch_size=256"),
         *("--config.model.options.layers=1", "--config.training.evaluation_batch_size=512"),
     )
     assert code == 0, err

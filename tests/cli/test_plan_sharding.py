@@ -9,7 +9,7 @@ from tests.repository import ROOT
 from wukong_jax.errors import UserError
 
 FLAGS = (
-    f"--config={ROOT / 'configs' / 'criteo_10k.py'}",
+    f"--config={ROOT / 'configs' / 'public' / 'criteo_10k.py'}",
     *("--schema=criteo", "--table_rows=1000", "--hosts=2", "--chips=4"),
     *("--config.training.batch_size=512", "--config.model.options.layers=3"),
 )

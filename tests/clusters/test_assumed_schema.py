@@ -6,7 +6,6 @@ import pytest
 
 from wukong_jax.clusters.assumed_schema import assume_rows, choose_schema, parse_table_rows
 from wukong_jax.config import DataConfig
-from wukong_jax.data.planted.clicks import PlantedClicksConfig
 from wukong_jax.data.raw.builtin_schemas import load_builtin_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import schema_to_json
@@ -37,8 +36,8 @@ def test_known_rows_and_shared_vocabularies_are_left_alone():
 
 
 def test_planted_clicks_need_no_assumption():
-    planted = PlantedClicksConfig(fields=3, values_per_field=10, orders=(1,), order_shares=(1.0,))
-    schema = assume_rows(choose_schema(DataConfig("planted_clicks", planted=planted)), ())
+    planted = {"fields": 3, "values_per_field": 10, "orders": (1,), "order_shares": (1.0,)}
+    schema = assume_rows(choose_schema(DataConfig("planted_clicks", planted)), ())
     assert list(schema.vocabulary_rows().values()) == [11] * 3
 
 

@@ -36,7 +36,7 @@ def build_config(placement: str = "row_wise", batch: int = BATCH, mesh: dict | N
     return build_run_config(
         {
             "name": "compiled",
-            "data": {"format": "raw", "path": "unread", "schema": "criteo"},
+            "data": {"factory": "raw", "path": "unread", "schema": "criteo"},
             "embeddings": {"width": WIDTH, "optimizer": {"kind": "rowwise_adagrad", "learning_rate": 0.01}},
             "model": {"factory": "wukong_jax.models.logistic_regression:build"},
             "training": {"batch_size": batch, "evaluation_batch_size": batch, "steps": 1},
@@ -174,7 +174,7 @@ def test_missing_compiler_names_the_extra(monkeypatch, target, extra):
 
 
 def run_script(*flags: str) -> subprocess.CompletedProcess:
-    return run_python("compile_for_cluster.py", f"--config={REPOSITORY}/configs/criteo_10k.py", *flags)
+    return run_python("compile_for_cluster.py", f"--config={REPOSITORY}/configs/public/criteo_10k.py", *flags)
 
 
 def run_python(script: str, *flags: str) -> subprocess.CompletedProcess:

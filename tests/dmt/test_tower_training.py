@@ -62,7 +62,7 @@ def make_run(
     config = build_run_config(
         {
             "name": "towers",
-            "data": {"format": "blocks", "path": "unused"},
+            "data": {"factory": "blocks", "path": "unused"},
             "embeddings": {"width": D, "optimizer": {"kind": row_optimizer, "learning_rate": 0.05}},
             "model": model,
             "exchange": {"factory": exchange, "options": options},
@@ -210,7 +210,7 @@ def test_tower_exchange_refuses_a_model_without_towers() -> None:
         model=build_run_config(
             {
                 "name": "plain",
-                "data": {"format": "blocks", "path": "unused"},
+                "data": {"factory": "blocks", "path": "unused"},
                 "embeddings": {"width": D, "optimizer": {"kind": "sgd", "learning_rate": 0.05}},
                 "training": {"batch_size": B, "steps": 1},
             }

@@ -122,8 +122,8 @@ def test_predictions_of_a_raw_file_agree_with_the_runs_own_test_metrics(tmp_path
     config = tmp_path / "raw_config.py"
     config.write_text(
         TINY.read_text()
-        .replace('config.data.format = "planted_clicks"', 'config.data.format = "raw"')
-        .replace("config.data.planted = planted", f"config.data.path, config.data.schema = {str(tmp_path)!r}, SCHEMA")
+        .replace('config.data.factory = "planted_clicks"', 'config.data.factory = "raw"')
+        .replace("config.data.options = planted", f"config.data.path, config.data.schema = {str(tmp_path)!r}, SCHEMA")
         .replace("def get_config", f"SCHEMA = {str(tmp_path / 'schema.json')!r}\n\n\ndef get_config")
     )
     workdir, output = tmp_path / "run", tmp_path / "scores.csv"

@@ -8,7 +8,7 @@ from wukong_jax.config import start_config
 def get_config() -> ConfigDict:
     config = start_config()
     config.name = "tiny"
-    config.data.format = "planted_clicks"
+    config.data.factory = "planted_clicks"
     config.data.window_rows = 8192
     planted = ConfigDict()
     planted.fields = 4
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     planted.train_rows = 20_000
     planted.validation_rows = 4_000
     planted.test_rows = 4_000
-    config.data.planted = planted
+    config.data.options = planted
     config.embeddings.width = 4
     config.embeddings.dtype = "bfloat16"
     config.embeddings.optimizer.kind = "lazy_adam"

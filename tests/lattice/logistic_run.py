@@ -78,7 +78,7 @@ def open_logistic_run(directory: Path, tables, dense_weights, bias, evaluation_b
     """
     config = start_config()
     config.name = "shop"
-    config.data.format = "blocks"
+    config.data.factory = "blocks"
     config.data.path = str(directory)
     config.embeddings.width = len(bias)
     config.embeddings.optimizer.kind = "sgd"

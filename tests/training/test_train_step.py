@@ -39,7 +39,7 @@ def make_config(
     return build_run_config(
         {
             "name": "step",
-            "data": {"format": "blocks", "path": "unused"},
+            "data": {"factory": "blocks", "path": "unused"},
             "embeddings": {"width": 8, "dtype": dtype, "optimizer": {"kind": optimizer, "learning_rate": 0.05}},
             "model": {"options": {"layers": 1, "fmb_tokens": 4, "lcb_tokens": 4, "rank": 4, "fmb_hidden": (16,)}},
             "optimizer": {"learning_rate": 0.01},

@@ -3,16 +3,17 @@
 Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM, 130 on SIGINT (saved, if it was training).
 """
 
-import contextlib
 import logging
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_flags
 
 from wukong_jax.config import RunConfig, build_run_config
+from wukong_jax.config_files import load_config
+from wukong_jax.config_overrides import apply_flags
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 
@@ -66,8 +67,7 @@ def parse_config_flags(arguments: Sequence[str], description: str) -> tuple[RunC
 
 def parse_config_dict_flags(arguments: Sequence[str], description: str) -> tuple[ConfigDict, str]:
     """As `parse_config_flags`, with the config as its file made it, overrides applied."""
-    with _as_process_arguments(arguments):
-        return _parse_config_flags(arguments, description)
+    return _parse_config_flags(arguments, description)
 
 
 def take_flag(arguments: list[str], name: str, default: str | None = None) -> str:
@@ -88,41 +88,25 @@ def take_flag(arguments: list[str], name: str, default: str | None = None) -> st
     sys.exit(BAD_USAGE)
 
 
-@contextlib.contextmanager
-def _as_process_arguments(arguments: Sequence[str]) -> Iterator[None]:
-    """Puts arguments in `sys.argv`, where ml_collections looks for overrides, whatever it is given to parse."""
-    before, sys.argv = sys.argv, list(arguments)
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
 def _parse_config_flags(arguments: Sequence[str], description: str) -> tuple[ConfigDict, str]:
     values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", None, "A file of configs/.", flag_values=values)
-    workdir = flags.DEFINE_string(
-        "workdir", None, "The run's folder; made if missing, continued if not.", flag_values=values
-    )
+    flags.DEFINE_string("config", None, "A config file or a shipped config, NAME[:variant].", flag_values=values)
+    flags.DEFINE_string("workdir", None, "The run's folder; made if missing, continued if not.", flag_values=values)
     if any(argument in ("--help", "-help", "-h") for argument in arguments[1:]):
         print(f"{description.strip()}\n\nflags:\n{values.get_help()}")
         sys.exit(0)
+    overrides = [argument for argument in arguments if re.match(r"--?(no)?config\.", argument)]
     try:
-        rest = values(list(arguments))
+        rest = values([argument for argument in arguments if argument not in overrides])
         if rest[1:]:
             raise flags.Error(f"unexpected argument {rest[1]!r}; flags look like --config=FILE --workdir=FOLDER")
         for flag in ("config", "workdir"):
             if values[flag].value is None:
                 raise flags.Error(f"--{flag} is missing")
+        return apply_flags(load_config(str(values["config"].value)), overrides), str(values["workdir"].value)
     except flags.Error as error:
         print(f"usage error: {_one_line(error)}; see --help", file=sys.stderr)
         sys.exit(BAD_USAGE)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
-        raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
-    if not isinstance(config.value, ConfigDict):
-        reason = getattr(config.value, "_error", "it returned no ConfigDict")
-        raise UserError(f"--config: cannot be read ({_one_line(reason)}); give a Python file with get_config()")
-    return config.value, str(workdir.value)
 
 
 def _one_line(error: object) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wukong_jax.config import DataConfig
-from wukong_jax.data.planted.clicks import PlantedClicks
 from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
@@ -31,10 +30,7 @@ def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schem
         return load_schema(Path(data) / "schema.json")
     if schema:
         return find_schema(schema)
-    if config.format == "planted_clicks":
-        assert config.planted is not None
-        return PlantedClicks(config.planted).schema()
-    return find_schema(config.schema) if config.format == "raw" else load_schema(Path(config.path) / "schema.json")
+    return config.build_source().schema()
 
 
 def parse_table_rows(text: str) -> tuple[int, ...]:

@@ -11,20 +11,11 @@ from typing import Any
 import numpy as np
 
 from wukong_jax.config import DataConfig
-from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.data.blocks.loader import BlockSource
-from wukong_jax.data.planted.clicks import write_planted_clicks
-from wukong_jax.data.planted.portfolios_folder import write_planted_portfolios
-from wukong_jax.data.raw.prepare import prepare_data
-from wukong_jax.data.blocks.row_blocks import SPLITS
-from wukong_jax.data.blocks.row_blocks import RowBlocks
-from wukong_jax.data.blocks.row_blocks import open_row_blocks
-from wukong_jax.data.blocks.row_join import JoinedBlocks
-from wukong_jax.data.blocks.row_join import RowJoin
+from wukong_jax.data.blocks.row_blocks import SPLITS, RowBlocks, open_row_blocks
+from wukong_jax.data.blocks.row_join import JoinedBlocks, RowJoin
 from wukong_jax.errors import UserError
-from wukong_jax.factories import load_factory
-from wukong_jax.schema import Schema
-from wukong_jax.schema import load_schema
+from wukong_jax.schema import Schema, load_schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +51,8 @@ class RunData:
 
 
 def prepared_directory(config: DataConfig, own_directory: Path) -> Path:
-    """The folder of row blocks a run reads: its own, or the one that format "blocks" names."""
-    return Path(config.path) if config.format == "blocks" else own_directory
+    """The folder of row blocks a run reads: its own, or the one that the source names."""
+    return config.build_source().folder or own_directory
 
 
 def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], None]) -> RunData:
@@ -69,32 +60,25 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
 
     Args:
       config: where the rows come from.
-      own_directory: `<workdir>/data`, used for raw files and generated rows.
+      own_directory: `<workdir>/data`, used where the source names no folder of row blocks.
       say: prints one line of progress.
 
     Raises:
       UserError: the input is missing or malformed, or a split has no rows.
     """
-    directory = prepared_directory(config, own_directory)
-    if config.format == "raw" and directory.exists():
-        say(f"using the rows prepared earlier in {directory}; the raw files are not read again")
-    if config.format == "blocks":
-        if not (directory / "schema.json").exists():
-            raise UserError(
-                f"config.data.path = {config.path!r}: holds no row blocks (no schema.json); "
-                "run scripts/prepare_data.py first, or use format 'raw'"
-            )
-    elif not directory.exists():
-        say(f"preparing rows in {directory}")
-        if config.format == "planted_clicks":
-            assert config.planted is not None
-            write_planted_clicks(config.planted, directory)
-        elif config.format == "planted_portfolios":
-            assert config.portfolios is not None
-            write_planted_portfolios(config.portfolios, directory)
-        else:
-            schema = find_schema(config.schema)
-            prepare_data(schema, [Path(config.path)], directory, on_bad_row=config.on_bad_row)
+    source = config.build_source()
+    directory = source.folder or own_directory
+    if source.prepare is not None:
+        if not directory.exists():
+            say(f"preparing rows in {directory}")
+            source.prepare(directory)
+        elif config.path:
+            say(f"using the rows prepared earlier in {directory}; the raw files are not read again")
+    if not (directory / "schema.json").exists():
+        raise UserError(
+            f"config.data.path = {config.path!r}: {directory} holds no row blocks (no schema.json); "
+            "run scripts/prepare_data.py first, or use the data source 'raw'"
+        )
     data = _open(directory)
     return dataclasses.replace(data, join=build_join(config, data.schema))
 
@@ -107,7 +91,7 @@ def build_join(config: DataConfig, schema: Schema) -> RowJoin | None:
     """
     if not config.join.factory:
         return None
-    return load_factory("config.data.join.factory", config.join.factory)(config.join.options, schema)
+    return config.join.build("config.data.join", schema)
 
 
 def _open(directory: Path) -> RunData:

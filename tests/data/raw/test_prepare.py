@@ -16,7 +16,8 @@ import pytest
 from tests.repository import ROOT as REPOSITORY
 from wukong_jax.data.blocks.row_blocks import SPLITS, open_row_blocks
 from wukong_jax.data.raw import prepare
-from wukong_jax.data.raw.prepare import prepare_data, read_encoded_rows
+from wukong_jax.data.raw.new_rows import read_encoded_rows
+from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.data.raw.stable_hash import hash_texts, hash_uniform
 from wukong_jax.errors import UserError
 from wukong_jax.schema import (

@@ -11,12 +11,13 @@ import pytest
 
 from tests.repository import CONFIGS
 from wukong_jax.clusters.assumed_schema import assume_rows, parse_table_rows
-from wukong_jax.config import build_run_config, load_config_module
+from wukong_jax.config import build_run_config
+from wukong_jax.config_files import load_config
 from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.data.blocks.row_blocks import open_row_blocks
 from wukong_jax.data.raw.builtin_schemas import load_builtin_schema
 from wukong_jax.data.raw.prepare import prepare_data
-from wukong_jax.factories import load_factory
+from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.evaluation import put_batch
@@ -119,7 +120,7 @@ WRITERS = {
     "criteo_terabyte": write_criteo_terabyte,
     "avazu_x4": write_avazu_x4,
 }
-BASELINES = {"dlrm", "dcnv2", "dnn", "autoint", "afn", "masknet", "xdeepfm", "finalmlp"}
+MODELS = ("wukong", "dlrm", "dcnv2", "dnn", "autoint", "afn", "masknet", "xdeepfm", "finalmlp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ def prepared(tmp_path_factory):
 
 
 def load_run(prepared, name, model, **changes):
-    config = load_config_module(CONFIGS / f"{name}.py").get_config(model)
+    config = load_config(f"public/{name}:{model}")
     config.data.path = str(prepared(name).directory)
     config.mesh.chips = 1
     options = changes.pop("options", None)
@@ -266,15 +267,13 @@ def test_avazu_x4_rows(prepared):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_model_fits_its_set(prepared, name):
-    module = load_config_module(CONFIGS / f"{name}.py")
-    assert set(module.MODELS) == BASELINES | {"wukong"}
-    for word in ("Command:", "Data:", "Published:", "Expected:  not run"):
-        assert word in module.__doc__
-    for model in module.MODELS:
+    for word in ("Command:", "Data:", "Expected:  not run"):
+        assert word in (CONFIGS / "public" / f"{name}.py").read_text()
+    for model in MODELS:
         run = load_run(prepared, name, model)
         assert type(run.network.model).__name__.lower() == model
-    with pytest.raises(ValueError, match="'deepfm': wukong, dlrm"):
-        module.get_config("deepfm")
+    with pytest.raises(UserError, match=f"model 'deepfm': {', '.join(MODELS)}$"):
+        load_config(f"public/{name}:deepfm")
 
 
 @pytest.mark.parametrize(
@@ -301,16 +300,16 @@ def test_wukong_is_about_as_large_as_the_papers(prepared, name, printed):
     ],
 )
 def test_criteo_terabyte_baselines_have_the_papers_counts(model, total, mflop):
-    config = load_config_module(CONFIGS / "criteo_terabyte.py").get_config(model)
+    config = load_config(f"criteo_terabyte:{model}", {"data.path": "unread"})
     shape = ModelShape(13, 26, config.embeddings.width, 1)
-    module = load_factory("factory", config.model.factory)(config.model.options.to_dict(), shape)
+    module = build_run_config(config).model.build("config.model", shape)
     cost = count_cost(module, shape, batch=4)
     assert cost.dense_parameters == total - 128 * 204_184_585
     assert cost.train_flops_per_example / 1e6 == pytest.approx(mflop, rel=1e-3)  # printed to 0.01
 
 
 def test_criteo_terabyte_compiles_for_the_papers_tables():
-    header = load_config_module(CONFIGS / "criteo_terabyte.py").__doc__
+    header = (CONFIGS / "public" / "criteo_terabyte.py").read_text()
     rows = parse_table_rows(re.search(r"--table_rows=([\d,]+)", header)[1])
     schema = assume_rows(load_builtin_schema("criteo_terabyte"), rows)
     assert sum(schema.vocabulary_rows().values()) == 204_184_588

@@ -37,9 +37,9 @@ def opened(tmp_path_factory):
     """A run on planted groups whose tables are written by hand: columns of a group share 3 of 16 directions."""
     config = start_config()
     config.name = "planted"
-    config.data.format = "planted_clicks"
+    config.data.factory = "planted_clicks"
     rows = {"train_rows": 2000, "validation_rows": 3000, "test_rows": 10}
-    config.data.planted = ConfigDict({"fields": 12, "values_per_field": 10, "groups": 4, **rows})
+    config.data.options = ConfigDict({"fields": 12, "values_per_field": 10, "groups": 4, **rows})
     config.embeddings.width = WIDTH
     config.embeddings.optimizer.kind = "sgd"
     config.embeddings.optimizer.learning_rate = 0.1

@@ -383,8 +383,8 @@ from wukong_jax.config import start_config
 def get_config():
     config = start_config()
     config.name = "few"
-    config.data.format = "planted_clicks"
-    config.data.planted = dict(fields=4, dense_fields=2, train_rows=2000, validation_rows=1000, test_rows=100)
+    config.data.factory = "planted_clicks"
+    config.data.options = dict(fields=4, dense_fields=2, train_rows=2000, validation_rows=1000, test_rows=100)
     config.embeddings.width = 1
     config.embeddings.optimizer.kind = "sgd"
     config.embeddings.optimizer.learning_rate = 0.1

@@ -12,8 +12,8 @@ from wukong_jax.strict_mapping import to_mapping
 def make_config(space=None, **search):
     config = start_sketch_config()
     config.name = "a run"
-    config.data.format = "planted_clicks"
-    config.data.planted = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
+    config.data.factory = "planted_clicks"
+    config.data.options = ConfigDict({"fields": 4, "values_per_field": 5, "train_rows": 1500})
     config.embeddings.width = 8
     config.embeddings.optimizer.kind = "sgd"
     config.embeddings.optimizer.learning_rate = 0.1
@@ -48,7 +48,7 @@ def test_point_of_the_space_is_the_run_with_those_keys():
 def test_trials_read_one_folder_of_rows():
     sketch = build_sketch_config(make_config())
     data = sketch.build_run(sketch.hand_made, "rows").data
-    assert (data.format, data.path, data.planted) == ("blocks", "rows", None)
+    assert (data.factory, data.path, data.options) == ("blocks", "rows", {})
 
 
 def test_lists_are_reached_by_place_and_keys_share_a_value():

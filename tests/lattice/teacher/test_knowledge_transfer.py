@@ -24,7 +24,7 @@ from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.rows import open_run_data
-from wukong_jax.runs.train_loop import train
+from wukong_jax.runs.train_run import train_run
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
 
 SCHEMA = Schema(
@@ -191,9 +191,9 @@ def test_student_reads_the_teachers_embedding_and_serves_its_own_head():
 def make_config(data):
     config = start_config()
     config.name = "small"
-    config.data.format = "planted_portfolios"
+    config.data.factory = "planted_portfolios"
     config.data.shuffle = False
-    config.data.portfolios = data
+    config.data.options = data
     config.embeddings.width = 4
     config.embeddings.optimizer.kind, config.embeddings.optimizer.learning_rate = "lazy_adam", 1e-2
     config.model.factory = "lattice.network:build"
@@ -249,7 +249,7 @@ def test_replay_fills_the_store_in_time_and_a_student_trains_on_it(tmp_path):
     }
     config.loss = {"factory": "lattice.losses:build", "options": {"distillation_weight": 0.5}}
     config.model.options = {**config.model.options.to_dict(), "teacher_tokens": 1}
-    summary = train(build_run_config(config), str(tmp_path / "student"), told.append, report=False)
+    summary = train_run(build_run_config(config), str(tmp_path / "student"), told.append)
     assert np.isfinite(summary["test"]["log_loss"])
 
     # what is joined to its rows goes along wherever its trained state is asked

@@ -16,7 +16,6 @@ from wukong_jax.data.blocks.conversion_log import build_conversion_log, save_con
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter, open_row_blocks
 from wukong_jax.errors import UserError
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import build_predict
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import open_run_data
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source, load_schema, schema_to_json
@@ -252,7 +251,7 @@ def test_a_head_is_judged_by_the_label_it_is_to_foretell(zipped):
     count = len(rows["weight"])
     for name, array in rows.items():
         padded[name][:count] = array
-    logits = np.asarray(build_predict(run, opened.state)(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
+    logits = np.asarray(opened.predict_batch(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
     for head, truth, name in ((1, 3, "buy@1h"), (0, 0, "click")):
         own = rows["label_mask"][:, truth] > 0
         probability = 1 / (1 + np.exp(-logits[own, head].astype(np.float64)))
@@ -403,7 +402,7 @@ def test_the_script_zips_and_says_what_each_policy_emits(tmp_path):
     assert lines[4].split() == ["1d", "4", "0", "24.00", "h", "2"]
     assert lines[-1].endswith("policy 1h, serving buy by buy@1h")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["zipper"]["shares"] == [0.9, 0.1]
-    config = DataConfig(format="blocks", path=str(tmp_path / "out"))
+    config = DataConfig("blocks", path=str(tmp_path / "out"))
     assert open_run_data(config, tmp_path, say=lambda text: None).splits["train"].rows == 4
 
 

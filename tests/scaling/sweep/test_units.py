@@ -16,8 +16,8 @@ def make_sweep(**changes):
     config.models = {"Wukong": ("xs", "s"), "DLRM": ("s", "l"), "FM": ()}
     config.search.rates = (0.25, 0.5, 1.0, 2.0, 4.0)
     config.search.initial_scales = (0.02, 0.1)
-    config.run.data.format = "planted_clicks"
-    config.run.data.planted = ConfigDict({"fields": 6})
+    config.run.data.factory = "planted_clicks"
+    config.run.data.options = ConfigDict({"fields": 6})
     config.run.embeddings.optimizer.kind = "lazy_adam"
     config.run.embeddings.optimizer.learning_rate = 4e-3
     config.run.optimizer.learning_rate = 1e-3
@@ -176,8 +176,8 @@ def test_run_of_a_unit_has_its_model_and_settings_and_the_sweeps_rows():
     assert run.model.options["rank"] == LADDERS["Wukong"].size("s").options["rank"]
     assert (run.optimizer.learning_rate, run.embeddings.optimizer.learning_rate) == (2e-3, 8e-3)
     assert (run.embeddings.initial_scale, run.seed, run.embeddings.width) == (0.1, 7, 16)
-    assert (run.data.format, run.data.path) == ("blocks", "elsewhere")
-    assert sweep.data_config().format == "planted_clicks"
+    assert (run.data.factory, run.data.path) == ("blocks", "elsewhere")
+    assert sweep.data_config().factory == "planted_clicks"
     assert sweep.run_config("FM", "only", Settings(1.0, 0.1, "none"), 7, "elsewhere").embeddings.width == 17
     assert build_run_config(sweep.run | {"name": "same"} | {"embeddings": sweep.run["embeddings"] | {"width": 3}})
 

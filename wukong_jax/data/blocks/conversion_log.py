@@ -5,13 +5,13 @@ are stored separately and refer to the impression's row, so that a replay can re
 """
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import open_whole
 
 _DTYPES = {"impression": np.dtype(np.int64), "objective": np.dtype(np.int32), "timestamp": np.dtype(np.int64)}
 
@@ -74,16 +74,10 @@ def save_conversion_log(log: ConversionLog, path: str | Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
-    aside = path.with_name(path.name + ".writing")
     try:
-        with aside.open("wb") as file:
+        with open_whole(Path(path), "wb") as file:
             np.savez_compressed(file, **{name: getattr(log, name) for name in _DTYPES})
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise UserError(
             f"conversion log {path}: cannot write ({error.strerror}); free space or choose another file"
         ) from None

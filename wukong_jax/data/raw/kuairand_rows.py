@@ -10,7 +10,6 @@ Left out because they are known only after the impression: all other signals of 
 ...) and `video_features_statistic_pure.csv`, whose counts cover the whole period, including the test rows.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import polars as pl
 
 from wukong_jax.data.raw.movielens_rows import count_domains
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import open_whole
 
 LOGS = (
     "log_standard_4_08_to_4_21_pure.csv",
@@ -79,10 +79,9 @@ def convert_kuairand(folder: str | Path, output: str | Path, tabs: Sequence[str]
     users = _read_csv(folder, "user_features_pure.csv", _USER_COLUMNS)
     videos = _read_csv(folder, "video_features_basic_pure.csv", _VIDEO_COLUMNS)
     rows = join_impressions(logs, users, videos, tabs)
-    aside = output.with_name(output.name + ".writing")
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows.write_parquet(aside)
-    os.replace(aside, output)
+    with open_whole(output, "wb") as file:
+        rows.write_parquet(file)
     return count_domains(rows["tab"])
 
 

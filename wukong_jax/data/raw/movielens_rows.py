@@ -10,7 +10,6 @@ in the history as in the labels.
 """
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import open_whole
 
 Order = Literal["time", "file", "joined"]
 
@@ -66,10 +66,9 @@ def convert_movielens(folder: str | Path, output: str | Path, order: Order | Non
         raise UserError(f"output {output}: exists; remove it or choose another file")
     tables = read_movielens(folder)
     rows = build_movielens_rows(tables, order or ("time" if tables.users is None else "joined"))
-    aside = output.with_name(output.name + ".writing")
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows.write_csv(aside)
-    os.replace(aside, output)
+    with open_whole(output, "wb") as file:
+        rows.write_csv(file)
     return count_domains(rows["domain"])
 
 

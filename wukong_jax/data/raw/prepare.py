@@ -12,14 +12,12 @@ hashed columns, and 450 MiB with vocabularies of 1.5 million distinct values. Th
 
 import dataclasses
 import json
-import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +32,11 @@ from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.numeric_transforms import RunningMoments
 from wukong_jax.data.raw.provisional_rows import ProvisionalRows
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
-from wukong_jax.data.raw.row_encoder import RowEncoder, finish_rows, number_columns, raw_columns
+from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
 from wukong_jax.data.raw.splits import TRAIN, SplitRule, build_split_rule
-from wukong_jax.data.raw.vocabulary import (
-    StoredCodes,
-    ValueCodes,
-    build_vocabulary,
-    load_vocabulary,
-    save_vocabulary,
-)
+from wukong_jax.data.raw.vocabulary import ValueCodes, build_vocabulary, save_vocabulary
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_folder import write_whole_folder
 from wukong_jax.schema import CategoricalColumn, Schema, schema_to_json
 
 Progress = Callable[[str], None]
@@ -82,7 +75,8 @@ def prepare_data(
     check_source(schema.source)
     files = find_input_files(inputs, schema.source, schema.split)
     bad_rows = BadRows(on_bad_row)
-    with _writing_aside(Path(output), overwrite) as aside:
+    _check_output(Path(output), overwrite)
+    with write_whole_folder(Path(output), replace=overwrite) as aside:
         preparation = _Preparation(schema, aside, bad_rows, progress)
         preparation.read(files, chunk_bytes)
         preparation.count()
@@ -98,45 +92,6 @@ def prepare_data(
         _write_text(aside / "schema.json", schema_to_json(preparation.resolved))
         _write_text(aside / "report.json", json.dumps(report, indent=1) + "\n")
     return report
-
-
-def read_encoded_rows(
-    schema: Schema,
-    vocabularies: Path,
-    path: Path,
-    labels_required: bool,
-    *,
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
-) -> Iterator[Columns]:
-    """Encodes a raw file with the vocabularies of a prepared data set, in file order.
-
-    Args:
-      schema: resolved, from the data set's `schema.json`.
-      vocabularies: its `vocabulary` folder.
-      path: a raw file of the schema's format.
-      labels_required: else the columns of labels, timestamp, group and weight may be absent: masked, 0, 0 and 1.
-      chunk_bytes: bytes of raw text in work at once.
-
-    Yields:
-      Columns as a block holds them, every row of the file once.
-
-    Raises:
-      UserError: the file is not of the schema, or a row cannot be read.
-    """
-    bad_rows = BadRows("stop", fix="fix the row")  # every row gets a score, so none is skipped
-    coders = {
-        column.name: StoredCodes(load_vocabulary(vocabularies, column.name))
-        for column in schema.id_columns
-        if column.vocabulary_of is None and column.encoding == "vocabulary"
-    }
-    domain_codes = ValueCodes() if schema.domain is not None else None
-    needed, optional = raw_columns(schema)
-    if labels_required:
-        needed, optional = needed + optional, []
-    with ThreadPoolExecutor(_threads()) as threads:
-        encoder = RowEncoder(schema, coders, domain_codes, threads)
-        for raw in read_raw_rows(path, schema.source, needed, bad_rows, optional=optional, chunk_bytes=chunk_bytes):
-            yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
 
 
 class _Preparation:
@@ -159,7 +114,7 @@ class _Preparation:
         """Parses every file once and stores its rows with provisional codes."""
         schema = self.resolved
         needed, optional = raw_columns(schema)
-        with ThreadPoolExecutor(_threads()) as threads:
+        with ThreadPoolExecutor(count_threads()) as threads:
             encoder = RowEncoder(schema, self._codes, self._domain_codes, threads)
             for file, file_split in files:
                 chunks = read_raw_rows(
@@ -219,7 +174,7 @@ class _Preparation:
             rows[column.name] = vocabulary.rows
             self._id_tables[column.name] = np.append(ids, np.int32(-1))
 
-        with ThreadPoolExecutor(_threads()) as threads:
+        with ThreadPoolExecutor(count_threads()) as threads:
             list(threads.map(give_ids, self._owners))
         dense = list(schema.dense)
         for index, (mean, deviation) in moments.items():
@@ -272,34 +227,13 @@ def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return counts
 
 
-@contextmanager
-def _writing_aside(output: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a folder to write to, which becomes `output` if nothing fails and vanishes if something does."""
-    aside = output.with_name(output.name + ".writing")
-    if output.exists():
-        if not overwrite:
-            raise UserError(f"output {output}: exists; choose another folder or pass --overwrite")
-        if not (output / "schema.json").is_file() or not (output / "blocks").is_dir():
-            raise UserError(
-                f"output {output}: not a prepared data set, so it is not overwritten; choose another folder"
-            )
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"output {aside}: cannot make the folder ({error.strerror})") from None
-    try:
-        yield aside
-        if output.exists():
-            replaced = output.with_name(output.name + ".replaced")
-            shutil.rmtree(replaced, ignore_errors=True)
-            output.rename(replaced)
-            aside.rename(output)
-            shutil.rmtree(replaced)
-        else:
-            aside.rename(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise UserError(f"output {output}: exists; choose another folder or pass --overwrite")
+    if not (output / "schema.json").is_file() or not (output / "blocks").is_dir():
+        raise UserError(f"output {output}: not a prepared data set, so it is not overwritten; choose another folder")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -307,10 +241,6 @@ def _write_text(path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
-
-
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)
 
 
 def _peak_memory_bytes() -> int:

@@ -1,6 +1,7 @@
 """Encodes rows of raw files as columnar arrays, both to prepare data and to score new rows."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -153,6 +154,11 @@ class RowEncoder:
             first = next(problem for problem in problems if problem.rows[row])
             bad_rows.refuse(raw.file, int(raw.lines[row]), first.describe(int(row)))
         return ~bad
+
+
+def count_threads() -> int:
+    """Threads that encode columns side by side."""
+    return min(8, os.cpu_count() or 1)
 
 
 def raw_columns(schema: Schema) -> tuple[list[str], list[str]]:

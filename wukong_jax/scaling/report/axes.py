@@ -10,7 +10,7 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from wukong_jax.reports.run_pictures import LIGHT
+from wukong_jax.reports.theme import LIGHT, draw_open_frame
 from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.report.analysis import DataResults, Row
 
@@ -72,15 +72,10 @@ def place_points(rows: Iterable[Row], axis: Axis, results: DataResults) -> list[
 
 def set_up_axes(axes: Axes) -> None:
     """Sets up logarithmic axes in the light theme."""
-    axes.set_facecolor(LIGHT.background)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.autoscale(enable=False)  # `set_limits` sets them
-    axes.grid(visible=True, color=LIGHT.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LIGHT.muted)
-    axes.tick_params(which="both", colors=LIGHT.muted, labelsize=9)
+    draw_open_frame(axes, LIGHT, labels=9)
 
 
 def set_limits(axes: Axes, points: Sequence[PlacedPoint], ticks: int = 7, levels: Sequence[float] = ()) -> None:

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wukong_jax.reports.run_pictures import DARK, LIGHT
+from wukong_jax.reports.theme import DARK, LIGHT, PALETTE
 from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.report.analysis import DataResults, Row
 from wukong_jax.scaling.report.axes import (
@@ -36,11 +36,11 @@ from wukong_jax.scaling.report.text import describe_state
 
 # (light theme, dark theme); all light colours differ, since the page turns each into a variable.
 _MODEL_COLOURS = (
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#f0853c"),
-    ("#009e73", "#2fc79b"),
-    ("#aa4499", "#d98bc0"),
-    ("#8c6d00", "#e6c24a"),
+    (PALETTE[0], PALETTE[5]),
+    (PALETTE[1], "#f0853c"),
+    (PALETTE[2], "#2fc79b"),
+    (PALETTE[3], "#d98bc0"),
+    (PALETTE[4], "#e6c24a"),
     ("#1f93b6", "#9be3f5"),
     ("#882255", "#f06ba8"),
     ("#5b8c00", "#a5d152"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.scaling.report.analysis import DataResults, Row, analyse, check_rows
 from wukong_jax.scaling.report.axes import PARAMETERS, choose_flops_axis, is_level
 from wukong_jax.scaling.report.page import DataPart, Figure, Section, build_scaling_page

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.reports.kept_results import write_results
-from wukong_jax.runs.folder import write_text_whole
 from wukong_jax.scaling.report.page import Section
 from wukong_jax.scaling.report.report import format_csv, write_scaling_report
 from wukong_jax.scaling.sweep.points import collect_points, describe_search, list_ends_of_grid

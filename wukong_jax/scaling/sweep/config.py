@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from wukong_jax.config import DataConfig, RunConfig, build_run_config, start_config, without_unset
+from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.ladders.ladder import Ladder, Size
 from wukong_jax.scaling.ladders.planted_ladders import find_ladder
@@ -101,7 +102,10 @@ class SweepConfig:
 
     def data_config(self) -> DataConfig:
         """Returns the data config of all units."""
-        return build_dataclass(DataConfig, without_unset(self.run["data"]), "config.run.data")
+        try:
+            return build_dataclass(DataConfig, without_unset(self.run["data"]), "config.data").fill_in_options()
+        except UserError as error:
+            raise UserError(str(error).replace("config.data", "config.run.data")) from None
 
     def run_config(self, model: str, size: str, settings: Settings, seed: int, data: str) -> RunConfig:
         """Builds the run config of one unit, with the prepared rows in the folder `data`."""
@@ -111,9 +115,7 @@ class SweepConfig:
         run["name"] = f"{model}, {size}"
         run["seed"] = seed
         run["training"] |= {"early_stop_metric": "log_loss"}  # the best state is the one that curves speak of
-        sources = ("planted", "portfolios", "schema")
-        run["data"] = {key: value for key, value in run["data"].items() if key not in sources}
-        run["data"] |= {"format": "blocks", "path": data}
+        run["data"] |= {"factory": "blocks", "options": {}, "path": data, "schema": ""}
         run["model"] = {
             "factory": ladder.factory,
             "options": {**ladder.size(size).options, **ladder.norms[settings.norm], **self.options},
@@ -151,6 +153,7 @@ def build_sweep_config(mapping: ConfigDict | Mapping[str, Any]) -> SweepConfig:
     plain = mapping.to_dict() if isinstance(mapping, ConfigDict) else dict(mapping)
     for key in ("model", "name", "seed"):
         plain.get("run", {}).pop(key, None)  # a unit's own
+    upgrade_config(plain.get("run", {}))
     sweep = build_dataclass(SweepConfig, plain, "config")
     for model in sweep.models:
         first = Settings(1.0, sweep.search.initial_scales[0], next(iter(sweep.ladder(model).norms)))

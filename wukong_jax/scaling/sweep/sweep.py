@@ -15,18 +15,20 @@ from typing import Any
 import jax
 
 from wukong_jax.config import RunConfig, start_config, stretch_schedule
+from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.reports.kept_results import describe_here
-from wukong_jax.runs.finish import describe_size
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.runs.record import read_json_file, read_metrics
 from wukong_jax.runs.rows import RunData, open_run_data
-from wukong_jax.runs.train_loop import total_steps, train
+from wukong_jax.runs.train_run import total_steps, train_run
 from wukong_jax.scaling.sweep.config import Settings, SweepConfig
 from wukong_jax.scaling.sweep.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.run import build_run
+from wukong_jax.training.size import describe_size
 
 Say = Callable[[str], None]
 DONE, EXPLODED, FAILED = "done", "exploded", "failed"
@@ -170,9 +172,9 @@ class Sweep:
         return self._ended.get(unit)
 
     def _check_options(self, unit: Unit, trained: Path) -> None:
-        if not trained.exists():  # failed before training began
+        before = read_json_file(trained, dict)
+        if before is None:  # failed before training began
             return
-        before = json.loads(trained.read_text())
         now = json.loads(json.dumps(to_mapping(self._run_config(unit))))
         for key, old, new in (
             ("model.options", before["model"]["options"], now["model"]["options"]),
@@ -211,9 +213,7 @@ class Sweep:
         config = self._run_config(unit)
         try:
             with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
-                outcome["summary"] = train(
-                    config, str(folder), lambda text: print(text, file=log, flush=True), report=False
-                )
+                outcome["summary"] = train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
             evaluations = _read_evaluations(folder)
             outcome["points"] = [self._make_point(line, config.training.batch_size) for line in evaluations]
             entropy = evaluations[-1]["normalized_entropy"]  # of the last state, not of the best, earlier one
@@ -261,13 +261,14 @@ class Sweep:
 
 def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """Reads the validation lines of a run's `metrics.jsonl`; at least one, since a run ends with a validation."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if line["split"] == "validation"]
+    return [line for line in read_metrics(folder / "metrics.jsonl") if line["split"] == "validation"]
 
 
 def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
     """Prepares a sweep's run config for comparison with an older one; keys missing in the older get their defaults."""
-    filled = _fill_in(run, json.loads(json.dumps(start_config().to_dict())))
+    today = json.loads(json.dumps(run))
+    upgrade_config(today)
+    filled = _fill_in(today, json.loads(json.dumps(start_config().to_dict())))
     filled["training"].pop("early_stop_metric", None)  # set by each unit (`SweepConfig.run_config`)
     return filled
 

@@ -1,0 +1,1 @@
+"""DMT: models behind embedding towers."""

@@ -1,0 +1,1 @@
+"""Lattice: several domains and objectives, delayed conversions, teachers, filters and searches for sizes."""

@@ -1,0 +1,1 @@
+"""Public data sets: click-through rate, and several domains and objectives."""

@@ -1,0 +1,1 @@
+"""Scaling curves: sweeps over models, sizes and seeds."""

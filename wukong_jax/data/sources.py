@@ -1,0 +1,111 @@
+"""Data sources: where a run's rows come from. A config names one by `config.data.factory`.
+
+A source either names a folder of row blocks or prepares one. Its factory is called as build(options, path, schema)
+with what `config.data` says, and refuses what it does not read. One from another package does the same.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig, write_planted_clicks
+from wukong_jax.data.planted.portfolios import PlantedPortfolios
+from wukong_jax.data.planted.portfolios_config import PlantedPortfoliosConfig
+from wukong_jax.data.planted.portfolios_folder import write_planted_portfolios
+from wukong_jax.data.raw.builtin_schemas import find_schema
+from wukong_jax.data.raw.prepare import prepare_data
+from wukong_jax.errors import UserError
+from wukong_jax.schema import Schema, load_schema
+from wukong_jax.strict_mapping import build_dataclass, to_mapping
+
+OPTIONS = "config.data.options"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSource:
+    """Where rows come from: a folder of row blocks that is there, or a function that prepares one."""
+
+    schema: Callable[[], Schema]  # the columns, resolved or not, found without reading rows
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # all of them, as the run's config keeps them
+    folder: Path | None = None  # where the row blocks lie
+    prepare: Callable[[Path], Any] | None = None  # writes row blocks into a folder that does not exist yet
+
+    def __post_init__(self) -> None:
+        """Checks that the rows have one place."""
+        if (self.folder is None) == (self.prepare is None):
+            raise UserError("config.data.factory: the source must name a folder of row blocks or prepare one, not both")
+
+
+@dataclasses.dataclass(frozen=True)
+class RawOptions:
+    """`config.data.options` of "raw"."""
+
+    on_bad_row: Literal["stop", "skip"] = "stop"  # what a malformed row does
+
+
+def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
+    """Raw files in the layout of a schema; prepared into the run's folder.
+
+    Raises:
+      UserError: an unknown option, or no path or schema.
+    """
+    built = build_dataclass(RawOptions, options, OPTIONS)
+    _require_path(path, "raw")
+    if not schema:
+        raise UserError("config.data.schema = '': 'raw' needs a built-in schema's name or a JSON file")
+
+    def prepare(directory: Path) -> None:
+        prepare_data(find_schema(schema), [Path(path)], directory, on_bad_row=built.on_bad_row)
+
+    return RowSource(functools.partial(find_schema, schema), to_mapping(built), prepare=prepare)
+
+
+def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
+    """Row blocks that lie prepared in a folder, as scripts/prepare_data.py writes them.
+
+    Raises:
+      UserError: options or a schema, which blocks do not have, or no path.
+    """
+    if options:
+        raise UserError(f"{OPTIONS}.{next(iter(options))}: 'blocks' has no options; leave it out")
+    if schema:
+        raise UserError(f"config.data.schema = {schema!r}: blocks carry their own schema; leave it empty")
+    _require_path(path, "blocks")
+    return RowSource(lambda: load_schema(Path(path) / "schema.json"), folder=Path(path))
+
+
+def build_planted_clicks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
+    """Generated clicks with a known answer (`data/planted/clicks.py`); the options are the generator's settings.
+
+    Raises:
+      UserError: an option that the generator refuses, or a path or schema.
+    """
+    built = build_dataclass(PlantedClicksConfig, options, OPTIONS)
+    _refuse_files(path, schema, "planted_clicks")
+    prepare = functools.partial(write_planted_clicks, built)
+    return RowSource(lambda: PlantedClicks(built).schema(), to_mapping(built), prepare=prepare)
+
+
+def build_planted_portfolios(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
+    """Generated rows of several domains and objectives; the options are those of `data/planted/portfolios_config.py`.
+
+    Raises:
+      UserError: an option that the generator refuses, or a path or schema.
+    """
+    built = build_dataclass(PlantedPortfoliosConfig, options, OPTIONS)
+    _refuse_files(path, schema, "planted_portfolios")
+    prepare = functools.partial(write_planted_portfolios, built)
+    return RowSource(lambda: PlantedPortfolios(built).schema(), to_mapping(built), prepare=prepare)
+
+
+def _require_path(path: str, name: str) -> None:
+    if not path:
+        raise UserError(f"config.data.path = '': {name!r} needs a file or folder, as --config.data.path=FOLDER")
+
+
+def _refuse_files(path: str, schema: str, name: str) -> None:
+    if path or schema:
+        key, value = ("path", path) if path else ("schema", schema)
+        raise UserError(f"config.data.{key} = {value!r}: {name!r} reads no files; use 'raw' or 'blocks'")
