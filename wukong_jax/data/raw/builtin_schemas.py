@@ -15,8 +15,8 @@ Our choices where the data sets leave them open:
 * avazu_x4, criteo_terabyte, criteo_x1, kuai_video, micro_video, movielens_latest, taobao_ads: columns and splits of the
   published files; the choices are explained in the header of the config of the same name.
 * hotel_bookings, kuai_video_objectives, kuairand_pure, movielens_1m, movielens_small: data with several domains or
-  objectives, also explained in the configs' headers. The last three read the output of `scripts/convert_kuairand.py`
-  and `scripts/convert_movielens.py`.
+  objectives, also explained in the configs' headers. kuairand_pure, movielens_1m and movielens_small read the output of
+  the commands convert_kuairand and convert_movielens.
 """
 
 from importlib import resources

@@ -157,7 +157,7 @@ class RowEncoder:
 
 
 def count_threads() -> int:
-    """Threads that encode columns side by side."""
+    """Returns the number of threads that encode columns in parallel."""
     return min(8, os.cpu_count() or 1)
 
 

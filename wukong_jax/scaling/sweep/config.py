@@ -40,9 +40,9 @@ class SearchConfig:
     up, until two rates in a row are no better.
     """
 
-    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates, including 1
     initial_scales: tuple[float, ...] = (0.02, 0.1)
-    steps: int = 0  # each trial's, its schedule shortened to them; 0: a whole run, which then is the curve's own unit
+    steps: int = 0  # steps per trial, with a shortened schedule; 0 for whole runs, which the curve uses as units, too
 
     def __post_init__(self) -> None:
         """Checks the grids."""
@@ -59,18 +59,18 @@ class SweepConfig:
     """A sweep over models, sizes and seeds, with the same data and training configuration."""
 
     name: str
-    data_name: str  # what the rows are, in a word or two: a column of the points
-    generated: bool  # whether the rows come from a generator; the report says so
-    models: Mapping[str, tuple[str, ...]]  # model -> names of its sizes; none: all
+    data_name: str  # short name of the data, a column of the points
+    generated: bool  # whether the rows come from a generator, which the report states
+    models: Mapping[str, tuple[str, ...]]  # sizes by model; empty for all sizes of the ladder
     # A RunConfig as a mapping, without the keys that each unit sets: model, name, seed, and the metric that selects the
     # best state, which is always log loss.
     run: Mapping[str, Any]
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of every model, such as its bottom MLP's
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for every model, such as its bottom MLP
     seeds: tuple[int, ...] = (0, 1, 2)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
-    reference: str = ""  # the model drawn strongest, whose losses the others are to match; empty: none
-    baseline: str = ""  # the model whose smallest size the paper's form of a law is relative to; empty: no such fits
-    keep_checkpoints: bool = False  # of units that are done; nothing here reads them again
+    reference: str = ""  # the highlighted model, whose losses the others should match; empty for none
+    baseline: str = ""  # the model whose smallest size is the baseline of the paper's form of a law; empty for no fits
+    keep_checkpoints: bool = False  # keep the checkpoints of finished units, which the sweep does not need any more
 
     def __post_init__(self) -> None:
         """Checks models, sizes, options and seeds."""
@@ -114,7 +114,7 @@ class SweepConfig:
             raise UserError(f"norm {settings.norm!r}: {model} has {', '.join(ladder.norms)}")
         run["name"] = f"{model}, {size}"
         run["seed"] = seed
-        run["training"] |= {"early_stop_metric": "log_loss"}  # the best state is the one that curves speak of
+        run["training"] |= {"early_stop_metric": "log_loss"}  # curves use the state with the lowest log loss
         run["data"] |= {"factory": "blocks", "options": {}, "path": data, "schema": ""}
         run["model"] = {
             "factory": ladder.factory,
