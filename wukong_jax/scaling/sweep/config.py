@@ -152,7 +152,7 @@ def build_sweep_config(mapping: ConfigDict | Mapping[str, Any]) -> SweepConfig:
     """
     plain = mapping.to_dict() if isinstance(mapping, ConfigDict) else dict(mapping)
     for key in ("model", "name", "seed"):
-        plain.get("run", {}).pop(key, None)  # a unit's own
+        plain.get("run", {}).pop(key, None)  # set by each unit
     upgrade_config(plain.get("run", {}))
     sweep = build_dataclass(SweepConfig, plain, "config")
     for model in sweep.models:
