@@ -68,12 +68,12 @@ def format_step(step: CompiledStep) -> str:
         f"{step.run.config.training.batch_size:,}; lowered in {step.lower_seconds:.1f} s, compiled in "
         f"{step.compile_seconds:.1f} s",
         "",
-        f"Memory of a device ({step.target.chip}, {gib:.2f} GiB)",
+        f"Memory per device ({step.target.chip}, {gib:.2f} GiB)",
     ]
     rows = {
         "arguments": memory.arguments,
         "outputs": memory.outputs,
-        "of them aliased": memory.aliased,
+        "aliased outputs": memory.aliased,
         "temporaries": memory.temporaries,
         "code": memory.code,
         "total": memory.total,
@@ -82,7 +82,7 @@ def format_step(step: CompiledStep) -> str:
     lines.append("it fits" if step.fits else "it DOES NOT FIT")
     lines.append(f"tables and their optimizer arrays: {step.table_bytes / _MIB:,.2f} MiB before padding")
     for copy, times in Counter(step.table_copies).items():
-        origin = copy.op_name or "made by the compiler"
+        origin = copy.op_name or "added by the compiler"
         lines.append(f"table-sized {copy.opcode} ({times}): {copy.shape}, {origin}")
     if not step.table_copies:
         lines.append("no table-sized copies")

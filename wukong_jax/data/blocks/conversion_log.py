@@ -96,7 +96,7 @@ def load_conversion_log(path: str | Path) -> ConversionLog:
         raise UserError(f"conversion log {path}: no such file; give the .npz that goes with the impressions") from None
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"conversion log {path}: damaged or no conversion log ({reason}); make it again") from None
+        raise UserError(f"conversion log {path}: damaged or not a conversion log ({reason}); create it again") from None
     try:
         return ConversionLog(**arrays)
     except UserError as error:

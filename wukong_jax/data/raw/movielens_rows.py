@@ -237,7 +237,7 @@ def _as_numbers(table: pl.DataFrame, columns: tuple[str, ...], path: Path) -> pl
         if len(bad):
             value, row = table[column][int(bad[0])], int(bad[0]) + 1
             raise UserError(
-                f"{path}, row {row}: {column} = {value!r}: expected a value, a number where ids and ratings are"
+                f"{path}, row {row}: {column} = {value!r}: expected a value, and a number for ids and ratings"
             )
     return numbers
 

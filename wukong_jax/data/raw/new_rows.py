@@ -102,7 +102,9 @@ def build_frame(rows: Any) -> pl.DataFrame:
             return pl.DataFrame([_read_pandas(rows, name) for name in rows.columns])
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{_FRAME}: make no frame ({reason}); give columns of one length and one type each") from None
+        raise UserError(
+            f"{_FRAME}: cannot be converted to a frame ({reason}); give columns of equal length, each of one type"
+        ) from None
     kind = type(rows).__name__
     raise UserError(f"{_FRAME}: a {kind}; give a polars or pandas frame, a dict of columns, or the path of a raw file")
 

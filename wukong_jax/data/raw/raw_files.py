@@ -98,7 +98,8 @@ def check_source(source: Source) -> None:
     """
     if source.format == "csv" and len(source.separator.encode()) != 1:
         raise UserError(
-            f"source.separator = {source.separator!r}: one byte; for blanks after it set source.strip = true"
+            f"source.separator = {source.separator!r}: must be one byte; to remove blanks after it, set "
+            "source.strip = true"
         )
     if source.format != "parquet" and not source.columns and (source.format == "libfm" or not source.header):
         raise UserError(f"source.columns = []: format {source.format!r} without a header needs the column names")

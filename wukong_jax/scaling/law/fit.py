@@ -144,7 +144,7 @@ def check_held_out(
       CannotFitError: the law cannot be fitted to the remaining points.
     """
     if len(curve.compute) < 2:
-        raise CannotFitError("one point: nothing is left when it is held out")
+        raise CannotFitError("only one point: none is left to fit when it is held out")
     rest = Curve(curve.compute[:-1], curve.losses[:-1])
     law, problem = fit_weighted(rest, floor)
     compute, measured = curve.compute[-1], float(curve.means[-1])
@@ -238,7 +238,7 @@ def fit_weighted(curve: Curve, floor: float | None) -> tuple[PowerLaw, PowerLawP
     if fits.exponent[0] == 0:
         raise CannotFitError("the loss does not fall with compute")
     if fits.exponent[0] >= problem.exponents[-2]:
-        raise CannotFitError("the loss falls in one step and is flat then: no exponent can be told")
+        raise CannotFitError("the loss falls in one step and is then flat, so the exponent is undetermined")
     law = PowerLaw(
         float(fits.floor[0]),
         float(fits.scale[0]),

@@ -241,7 +241,7 @@ def _build_differences(rows: Sequence[Row]) -> str:
 
 def _build_matches(results: DataResults, reference: str) -> str:
     if not results.matches:
-        return f"<p>Needs final points of {html.escape(reference)} and of another model.</p>"
+        return f"<p>This needs final points of {html.escape(reference)} and of another model.</p>"
     points = next(iter(results.matches.values())).points
     columns = [("Model", False), ("Mean of measured", True)]
     columns += [
@@ -279,7 +279,7 @@ def _describe_law(match: MatchedCompute) -> str:
         return "no law"
     if not any(point.kind in (EXTRAPOLATED, NEVER) for point in match.points):
         return "not needed"
-    return "law with a free floor" if match.law.floor_is_free else "law with floor 0: too few sizes, kind to the model"
+    return "law with a free floor" if match.law.floor_is_free else "law with floor 0 (few sizes), optimistic"
 
 
 def _build_columns(columns: Sequence[_Column], rows: Sequence[Row]) -> str:
@@ -311,31 +311,31 @@ def _build_table(columns: Sequence[tuple[str, bool]], body: Sequence[Sequence[st
 
 _LAW_TEXT = (
     "{} = floor + scale &times; C<sup>&minus;exponent</sup>, with C in training MFLOP per example; the floor is "
-    "fitted, at 0 or above, or set to Bayes&rsquo; loss."
+    "fitted (at least 0) or set to the Bayes loss."
 )
 _PAPER_TEXT = (
-    "The paper&rsquo;s form is loss relative to {} in percent = &minus;100 + scale &times; "
+    "The paper&rsquo;s form is: loss relative to {}, in percent = &minus;100 + scale &times; "
     "C<sup>&minus;exponent</sup>, with C in GFLOP."
 )
 _FIT_TEXT = (
-    "Brackets: 95 % intervals over resampled seeds, which hold the noise of training and not whether the form is "
-    "right. Misfit is the root mean square distance of the points from the law, relative to the loss."
+    "Brackets: 95 % confidence intervals from resampled seeds; they cover the noise of training, but not a wrong form "
+    "of the law. Misfit: root mean square distance of the points from the law, relative to the loss."
 )
 _CHECK_TEXT = (
-    "Whether the form is right: each law fitted again without the largest point, and what it predicts for that point. "
-    "The interval holds the seeds&rsquo; noise of both; of three seeds it is somewhat too narrow."
+    "To check the form, each law is fitted again without the largest point and predicts that point. The interval "
+    "covers the noise over seeds of the fit and of the point; with three seeds it is somewhat too narrow."
 )
 _DIFFERENCE_TEXT = (
-    "Loss less the loss of the same seed, mean and standard deviation over seeds; negative is better. Cost: training "
-    "FLOPs, as times those of the model compared with."
+    "Difference to the loss of the reference with the same seed, mean and standard deviation over seeds; negative is "
+    "better. Cost: training FLOPs relative to the reference."
 )
 _MATCH_TEXT = (
-    "How many times the training FLOPs of {0} a model needs for the loss of each size of {0}; 95 % intervals over "
-    "seeds in brackets. Plain numbers lie between two measured sizes of the model. Extrapolated ones lie past its "
-    "largest size, read off its fitted law. At most: its smallest size is already as good. Never: its law levels off "
-    "above that loss. Not reached: nor can a law be fitted. Where a larger size is worse than a smaller one, the "
-    "smaller one&rsquo;s loss counts. The mean is geometric and over the measured alone; models are measured at "
-    "different sizes of {0}, so that their means do not rank them."
+    "Training FLOPs that a model needs for the loss of each size of {0}, as a multiple of the FLOPs of that size; "
+    "95 % confidence intervals over seeds in brackets. Plain numbers are interpolated between two measured sizes of "
+    "the model. Extrapolated: beyond its largest size, by its fitted law. At most: its smallest size is already as "
+    "good. Never: its law levels off above that loss. Not reached: no measured size reaches the loss, and no law can "
+    "be fitted. If a larger size is worse than a smaller one, the smaller one&rsquo;s loss counts. The mean is "
+    "geometric, over measured values only. It does not rank models, since they are measured at different sizes of {0}."
 )
 
 _STYLE = """main { max-width: 74rem; }

@@ -238,7 +238,7 @@ def list_undrawn(results: DataResults) -> list[str]:
         for row in rows:
             loss = read_number(row[results.loss])
             if read_number(row["train_flops_per_example"]) is None or (is_level(row) and loss is None):
-                undrawn.append(f"{model} {row['size']} ({describe_state(row) or 'its cost is not known'})")
+                undrawn.append(f"{model} {row['size']} ({describe_state(row) or 'unknown cost'})")
             elif loss is not None and loss <= 0:
                 undrawn.append(f"{model} {row['size']} (at the Bayes loss or below: {loss:.5f})")
     return undrawn

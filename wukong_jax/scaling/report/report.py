@@ -121,10 +121,10 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
     final = [row for rows in results.final.values() for row in rows]
     flops = choose_flops_axis(final)
     has_bars = any(row[f"{results.loss}_std"] is not None for row in final)
-    shared = "Bars: one standard deviation over seeds either way. " if has_bars else ""
+    shared = "Error bars: one standard deviation over seeds. " if has_bars else ""
     if any(is_level(row) for row in final):
-        shared += "Level lines: models without matrix products, 0 FLOPs by this count. "
-    shared += "Both axes are logarithmic. Rest a pointer on a point for its options and settings."
+        shared += "Horizontal lines: models without matrix products, which count as 0 FLOPs. "
+    shared += "Both axes are logarithmic. Hover over a point for its options and settings."
     embedding = {row["embedding_parameters"] for row in final if row["embedding_parameters"] is not None}
     tables = f" ({embedding.pop():,}, the same for all)" if len(embedding) == 1 else ""
     law = (
@@ -135,7 +135,7 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
         else ""
     )
     dotted = (
-        f" The largest size of {reference} is repeated, dotted, in every panel."
+        f" The largest size of {reference} is repeated as a dotted line in every panel."
         if reference in results.models and len(results.models) > 1
         else ""
     )
@@ -149,14 +149,14 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
         (
             "curve_parameters",
             "Loss against dense parameters",
-            f"The same points against parameters other than those of embeddings{tables}. {shared}",
+            f"The same points against parameters, without those of embeddings{tables}. {shared}",
             draw_curves(f"curve_parameters{suffix}", results, PARAMETERS, reference, describe_point),
         ),
         (
             "curve_data",
             "Loss against examples seen",
-            "Loss along training, for each size of a model, mean over seeds. Hollow points are "
-            f"of validation rows, filled ones, at the end, of {_name_splits(results)} rows.{dotted}",
+            "Loss during training for each size of a model, mean over seeds. Hollow points are on validation "
+            f"rows; filled points, at the end, on {_name_splits(results)} rows.{dotted}",
             draw_data_curves(f"curve_data{suffix}", results, reference, describe_point),
         ),
     )

@@ -70,10 +70,11 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
 
 
 _SEARCH_TEXT = (
-    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1; the best "
-    "of them, by validation log loss, is carried to the other sizes unchanged. The rate, which multiplies both "
-    "learning rates, was searched at every size, by steps along the same grid from the rate of the size below: down "
-    "until two in a row are no better, and up likewise. So the chosen rows show how the best rate moves with size."
+    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1. The best "
+    "combination, by validation log loss, is used for the other sizes, too. The rate, which multiplies both learning "
+    "rates, was searched at every size, along the same grid, starting from the best rate of the next smaller size: "
+    "down until two rates in a row are no better, then up in the same way. The chosen rows show how the best rate "
+    "changes with size."
 )
 
 
@@ -89,23 +90,23 @@ def _notes(sweep: Sweep) -> list[str]:
         f"{passes} the same rows for every model, batch {training['batch_size']:,}, the same schedule, seeds "
         f"{', '.join(map(str, config.seeds))}, and the same search: rates {_list(search.rates)}, initial scales "
         f"{_list(search.initial_scales)}, and each model's norm placements.",
-        "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
-        "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
+        "FLOPs are for training on one row: 6 for each multiply-accumulate of a forward pass (4 in the first layer "
+        "over dense columns); tables are not counted. At points during training, the learning rate has not decayed.",
         f"The search trained seed {config.seeds[0]}"
-        + (f" for {search.steps:,} steps, with the schedule shortened to them." if search.steps else _SHARED_SEED_TEXT),
+        + (f" for {search.steps:,} steps, with a shortened schedule." if search.steps else _SHARED_SEED_TEXT),
     ]
     ends = list_ends_of_grid(config, sweep.found())
     if ends:
-        notes.append(f"The best rate is at an end of the grid, and a better one may lie beyond: {', '.join(ends)}.")
+        notes.append(f"The best rate is at an end of the grid; a better one may exist beyond it: {', '.join(ends)}.")
     searching = sweep.searching()
     if searching:
-        notes.append(f"Still in their search, their curves incomplete: {', '.join(searching)}.")
+        notes.append(f"Models whose search has not ended, with incomplete curves: {', '.join(searching)}.")
     return notes
 
 
 _SHARED_SEED_TEXT = (
-    ", whose chosen runs are among those averaged: what they owe to its luck lowers the means, by the most where seeds "
-    "differ by more than settings do."
+    ". Its chosen runs are included in the means. Choosing the best of several runs biases the means downwards, most "
+    "where losses differ more between seeds than between settings."
 )
 
 

@@ -119,8 +119,8 @@ class Sweep:
         # A program compiled on one machine may not run on another that shares the folder.
         compiled = self.folder / "compiled" / platform.node()
         busy = (
-            f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or stop it and "
-            "start all parts with --shard"
+            f"--workdir = {self.folder}: another process is at work on this part of the sweep; wait for it, or stop it "
+            "and start all parts with --shard"
         )
         with hold_lock(lock, busy), keep_programs_in(compiled):
             return self._run_shard(shard, shards)

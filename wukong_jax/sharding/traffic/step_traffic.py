@@ -269,7 +269,7 @@ def _measure_array(
 
 def format_traffic(traffic: Traffic) -> str:
     """Formats the traffic as two text tables, by purpose and direction and by collective."""
-    title = f"Sent in a step on {traffic.hosts} hosts x {traffic.chips} chips, sums over the mesh ({traffic.transport})"
+    title = f"Sent per step on {traffic.hosts} hosts x {traffic.chips} chips, sums over the mesh ({traffic.transport})"
     head = ("purpose", "direction", "between hosts", "messages", "inside hosts", "messages")
     lines: list[tuple[str, ...]] = [head]
     for purpose in PURPOSES:
