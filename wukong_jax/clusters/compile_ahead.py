@@ -116,7 +116,7 @@ def describe_devices(target: Target) -> list[jax.Device]:
                 topology=f"1x{target.hosts}x{shape}",
                 target_config=target.description,
             )
-    except RuntimeError as error:  # the base class of JAX's errors and of NotImplementedError
+    except RuntimeError as error:  # the base class of JAX's own errors
         raise UserError(
             f"target = {target.name!r}: {_first_line(error)}; give a shape that exists, or install the extra {extra!r} "
             "of this JAX's own version"
