@@ -1,4 +1,4 @@
-"""The schema to compile for where the data is not: tables get the row counts that the user assumes."""
+"""Builds the schema for compiling without data: the user gives the row counts of tables that data would size."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -37,18 +37,18 @@ def assume_run(
 
 
 def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schema:
-    """Finds the schema of a run, resolved or not, without reading rows.
+    """Finds the schema of a run without reading any rows; row counts may still be missing.
 
     Args:
-      config: where the run's rows would come from.
-      schema: a built-in schema's name or a schema file; empty: the config's own.
-      data: a folder of prepared data instead; empty: none.
+      config: the run's data config.
+      schema: name of a built-in schema or path of a schema file; empty to use the config's schema.
+      data: folder of prepared data to take the schema from; empty for none.
 
     Returns:
       The schema.
 
     Raises:
-      UserError: both are given, or the schema cannot be read.
+      UserError: both `schema` and `data` are given, or the schema cannot be read.
     """
     if schema and data:
         raise UserError(f"--schema = {schema!r}, --data = {data!r}: both name a schema; leave one out")
@@ -60,17 +60,18 @@ def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schem
 
 
 def assume_rows(schema: Schema, table_rows: Sequence[int]) -> Schema:
-    """Gives every table that only the data would size a number of rows.
+    """Fills in the row counts that would normally come from the data.
 
     Args:
-      schema: resolved or not.
-      table_rows: one number for all such tables, or one for each in the schema's order; empty: there must be none.
+      schema: a schema in which row counts may be missing.
+      table_rows: one number for all tables without a row count, or one number for each of them in the schema's
+        order; empty if no table lacks a row count.
 
     Returns:
-      The schema with all rows known.
+      The schema with all row counts.
 
     Raises:
-      UserError: numbers that are missing, too many or for no table, or domain values that only the data knows.
+      UserError: `table_rows` has the wrong length, or the schema's domain values are known from data only.
     """
     if schema.domain is not None and not schema.domain_values:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a prepared data set holds, counted while it is written."""
+"""Collects statistics of a prepared data set while it is written."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ class RowStatistics:
     """Sums over the rows of each split."""
 
     def __init__(self, resolved: Schema) -> None:
-        """Starts at zero.
+        """Creates statistics of zero rows.
 
         Args:
           resolved: schema of the columns.
@@ -30,7 +30,7 @@ class RowStatistics:
 
     @property
     def rows(self) -> int:
-        """Rows of all splits so far."""
+        """Number of rows of all splits so far."""
         return int(self._rows.sum())
 
     def add(self, split: int, columns: Columns) -> None:
@@ -38,7 +38,7 @@ class RowStatistics:
 
         Args:
           split: position in SPLITS.
-          columns: as a block holds them.
+          columns: columns as in a block.
         """
         self._rows[split] += len(columns["labels"])
         self._observed[split] += columns["label_mask"].sum(axis=0, dtype=np.float64)
@@ -51,14 +51,14 @@ class RowStatistics:
             self._unknown[split, index] += unknown[start:stop].sum()
 
     def report(self, resolved: Schema, truncated: dict[str, int]) -> dict[str, Any]:
-        """The sums as shares.
+        """Builds a report with rows, rates and shares by split.
 
         Args:
           resolved: schema of the columns.
-          truncated: bag or sequence -> values that found no slot, over all rows.
+          truncated: for each bag or sequence, the number of values dropped for lack of a slot, over all rows.
 
         Returns:
-          A mapping of JSON values; a share of nothing is null.
+          A mapping of JSON values; rates and shares without rows are null.
         """
         report: dict[str, Any] = {"schema": resolved.name, "rows": _by_split(self._rows)}
         report["label_rate"] = {

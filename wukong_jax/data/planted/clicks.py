@@ -1,11 +1,11 @@
-"""Clicks with a planted answer: a generator whose Bayes log loss and AUC are known.
+"""Generates clicks from known true logits, so that the Bayes log loss and AUC (the best possible) are known.
 
     true logit = bias + deviation * sum over orders of sqrt(share) * (the order's part, of unit variance)
     label      = 1 with probability sigmoid(true logit)
 
-The parts are uncorrelated (`planted_structures`), so `order_shares` are shares of the logit's variance. How
-hard the data is follows from orders and shares; nothing here looks at a model. Rows are made in blocks, each from its
-own counter-based random stream, so any range of rows can be made alone and is always the same.
+The parts are uncorrelated (`structures`), so `order_shares` are shares of the logit's variance. The orders and shares
+determine how hard the data is; the generator does not depend on any model. Rows are generated in blocks, each from its
+own counter-based random stream, so any range of rows can be generated alone and is always the same.
 """
 
 import json
@@ -35,10 +35,10 @@ _BIAS_ROWS = 1 << 17
 
 
 class PlantedClicks:
-    """The generator; making one draws the structure and finds the bias (about a second)."""
+    """The generator of planted clicks."""
 
     def __init__(self, config: PlantedClicksConfig) -> None:
-        """Draws the structure.
+        """Draws the structure and computes the bias, which takes about a second.
 
         Raises:
           UserError: an order needs more fields than there are, or the structure does not fit in memory.
@@ -62,13 +62,14 @@ class PlantedClicks:
 
     @property
     def groups(self) -> list[list[str]]:
-        """The column names of each planted group; empty without groups."""
+        """Column names of each planted group; empty without groups."""
         return [[f"field_{field}" for field in group] for group in self.structure.groups]
 
     def schema(self) -> Schema:
-        """The resolved schema.
+        """Returns the resolved schema.
 
-        A raw value v, 0 the most frequent, is id v + 1 (encoding "identity"); id 0, the unknown value, never occurs.
+        Raw value v has id v + 1 (encoding "identity"), and value 0 is the most frequent. Id 0, for out-of-vocabulary
+        values, never occurs.
         """
         rows = self.config.values_per_field + 1
         return Schema(
@@ -83,11 +84,11 @@ class PlantedClicks:
         )
 
     def generate(self, first_row: int, rows: int) -> tuple[Columns, np.ndarray]:
-        """Makes rows of the endless stream; the same rows whatever range they are asked in.
+        """Generates rows of an endless stream; a row does not depend on the requested range.
 
         Args:
-          first_row: from 0.
-          rows: how many.
+          first_row: number of the first row, from 0.
+          rows: number of rows.
 
         Returns:
           (columns as in a block, true logit [rows] float32).
@@ -107,26 +108,26 @@ class PlantedClicks:
         return self._columns(ids, dense, labels), logit.astype(np.float32, copy=False)
 
     def first_row(self, split: str) -> int:
-        """The row of the stream at which a split begins: the splits follow each other, each at a block's start."""
+        """Returns the first row of a split in the stream; splits follow each other, each at the start of a block."""
         before = SPLITS[: SPLITS.index(split)]
         return sum(-(-self.config.rows(name) // _BLOCK_ROWS) * _BLOCK_ROWS for name in before)
 
     def source(self, split: str) -> "PlantedSource":
-        """A split as a source of the loader, made as it is read: nothing on disk."""
+        """Returns a split as a block source for the loader; its blocks are generated on reading, without files."""
         return PlantedSource(self, split)
 
     def expected_metrics(self, rows: int = 1 << 19) -> BayesMetrics:
-        """The Bayes metrics of the planted distribution, by Monte Carlo over rows of a stream of their own.
+        """Estimates the Bayes metrics of the planted distribution by Monte Carlo, on rows that are in no split.
 
         Args:
-          rows: of the sample; the standard errors fall with its root.
+          rows: size of the sample; the standard errors decrease with its square root.
         """
         return compute_expected_metrics(self._sample_logits(rows) + self.bias)
 
     def order_floors(self) -> dict[str, float] | None:
-        """The log loss within reach of functions of each order (`planted_orders`); None where there are too many rows.
+        """Computes the lowest log loss that functions of each order can reach (see `orders`).
 
-        Needs all fields categorical and at most `planted_orders.MOST_ROWS` combinations of their values.
+        Returns None if there are dense fields or more than `orders.MOST_ROWS` combinations of values.
         """
         config, sampler = self.config, self._sampler
         if config.dense_fields or config.fields * math.log(config.values_per_field) > math.log(MOST_ROWS):
@@ -138,7 +139,7 @@ class PlantedClicks:
         return compute_order_floors(ids, chance, probability, config.values_per_field, config.orders)
 
     def _make_block(self, stream: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """One block of a stream: ids, dense, the label's uniform draw, the logit without bias."""
+        """Generates one block of a stream: ids, dense, the label's uniform draw, and the logit without bias."""
         config = self.config
         generator = open_stream(config.seed, stream, block)
         ids = self._sampler.draw(generator, (_BLOCK_ROWS, config.fields))
@@ -170,38 +171,38 @@ class PlantedClicks:
 
 
 class PlantedSource:
-    """A split of planted clicks as blocks made when read; equal to what `write_planted_clicks` writes."""
+    """A split of planted clicks, generated on reading; the rows equal those that `write_planted_clicks` writes."""
 
     def __init__(self, clicks: PlantedClicks, split: str) -> None:
-        """Use `PlantedClicks.source`."""
+        """Called by `PlantedClicks.source`; use that method instead."""
         self._clicks = clicks
         self._first_row = clicks.first_row(split)
         self.rows = clicks.config.rows(split)
         self.num_blocks = -(-self.rows // _BLOCK_ROWS)
 
     def block_rows(self, index: int) -> int:
-        """Rows of block `index`."""
+        """Returns the number of rows of block `index`."""
         return min(_BLOCK_ROWS, self.rows - index * _BLOCK_ROWS)
 
     def read(self, index: int) -> Columns:
-        """Makes block `index`."""
+        """Generates block `index`."""
         return self._clicks.generate(self._first_row + index * _BLOCK_ROWS, self.block_rows(index))[0]
 
 
 def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> dict[str, Any]:
-    """Writes a prepared data directory: `schema.json`, `blocks/`, `vocabulary/` (empty: ids are ranks), `report.json`.
+    """Writes a prepared data directory: `schema.json`, `blocks/`, `report.json` and an empty `vocabulary/`.
 
-    It is written aside and renamed, so a directory of that name is a whole one. The labels and logits of the
-    validation and test splits are held in memory for their Bayes metrics (8 bytes a row).
+    The directory is written under another name and renamed when complete, so it is never incomplete. The labels and
+    logits of the validation and test splits are held in memory for their Bayes metrics (8 bytes per row).
 
     Args:
-      config: what to plant.
-      directory: must not exist.
+      config: configuration of the generator.
+      directory: the directory to create; it must not exist.
 
     Returns:
-      The report: as of prepared raw files, and the config, the bias, the "groups" of columns, and under "bayes" the
-      metrics of "expected" (of the distribution), "validation" and "test" (of their rows; left out where a class has
-      none), and "order_floors" (null where there are too many fields or values).
+      The report: the entries for prepared raw files, and "config", "bias", "groups" (of columns), "bayes" and
+      "order_floors" (null if there are too many fields or values). "bayes" has the metrics of "expected" (of the
+      distribution), "validation" and "test" (of their rows; left out if a class is missing).
 
     Raises:
       UserError: the directory exists or cannot be written.
@@ -228,7 +229,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
 
 
 def _write_split(clicks: PlantedClicks, split: str, directory: Path, statistics: RowStatistics) -> BayesMetrics | None:
-    """Writes one split; the Bayes metrics on its rows, or None for training rows or where one class is missing."""
+    """Writes one split; returns the Bayes metrics of its rows, or None for training rows or if a class is missing."""
     first, rows = clicks.first_row(split), clicks.config.rows(split)
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -246,7 +247,7 @@ def _write_split(clicks: PlantedClicks, split: str, directory: Path, statistics:
 
 
 def _find_bias(logits: np.ndarray, base_rate: float) -> float:
-    """The bias under which the mean probability is the base rate, by bisection."""
+    """Finds the bias for which the mean probability equals the base rate, by bisection."""
     low, high = -100.0, 100.0
     logits = logits.astype(np.float64)
     while high - low > 1e-9:

@@ -1,4 +1,4 @@
-"""What to plant: domains, objectives, their relatedness and conflict, sequences, drift and delays."""
+"""Configures planted portfolios: domains, objectives, their relatedness and conflict, sequences, drift and delays."""
 
 import dataclasses
 import itertools
@@ -10,9 +10,9 @@ from wukong_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PlantedPortfoliosConfig:
-    """A planted data set of several domains and objectives; everything follows from these numbers.
+    """Configuration of a planted data set with several domains and objectives, which determines all of its rows.
 
-    Values, users' segments and items' categories are all numbers 1 to `values_per_field`, 1 the most frequent.
+    Field values, users' segments and items' categories are numbers from 1 (the most frequent) to `values_per_field`.
     """
 
     seed: Annotated[int, "of all that is drawn"] = 0
@@ -70,20 +70,20 @@ class PlantedPortfoliosConfig:
 
     @property
     def entity_fields(self) -> int:
-        """Hidden categorical values of a row that logits depend on: segment, category, then the fields."""
+        """Number of categorical values of a row that logits depend on: segment and category (both hidden), fields."""
         return 2 + self.fields
 
     @property
     def total_rows(self) -> int:
-        """Rows of all splits."""
+        """Number of rows in all splits."""
         return sum(self.rows(split) for split in SPLITS)
 
     def rows(self, split: str) -> int:
-        """Rows of a split."""
+        """Returns the number of rows of a split."""
         return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}[split]
 
     def is_observed(self, domain: int, objective: int) -> bool:
-        """Whether the portfolio exists."""
+        """Whether the objective is observed in the domain."""
         return f"{self.domain_names[domain]}/{self.objectives[objective]}" not in self.absent_portfolios
 
     def _check_portfolios(self) -> None:
@@ -115,7 +115,7 @@ class PlantedPortfoliosConfig:
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("fields", "dense_fields", "useless_fields", "useless_dense_fields", "sequence_length"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
-        # The centred coordinates of two values all lie on one line, and a term's may cancel.
+        # With two values, all centred coordinates lie on one line, and those of a term may cancel.
         _require(self.values_per_field >= 3, "values_per_field", self.values_per_field, "at least 3")
         for key in ("users_per_segment", "items_per_category"):
             ids = self.values_per_field * getattr(self, key) * self.domains

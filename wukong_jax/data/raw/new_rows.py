@@ -1,4 +1,4 @@
-"""Rows to be scored, of a raw file or of a frame in memory, encoded with the vocabularies of a prepared data set."""
+"""Encodes rows to score, from a raw file or a data frame, with the vocabularies of a prepared data set."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +16,8 @@ from wukong_jax.data.raw.vocabulary import StoredCodes, ValueCodes, load_vocabul
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, Source
 
-_FRAME_ROWS = 65_536  # of a frame, encoded at once
-_FRAME = Path("rows")  # stands for the file's name in messages
+_FRAME_ROWS = 65_536  # rows of a frame that are encoded at once
+_FRAME = Path("rows")  # used instead of a file name in messages
 
 
 def read_encoded_rows(
@@ -31,19 +31,20 @@ def read_encoded_rows(
     """Encodes a raw file with the vocabularies of a prepared data set, in file order.
 
     Args:
-      schema: resolved, from the data set's `schema.json`.
-      vocabularies: its `vocabulary` folder.
-      path: a raw file of the schema's format.
-      labels_required: else the columns of labels, timestamp, group and weight may be absent: masked, 0, 0 and 1.
-      chunk_bytes: bytes of raw text in work at once.
+      schema: the resolved schema from the data set's `schema.json`.
+      vocabularies: the data set's `vocabulary` folder.
+      path: a raw file in the schema's format.
+      labels_required: whether the columns of labels, timestamp, group and weight are required. If not and they are
+        absent, labels are masked, timestamps and groups are 0, and weights are 1.
+      chunk_bytes: bytes of raw text processed at once.
 
     Yields:
-      Columns as a block holds them, every row of the file once.
+      Columns as in a block; together they hold every row of the file once.
 
     Raises:
-      UserError: the file is not of the schema, or a row cannot be read.
+      UserError: the file does not match the schema, or a row cannot be read.
     """
-    bad_rows = BadRows("stop", fix="fix the row")  # every row gets a score, so none is skipped
+    bad_rows = BadRows("stop", fix="fix the row")  # every row needs a score, so none may be skipped
     needed, optional = raw_columns(schema)
     if labels_required:
         needed, optional = needed + optional, []
@@ -55,19 +56,19 @@ def read_encoded_rows(
 
 
 def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Iterator[Columns]:
-    """Encodes a frame with the vocabularies of a prepared data set, in its order, as a file of the same rows.
+    """Encodes a data frame with the vocabularies of a prepared data set, like a file with the same rows.
 
-    Texts mean what they mean in the schema's files: the source's `missing` texts are missing values, and blanks
-    around a value are dropped where it says so. Integers and other types have the text that they have in Parquet.
+    Texts are read as in the schema's files: the source's `missing` texts are missing values, and if its `strip` is
+    set, spaces around values are removed. Integers and other types are converted to text as for Parquet files.
 
     Args:
-      schema: resolved, from the data set's `schema.json`.
-      vocabularies: its `vocabulary` folder.
-      frame: the raw columns by name; further ones are not read. Those of labels, timestamp, group and weight may be
-        absent: masked, 0, 0 and 1.
+      schema: the resolved schema from the data set's `schema.json`.
+      vocabularies: the data set's `vocabulary` folder.
+      frame: the raw columns by name; other columns are ignored. If the columns of labels, timestamp, group and weight
+        are absent, labels are masked, timestamps and groups are 0, and weights are 1.
 
     Yields:
-      Columns as a block holds them, every row of the frame once.
+      Columns as in a block, in the frame's order; together they hold every row of the frame once.
 
     Raises:
       UserError: a column is missing, or a value cannot be read.
@@ -87,13 +88,13 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
 
 
 def build_frame(rows: Any) -> pl.DataFrame:
-    """Rows as a polars frame.
+    """Converts rows to a polars frame.
 
     Args:
       rows: a polars or pandas frame, or a mapping of columns; null, None, pandas' NaN and NA are missing values.
 
     Raises:
-      UserError: it is none of these, or its columns make no frame.
+      UserError: the rows have another type, or the columns do not form a frame.
     """
     if isinstance(rows, pl.DataFrame):
         return rows
@@ -104,7 +105,9 @@ def build_frame(rows: Any) -> pl.DataFrame:
             return pl.DataFrame([_read_pandas(rows, name) for name in rows.columns])
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{_FRAME}: make no frame ({reason}); give columns of one length and one type each") from None
+        raise UserError(
+            f"{_FRAME}: cannot be converted to a frame ({reason}); give columns of equal length, each of one type"
+        ) from None
     kind = type(rows).__name__
     raise UserError(f"{_FRAME}: a {kind}; give a polars or pandas frame, a dict of columns, or the path of a raw file")
 
@@ -130,7 +133,7 @@ def _encode(schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_row
 
 
 def _check_types(frame: pl.DataFrame, schema: Schema) -> None:
-    """Refuses whole numbers held as floats where a text is read: a CSV file has "3", and a float's text is "3.0"."""
+    """Rejects whole numbers of float type in text columns: a CSV file has "3", but the float's text is "3.0"."""
     owners = {column.name: column for column in schema.id_columns}
     texts = {
         column.name
@@ -151,7 +154,7 @@ def _check_types(frame: pl.DataFrame, schema: Schema) -> None:
 
 
 def _read_texts(frame: pl.DataFrame, source: Source) -> list[pl.Expr]:
-    """The columns of text as the reader of the source's files would give them."""
+    """Returns the text columns as the reader of the source's files would return them."""
     texts = [name for name, kind in frame.schema.items() if isinstance(kind, pl.String | pl.Categorical | pl.Enum)]
     columns = [pl.col(name).cast(pl.String) for name in texts]
     if source.format == "parquet":

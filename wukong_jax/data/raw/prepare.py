@@ -1,13 +1,13 @@
-"""Raw files to a folder of row blocks: `blocks/`, `vocabulary/`, the resolved `schema.json` and `report.json`.
+"""Prepares raw files as a folder with `blocks/`, `vocabulary/`, the resolved `schema.json` and `report.json`.
 
-Raw files are parsed once. Their rows, encoded with provisional codes, are kept on disk beside the output (about the
-size of the final blocks uncompressed); a second pass counts values of the training rows, a third turns codes into
-ids and writes blocks. Everything is written aside, to `OUTPUT.writing`, and renamed when it is whole.
+Raw files are parsed once. Their rows, encoded with provisional codes, are stored on disk beside the output (about the
+size of the uncompressed final blocks). A second pass counts the values of the training rows, and a third one converts
+codes to ids and writes the blocks. The output is written to `OUTPUT.writing`, which is renamed when it is complete.
 
-Peak memory is about 100 MiB for the program, 12 times `chunk_bytes` (two chunks' text, parsed form and arrays) and
-120 bytes for each distinct value of the columns that have a vocabulary; hashed and identity columns need nothing. It
-does not depend on the number of rows: 290 MiB for Criteo-shaped rows with hashed columns, one million or two, and
-450 MiB with vocabularies of 1.5 million distinct values, at the default chunk of 16 MiB. The report says what it was.
+Peak memory is about 100 MiB for the program, 12 times `chunk_bytes` (text, parsed form and arrays of two chunks) and
+120 bytes per distinct value of columns with a vocabulary; hash and identity columns need none. It does not depend on
+the number of rows: with the default chunk of 16 MiB it was 290 MiB for both one and two million Criteo-shaped rows with
+hashed columns, and 450 MiB with vocabularies of 1.5 million distinct values. The report contains the measured peak.
 """
 
 import dataclasses
@@ -53,23 +53,23 @@ def prepare_data(
     rows_per_block: int = 8192,
     progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
-    """Prepares a data set.
+    """Prepares a data set from raw files.
 
     Args:
-      schema: how raw files become rows; need not be resolved.
-      inputs: raw files, folders of them, or glob patterns.
-      output: the folder to make; it must not exist, unless `overwrite`.
-      on_bad_row: "stop" at the first row that cannot be read, or "skip", count and report.
-      overwrite: replace a data set that was prepared before.
-      chunk_bytes: bytes of raw text in work at once; the lever on memory.
-      rows_per_block: of the row blocks.
-      progress: gets a line now and then.
+      schema: schema of the raw files; need not be resolved.
+      inputs: raw files, folders of raw files, or glob patterns.
+      output: the folder to create; it must not exist unless `overwrite` is set.
+      on_bad_row: "stop" at the first row that cannot be read, or "skip", count and report such rows.
+      overwrite: replace an existing prepared data set.
+      chunk_bytes: bytes of raw text processed at once; the main control of memory use.
+      rows_per_block: rows in each row block.
+      progress: called with a line of text from time to time.
 
     Returns:
-      The report, also in `report.json`.
+      The report, which is also written to `report.json`.
 
     Raises:
-      UserError: a mistake in the input, schema or output; nothing is left behind.
+      UserError: there is a mistake in the input, schema or output; no output is left behind.
     """
     started = time.perf_counter()
     check_source(schema.source)
@@ -95,7 +95,7 @@ def prepare_data(
 
 
 class _Preparation:
-    """The three passes and what they learn."""
+    """Runs the three passes over the data and holds their results."""
 
     def __init__(self, schema: Schema, directory: Path, bad_rows: BadRows, progress: Progress) -> None:
         self.resolved = schema
@@ -111,7 +111,7 @@ class _Preparation:
         self._id_tables: dict[str, np.ndarray] = {}
 
     def read(self, files: Sequence[tuple[Path, int]], chunk_bytes: int) -> None:
-        """Parses every file once and keeps its rows with provisional codes."""
+        """Parses every file once and stores its rows with provisional codes."""
         schema = self.resolved
         needed, optional = raw_columns(schema)
         with ThreadPoolExecutor(count_threads()) as threads:
@@ -135,7 +135,7 @@ class _Preparation:
             raise UserError(f"input {files[0][0]}: every row was skipped as bad, first {self._bad_rows.examples[0]}")
 
     def count(self) -> None:
-        """Counts values of the training rows, and resolves the schema and the ids."""
+        """Counts the values of the training rows, resolves the schema and assigns ids."""
         schema = self.resolved
         self._rule = build_split_rule(schema.split, self._rows.rows, self._rows.timestamps)
         standardised = [i for i, column in enumerate(schema.dense) if column.transform == "standardise"]
@@ -192,7 +192,7 @@ class _Preparation:
         )
 
     def write(self, rows_per_block: int) -> RowStatistics:
-        """Writes the blocks of every split and takes their statistics."""
+        """Writes the blocks of every split and returns statistics of the rows."""
         statistics = RowStatistics(self.resolved)
         with ExitStack() as stack:
             writers = [
@@ -206,7 +206,7 @@ class _Preparation:
         return statistics
 
     def _finished_rows(self, statistics: RowStatistics) -> Iterator[tuple[int, Columns]]:
-        """Yields (split, rows as a block holds them), of which it takes the statistics."""
+        """Yields (split, columns as in a block) and adds them to the statistics."""
         for encoded, positions, file_split in self._rows.read():
             assigned = self._rule.assign(positions, encoded.arrays["timestamp"], file_split)
             columns, kept = finish_rows(encoded, self.resolved, self._id_tables, self._domain_codes, self._bad_rows)
@@ -218,7 +218,7 @@ class _Preparation:
 
 
 def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Adds how often each code from 0 occurs to the counts, which grow as needed."""
+    """Adds the occurrences of each code of at least 0 to the counts, which grow as needed."""
     largest = int(codes.max(initial=-1))
     if largest >= len(counts):
         counts = np.concatenate([counts, np.zeros(max(largest + 1, 2 * len(counts)) - len(counts), np.int64)])
