@@ -192,7 +192,7 @@ class _Progress:
 
 def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
     """The teacher as it stands: a state chosen on validation rows would know what comes after the log."""
-    run = build_run(config, data.schema)
+    run = build_run(config, data.schema, join=data.join)
     checkpoints = Checkpoints(RunFolder(str(workdir)).checkpoints, run.exchange, read_only=True)
     try:
         state, _ = checkpoints.restore(run.abstract_state(), "latest", run.state_sharding)

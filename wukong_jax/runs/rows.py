@@ -20,9 +20,8 @@ from wukong_jax.data.blocks.row_blocks import SPLITS
 from wukong_jax.data.blocks.row_blocks import RowBlocks
 from wukong_jax.data.blocks.row_blocks import open_row_blocks
 from wukong_jax.data.blocks.row_join import JoinedBlocks
-from wukong_jax.data.blocks.row_join import RowJoin
+from wukong_jax.data.blocks.row_join import RowJoin, build_join
 from wukong_jax.errors import UserError
-from wukong_jax.factories import load_factory
 from wukong_jax.schema import Schema
 from wukong_jax.schema import load_schema
 
@@ -96,18 +95,7 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
             schema = find_schema(config.schema)
             prepare_data(schema, [Path(config.path)], directory, on_bad_row=config.on_bad_row)
     data = _open(directory)
-    return dataclasses.replace(data, join=build_join(config, data.schema))
-
-
-def build_join(config: DataConfig, schema: Schema) -> RowJoin | None:
-    """What the config joins to rows; None where it joins nothing.
-
-    Raises:
-      UserError: the factory cannot be imported, or refuses an option.
-    """
-    if not config.join.factory:
-        return None
-    return load_factory("config.data.join.factory", config.join.factory)(config.join.options, schema)
+    return dataclasses.replace(data, join=build_join(config.join.factory, config.join.options, data.schema))
 
 
 def _open(directory: Path) -> RunData:

@@ -70,7 +70,7 @@ def _train_locked(config: RunConfig, folder: RunFolder, say: Callable[[str], Non
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
     data = open_run_data(config.data, folder.data, say)
-    run = build_run(config, data.schema)
+    run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())
     total = total_steps(config, data)

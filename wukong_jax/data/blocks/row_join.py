@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.loader import BlockSource
+from wukong_jax.factories import load_factory
+from wukong_jax.schema import Schema
 
 
 class RowJoin(Protocol):
@@ -34,3 +36,20 @@ class JoinedBlocks:
         """The rows of block `index`, with what is joined to them."""
         columns = self._blocks.read(index)
         return {**columns, **self._join(columns)}
+
+
+def build_join(factory: str, options: Mapping[str, Any], schema: Schema) -> RowJoin | None:
+    """Opens what a config joins to rows.
+
+    Args:
+      factory: `config.data.join.factory`, "module:function" or empty.
+      options: `config.data.join.options`.
+      schema: the rows' resolved schema.
+
+    Returns:
+      The join; None where there is no factory.
+
+    Raises:
+      UserError: the factory cannot be imported, or refuses an option.
+    """
+    return load_factory("config.data.join.factory", factory)(options, schema) if factory else None
