@@ -45,9 +45,13 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
-        # Compiling for NVIDIA GPUs where there is none (scripts/compile_for_cluster.py): no CUDA, no driver.
+        # Compiling for NVIDIA GPUs where there is none (wukong-jax compile_for_cluster): no CUDA, no driver.
         "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
-        # Bayesian search over sizes (scripts/search_sketch.py).
+        # Trackers that config.training.trackers may name.
+        "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=2.20"],
+        "trackio": ["trackio>=0.4"],
+        # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
         "dev": [
             "setuptools>=70.1",

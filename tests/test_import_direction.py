@@ -30,9 +30,12 @@ PARTS = (
     "training",
     "runs",
     "reports",
+    "api",
     "scaling",
     "clusters",
+    "bench",
     "cli",
+    "__main__",
 )
 
 

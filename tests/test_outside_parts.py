@@ -5,13 +5,13 @@ import json
 import pytest
 
 from tests import outside_parts
+from wukong_jax.api import train
 from wukong_jax.config import build_run_config
 from wukong_jax.config_files import load_config
 from wukong_jax.data.sources import RowSource
 from wukong_jax.errors import UserError
 from wukong_jax.factories import MOVED, Part, load_factory
 from wukong_jax.runs.folder import RunFolder
-from wukong_jax.runs.train_loop import train
 
 HERE = "tests.outside_parts"
 # Config keys that name a part of each kind.

@@ -135,6 +135,7 @@ class TrainingConfig:
     exact_auc_rows: int = 20_000_000  # splits with more rows get the binned AUC and its error bound
     profile_first_step: CountOrNone = 0  # write a profiler trace of `profile_steps` steps from this one
     profile_steps: CountOrNone = 0  # 0: no trace
+    trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()  # who else is told of the run; extras of that name
 
     def __post_init__(self) -> None:
         """Checks that the run has an end."""
@@ -185,6 +186,7 @@ CHANGEABLE_KEYS = (
     "training.exact_auc_rows",
     "training.profile_first_step",
     "training.profile_steps",
+    "training.trackers",
 )
 
 

@@ -1,43 +1,36 @@
-"""The picture of a partition: the layout coloured by tower, and the affinity matrix ordered by tower."""
+"""Picture of a partition: the layout coloured by tower, and the affinity matrix ordered by tower."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-_INK, _MUTED, _GRID, _PAPER = "#1c2128", "#59636e", "#e3e7ec", "#ffffff"
-# Okabe and Ito's palette, told apart by any colour vision; markers tell towers apart where there are more.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8c6d00", "#56b4e9", "#1c2128", "#e69f00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_MOST_NAMES = 60  # more names than this cannot be read
+from wukong_jax.reports.theme import LIGHT, PALETTE, draw_colour_bar, save_png, start_figure
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # distinguish more towers than there are colours
+_MOST_NAMES = 60  # with more columns, names would be unreadable and are left out
 
 
 def draw_partition(described: Mapping[str, Any], title: str) -> bytes:
     """Draws a partition.
 
     Args:
-      described: the content of `towers.json`.
-      title: above the picture.
+      described: content of `towers.json`.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
     """
     columns = described["columns"]
     side = min(16.0, max(6.2, 2.4 + 0.24 * len(columns)))
-    figure = Figure(figsize=(2 * side + 0.6, side + 0.9), dpi=110, facecolor=_PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, color=_INK, fontsize=13, x=0.01, ha="left")
+    figure = start_figure(2 * side + 0.6, side + 0.9, title)
     left, right = figure.subplots(1, 2)
     _draw_layout(left, described)
     _draw_affinity(figure, right, described)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=_PAPER)
-    return file.getvalue()
+    return save_png(figure)
 
 
 def _draw_layout(axes: Axes, described: Mapping[str, Any]) -> None:
@@ -52,33 +45,35 @@ def _draw_layout(axes: Axes, described: Mapping[str, Any]) -> None:
     )
     placed = _place_names(positions, 1.34 * reach) if names else {}
     for tower, members in enumerate(described["towers"]):
-        colour, marker = _COLOURS[tower % len(_COLOURS)], _MARKERS[tower // len(_COLOURS) % len(_MARKERS)]
+        colour, marker = PALETTE[tower % len(PALETTE)], _MARKERS[tower // len(PALETTE) % len(_MARKERS)]
         x, y = np.array([positions[column] for column in members]).T
         label = f"Tower {tower} ({len(members)})"
-        axes.scatter(x, y, s=46, color=colour, marker=marker, edgecolors=_PAPER, linewidths=0.8, label=label, zorder=3)
+        axes.scatter(
+            x, y, s=46, color=colour, marker=marker, edgecolors=LIGHT.background, linewidths=0.8, label=label, zorder=3
+        )
         for column in members if names else ():
             _draw_name(axes, column, positions[column], placed[column], colour)
-    axes.grid(visible=True, color=_GRID, linewidth=0.8)
+    axes.grid(visible=True, color=LIGHT.grid, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.spines[:].set_color(_GRID)
-    axes.tick_params(colors=_MUTED, labelsize=9)
+    axes.spines[:].set_color(LIGHT.grid)
+    axes.tick_params(colors=LIGHT.muted, labelsize=9)
     strategy = described["settings"]["strategy"]
-    axes.set_title(f"Columns in the plane ({strategy} towers)", color=_INK, fontsize=11, loc="left")
+    axes.set_title(f"Columns in the plane ({strategy} towers)", color=LIGHT.ink, fontsize=11, loc="left")
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.06),
         ncols=4,
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=LIGHT.ink,
         handletextpad=0.2,
     )
 
 
 def _place_names(positions: Mapping[str, Sequence[float]], extent: float) -> dict[str, tuple[float, float]]:
-    """Where each name's left middle goes, so that names overlap neither each other nor the points.
+    """Places each name (middle of its left edge) so that names cover neither each other nor the points.
 
-    Names move up and down only, from a little right of their point, downwards pass by pass.
+    Points are taken from top to bottom. A name starts just right of its point and moves only up or down.
     """
     height, letter, gap = 0.032 * extent, 0.0125 * extent, 0.016 * extent
     points = list(positions.values())
@@ -103,7 +98,7 @@ def _draw_name(axes: Axes, name: str, point: Sequence[float], at: tuple[float, f
     if abs(at[1] - point[1]) > 1e-12:
         axes.plot([point[0], at[0]], [point[1], at[1]], color=colour, linewidth=0.6, alpha=0.7, zorder=2)
     text = axes.text(*at, name, color=colour, fontsize=8.5, va="center", ha="left", zorder=4)
-    text.set_path_effects([withStroke(linewidth=2.2, foreground=_PAPER)])
+    text.set_path_effects([withStroke(linewidth=2.2, foreground=LIGHT.background)])
 
 
 def _draw_affinity(figure: Figure, axes: Axes, described: Mapping[str, Any]) -> None:
@@ -111,18 +106,16 @@ def _draw_affinity(figure: Figure, axes: Axes, described: Mapping[str, Any]) -> 
     ordered = [column for tower in described["towers"] for column in tower]
     order = [index_of[column] for column in ordered]
     matrix = np.array(described["affinity"])[np.ix_(order, order)]
-    shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)  # the diagonal's 1 would hide the rest
+    shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)  # ones would dominate the colour scale
     image = axes.imshow(shown, cmap="viridis", interpolation="nearest")
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
-    bar.set_label("Affinity", color=_INK, fontsize=10)
-    bar.ax.tick_params(colors=_MUTED, labelsize=9)
-    bar.outline.set_visible(False)
+    bar = draw_colour_bar(figure, axes, image, size=9, fraction=0.046, pad=0.02)
+    bar.set_ylabel("Affinity", color=LIGHT.ink, fontsize=10)
     start = 0
     for tower, members in enumerate(described["towers"]):
         end = start + len(members)
-        colour = _COLOURS[tower % len(_COLOURS)]
+        colour = PALETTE[tower % len(PALETTE)]
         box = np.array([[start, start], [end, start], [end, end], [start, end], [start, start]]) - 0.5
-        axes.plot(*box.T, color=_PAPER, linewidth=4, clip_on=False)
+        axes.plot(*box.T, color=LIGHT.background, linewidth=4, clip_on=False)
         axes.plot(*box.T, color=colour, linewidth=2, clip_on=False)
         start = end
     axes.spines[:].set_visible(False)
@@ -130,7 +123,7 @@ def _draw_affinity(figure: Figure, axes: Axes, described: Mapping[str, Any]) -> 
     axes.set_title(
         f"Affinity, by tower: mean {_format(similarity['within'])} within, {_format(similarity['between'])} between\n"
         f"(strided towers: {_format(strided['within'])} and {_format(strided['between'])})",
-        color=_INK,
+        color=LIGHT.ink,
         fontsize=11,
         loc="left",
     )
@@ -139,8 +132,8 @@ def _draw_affinity(figure: Figure, axes: Axes, described: Mapping[str, Any]) -> 
         return
     axes.set_xticks(range(len(ordered)), ordered, rotation=90)
     axes.set_yticks(range(len(ordered)), ordered)
-    axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
-    colours = [_COLOURS[t % len(_COLOURS)] for t, members in enumerate(described["towers"]) for _ in members]
+    axes.tick_params(colors=LIGHT.muted, labelsize=8.5, length=0)
+    colours = [PALETTE[t % len(PALETTE)] for t, members in enumerate(described["towers"]) for _ in members]
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         for label, colour in zip(labels, colours, strict=True):
             label.set_color(colour)

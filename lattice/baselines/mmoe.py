@@ -1,14 +1,23 @@
-"""MMoE (Ma et al., KDD 2018): experts that all tasks share, and for each task a gate and a tower."""
+"""MMoE, multi-gate mixture of experts (Ma et al., KDD 2018): shared experts, with a gate and a tower for each task."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from lattice.baselines.gates import SoftmaxGates, mix_shared
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers, require_sizes
+from lattice.baselines.tasks import (
+    TaskOptions,
+    count_tasks,
+    hidden_stack,
+    require_layers,
+    require_sizes,
+    task_inputs,
+    tower_logits,
+)
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 
@@ -18,25 +27,32 @@ class MMoEOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.mmoe:build`."""
 
     experts: int = 4  # E
-    expert_hidden: tuple[int, ...] = (128,)  # widths of each expert, which ends after the last
-    expert_dropout: float = 0.0  # after each of its layers
+    expert_hidden: tuple[int, ...] = (128,)  # layer widths of each expert; the last one is its output
+    expert_dropout: float = 0.0  # after each layer of an expert
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and experts without a layer."""
+        """Checks ranges, and refuses experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
         require_sizes(self, "experts")
 
 
-class MMoE(TowerModel):
+class MMoE(nn.Module):
     """tower_t(sum over i of softmax(W_t x)_i E_i(x))."""
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n * D] to [T, B, h]."""
-        options = self.options
-        experts = self.stack((options.experts,), options.expert_hidden, options.expert_dropout, "experts")
-        shares = SoftmaxGates(self.task_count, options.experts, self.shape.dtype, name="gates")(inputs)
-        return mix_shared(shares, experts(inputs, train=train))
+    options: MMoEOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        flat = task_inputs(self, inputs, train=train)
+        sizes = (options.experts,), options.expert_hidden
+        experts = hidden_stack(*sizes, options, shape, name="experts", dropout=options.expert_dropout)
+        gates = SoftmaxGates(count_tasks(options.tasks, shape), options.experts, shape.dtype, name="gates")
+        features = mix_shared(gates(flat), experts(flat, train=train))
+        return tower_logits(features, inputs.domain, options, shape, options.tasks, train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
@@ -50,6 +66,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       An `MMoE`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return MMoE(build_options(MMoEOptions, options, shape), shape)

@@ -1,7 +1,7 @@
-"""Separate networks: a deep network for each portfolio, over embeddings that all of them share and train.
+"""Separate networks: a deep network for each portfolio, over shared embeddings that all networks train.
 
-It is as near to "a model per portfolio" as one run comes. A fully separate model, with tables of its own, is a run of
-its own on that portfolio's rows. Dense columns enter as one vector, which all networks share too.
+This is as close to "a model per portfolio" as a single run can get. A fully separate model with separate tables is a
+separate run on that portfolio's rows. Dense columns enter as one vector, which all networks share, too.
 """
 
 import dataclasses
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from lattice.baselines.tasks import Tasks, TowerModel, TowerOptions
+from lattice.baselines.tasks import TowerOptions, tower_logits
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.models.vector_model import build_options, input_vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +24,19 @@ class SeparateOptions(TowerOptions):
     tower_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of each portfolio's network
 
 
-class Separate(TowerModel):
+class Separate(nn.Module):
     """Vectors flattened to [B, n * D]; a network for each domain and objective."""
 
-    @property
-    def tasks(self) -> Tasks:
-        """Always the portfolios."""
-        return "portfolios"
+    options: SeparateOptions
+    shape: ModelShape
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """The flattened vectors themselves, [B, n * D]."""
-        return inputs
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
+        return tower_logits(flat, inputs.domain, options, shape, "portfolios", train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
@@ -47,6 +50,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `Separate`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return Separate(build_options(SeparateOptions, options, shape), shape)

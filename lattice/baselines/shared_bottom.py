@@ -1,40 +1,48 @@
-"""Shared bottom (Caruana, Machine Learning 28, 1997): one MLP that all tasks share, and a tower for each."""
+"""Shared bottom (Caruana, Machine Learning 28, 1997): one MLP shared by all tasks, and a tower for each task."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers
+from lattice.baselines.tasks import TaskOptions, require_layers, task_inputs, tower_logits
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.models.vector_model import build_options, hidden_layers
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedBottomOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.shared_bottom:build`.
 
-    `bottom_*` is about the dense columns, as in all models here; the bottom that gives this one its name is `shared_*`.
+    As in all models here, `bottom_*` options are about the dense columns; the shared MLP has the `shared_*` options.
     """
 
-    shared_hidden: tuple[int, ...] = (256, 128)  # widths of the layers that all tasks share
-    shared_dropout: float = 0.0  # after each of them
+    shared_hidden: tuple[int, ...] = (256, 128)  # widths of the shared layers
+    shared_dropout: float = 0.0  # after each shared layer
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a bottom without a layer, which is `separate`'s."""
+        """Checks ranges, and refuses a shared MLP without a layer, which would be `separate`."""
         super().__post_init__()
         require_layers(self, "shared_hidden")
 
 
-class SharedBottom(TowerModel):
+class SharedBottom(nn.Module):
     """tower_t(MLP(x))."""
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """The shared layers: [B, n * D] to [B, h]."""
-        options = self.options
-        return self.hidden(options.shared_hidden, name="shared", dropout=options.shared_dropout)(inputs, train=train)
+    options: SharedBottomOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        flat = task_inputs(self, inputs, train=train)
+        shared = hidden_layers(options.shared_hidden, options, shape, name="shared", dropout=options.shared_dropout)
+        features = shared(flat, train=train)
+        return tower_logits(features, inputs.domain, options, shape, options.tasks, train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
@@ -48,6 +56,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `SharedBottom`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return SharedBottom(build_options(SharedBottomOptions, options, shape), shape)

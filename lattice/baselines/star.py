@@ -1,13 +1,14 @@
-"""STAR (arXiv 2101.11427): one network whose weights each domain multiplies by its own, behind partitioned norm.
+"""STAR (arXiv 2101.11427): a shared network whose weights are multiplied by domain weights, after a partitioned norm.
 
     normed = partitioned norm(x)
     each layer: x = relu((W_shared * W_p) x + b_shared + b_p), p the row's domain, * elementwise; the last has no relu
     logits = the last layer's + auxiliary network([x, domain token])
 
-Written from its definition: a well-known port normalises every domain by the whole batch, at test time too, and puts a
-norm and a relu on the logit. Our choices, where the paper has one objective or is silent: the last layer and the
-auxiliary network have an output for each objective; a domain's weights start at one and its biases at zero, so that all
-domains start as the shared network; `mlp_norm` puts a layer norm, shared by all domains, before each relu of both.
+This follows the paper's definition. A well-known port instead normalises every domain by the whole batch, also at test
+time, and applies a norm and a relu to the logit. Where the paper has one objective or leaves a choice open, we chose:
+the last layer and the auxiliary network have one output per objective; domain weights start at one and domain biases at
+zero, so that all domains start as the shared network; `mlp_norm` adds a layer norm, shared by all domains, before each
+relu of both networks.
 """
 
 import dataclasses
@@ -18,41 +19,50 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.multi_domain import MultiDomainModel, own_domain_rows
+from lattice.baselines.multi_domain import domain_token, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModelOptions, build_options
+from wukong_jax.models.vector_model import VectorModelOptions, build_options, input_vectors, output_layers
 
 
 @dataclasses.dataclass(frozen=True)
 class StarOptions(VectorModelOptions):
-    """`config.model.options` of `lattice.baselines.star:build`; sizes by default are ours."""
+    """`config.model.options` of `lattice.baselines.star:build`; the default sizes are our choice."""
 
     star_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of the star-shaped network
-    star_dropout: float = 0.0  # after each of its hidden layers
+    star_dropout: float = 0.0  # after each hidden layer of the star-shaped network
     auxiliary_hidden: tuple[int, ...] = (32,)  # hidden widths of the auxiliary network
     auxiliary_dropout: float = 0.0
     statistics_momentum: float = 0.99  # of the partitioned norm's moving averages
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a star without a hidden layer."""
+        """Checks ranges, and refuses a star-shaped network without a hidden layer."""
         super().__post_init__()
         require_layers(self, "star_hidden")
         if not 0 <= self.statistics_momentum < 1:
             raise UserError(f"statistics_momentum = {self.statistics_momentum}: at least 0 and below 1")
 
 
-class Star(MultiDomainModel):
+class Star(nn.Module):
     """Partitioned norm, star-shaped layers, and an auxiliary network that sees the domain."""
 
-    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O] float32."""
-        options, shape = self.options, self.shape
-        flat = inputs.reshape(len(inputs), -1)
+    options: StarOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape, domain = self.options, self.shape, inputs.domain
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
+        # padding has no token; where there are no tokens at all it cannot be told
+        filled = jnp.any(inputs.token_mask > 0, axis=1) if shape.tokens else jnp.ones(len(domain), bool)
         norm = PartitionedNorm(shape.domains, options.statistics_momentum, name="partitioned_norm")
         hidden = norm(flat, domain, filled, train=train)
         for index, width in enumerate(options.star_hidden):
@@ -62,9 +72,10 @@ class Star(MultiDomainModel):
             hidden = nn.Dropout(options.star_dropout, deterministic=not train)(nn.relu(hidden))
         initializer = output_initializer(options.head_output_scale)
         logits = self._layer("star_output", shape.objectives, initializer, jnp.float32)(hidden, domain)
-        seen = jnp.concatenate([flat, self.domain_token(domain)], axis=1) if shape.domains > 1 else flat
-        auxiliary = self.head(options.auxiliary_hidden, name="auxiliary", dropout=options.auxiliary_dropout)
-        return logits + auxiliary(seen, train=train)
+        seen = jnp.concatenate([flat, domain_token(self, domain, shape)], axis=1) if shape.domains > 1 else flat
+        sizes, dropout = options.auxiliary_hidden, options.auxiliary_dropout
+        auxiliary = output_layers(sizes, options, shape, name="auxiliary", dropout=dropout)
+        return Outputs(logits + auxiliary(seen, train=train), {})
 
     def _layer(
         self, name: str, features: int, initializer: nn.initializers.Initializer, output_dtype: Any
@@ -78,11 +89,11 @@ class StarDense(nn.Module):
 
     Attributes:
       domains: G.
-      features: of the output.
-      kernel_init: of the shared kernel.
-      dtype: of the products' operands.
-      output_dtype: of what they give.
-      biases: whether there are any.
+      features: width of the output.
+      kernel_init: initialiser of the shared kernel.
+      dtype: dtype of the operands of the matrix products.
+      output_dtype: dtype of their results.
+      biases: whether the layer has biases.
     """
 
     domains: int
@@ -96,8 +107,8 @@ class StarDense(nn.Module):
     def __call__(self, values: jax.Array, domain: jax.Array) -> jax.Array:
         """Applies the layer.
 
-        All domains' kernels in one product, of which each row keeps its own's part: kernels gathered by row would be B
-        copies.
+        One product computes the outputs for all domains, and each row keeps those of its domain. Gathering a kernel for
+        each row would make B copies.
 
         Args:
           values: [B, n] float.
@@ -133,6 +144,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `Star`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return Star(build_options(StarOptions, options, shape), shape)

@@ -1,116 +1,128 @@
-"""What a task is, and the base of networks that have a tower for each.
+"""Tasks, either objectives or portfolios, and the parts of networks with a tower for each task.
 
-M3oE's tables (arXiv 2404.18465, table 2) name the same network by its tasks: "MTL" has one for each objective, "MDMT"
-one for each portfolio. Sizes by default are ours; no source gives any for all of these networks.
+M3oE (arXiv 2404.18465, table 2) names variants of a network by their tasks: "MTL" has one task per objective, "MDMT"
+one per portfolio. The default sizes are our choice; no source gives sizes for all of these networks.
 """
 
 import dataclasses
 from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lattice.baselines.mlp_stack import MLPStack
-from lattice.baselines.multi_domain import MultiDomainModel, keep_own_domain
+from lattice.baselines.multi_domain import domain_token, keep_own_domain
 from wukong_jax.errors import UserError
-from wukong_jax.models.vector_model import VectorModelOptions
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.vector_model import VectorModelOptions, input_vectors
 
 Tasks = Literal["objectives", "portfolios"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerOptions(VectorModelOptions):
-    """Options of every network with towers."""
+    """Options of all networks with towers."""
 
-    tower_hidden: tuple[int, ...] = (64,)  # hidden widths of each task's tower, which ends in a logit
-    tower_dropout: float = 0.0  # after each of its hidden layers
+    tower_hidden: tuple[int, ...] = (64,)  # hidden widths of each task's tower, which outputs a logit
+    tower_dropout: float = 0.0  # after each hidden layer of a tower
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions(TowerOptions):
-    """Options of every network that lets the user say what a task is.
+    """Options of networks in which the user chooses what a task is.
 
-    "objectives": O tasks; the domain is one more input vector, learned, where there are several. "portfolios": G * O
-    tasks, of which a row's own domain's score it; the domain is no input. With one domain they are the same.
+    "objectives": O tasks; with several domains, a learned domain vector is an additional input. "portfolios": G * O
+    tasks; a row is scored by the tasks of its domain, and the domain is not an input. With one domain both are equal.
     """
 
     tasks: Tasks = "portfolios"
 
 
-class TowerModel(MultiDomainModel):
-    """Features for each task, a tower on each, and of their logits those of the row's own domain.
+def count_tasks(tasks: Tasks, shape: ModelShape) -> int:
+    """T: O, or G * O with the objectives of a domain side by side."""
+    return shape.objectives * (shape.domains if tasks == "portfolios" else 1)
+
+
+def task_inputs(module: nn.Module, inputs: ModelInputs, *, train: bool) -> jax.Array:
+    """What all tasks read: the row's vectors, and the domain's where tasks are objectives of several domains.
+
+    Args:
+      module: a model with `options` (`TaskOptions`) and `shape`, inside whose compact method this is called.
+      inputs: the model's inputs.
+      train: whether dropout is on.
+
+    Returns:
+      [B, n * D] in the compute dtype.
+    """
+    options, shape = module.options, module.shape  # type: ignore[attr-defined]
+    vectors = input_vectors(inputs, options, shape, train=train)
+    if options.tasks == "objectives" and shape.domains > 1:
+        vectors = jnp.concatenate([vectors, domain_token(module, inputs.domain, shape)[:, None]], axis=1)
+    return vectors.reshape(len(vectors), -1)
+
+
+def hidden_stack(
+    counts: tuple[int, ...],
+    hidden: tuple[int, ...],
+    options: VectorModelOptions,
+    shape: ModelShape,
+    *,
+    name: str,
+    dropout: float = 0.0,
+) -> MLPStack:
+    """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
+    return MLPStack(counts, hidden, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
+
+
+def tower_logits(
+    features: jax.Array, domain: jax.Array, options: TowerOptions, shape: ModelShape, tasks: Tasks, *, train: bool
+) -> Outputs:
+    """A tower for each task, as submodule "towers", and of their logits those of each row's own domain.
 
     All towers are computed for all rows, as in training of untied weights elsewhere in Lattice: G times the products
     that a row needs, and no copy of a weight.
+
+    Args:
+      features: [T, B, h], or [B, h] where all towers read the same.
+      domain: [B] int32.
+      options: the towers' options.
+      shape: sizes and compute dtype.
+      tasks: what a task is.
+      train: whether dropout is on.
+
+    Returns:
+      Outputs with logits [B, O] float32.
     """
+    towers = MLPStack(
+        (count_tasks(tasks, shape),),
+        options.tower_hidden,
+        1,
+        shape.dtype,
+        options.mlp_biases,
+        options.tower_dropout,
+        options.head_output_scale,
+        jnp.float32,
+        options.mlp_norm,
+        name="towers",
+    )
+    return Outputs(own_logits(towers(features, train=train)[:, :, 0], domain, shape, tasks), {})
 
-    @property
-    def tasks(self) -> Tasks:
-        """What a task is."""
-        return self.options.tasks
 
-    @property
-    def task_count(self) -> int:
-        """T: O, or G * O with the objectives of a domain side by side."""
-        shape = self.shape
-        return shape.objectives * (shape.domains if self.tasks == "portfolios" else 1)
-
-    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """Towers on `task_features`: [B, n, D] to [B, O] float32."""
-        if self.tasks == "objectives" and self.shape.domains > 1:
-            inputs = jnp.concatenate([inputs, self.domain_token(domain)[:, None]], axis=1)
-        features = self.task_features(inputs.reshape(len(inputs), -1), train)
-        return self.own_logits(self._towers(features, train), domain)
-
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """What the towers read, called inside the compact `__call__`.
-
-        Args:
-          inputs: [B, n * D] in the compute dtype.
-          train: whether dropout is on.
-
-        Returns:
-          [T, B, h], or [B, h] where all towers read the same.
-        """
-        raise TypeError(f"{type(self).__name__}: a model with towers has to say what they read")
-
-    def own_logits(self, logits: jax.Array, domain: jax.Array) -> jax.Array:
-        """Of every task's logit [T, B], each row's own: [B, O]."""
-        if self.tasks == "portfolios":
-            by_domain = logits.reshape(self.shape.domains, self.shape.objectives, -1)
-            logits = keep_own_domain(by_domain, domain)
-        return logits.T
-
-    def stack(self, counts: tuple[int, ...], hidden: tuple[int, ...], dropout: float, name: str) -> MLPStack:
-        """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
-        options = self.options
-        return MLPStack(
-            counts, hidden, None, self.shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name
-        )
-
-    def _towers(self, features: jax.Array, train: bool) -> jax.Array:
-        """[T, B, h] or [B, h] to logits [T, B] float32."""
-        options, shape = self.options, self.shape
-        towers = MLPStack(
-            (self.task_count,),
-            options.tower_hidden,
-            1,
-            shape.dtype,
-            options.mlp_biases,
-            options.tower_dropout,
-            options.head_output_scale,
-            jnp.float32,
-            options.mlp_norm,
-            name="towers",
-        )
-        return towers(features, train=train)[:, :, 0]
+def own_logits(logits: jax.Array, domain: jax.Array, shape: ModelShape, tasks: Tasks) -> jax.Array:
+    """Of every task's logit [T, B], each row's own: [B, O]."""
+    if tasks == "portfolios":
+        logits = keep_own_domain(logits.reshape(shape.domains, shape.objectives, -1), domain)
+    return logits.T
 
 
 def require_layers(options: VectorModelOptions, *names: str) -> None:
-    """Refuses an empty list of widths where a network needs a layer.
+    """Checks that lists of widths are not empty.
 
     Raises:
-      UserError: one of the options names no width.
+      UserError: one of the options is empty.
     """
     for name in names:
         if not getattr(options, name):
@@ -118,7 +130,7 @@ def require_layers(options: VectorModelOptions, *names: str) -> None:
 
 
 def require_sizes(options: VectorModelOptions, *names: str) -> None:
-    """Refuses counts below 1.
+    """Checks that counts are at least 1.
 
     Raises:
       UserError: one of the options is below 1.

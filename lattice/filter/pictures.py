@@ -1,16 +1,12 @@
-"""The picture of a selection: features over two tasks, coloured by layer, and how many of each layer are kept."""
+"""Picture of a selection: features over two tasks, coloured by layer, and the number kept of each layer."""
 
-import io
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
@@ -19,11 +15,10 @@ from matplotlib.transforms import Bbox
 
 from lattice.filter.permutation_importance import TaskImportance
 from wukong_jax.errors import UserError
+from wukong_jax.reports.theme import FADED, LIGHT, dress_axes, save_png, start_figure
 
-_INK, _MUTED, _GRID, _PAPER = "#1c2128", "#59636e", "#e3e7ec", "#ffffff"
-# Layers are an order, so their colours are one: dark to light, told apart by lightness alone.
+# Layers are ordered, so their colours are too: dark to light, distinguishable by lightness alone.
 _COLOURS = tuple(to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.0, 0.78, 7)))
-_LATER = "#b3bac2"  # layers after those
 _MOST_NAMES = 40
 _MOST_BARS = 100
 _PLACES = ((7, 0, "left"), (-7, 0, "right"), (7, 9, "left"), (7, -9, "left"), (-7, 9, "right"), (-7, -9, "right"))
@@ -41,11 +36,11 @@ def draw_fronts(
 
     Args:
       tasks: the importances, [F, O].
-      features: F names; the kept are named in the picture where there is room.
+      features: F names; kept features are labelled where there is room.
       layer: [F] integer, from 0.
       kept: [F] bool.
-      title: above the picture.
-      axes: the two tasks to draw; empty: the first two. A lone task is drawn over the features' places in the schema.
+      title: title above the picture.
+      axes: the two tasks to plot; empty: the first two. A single task is plotted over the features in schema order.
 
     Returns:
       PNG bytes.
@@ -54,22 +49,18 @@ def draw_fronts(
       UserError: `axes` are not two of the tasks.
     """
     chosen = _choose_axes(tasks.tasks, axes)
-    figure = Figure(figsize=(12.4, 6.4), dpi=110, facecolor=_PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, color=_INK, fontsize=13, x=0.01, ha="left")
+    figure = start_figure(12.4, 6.4, title)
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     points = _place_features(tasks.importance, chosen)
-    _scale_axes(left, points, tasks.tasks, chosen)  # first: the scales decide the margins
+    _scale_axes(left, points, tasks.tasks, chosen)  # must come first: the scales determine the margins
     _draw_features(left, points, layer, kept)
     if len(tasks.tasks) == 2:
         _draw_stairs(left, points, layer)
     _draw_legend(left, int(layer.max()))
     _draw_sizes(right, layer, kept)
-    figure.canvas.draw()  # names need to know where everything lies
+    figure.canvas.draw()  # placing names needs the final positions of everything else
     _draw_names(left, points, features, layer, kept)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=_PAPER)
-    return file.getvalue()
+    return save_png(figure)
 
 
 def _choose_axes(tasks: Sequence[str], axes: Sequence[str]) -> list[int]:
@@ -84,11 +75,11 @@ def _choose_axes(tasks: Sequence[str], axes: Sequence[str]) -> list[int]:
 
 
 def _colour(layer: int) -> str:
-    return _COLOURS[layer] if layer < len(_COLOURS) else _LATER
+    return _COLOURS[layer] if layer < len(_COLOURS) else FADED
 
 
 def _place_features(importance: np.ndarray, chosen: list[int]) -> np.ndarray:
-    """Where each feature lies in the picture, [F, 2]."""
+    """Returns the position of each feature in the plot, [F, 2]."""
     if len(chosen) == 2:
         return importance[:, chosen]
     return np.column_stack([np.arange(1, len(importance) + 1), importance[:, chosen[0]]])
@@ -101,36 +92,33 @@ def _draw_features(axes: Axes, points: np.ndarray, layer: np.ndarray, kept: np.n
     x, y = points[dropped].T
     axes.scatter(x, y, c=colours[dropped].tolist(), marker="x", s=26, linewidths=1.3, zorder=3)
     x, y = points[stays].T
-    axes.scatter(x, y, c=colours[stays].tolist(), s=40, edgecolors=_PAPER, linewidths=0.6, zorder=3)
+    axes.scatter(x, y, c=colours[stays].tolist(), s=40, edgecolors=LIGHT.background, linewidths=0.6, zorder=3)
 
 
 def _scale_axes(axes: Axes, points: np.ndarray, tasks: Sequence[str], chosen: list[int]) -> None:
-    """Scales, zero lines, grid and words of the axes."""
+    """Sets scales, zero lines, grid and labels of the axes."""
     names = [f"Importance for {tasks[index]}: rise of log loss (nats)" for index in chosen]
     axes.set_yscale("symlog", linthresh=_find_linear_part(points[:, 1]))
-    axes.axhline(0, color=_MUTED, linewidth=0.8, zorder=1)
+    axes.axhline(0, color=LIGHT.muted, linewidth=0.8, zorder=1)
     if len(chosen) == 2:
         axes.set_xscale("symlog", linthresh=_find_linear_part(points[:, 0]))
-        axes.axvline(0, color=_MUTED, linewidth=0.8, zorder=1)
+        axes.axvline(0, color=LIGHT.muted, linewidth=0.8, zorder=1)
     else:
         names = ["Feature, in the schema's order", *names]
-    axes.set_xlabel(names[0], color=_INK, fontsize=10)
-    axes.set_ylabel(names[1], color=_INK, fontsize=10)
     others = len(tasks) - len(chosen)
     note = f"; the layers also see {others} other task{'s' if others > 1 else ''}" if others else ""
-    axes.set_title(f"{len(points)} features by layer{note}", color=_INK, fontsize=11, loc="left")
-    _clear_frame(axes, "both")
+    dress_axes(axes, f"{len(points)} features by layer{note}", names[0], names[1])
 
 
 def _draw_stairs(axes: Axes, points: np.ndarray, layer: np.ndarray) -> None:
-    """The front of each coloured layer: what its features dominate lies below and left of the line."""
+    """Draws the front of each coloured layer; the features it dominates lie below and to the left."""
     for index in range(min(len(_COLOURS), int(layer.max()) + 1)):
         x, y = points[layer == index][np.argsort(points[layer == index, 0])].T
         axes.step(x, y, where="pre", color=_colour(index), linewidth=1.0, alpha=0.6, zorder=2)
 
 
 def _find_linear_part(values: np.ndarray) -> float:
-    """Where an axis turns from linear to logarithmic: the power of ten above a hundredth of the largest value."""
+    """Returns where an axis changes from linear to logarithmic: the power of ten above 1 % of the largest value."""
     largest = float(np.abs(values).max())
     return 10.0 ** math.ceil(math.log10(largest) - 2) if largest > 0 else 1.0
 
@@ -140,8 +128,8 @@ def _draw_legend(axes: Axes, last: int) -> None:
     marks = [_mark(_colour(index), "s", f"Layer {index + 1}") for index in range(shown)]
     if last >= len(_COLOURS):
         later = f"Layers {shown + 1} to {last + 1}" if last > shown else f"Layer {last + 1}"
-        marks.append(_mark(_LATER, "s", later))
-    marks += [_mark(_INK, "o", "Kept"), _mark(_INK, "x", "Dropped")]
+        marks.append(_mark(FADED, "s", later))
+    marks += [_mark(LIGHT.ink, "o", "Kept"), _mark(LIGHT.ink, "x", "Dropped")]
     axes.legend(
         handles=marks,
         loc="upper center",
@@ -149,7 +137,7 @@ def _draw_legend(axes: Axes, last: int) -> None:
         ncols=5,
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=LIGHT.ink,
         handletextpad=0.2,
     )
 
@@ -159,9 +147,9 @@ def _mark(colour: str, marker: str, label: str) -> Line2D:
 
 
 def _draw_names(axes: Axes, points: np.ndarray, features: Sequence[str], layer: np.ndarray, kept: np.ndarray) -> None:
-    """Names of kept features, earlier layers first, each where it covers no other name or point.
+    """Labels kept features, earlier layers first, where the name covers no other name or point.
 
-    A feature without such a place has no name there, nor have features that share one point.
+    Features without such a place, and features that share one point, get no label.
     """
     _, place_of, sharing = np.unique(points, axis=0, return_inverse=True, return_counts=True)
     named = kept & (sharing[place_of.reshape(-1)] == 1)
@@ -178,10 +166,10 @@ def _draw_names(axes: Axes, points: np.ndarray, features: Sequence[str], layer: 
                 ha=side,
                 va="center",
                 fontsize=8.5,
-                color=_INK,
+                color=LIGHT.ink,
                 zorder=4,
             )
-            text.set_path_effects([withStroke(linewidth=2.2, foreground=_PAPER)])
+            text.set_path_effects([withStroke(linewidth=2.2, foreground=LIGHT.background)])
             if _fits(text, frame, taken, spots):
                 text.set_in_layout(False)
                 break
@@ -203,24 +191,16 @@ def _draw_sizes(axes: Axes, layer: np.ndarray, kept: np.ndarray) -> None:
     sizes, stays = np.bincount(layer, minlength=layers), np.bincount(layer[kept], minlength=layers)
     if layers > _MOST_BARS:
         edges = np.arange(layers + 1) + 0.5
-        axes.stairs(sizes, edges, color=_MUTED, linewidth=1.0, zorder=3)
+        axes.stairs(sizes, edges, color=LIGHT.muted, linewidth=1.0, zorder=3)
         axes.stairs(stays, edges, fill=True, color=_COLOURS[0], zorder=3)
     else:
         x = np.arange(1, layers + 1)
         colours = [_colour(index) for index in range(layers)]
         axes.bar(x, stays, color=colours, width=0.8, zorder=3)
-        axes.bar(x, sizes - stays, bottom=stays, color=_PAPER, edgecolor=colours, hatch="////", width=0.8, zorder=3)
+        axes.bar(
+            x, sizes - stays, bottom=stays, color=LIGHT.background, edgecolor=colours, hatch="////", width=0.8, zorder=3
+        )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _clear_frame(axes, "y")
-    axes.set_xlabel("Layer", color=_INK, fontsize=10)
-    axes.set_ylabel("Features", color=_INK, fontsize=10)
-    axes.set_title(
-        f"{int(kept.sum())} kept (filled), {int((~kept).sum())} dropped", color=_INK, fontsize=11, loc="left"
-    )
-
-
-def _clear_frame(axes: Axes, grid: Literal["both", "y"]) -> None:
-    axes.grid(axis=grid, color=_GRID, linewidth=0.8, zorder=0)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(colors=_MUTED, labelsize=9, length=0)
+    title = f"{int(kept.sum())} kept (filled), {int((~kept).sum())} dropped"
+    dress_axes(axes, title, "Layer", "Features", grid="y")

@@ -1,34 +1,30 @@
-"""The picture of a search: every trial by its FLOPs and its AUC, drawn by matplotlib without a display."""
+"""Picture of a search: the FLOPs and AUC of every trial."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from lattice.sketch.objective import compute_auc_of_equal_objective
 from lattice.sketch.space import SearchOptions
 from lattice.sketch.trials import COMPLETE, PRUNED, REFUSED, Trial, choose_best
+from wukong_jax.reports.theme import FADED, LIGHT, PALETTE, dress_axes, save_png, start_figure
 
-_INK, _MUTED, _GRID, _PAPER = "#1c2128", "#59636e", "#e3e7ec", "#ffffff"
-_COMPLETE, _PRUNED, _REFUSED, _BEST, _HAND_MADE = "#0072b2", "#d55e00", "#b3bac2", "#009e73", "#aa4499"
+_COMPLETE, _PRUNED, _BEST, _HAND_MADE = PALETTE[:4]
 
 
 def draw_trials(trials: Sequence[Trial], options: SearchOptions, title: str) -> bytes:
     """Draws a search.
 
     Args:
-      trials: ended ones, the hand-made run first; one or more are complete.
-      options: the search.
-      title: above the picture.
+      trials: finished trials, the hand-made run first; at least one is complete.
+      options: options of the search.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
     """
-    figure = Figure(figsize=(9.6, 6.0), dpi=110, facecolor=_PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = start_figure(9.6, 6.0, title)
     axes = figure.subplots()
     axes.set_xscale("log")
     low, high = _find_limits(trials)
@@ -36,16 +32,13 @@ def draw_trials(trials: Sequence[Trial], options: SearchOptions, title: str) -> 
     _draw_ended(axes, trials, low)
     _draw_hand_made_and_best(axes, trials, options)
     if options.budget_flops is not None:
-        axes.axvline(options.budget_flops, color=_INK, linewidth=1.2, label="Budget of FLOPs", zorder=2)
-    figure.suptitle(title, color=_INK, fontsize=13, x=0.01, ha="left")
+        axes.axvline(options.budget_flops, color=LIGHT.ink, linewidth=1.2, label="Budget of FLOPs", zorder=2)
     _dress(axes, trials)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=_PAPER)
-    return file.getvalue()
+    return save_png(figure)
 
 
 def _find_limits(trials: Sequence[Trial]) -> tuple[float, float]:
-    """Limits of the AUC axis: those of complete trials with room below, where the stopped ones mostly lie."""
+    """Returns the limits of the AUC axis: the range of complete trials, with room below for stopped ones."""
     aucs = [trial.auc for trial in trials if trial.state == COMPLETE and trial.auc is not None]
     span = max(max(aucs) - min(aucs), 0.002)
     return min(aucs) - 0.5 * span, max(aucs) + 0.15 * span
@@ -54,7 +47,7 @@ def _find_limits(trials: Sequence[Trial]) -> tuple[float, float]:
 def _draw_ended(axes: Axes, trials: Sequence[Trial], low: float) -> None:
     complete = [(trial.flops, trial.auc) for trial in trials if trial.state == COMPLETE]
     x, y = np.array(complete, float).T
-    axes.scatter(x, y, s=44, color=_COMPLETE, edgecolors=_PAPER, linewidths=0.6, label="Complete", zorder=4)
+    axes.scatter(x, y, s=44, color=_COMPLETE, edgecolors=LIGHT.background, linewidths=0.6, label="Complete", zorder=4)
     stopped = [(t.flops, t.evaluations[-1][1]) for t in trials if t.state == PRUNED and t.evaluations]
     if stopped:
         x, y = np.array(stopped, float).T
@@ -65,13 +58,11 @@ def _draw_ended(axes: Axes, trials: Sequence[Trial], low: float) -> None:
     if refused:
         place = axes.get_xaxis_transform()
         label = "Refused before training"
-        axes.scatter(
-            refused, np.full(len(refused), 0.02), marker="|", s=70, color=_REFUSED, transform=place, label=label
-        )
+        axes.scatter(refused, np.full(len(refused), 0.02), marker="|", s=70, color=FADED, transform=place, label=label)
 
 
 def _draw_hand_made_and_best(axes: Axes, trials: Sequence[Trial], options: SearchOptions) -> None:
-    """Rings around both, and the AUC at which a model of other FLOPs would be worth the same as each."""
+    """Draws a ring around both, and for each a contour line: the AUC at which other FLOPs give the same objective."""
     best = choose_best(trials)
     flops = np.array([trial.flops for trial in trials if trial.flops is not None])
     line = np.geomspace(flops.min(), flops.max() * 1.0001, 50)
@@ -88,10 +79,7 @@ def _draw_hand_made_and_best(axes: Axes, trials: Sequence[Trial], options: Searc
 def _dress(axes: Axes, trials: Sequence[Trial]) -> None:
     counts = [sum(trial.state == state for trial in trials) for state in (COMPLETE, PRUNED, REFUSED)]
     text = "{} complete, {} stopped early, {} refused".format(*counts)
-    axes.set_title(text, color=_INK, fontsize=11, loc="left")
-    axes.set_xlabel("Training FLOPs per example", color=_INK, fontsize=10)
-    axes.set_ylabel("Validation AUC", color=_INK, fontsize=10)
-    axes.grid(color=_GRID, linewidth=0.8, zorder=0)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(which="both", colors=_MUTED, labelsize=9, length=0)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=9, labelcolor=_INK)
+    dress_axes(axes, text, "Training FLOPs per example", "Validation AUC")
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=9, labelcolor=LIGHT.ink
+    )

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.image import imread
 
 from wukong_jax.errors import UserError
-from wukong_jax.reports.run_pictures import DARK, LIGHT, draw_auc, draw_calibration, draw_loss
-from wukong_jax.reports.run_report import load_run_record, write_report
-from wukong_jax.runs.record import RunRecord
+from wukong_jax.reports.run_pictures import draw_auc, draw_calibration, draw_loss
+from wukong_jax.reports.run_report import write_report
+from wukong_jax.reports.theme import DARK, LIGHT
+from wukong_jax.runs.record import RunRecord, load_run_record
 
 CONFIG = {
     "name": "<b>bold</b> run",

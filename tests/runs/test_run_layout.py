@@ -7,14 +7,10 @@ from jax.experimental.layout import Format, Layout
 
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.schema import CategoricalColumn
-from wukong_jax.schema import LabelColumn
-from wukong_jax.schema import Schema
-from wukong_jax.schema import Source
-from wukong_jax.training import run as run_module
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.training.run import Run
-from wukong_jax.training.run import build_run
+from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
+from wukong_jax.training import run as run_module
+from wukong_jax.training.run import Run, build_run
 
 ROWS, VOCABULARY = 16, 40
 COLUMN_MAJOR = Layout((1, 0))  # row-major is what CPUs do anyway

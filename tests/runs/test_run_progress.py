@@ -1,8 +1,7 @@
 import math
 
 from wukong_jax.config import TrainingConfig
-from wukong_jax.runs.progress import RunProgress
-from wukong_jax.runs.progress import record_evaluation
+from wukong_jax.runs.progress import RunProgress, record_evaluation
 
 
 def record(values, **settings):

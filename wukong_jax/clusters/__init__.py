@@ -1,1 +1,1 @@
-"""Machines that are not here: named clusters, and compiling the train step for them ahead of time."""
+"""Ahead-of-time compilation of the train step for named TPU and GPU clusters, on a machine without accelerators."""

@@ -1,28 +1,54 @@
-"""The schema to compile for where the data is not: tables get the row counts that the user assumes."""
+"""Builds the schema for compiling without data: the user gives the row counts of tables that data would size."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from wukong_jax.config import DataConfig
+from ml_collections import ConfigDict
+
+from wukong_jax.config import DataConfig, RunConfig, build_run_config
 from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
 
 
-def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schema:
-    """Finds the schema of a run, resolved or not, without reading rows.
+def assume_run(
+    mapping: ConfigDict, schema: str = "", data: str = "", table_rows: Sequence[int] = ()
+) -> tuple[RunConfig, Schema]:
+    """A run's config and schema where its rows are not.
 
     Args:
-      config: where the run's rows would come from.
-      schema: a built-in schema's name or a schema file; empty: the config's own.
-      data: a folder of prepared data instead; empty: none.
+      mapping: the config as its file returned it.
+      schema: see `choose_schema`.
+      data: see `choose_schema`.
+      table_rows: see `assume_rows`.
+
+    Returns:
+      The checked config, and the schema with all rows known.
+
+    Raises:
+      UserError: a bad value in the config, or as `choose_schema` and `assume_rows`.
+    """
+    rows = mapping.get("data", ConfigDict())
+    if (schema or data or table_rows) and rows.get("format") in ("raw", "blocks") and not rows.get("path"):
+        rows.path = "unread"  # a config refuses to name no rows
+    config = build_run_config(mapping)
+    return config, assume_rows(choose_schema(config.data, schema, data), table_rows)
+
+
+def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schema:
+    """Finds the schema of a run without reading any rows; row counts may still be missing.
+
+    Args:
+      config: the run's data config.
+      schema: name of a built-in schema or path of a schema file; empty to use the config's schema.
+      data: folder of prepared data to take the schema from; empty for none.
 
     Returns:
       The schema.
 
     Raises:
-      UserError: both are given, or the schema cannot be read.
+      UserError: both `schema` and `data` are given, or the schema cannot be read.
     """
     if schema and data:
         raise UserError(f"--schema = {schema!r}, --data = {data!r}: both name a schema; leave one out")
@@ -33,33 +59,19 @@ def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schem
     return config.build_source().schema()
 
 
-def parse_table_rows(text: str) -> tuple[int, ...]:
-    """Reads `--table_rows`: whole numbers of at least 2 separated by commas; row 0 is the unknown row.
-
-    Raises:
-      UserError: it is not.
-    """
-    try:
-        rows = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        rows = (0,)
-    if any(count < 2 for count in rows):
-        raise UserError(f"--table_rows = {text!r}: expected whole numbers of at least 2, separated by commas")
-    return rows
-
-
 def assume_rows(schema: Schema, table_rows: Sequence[int]) -> Schema:
-    """Gives every table that only the data would size a number of rows.
+    """Fills in the row counts that would normally come from the data.
 
     Args:
-      schema: resolved or not.
-      table_rows: one number for all such tables, or one for each in the schema's order; empty: there must be none.
+      schema: a schema in which row counts may be missing.
+      table_rows: one number for all tables without a row count, or one number for each of them in the schema's
+        order; empty if no table lacks a row count.
 
     Returns:
-      The schema with all rows known.
+      The schema with all row counts.
 
     Raises:
-      UserError: numbers that are missing, too many or for no table, or domain values that only the data knows.
+      UserError: `table_rows` has the wrong length, or the schema's domain values are known from data only.
     """
     if schema.domain is not None and not schema.domain_values:
         raise UserError(

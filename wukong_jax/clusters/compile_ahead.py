@@ -1,7 +1,7 @@
-"""The train step compiled for a cluster that is not here: compile time, memory of a device, traffic, table copies.
+"""Compiles the train step for a cluster ahead of time: compile time, memory per device, traffic, table copies.
 
-Nothing is run and no array is made. The compilers are those of the real hardware: libtpu for TPUs, JAX's CUDA plugin
-for GPUs; both work without a device, each in a process of its own.
+Nothing is run and no array is allocated. The compilers are those used on the real hardware: libtpu for TPUs and JAX's
+CUDA plugin for GPUs. Both work without a device; use a separate process for each.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from wukong_jax.training.run import Run, build_run
 _EXTRAS = {"tpu": "tpu", "gpu": "compile_gpu"}
 _CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 
-# Else libtpu asks a cloud's metadata which TPU this is, complains of the answer, and lets one process at a time use it.
+# Without these, libtpu queries the cloud's metadata server, logs errors, and allows only one process at a time.
 _LIBTPU_WITHOUT_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -35,68 +35,68 @@ _LIBTPU_WITHOUT_TPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
-# What moves or remakes an array whole; a scatter that copies its operand first shows as one of the first two.
+# Instructions that write a whole new array. A scatter that copies its operand first shows up as one of the first two.
 _REMAKING = frozenset({"copy", "copy-start", "transpose", "convert", "sort", "pad", "concatenate", "select"})
-_ON_CHIP = "S(1)"  # XLA:TPU's mark of arrays that it fetches into fast memory ahead of their use
+_ON_CHIP = "S(1)"  # XLA:TPU's mark for arrays that it prefetches into fast on-chip memory
 _HLO_DTYPES = {"float32": "f32", "int32": "s32", "uint16": "u16", "bfloat16": "bf16"}
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes of one device during a step, as the compiler lays them out: padding counted."""
+    """Bytes that a step needs on one device, including the compiler's padding."""
 
     arguments: int  # state and batch
     outputs: int  # state and metrics
-    aliased: int  # outputs that lie where arguments did
+    aliased: int  # outputs that reuse the memory of arguments
     temporaries: int
     code: int
 
     @property
     def total(self) -> int:
-        """What a device needs at once."""
+        """Memory that one device must have, in bytes."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
 @dataclasses.dataclass(frozen=True)
 class TableCopy:
-    """An instruction that makes an array as large as a table's part on a device."""
+    """An instruction that writes an array of the same shape as a device's part of a table."""
 
     opcode: str
-    shape: str  # as printed
-    op_name: str  # the JAX operation that it is from; "" where XLA made it
+    shape: str  # as printed in HLO
+    op_name: str  # the JAX operation it comes from; "" if XLA added it
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A train step compiled for a target."""
+    """A train step compiled for a target, with its costs."""
 
     target: Target
     run: Run
     lower_seconds: float
     compile_seconds: float
     memory: DeviceMemory
-    table_bytes: int  # of one device's tables and their optimizer arrays, without the compiler's padding
+    table_bytes: int  # tables and their optimizer arrays on one device, without the compiler's padding
     table_copies: tuple[TableCopy, ...]
     traffic: Traffic
     hlo_text: str
 
     @property
     def fits(self) -> bool:
-        """Whether a device's memory holds it."""
+        """Whether the step fits in a device's memory."""
         return self.memory.total <= self.target.memory_bytes
 
 
 def use_no_accelerator() -> None:
-    """Keeps this process from starting one; call before JAX is used."""
+    """Makes JAX use the CPU only in this process; call before JAX is first used."""
     jax.config.update("jax_platforms", "cpu")
     os.environ |= _LIBTPU_WITHOUT_TPU
 
 
 def describe_devices(target: Target) -> list[jax.Device]:
-    """The target's devices, host by host; they can be compiled for and hold no arrays.
+    """Returns the target's devices in host order; code can be compiled for them, but they hold no arrays.
 
     Raises:
-      UserError: the platform's compiler is not installed or cannot be loaded, or refuses the topology.
+      UserError: the platform's compiler is missing, cannot be loaded or does not know the topology.
     """
     extra = _EXTRAS[target.platform]
     if not _has_compiler(target.platform):
@@ -116,7 +116,7 @@ def describe_devices(target: Target) -> list[jax.Device]:
                 topology=f"1x{target.hosts}x{shape}",
                 target_config=target.description,
             )
-    except RuntimeError as error:  # JAX's own errors and "not implemented" are such
+    except RuntimeError as error:  # the base class of JAX's own errors
         raise UserError(
             f"target = {target.name!r}: {_first_line(error)}; give a shape that exists, or install the extra {extra!r} "
             "of this JAX's own version"
@@ -139,17 +139,17 @@ def _has_compiler(platform: str) -> bool:
 
 
 def _host_index(target: Target, device: jax.Device) -> int:
-    """Which slice or GPU host a device is of; a single slice's devices do not say."""
+    """Index of the device's TPU slice or GPU host; devices of a single slice have no `slice_index`."""
     if target.platform == "gpu":
         return device.process_index
     return getattr(device, "slice_index", None) or 0
 
 
 def fit_mesh(mesh: MeshConfig, target: Target) -> MeshConfig:
-    """The mesh on a target: its slices or hosts, or a finer division of them that the config asks for.
+    """Returns the mesh to use on a target: its hosts and chips, or the config's finer division of the hosts.
 
     Raises:
-      UserError: the config's mesh is not a division of the target's hosts.
+      UserError: the config's mesh does not divide the target's hosts.
     """
     if (mesh.hosts, mesh.chips) in ((1, 0), (target.hosts, target.chips)):
         return MeshConfig(target.hosts, target.chips)
@@ -168,17 +168,17 @@ def compile_train_step(
     """Compiles a run's train step for a target.
 
     Args:
-      config: of the run; a mesh of one host and all chips becomes the target's.
-      schema: resolved.
+      config: the run's config; the default mesh (one host, all chips) is replaced by the target's.
+      schema: a schema with all row counts.
       target: the cluster.
-      devices: its devices, host by host.
-      transport: how collectives are counted, see `measure_traffic`.
+      devices: the target's devices in host order.
+      transport: algorithms by which collectives are counted, see `measure_traffic`.
 
     Returns:
-      The step and what it costs.
+      The compiled step and its costs.
 
     Raises:
-      UserError: the config does not fit the target, or the compiler refuses the step, as one that exceeds the memory.
+      UserError: the config does not fit the target, or the compiler refuses the step, for example for lack of memory.
     """
     config = dataclasses.replace(config, mesh=fit_mesh(config.mesh, target))
     run = build_run(config, schema, devices)
@@ -206,14 +206,14 @@ def compile_train_step(
 
 
 def find_table_copies(hlo_text: str, shapes: set[str]) -> tuple[TableCopy, ...]:
-    """Finds what makes a table anew in a compiled step, inside fusions too.
+    """Finds instructions of a compiled step that write a whole table, including those inside fusions.
 
     Args:
-      hlo_text: the compiled step.
-      shapes: of tables on a device, as HLO prints them without layout: `f32[1000,16]`.
+      hlo_text: the compiled step as HLO (XLA's intermediate representation) text.
+      shapes: shapes of the tables on one device, as HLO prints them without layout: `f32[1000,16]`.
 
     Returns:
-      The instructions.
+      The instructions found.
     """
     module = parse_module(hlo_text)
     lines = (line for computation in module.computations.values() for line in computation.instructions.values())
@@ -226,7 +226,7 @@ def _remakes(line: Instruction, shapes: set[str]) -> bool:
 
 
 def _table_shards(tables: Tables) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of every table array on one device."""
+    """Yields the shape and dtype of every table array on one device."""
     for leaf in jax.tree.leaves(tables):
         yield leaf.sharding.shard_shape(leaf.shape), leaf.dtype
 
@@ -249,6 +249,6 @@ def _time(function: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line that says something, without the full stop."""
+    """The first non-empty line of the message, without its full stop."""
     lines = (line.strip().rstrip(".") for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)

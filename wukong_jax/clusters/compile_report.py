@@ -1,13 +1,16 @@
-"""What compiling for a cluster found, as text and as JSON."""
+"""Formats the costs of a step compiled for a cluster, as text and as JSON."""
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from wukong_jax.clusters.compile_ahead import CompiledStep
+from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import CHIP, HOST
 from wukong_jax.sharding.traffic.step_traffic import format_traffic
 
@@ -15,7 +18,7 @@ _MIB = 1 << 20
 
 
 def describe_step(step: CompiledStep) -> dict[str, Any]:
-    """The findings as a JSON object: sizes in bytes, of one device where nothing else is said."""
+    """Returns the step's costs as a JSON object; sizes are bytes per device unless noted otherwise."""
     memory, traffic, mesh = step.memory, step.traffic, step.run.config.mesh
     return {
         "config": step.run.config.name,
@@ -33,21 +36,36 @@ def describe_step(step: CompiledStep) -> dict[str, Any]:
         "fits": step.fits,
         "table_bytes": step.table_bytes,
         "table_copies": [dataclasses.asdict(copy) for copy in step.table_copies],
-        "host_bytes": traffic.total(axis=HOST),  # sums over the mesh, a step
+        "host_bytes": traffic.total(axis=HOST),  # per step, summed over the mesh
         "chip_bytes": traffic.total(axis=CHIP),
         "traffic": traffic.to_rows(),
     }
 
 
+def load_findings(path: str | Path) -> dict[str, Any]:
+    """Reads what `describe_step` returned, from a JSON file.
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    try:
+        findings = json.loads(Path(path).read_text())
+    except ValueError:
+        findings = None
+    if not isinstance(findings, dict) or not {"target", "config", "memory", "traffic"} <= set(findings):
+        raise UserError(f"{path}: not what compile_for_cluster writes with --output; give such a file")
+    return findings
+
+
 def flatten_findings(findings: Mapping[str, Any]) -> dict[str, Any]:
-    """The findings as one flat row of kept results.
+    """Flattens the costs into one row of a results table.
 
     Args:
-      findings: what `describe_step` returned.
+      findings: the return value of `describe_step`.
 
     Returns:
-      Its numbers, memory as `memory_<part>`, table copies as their count, and traffic as sums over the mesh of each
-      purpose on each axis that it uses, `<purpose>_<axis>_bytes`.
+      The scalar values; memory as `memory_<part>`; the number of table copies; and the traffic of each purpose on
+      each axis as `<purpose>_<axis>_bytes`, summed over the mesh.
     """
     kept = {name: value for name, value in findings.items() if not isinstance(value, dict | list)}
     row = {"target": kept.pop("target"), "variant": kept.pop("config"), **kept}
@@ -61,19 +79,19 @@ def flatten_findings(findings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_step(step: CompiledStep) -> str:
-    """The findings as lines of text."""
+    """Formats the costs as text."""
     memory, mesh, gib = step.memory, step.run.config.mesh, step.target.memory_bytes / (1 << 30)
     lines = [
         f"{step.run.config.name} for {step.target.name}: {mesh.hosts} hosts x {mesh.chips} chips, batch "
         f"{step.run.config.training.batch_size:,}; lowered in {step.lower_seconds:.1f} s, compiled in "
         f"{step.compile_seconds:.1f} s",
         "",
-        f"Memory of a device ({step.target.chip}, {gib:.2f} GiB)",
+        f"Memory per device ({step.target.chip}, {gib:.2f} GiB)",
     ]
     rows = {
         "arguments": memory.arguments,
         "outputs": memory.outputs,
-        "of them aliased": memory.aliased,
+        "aliased outputs": memory.aliased,
         "temporaries": memory.temporaries,
         "code": memory.code,
         "total": memory.total,
@@ -82,7 +100,7 @@ def format_step(step: CompiledStep) -> str:
     lines.append("it fits" if step.fits else "it DOES NOT FIT")
     lines.append(f"tables and their optimizer arrays: {step.table_bytes / _MIB:,.2f} MiB before padding")
     for copy, times in Counter(step.table_copies).items():
-        origin = copy.op_name or "made by the compiler"
+        origin = copy.op_name or "added by the compiler"
         lines.append(f"table-sized {copy.opcode} ({times}): {copy.shape}, {origin}")
     if not step.table_copies:
         lines.append("no table-sized copies")

@@ -1,8 +1,8 @@
-"""Named clusters of TPUs and GPUs, for compiling where none of them is present.
+"""Defines the TPU and GPU clusters that a step can be compiled for.
 
-A target's name in full is `tpu:CHIP:SHAPE[:SLICES]` (`tpu:v5p:4x4x4:4` is four slices of 4 x 4 x 4 chips) or
-`gpu:CHIP:HOSTSxGPUS` (`gpu:h100:4x8` is four hosts of eight). A TPU slice and a GPU host are each a *host* of the mesh:
-the chips that share the fast link.
+A target's full name is `tpu:CHIP:SHAPE[:SLICES]` (`tpu:v5p:4x4x4:4` is four slices of 4 x 4 x 4 chips) or
+`gpu:CHIP:HOSTSxGPUS` (`gpu:h100:4x8` is four hosts with eight GPUs each). A TPU slice or a GPU host is one *host* of
+the mesh: a group of chips that share the fast link.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from wukong_jax.errors import UserError
 
 GIB = 1 << 30
 
-# Memory that XLA:TPU gives a program on one device of a chip kind.
+# Memory that XLA:TPU makes available to a program on one device, by chip kind.
 TPU_MEMORY_BYTES = {"v5e": int(15.75 * GIB), "v5p": int(95.74 * GIB), "v6e": int(31.25 * GIB)}
 
-# Chip kinds whose description comes with the package, in XLA's own text form.
+# GPU descriptions shipped with the package, in XLA's protobuf text format, by chip kind.
 GPU_DESCRIPTIONS = {"h100": "h100_sxm.txtpb"}
 
 NAMED_TARGETS = {
@@ -42,37 +42,37 @@ _MEMORY_SIZE = re.compile(r"\bdevice_memory_size:\s*(\d+)")
 class Target:
     """A cluster to compile for."""
 
-    name: str  # in full
+    name: str  # full name
     platform: Literal["tpu", "gpu"]
-    chip: str  # kind: v5p, h100
-    shape: tuple[int, ...]  # chips of a TPU slice along its axes; GPUs of a host
-    hosts: int  # TPU slices, or GPU hosts: H of the mesh
-    memory_bytes: int  # of one device
-    description: str = ""  # GPU only: the chip, in XLA's text form of a `GpuTargetConfigProto`
+    chip: str  # chip kind: v5p, h100
+    shape: tuple[int, ...]  # TPU: chips along each axis of a slice; GPU: (GPUs per host,)
+    hosts: int  # TPU slices or GPU hosts; H of the mesh
+    memory_bytes: int  # memory of one device
+    description: str = ""  # GPU only: `GpuTargetConfigProto` of the chip in text format
 
     @property
     def chips(self) -> int:
-        """C of the mesh: devices of a slice or host."""
+        """Devices per slice or host; C of the mesh."""
         return math.prod(self.shape)
 
     @property
     def devices(self) -> int:
-        """All devices."""
+        """Number of devices in the cluster."""
         return self.hosts * self.chips
 
 
 def find_target(name: str, description: str | None = None) -> Target:
-    """Reads a target's name.
+    """Builds the target that a name refers to.
 
     Args:
-      name: one of `NAMED_TARGETS`, or a name in full.
-      description: of a GPU, in XLA's text form; None: the one that comes with the package.
+      name: one of `NAMED_TARGETS`, or a full name.
+      description: `GpuTargetConfigProto` of a GPU in text format; None for the one shipped with the package.
 
     Returns:
       The target.
 
     Raises:
-      UserError: no such form of a name, an unknown chip kind, or a description for a TPU.
+      UserError: the name has another form, the chip kind is unknown, or a TPU is given a description.
     """
     full = NAMED_TARGETS.get(name, name)
     match = _FULL_NAME.fullmatch(full)

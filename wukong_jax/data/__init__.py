@@ -1,1 +1,1 @@
-"""Raw files to row blocks to batches, and the generator whose answer is known."""
+"""Data: raw files are prepared as row blocks and loaded as batches; synthetic data has a known best possible loss."""

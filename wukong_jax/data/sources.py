@@ -1,7 +1,8 @@
-"""Data sources: where a run's rows come from. A config names one by `config.data.factory`.
+"""Defines the data sources that provide a run's rows; a config chooses one by `config.data.factory`.
 
 A source either names a folder of row blocks or prepares one. Its factory is called as build(options, path, schema)
-with what `config.data` says, and refuses what it does not read. One from another package does the same.
+with the values of `config.data`, and raises a UserError for values that it does not use. The same interface holds for
+sources from other packages.
 """
 
 import dataclasses
@@ -25,31 +26,31 @@ OPTIONS = "config.data.options"
 
 @dataclasses.dataclass(frozen=True)
 class RowSource:
-    """Where rows come from: a folder of row blocks that is there, or a function that prepares one."""
+    """A source of rows: either an existing folder of row blocks or a function that prepares one."""
 
-    schema: Callable[[], Schema]  # the columns, resolved or not, found without reading rows
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # all of them, as the run's config keeps them
-    folder: Path | None = None  # where the row blocks lie
-    prepare: Callable[[Path], Any] | None = None  # writes row blocks into a folder that does not exist yet
+    schema: Callable[[], Schema]  # returns the schema, resolved or not, without reading rows
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # all options, as stored in the run's config
+    folder: Path | None = None  # folder of existing row blocks
+    prepare: Callable[[Path], Any] | None = None  # writes row blocks to a folder that does not exist yet
 
     def __post_init__(self) -> None:
-        """Checks that the rows have one place."""
+        """Checks that exactly one of `folder` and `prepare` is given."""
         if (self.folder is None) == (self.prepare is None):
             raise UserError("config.data.factory: the source must name a folder of row blocks or prepare one, not both")
 
 
 @dataclasses.dataclass(frozen=True)
 class RawOptions:
-    """`config.data.options` of "raw"."""
+    """`config.data.options` of the source "raw"."""
 
-    on_bad_row: Literal["stop", "skip"] = "stop"  # what a malformed row does
+    on_bad_row: Literal["stop", "skip"] = "stop"  # what to do at a malformed row
 
 
 def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Raw files in the layout of a schema; prepared into the run's folder.
+    """Builds the source of raw files with a given schema, which are prepared in the run's folder.
 
     Raises:
-      UserError: an unknown option, or no path or schema.
+      UserError: an option is unknown, or there is no path or schema.
     """
     built = build_dataclass(RawOptions, options, OPTIONS)
     _require_path(path, "raw")
@@ -63,10 +64,10 @@ def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
 
 
 def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Row blocks that lie prepared in a folder, as wukong-jax prepare_data writes them.
+    """Builds the source of row blocks in a prepared folder, as scripts/prepare_data.py writes it.
 
     Raises:
-      UserError: options or a schema, which blocks do not have, or no path.
+      UserError: options or a schema are given, which blocks do not take, or there is no path.
     """
     if options:
         raise UserError(f"{OPTIONS}.{next(iter(options))}: 'blocks' has no options; leave it out")
@@ -77,10 +78,10 @@ def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSourc
 
 
 def build_planted_clicks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Generated clicks with a known answer (`data/planted/clicks.py`); the options are the generator's settings.
+    """Builds the source of generated clicks with a known Bayes loss; options are those of `PlantedClicksConfig`.
 
     Raises:
-      UserError: an option that the generator refuses, or a path or schema.
+      UserError: an option is invalid, or a path or schema is given.
     """
     built = build_dataclass(PlantedClicksConfig, options, OPTIONS)
     _refuse_files(path, schema, "planted_clicks")
@@ -89,10 +90,10 @@ def build_planted_clicks(options: Mapping[str, Any], path: str, schema: str) -> 
 
 
 def build_planted_portfolios(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Generated rows of several domains and objectives; the options are those of `data/planted/portfolios_config.py`.
+    """Builds the source of generated domains and objectives; options are those of `PlantedPortfoliosConfig`.
 
     Raises:
-      UserError: an option that the generator refuses, or a path or schema.
+      UserError: an option is invalid, or a path or schema is given.
     """
     built = build_dataclass(PlantedPortfoliosConfig, options, OPTIONS)
     _refuse_files(path, schema, "planted_portfolios")

@@ -9,11 +9,12 @@ from wukong_jax.errors import UserError
 
 
 @contextmanager
-def write_whole_folder(directory: Path) -> Iterator[Path]:
+def write_whole_folder(directory: Path, replace: bool = False) -> Iterator[Path]:
     """Gives a fresh folder beside the target, which becomes the target when the body ends without an error.
 
     Args:
-      directory: must not exist.
+      directory: must not exist, unless `replace`.
+      replace: whether the folder may take the place of one that exists.
 
     Yields:
       The folder to write into; it is removed where the body raises.
@@ -21,15 +22,26 @@ def write_whole_folder(directory: Path) -> Iterator[Path]:
     Raises:
       UserError: the directory exists already, or the system cannot write.
     """
-    if directory.exists():
+    if directory.exists() and not replace:
         raise UserError(f"{directory}: exists already; remove it or choose another folder")
-    aside = directory.with_name(directory.name + ".unfinished")
+    aside = directory.with_name(directory.name + ".writing")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
-        aside.rename(directory)
+        _rename(aside, directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot write ({error.strerror}); free space or choose another folder") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename(aside: Path, directory: Path) -> None:
+    if not directory.exists():
+        aside.rename(directory)
+        return
+    replaced = directory.with_name(directory.name + ".replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    directory.rename(replaced)
+    aside.rename(directory)
+    shutil.rmtree(replaced)

@@ -1,9 +1,9 @@
-"""Mergeable sums on devices, and the metrics formed from them on the host.
+"""Metrics: mergeable sums on devices, and the metrics computed from them on the host.
 
-auc                 exact, and binned with an error bound
-grouped_auc         GAUC
-normalized_entropy  log loss of logits, and NE
-calibration         predicted over observed, and the curve
-accumulate          sums of a batch that add up over steps, devices and hosts
-exact_metrics       the same metrics from a whole split's logits, in float64
+auc                 AUC (area under the ROC curve), exact or binned with an error bound
+grouped_auc         GAUC (grouped AUC)
+normalized_entropy  log loss of logits, and NE (normalized entropy)
+calibration         predicted over observed positives, and the calibration curve
+accumulate          sums over a batch that add up over steps, devices and hosts
+exact_metrics       the same metrics from the logits of a whole split, in float64
 """

@@ -1,13 +1,13 @@
 """Metric sums that add up over steps, devices and hosts, per domain and objective.
 
-A batch becomes sums on the device (`compute_metric_sums`, inside jit); sums merge by addition, so order and
-sharding do not matter; metrics are formed from sums once, at the end, on the host.
+Each batch is reduced to sums on the device (`compute_metric_sums`, inside jit). Sums merge by addition, so order and
+sharding do not matter. Metrics are computed from the sums once, at the end, on the host.
 
-The sums of one step are float32, which is exact for counts below 2^24. Over 10^9 rows it is not, so
-`MetricAccumulator` adds a few steps on the device and drains them into float64 on the host long before.
+The sums of one step are float32, in which counts are exact below 2^24. That is too few for 10^9 rows, so
+`MetricAccumulator` adds only a few steps on the device before it moves the sums to float64 on the host.
 
-Scores are binned by s = logit / (8 + |logit|), a map of all logits onto (-1, 1) that is steepest at 0: with 16384
-bins a bin is 0.001 logits wide at 0, 0.004 at 8 and 0.07 at 60, and no logit falls outside.
+Scores are binned by s = logit / (8 + |logit|), which maps all logits to (-1, 1) and is steepest at 0. With 16384
+bins, a bin is 0.001 logits wide at 0, 0.004 at 8 and 0.07 at 60, and no logit is out of range.
 """
 
 from collections.abc import Sequence
@@ -36,15 +36,15 @@ _HALF_RANGE_LOGIT = 8.0  # the logit at which s is 1/2; a power of two, so that 
 
 
 class MetricSums(NamedTuple):
-    """Sums over rows that were observed and have weight; float32 on devices, float64 on the host."""
+    """Sums over observed rows of positive weight; float32 on devices, float64 on the host."""
 
-    rows: Array  # [G, O] observed rows of weight above 0
+    rows: Array  # [G, O] number of observed rows of positive weight
     weight: Array  # [G, O]
     loss_sum: Array  # [G, O] weighted log loss, nats
     label_sum: Array  # [G, O]
     prediction_sum: Array  # [G, O] weighted predicted probability
-    positive: Array  # [G, O, bins] mass of positives by score
-    negative: Array  # [G, O, bins] mass of negatives by score
+    positive: Array  # [G, O, bins] weight of positives by score
+    negative: Array  # [G, O, bins] weight of negatives by score
     predicted: Array  # [G, O, bins] weighted predicted probability by score
 
 
@@ -57,10 +57,10 @@ def compute_metric_sums(
     domains: int,
     bins: int = DEFAULT_BINS,
 ) -> MetricSums:
-    """The sums of one batch; pure, for use inside jit, also with rows sharded over devices.
+    """Computes the sums of one batch; pure, for use inside jit, also with rows sharded over devices.
 
-    A row counts for an objective where its weight and its label mask are above 0; whatever the other rows hold,
-    not-a-number included, changes nothing. A counted logit that is not a number makes loss and AUC nan.
+    A row counts for an objective if its weight and its label mask are above 0. The values of other rows have no
+    effect, even if they are nan. If the logit of a counted row is nan, loss and AUC are nan.
 
     Args:
       logits: [B, O], any float type.
@@ -69,10 +69,10 @@ def compute_metric_sums(
       weight: [B] float32, 0 = padding.
       domain: [B] int32 in [0, G).
       domains: G.
-      bins: bins of the score histograms, the same for all sums that are to be merged.
+      bins: number of bins of the score histograms; must be equal for all sums that are merged.
 
     Returns:
-      float32 sums. The three histograms take 12 * G * O * bins bytes.
+      The sums in float32. The three histograms take 12 * G * O * bins bytes.
     """
     mass = weight[:, None].astype(jnp.float32) * label_mask.astype(jnp.float32)
     counted = mass > 0
@@ -97,7 +97,7 @@ def compute_metric_sums(
 
 
 def compute_score_bins(logits: jax.Array, bins: int) -> jax.Array:
-    """The bin of each logit: never descending in the logit, so that binning cannot turn a pair around.
+    """Returns the bin of each logit; monotone in the logit, so that binning cannot reverse the order of two rows.
 
     Args:
       logits: [...] float32; nan goes to bin 0.
@@ -106,7 +106,7 @@ def compute_score_bins(logits: jax.Array, bins: int) -> jax.Array:
     Returns:
       [...] int32 in [0, bins).
     """
-    # 1 - 1 / (1 + |x| / 8) = |x| / (8 + |x|), written so that every operation is monotone after rounding.
+    # 1 - 1 / (1 + |x| / 8) = |x| / (8 + |x|), in a form in which every operation stays monotone after rounding.
     magnitude = 1.0 - 1.0 / (1.0 + jnp.abs(logits) / _HALF_RANGE_LOGIT)
     score = jnp.where(logits < 0, -magnitude, magnitude)
     position = jnp.where(jnp.isnan(score), 0.0, (score + 1.0) * (0.5 * bins))
@@ -114,20 +114,20 @@ def compute_score_bins(logits: jax.Array, bins: int) -> jax.Array:
 
 
 def init_metric_sums(domains: int, objectives: int, bins: int = DEFAULT_BINS) -> MetricSums:
-    """Sums of no rows: float64 zeros on the host, for `merge_metric_sums`."""
+    """Returns the sums of zero rows, float64 on the host, to start `merge_metric_sums` from."""
     scalars = [np.zeros((domains, objectives)) for _ in range(5)]
     return MetricSums(*scalars, *(np.zeros((domains, objectives, bins)) for _ in range(3)))
 
 
 def merge_metric_sums(a: MetricSums, b: MetricSums) -> MetricSums:
-    """Adds two sums: both on devices stays there in float32, one on the host (float64) comes to the host.
+    """Adds two sums: on the devices in float32 if both are there, else on the host in float64.
 
     Args:
       a: sums of some rows.
       b: sums of other rows, with the same domains, objectives and bins.
 
     Returns:
-      The sums of all of them.
+      The sums over the rows of both.
 
     Raises:
       ValueError: the shapes differ.
@@ -140,22 +140,22 @@ def merge_metric_sums(a: MetricSums, b: MetricSums) -> MetricSums:
 
 
 def move_sums_to_host(sums: MetricSums) -> MetricSums:
-    """The same sums as float64 arrays on the host."""
+    """Copies sums to the host as float64 arrays."""
     return MetricSums(*(np.asarray(array, np.float64) for array in jax.device_get(sums)))
 
 
 def finish_metrics(sums: MetricSums, objective_names: Sequence[str], domain_names: Sequence[str]) -> dict[str, float]:
-    """Forms metrics from sums, in float64 on the host.
+    """Computes metrics from sums, in float64 on the host.
 
     Args:
-      sums: of all rows that the metrics are to speak of.
+      sums: sums over all rows to evaluate.
       objective_names: O names, in the order of the labels.
-      domain_names: G names; one (any) name where the data has no domains.
+      domain_names: G names; any single name if the data has no domains.
 
     Returns:
       Metrics by name, see `metric_names.name_metrics`. Each group has `auc` (binned) and `auc_error_bound`,
-      `log_loss` (nats), `normalized_entropy`, `calibration`, `base_rate` and `rows`; a metric that the rows do
-      not define (no rows, one class only) is nan.
+      `log_loss` (nats), `normalized_entropy`, `calibration`, `base_rate` and `rows`. Metrics that are undefined for
+      the rows (no rows, one class only) are nan.
 
     Raises:
       ValueError: the names do not match the sums' axes.
@@ -172,19 +172,19 @@ def finish_metrics(sums: MetricSums, objective_names: Sequence[str], domain_name
 def finish_calibration_curve(
     sums: MetricSums, objective: int = 0, domain: int | None = None, bins: int = 20
 ) -> CalibrationCurve:
-    """The calibration curve of one objective, over one domain or (None) over all."""
+    """Computes the calibration curve of one objective, over one domain or over all (None)."""
     one = _take_slice(move_sums_to_host(sums), domain, objective)
     return compute_calibration_curve_from_histograms(one.positive, one.negative, one.predicted, bins)
 
 
 class MetricAccumulator:
-    """Adds the sums of many steps: a few on the device without waiting for it, the rest in float64 on the host."""
+    """Accumulates sums over many steps: first on the device, without blocking, then in float64 on the host."""
 
     def __init__(self, batch_rows: int) -> None:
-        """Starts empty.
+        """Creates an empty accumulator.
 
         Args:
-          batch_rows: B of the batches to come; decides how many steps float32 may hold (2^22 rows, 64 steps).
+          batch_rows: B; limits the steps that are summed in float32 on the device (at most 2^22 rows and 64 steps).
         """
         self._steps_between_drains = max(1, min(_STEPS_BETWEEN_DRAINS, _ROWS_BETWEEN_DRAINS // batch_rows))
         self._on_device: MetricSums | None = None
@@ -199,7 +199,7 @@ class MetricAccumulator:
             self._drain()
 
     def result(self) -> MetricSums:
-        """All sums so far, float64 on the host.
+        """Returns the sums of all steps so far, float64 on the host.
 
         Raises:
           ValueError: nothing was added.
@@ -242,7 +242,7 @@ def _finish_slice(one: MetricSums) -> dict[str, float]:
 
 
 def _sum_by_domain(per_row: jax.Array, domain: jax.Array, domains: int) -> jax.Array:
-    """Sums [B, O, k] to [G, O, k] through partial sums of about 256 rows: one long float32 sum loses digits."""
+    """Sums [B, O, k] to [G, O, k] by partial sums of about 256 rows, since one long float32 sum loses precision."""
     rows = per_row.shape[0]
     parts = -(-rows // _ROWS_OF_A_PARTIAL_SUM)
     partial = jnp.zeros((parts, domains, *per_row.shape[1:]), jnp.float32)

@@ -1,4 +1,7 @@
-"""Area under the ROC curve: the chance that a positive row scores above a negative one, ties counting half."""
+"""Computes AUC (area under the ROC curve): the probability that a positive row scores above a negative one.
+
+Ties count one half.
+"""
 
 from typing import NamedTuple
 
@@ -6,22 +9,22 @@ import numpy as np
 
 
 class BinnedAuc(NamedTuple):
-    """An AUC from histograms, and how far the exact one can be from it."""
+    """An AUC computed from histograms, with a bound on its error."""
 
     auc: float  # nan without positives or without negatives
-    error_bound: float  # the exact value of the same scores lies in auc +- error_bound
+    error_bound: float  # the exact AUC of the same scores is within auc +- error_bound
 
 
 def compute_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """The exact AUC, on the host, in float64.
+    """Computes the exact AUC, on the host, in float64.
 
     Args:
-      labels: [R], 1 or 0; a fraction y counts as weight y of a positive and 1 - y of a negative row.
-      scores: [R], any monotone score: logits or probabilities. Logits keep more digits apart.
-      weights: [R], at least 0; None for 1 each. Rows of weight 0 (padding) count nothing, whatever they hold.
+      labels: [R], 1 or 0; a fraction y counts as a positive row of weight y and a negative row of weight 1 - y.
+      scores: [R], logits or probabilities. Logits are preferable: close to 0 and 1, probabilities round to ties.
+      weights: [R], at least 0; None for equal weights. Rows of weight 0 (padding) are ignored, whatever their values.
 
     Returns:
-      The AUC; nan where one class is absent or a counted score is not a number.
+      The AUC; nan if one class is absent or a counted score is nan.
     """
     labels, scores, weights = _keep_weighted_rows(labels, scores, weights)
     if np.isnan(scores).any():
@@ -31,18 +34,18 @@ def compute_auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | No
 
 
 def compute_auc_from_histograms(positive: np.ndarray, negative: np.ndarray) -> BinnedAuc:
-    """The AUC of scores known only by their bin.
+    """Computes the AUC of scores of which only the bins are known.
 
-    Rows that share a bin are taken for ties. A pair in different bins is then decided as the scores decide it, and
-    a pair in one bin adds one half where the scores would add 0, 1/2 or 1: the exact AUC is at most half of the
-    mass of the pairs that share a bin away, and that is the bound.
+    Rows in the same bin count as ties. Pairs of rows in different bins are ordered as by the scores. A pair in the same
+    bin adds one half where the scores would add 0, 1/2 or 1. The error is therefore at most half of the share of pairs
+    in the same bin, which is the bound.
 
     Args:
-      positive: [bins], mass of positive rows in each bin, in ascending order of score.
-      negative: [bins], mass of negative rows.
+      positive: [bins], weight of the positive rows in each bin, in ascending order of score.
+      negative: [bins], weight of the negative rows.
 
     Returns:
-      The AUC and the bound on its distance from the exact one; both nan where one class is absent.
+      The AUC and the bound on its error; both nan if one class is absent.
     """
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     pairs = positive.sum() * negative.sum()
@@ -53,7 +56,7 @@ def compute_auc_from_histograms(positive: np.ndarray, negative: np.ndarray) -> B
 def sum_runs_of_equal_scores(
     labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorts rows by score and sums the masses of each distinct score.
+    """Sorts rows by score and sums the weights of each distinct score.
 
     Args:
       labels: [R] in [0, 1].
@@ -61,7 +64,7 @@ def sum_runs_of_equal_scores(
       weights: [R] float64.
 
     Returns:
-      (positive, negative, score), each [distinct scores] in ascending order of score; masses in float64.
+      (positive, negative, score), each [distinct scores] in ascending order of score; weights in float64.
     """
     if not scores.size:
         return np.zeros(0), np.zeros(0), np.zeros(0)

@@ -1,4 +1,4 @@
-"""Calibration: predicted over observed positives, and the curve of observed against predicted rates."""
+"""Computes calibration: the ratio of predicted to observed positives, and the curve of observed by predicted rate."""
 
 import numpy as np
 from scipy.special import expit
@@ -9,14 +9,14 @@ CalibrationCurve = list[dict[str, float]]  # "predicted" and "observed" rates, a
 
 
 def compute_calibration(predicted: float, observed: float) -> float:
-    """Predicted positives over observed ones: 1 is calibrated, above 1 predicts too many.
+    """Returns predicted over observed positives; 1 is calibrated, and above 1 too many positives are predicted.
 
     Args:
       predicted: weighted sum of the predicted probabilities.
       observed: weighted sum of the labels.
 
     Returns:
-      The ratio; nan without observed positives.
+      The ratio; nan if there are no observed positives.
     """
     return float(predicted / observed) if observed > 0 else float("nan")
 
@@ -24,16 +24,16 @@ def compute_calibration(predicted: float, observed: float) -> float:
 def compute_calibration_curve(
     labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None, bins: int = 20
 ) -> CalibrationCurve:
-    """The calibration curve of rows, on the host, in bins of about equal weight.
+    """Computes the calibration curve of rows, on the host, in bins of about equal weight.
 
     Args:
       labels: [R] in [0, 1].
       logits: [R].
-      weights: [R], at least 0; None for 1 each. Rows of weight 0 count nothing.
-      bins: points of the curve at most; rows with equal logits are never split, so there may be fewer.
+      weights: [R], at least 0; None for equal weights. Rows of weight 0 are ignored.
+      bins: maximum number of points; there may be fewer, because rows with equal logits share a bin.
 
     Returns:
-      One mapping for each bin that holds weight, by ascending prediction.
+      One mapping per non-empty bin, in ascending order of prediction.
     """
     labels, logits = np.asarray(labels), np.asarray(logits)
     weights = np.ones(labels.shape, np.float64) if weights is None else np.asarray(weights, np.float64)
@@ -46,23 +46,23 @@ def compute_calibration_curve(
 def compute_calibration_curve_from_histograms(
     positive: np.ndarray, negative: np.ndarray, predicted: np.ndarray, bins: int = 20
 ) -> CalibrationCurve:
-    """The calibration curve of rows known by fine bins of their score, merged into bins of about equal weight.
+    """Computes the calibration curve from fine score bins, merged into bins of about equal weight.
 
     Args:
-      positive: [fine bins], mass of positives, in ascending order of score.
-      negative: [fine bins], mass of negatives.
-      predicted: [fine bins], sum of the predicted probabilities, weighted.
-      bins: points of the curve at most.
+      positive: [fine bins], weight of the positives, in ascending order of score.
+      negative: [fine bins], weight of the negatives.
+      predicted: [fine bins], weighted sum of the predicted probabilities.
+      bins: maximum number of points.
 
     Returns:
-      One mapping for each bin that holds weight, by ascending prediction; exact for the merged bins.
+      One mapping per non-empty bin, in ascending order of prediction; the rates of the merged bins are exact.
     """
     positive, predicted = np.asarray(positive, np.float64), np.asarray(predicted, np.float64)
     weight = positive + np.asarray(negative, np.float64)
     total = weight.sum()
     if not total > 0:
         return []
-    middle = (np.cumsum(weight) - 0.5 * weight) / total  # a fine bin goes whole to where its middle lies
+    middle = (np.cumsum(weight) - 0.5 * weight) / total  # a fine bin is not split; its middle decides
     coarse = np.clip((middle * bins).astype(np.int64), 0, bins - 1)
     sums = [np.bincount(coarse, values, minlength=bins) for values in (predicted, positive, weight)]
     return [

@@ -1,4 +1,4 @@
-"""The metrics of a whole split from its logits, in float64 on the host: exact AUC, GAUC and calibration."""
+"""Computes the metrics of a whole split from its logits, in float64 on the host, with exact AUC and GAUC."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def compute_exact_metrics(
     domain_names: Sequence[str],
     group: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Metrics by the same names as `accumulate.finish_metrics`, with the exact AUC and, given groups, GAUC.
+    """Computes the metrics of `accumulate.finish_metrics` with the exact AUC and, if groups are given, GAUC.
 
     Args:
       logits: [R, O].
@@ -32,11 +32,11 @@ def compute_exact_metrics(
       domain: [R] in [0, G).
       objective_names: O names.
       domain_names: G names.
-      group: [R] integers, the groups of GAUC; None where the data has none.
+      group: [R] integers, the group of each row for GAUC; None if the data has no groups.
 
     Returns:
-      Name to value, see `metric_names.name_metrics`; `auc_error_bound` is 0. With groups also `gauc`, `gauc_groups` and
-      `gauc_groups_left_out` (groups with one class only).
+      Metrics by name, see `metric_names.name_metrics`; `auc_error_bound` is 0. With groups also `gauc`, `gauc_groups`
+      and `gauc_groups_left_out` (groups with one class only).
     """
 
     def compute_slice(g: int | None, o: int) -> dict[str, float]:

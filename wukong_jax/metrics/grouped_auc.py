@@ -1,4 +1,4 @@
-"""GAUC: the AUC within each group (a user, a session), averaged over groups by their impressions."""
+"""Computes GAUC (grouped AUC): the impression-weighted mean of the AUC within each group, such as a user or session."""
 
 from typing import NamedTuple
 
@@ -6,29 +6,29 @@ import numpy as np
 
 
 class GroupedAuc(NamedTuple):
-    """GAUC, and how much of the data it speaks of."""
+    """GAUC and the share of the data that it covers."""
 
-    auc: float  # nan where no group holds both classes
-    groups: int  # groups that hold both classes, and so have an AUC
+    auc: float  # nan if no group has both classes
+    groups: int  # groups with both classes, for which AUC is defined
     groups_left_out: int  # groups with one class only
-    weight_share: float  # of all rows' weight, the share in groups that count; nan without rows
+    weight_share: float  # share of the total weight that is in groups with both classes; nan without rows
 
 
 def compute_grouped_auc(
     groups: np.ndarray, labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None
 ) -> GroupedAuc:
-    """The impression-weighted mean of the groups' AUC; groups with one class are left out and counted.
+    """Computes the impression-weighted mean of the groups' AUCs; groups with one class are left out and counted.
 
-    A group's impressions are the sum of its rows' weights, and the AUC within it is weighted too.
+    A group's impressions are the sum of its rows' weights. The AUC within a group is weighted, too.
 
     Args:
       groups: [R], any integers.
-      labels: [R], 1 or 0 (a fraction counts on both sides).
+      labels: [R], 1 or 0 (a fraction y counts as weight y of a positive and 1 - y of a negative row).
       scores: [R], logits or probabilities.
-      weights: [R], at least 0; None for 1 each. Rows of weight 0 count nothing and make no group.
+      weights: [R], at least 0; None for equal weights. Rows of weight 0 are ignored.
 
     Returns:
-      The GAUC and its counts; `auc` is nan where a counted score is not a number.
+      The GAUC and its counts; `auc` is nan if a counted score is nan.
     """
     labels, scores, groups = np.asarray(labels), np.asarray(scores), np.asarray(groups)
     weights = np.ones(labels.shape, np.float64) if weights is None else np.asarray(weights, np.float64)
@@ -50,7 +50,7 @@ def compute_grouped_auc(
     group_starts = np.flatnonzero(new_group[run_starts])  # positions among runs
     group_of_run = np.cumsum(new_group[run_starts]) - 1
     positives, negatives = np.add.reduceat(positive, group_starts), np.add.reduceat(negative, group_starts)
-    below = np.cumsum(negative) - negative  # over all groups; a group's own is the difference to its first run
+    below = np.cumsum(negative) - negative  # over all groups; subtracting a group's first value gives its part
     below -= below[group_starts][group_of_run]
     area = np.add.reduceat(positive * (below + 0.5 * negative), group_starts)
 

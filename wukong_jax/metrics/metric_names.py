@@ -1,4 +1,4 @@
-"""How metrics of several domains and objectives are named, averaged and made ready for JSON."""
+"""Names and averages the metrics of several domains and objectives, and prepares them for JSON."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +12,23 @@ def name_metrics(
     objective_names: Sequence[str],
     domain_names: Sequence[str],
 ) -> dict[str, float]:
-    """Collects the metrics of every slice of the rows under flat names.
+    """Collects the metrics of every domain and objective under flat names.
 
     `auc`                        one objective: over all rows; several: the mean over the objectives that have rows
-                                 and define it (`rows`: of the objective observed most often)
+                                 and for which it is defined (`rows`: the largest count of any objective)
     `<objective>/auc`            with several objectives: that objective, over all domains
-    `<domain>/<objective>/auc`   with several domains: one domain of one objective
+    `<domain>/<objective>/auc`   with several domains: that domain and objective
 
-    An objective with rows whose predictions are not numbers has loss nan, and so has the mean: it is not hidden.
+    If an objective's predictions are nan, its loss is nan, and so is the mean, so that divergence is not hidden.
 
     Args:
-      compute_slice: (domain or None for all, objective) -> metrics of those rows; must have `rows` and `log_loss`.
+      compute_slice: function of (domain, or None for all; objective) that returns the metrics of those rows, including
+        `rows` and `log_loss`.
       objective_names: O names.
       domain_names: G names.
 
     Returns:
-      Name to value.
+      The metrics by name.
     """
     objectives = [dict(compute_slice(None, o)) for o in range(len(objective_names))]
     named = _average_objectives(objectives)
@@ -42,7 +43,7 @@ def name_metrics(
 
 
 def replace_nan_by_none(value: Any) -> Any:
-    """Metrics ready for JSON, which has neither nan nor infinity: both become null, at any depth."""
+    """Replaces nan and infinity by None at any depth, since JSON has neither, and NumPy scalars by Python ones."""
     if isinstance(value, Mapping):
         return {key: replace_nan_by_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,7 +58,7 @@ def _average_objectives(objectives: list[dict[str, float]]) -> dict[str, float]:
         return dict(objectives[0])
     averaged = {}
     for key in objectives[0]:
-        # An objective that diverged has nan everywhere and must show; one without rows or with one class must not.
+        # nan must show for an objective that diverged, but not for one without rows or with one class.
         defined = [m[key] for m in objectives if m["rows"] > 0 and (_diverged(m) or not math.isnan(m[key]))]
         averaged[key] = float(np.mean(defined)) if defined else float("nan")
     averaged["rows"] = max(m["rows"] for m in objectives)

@@ -2,6 +2,8 @@
 
 import html
 
+from wukong_jax.reports.theme import DARK, LIGHT, Theme
+
 
 def build_page(title: str, body: str, style: str) -> str:
     """A whole page.
@@ -11,15 +13,20 @@ def build_page(title: str, body: str, style: str) -> str:
       body: HTML.
       style: CSS of this kind of page, behind what all pages share.
     """
-    page = _PAGE.replace("{title}", html.escape(title)).replace("{style}", _STYLE + style)
+    page = _PAGE.replace("{title}", html.escape(title)).replace("{style}", _COLOURS + _STYLE + style)
     return page.replace("{body}", body)
 
 
-_STYLE = """:root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #1c2128; --muted: #59636e;
-  --line: #d8dee4; --accent: #0072b2; --notice: #fff4dc; }
-@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --card: #161b22; --ink: #e6edf3; --muted: #9aa5b1;
-  --line: #2b323b; --accent: #56b4e9; --notice: #3a2d10; } }
-* { box-sizing: border-box; }
+def _list_colours(theme: Theme) -> str:
+    return f"--card: {theme.background}; --ink: {theme.ink}; --muted: {theme.muted};"
+
+
+_COLOURS = f""":root {{ color-scheme: light dark; --page: #f6f8fa; {_list_colours(LIGHT)}
+  --line: #d8dee4; --accent: {LIGHT.train}; --notice: #fff4dc; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page: #0d1117; {_list_colours(DARK)}
+  --line: {DARK.grid}; --accent: {DARK.train}; --notice: #3a2d10; }} }}
+"""
+_STYLE = """* { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main { margin: 0 auto; padding: 2rem 1.25rem 4rem; }

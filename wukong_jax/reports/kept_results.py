@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
-from wukong_jax.runs.folder import write_text_whole
 
 SUMMARISED = ("auc", "log_loss", "normalized_entropy", "calibration")
 

@@ -1,56 +1,17 @@
 """The pictures of a run's report, drawn by matplotlib without a display, in a light and a dark theme."""
 
-import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from wukong_jax.reports.theme import Theme, draw_open_frame, save_png, start_figure
 from wukong_jax.runs.record import RunRecord, read_number
 
 _SMOOTHED_POINTS = 40  # lines with more points than this also get a moving mean
 _OBJECTIVES_DRAWN = 4  # more lines than this cannot be told apart
-
-
-@dataclasses.dataclass(frozen=True)
-class Theme:
-    """Colours of a picture; the data's are from Okabe and Ito's palette, told apart by any colour vision."""
-
-    background: str
-    ink: str
-    muted: str
-    grid: str
-    train: str
-    validation: str
-    test: str
-    others: tuple[str, ...]  # references and single objectives
-
-
-LIGHT = Theme(
-    "#ffffff",
-    "#1c2128",
-    "#59636e",
-    "#e3e7ec",
-    "#0072b2",
-    "#d55e00",
-    "#1c2128",
-    ("#009e73", "#aa4499", "#8c6d00", "#3b8bc2"),
-)
-DARK = Theme(
-    "#161b22",
-    "#e6edf3",
-    "#9aa5b1",
-    "#2b323b",
-    "#56b4e9",
-    "#f0853c",
-    "#e6edf3",
-    ("#2fc79b", "#d98bc0", "#e6c24a", "#7fb2e5"),
-)
-
 _LINE_STYLES = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 3)))
 
 
@@ -150,14 +111,9 @@ def draw_calibration(record: RunRecord, theme: Theme) -> bytes | None:
 
 
 def _start(theme: Theme, size: tuple[float, float] = (8.6, 4.6)) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=144, facecolor=theme.background, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=theme.background)
-    axes.grid(visible=True, color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(theme.muted)
-    axes.tick_params(colors=theme.muted, labelsize=10)
+    figure = start_figure(*size, dpi=144, theme=theme)
+    axes = figure.add_subplot()
+    draw_open_frame(axes, theme, labels=10)
     return figure, axes
 
 
@@ -173,9 +129,7 @@ def _finish(figure: Figure, axes: Axes, theme: Theme, ylabel: str, steps: bool =
     figure.legend(
         loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=theme.ink, handlelength=2.6
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=theme.background)
-    return file.getvalue()
+    return save_png(figure)
 
 
 def _draw_references(axes: Axes, record: RunRecord, metric: str, theme: Theme) -> list[float]:

@@ -4,16 +4,16 @@ Reads what a run leaves in its folder and nothing else, at any time: a run under
 there is so far.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.reports.run_page import Picture, build_report_page
-from wukong_jax.reports.run_pictures import DARK, LIGHT, draw_auc, draw_calibration, draw_loss
-from wukong_jax.runs.folder import write_text_whole
-from wukong_jax.runs.record import RunRecord
+from wukong_jax.reports.run_pictures import draw_auc, draw_calibration, draw_loss
+from wukong_jax.reports.theme import DARK, LIGHT
+from wukong_jax.runs.record import load_run_record
+from wukong_jax.training.loop import Listener, RunStart
 
 _PICTURES = {
     "loss": (
@@ -55,57 +55,25 @@ def write_report(workdir: Path) -> Path:
             path.unlink(missing_ok=True)  # of an earlier run of more steps
         else:
             folder.mkdir(exist_ok=True)
-            path.write_bytes(light)
+            write_bytes_whole(path, light)
         pictures.append(Picture(name, caption, light, dark))
     page = workdir / "report.html"
     write_text_whole(page, build_report_page(record, pictures))
     return page
 
 
-def load_run_record(workdir: Path) -> RunRecord:
-    """Reads the files of a run that its report is made from.
+class ReportWriter(Listener):
+    """Writes a run's report when the run has ended."""
 
-    Raises:
-      UserError: the folder holds no run, or one of its files is not what a run writes.
-    """
-    config = _load_json(workdir / "config.json", dict)
-    if config is None:
-        raise UserError(f"{workdir}: holds no run (no config.json); give the folder of a run")
-    return RunRecord(
-        config=config,
-        lines=_load_metrics_lines(workdir / "metrics.jsonl"),
-        summary=_load_json(workdir / "summary.json", dict),
-        calibration=_load_json(workdir / "calibration.json", list) or [],
-    )
+    def __init__(self, say: Callable[[str], None]):
+        """Says by `say` where the report lies."""
+        self._say = say
+        self._folder = Path()
 
+    def on_start(self, start: RunStart) -> None:
+        """Takes note of the run's folder."""
+        self._folder = start.folder
 
-def _load_json(path: Path, kind: type) -> Any:
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); delete it and run again") from None
-    if not isinstance(value, kind):
-        raise UserError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}; delete it and run again")
-    return value
-
-
-def _load_metrics_lines(path: Path) -> list[Mapping[str, Any]]:
-    if not path.exists():
-        return []
-    texts = path.read_text().split("\n")
-    lines: list[Mapping[str, Any]] = []
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-            lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
-        except (ValueError, KeyError, TypeError):
-            if number == len(texts):
-                break  # the run is writing this line now
-            raise UserError(
-                f"{path}, line {number} = {text[:60]!r}: not an object with step and split; delete the line"
-            ) from None
-    return lines
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        """Writes the report."""
+        self._say(f"report: {write_report(self._folder)}")

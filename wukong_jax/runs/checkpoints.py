@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
 from wukong_jax.runs.progress import RunProgress
+from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Which = Literal["latest", "best"]
@@ -106,6 +107,13 @@ class Checkpoints:
         for manager in self._managers.values():
             if manager is not None:
                 manager.close()
+
+
+def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """The state that a run is judged by: of its best evaluation, or the latest where there was none."""
+    which: Which = "best" if checkpoints.latest_step("best") is not None else "latest"
+    state, _ = checkpoints.restore(run.abstract_state(), which, run.state_sharding)
+    return state
 
 
 def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:

@@ -10,23 +10,24 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.data.blocks.loader import BlockSource
-from wukong_jax.data.blocks.loader import Position
-from wukong_jax.data.blocks.loader import iterate_batches
+from wukong_jax.data.blocks.loader import BlockSource, Position, iterate_batches
+from wukong_jax.errors import UserError
 from wukong_jax.metrics.accumulate import (
     MetricAccumulator,
     compute_metric_sums,
     finish_calibration_curve,
     finish_metrics,
 )
-from wukong_jax.metrics.calibration import CalibrationCurve
-from wukong_jax.metrics.calibration import compute_calibration_curve
+from wukong_jax.metrics.calibration import CalibrationCurve, compute_calibration_curve
 from wukong_jax.metrics.exact_metrics import compute_exact_metrics
+from wukong_jax.runs.rows import RunData
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.mesh import batch_sharding
+from wukong_jax.training.run import Run
+from wukong_jax.training.state import TrainState
 
 Predict = Callable[[Batch], jax.Array]  # batch on devices -> logits [B, O]
-_KEPT = ("labels", "label_mask", "weight", "domain", "group")
+KEPT_COLUMNS = ("labels", "label_mask", "weight", "domain", "group")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Evaluation:
 
     metrics: dict[str, float]  # see `metrics.metric_names`
     calibration: CalibrationCurve  # of the first objective
+
+
+def build_predict(run: Run, state: TrainState) -> Predict:
+    """The function from a batch on devices to logits [B, O], for one state."""
+    return lambda batch: run.predict_step(state.params, state.statistics, state.tables, batch)
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
@@ -91,15 +97,42 @@ def evaluate_split(
     return _evaluate_exactly(scored, objectives, domains, grouped=schema.group is not None)
 
 
+def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Evaluation:
+    """Scores one split of a run's rows by a state.
+
+    Raises:
+      UserError: the data has no such split.
+    """
+    config = run.config.training
+    source, size = find_split(data, split), config.evaluation_batch_size
+    return evaluate_split(build_predict(run, state), source, run.schema, size, run.mesh, config.exact_auc_rows)
+
+
+def find_split(data: RunData, split: str) -> BlockSource:
+    """The rows of a split, with what is joined to them.
+
+    Raises:
+      UserError: the data has no such split.
+    """
+    if split not in data.splits:
+        raise UserError(f"--split = {split!r}: the data has only {', '.join(data.splits)}; choose one of them")
+    return data.source(split)
+
+
+def collect_rows(scored: Iterable[tuple[Batch, jax.Array]]) -> dict[str, np.ndarray]:
+    """What metrics are formed from: a batch's `KEPT_COLUMNS` and its "logits" [B, O], of all batches together."""
+    parts: dict[str, list[Any]] = {name: [] for name in (*KEPT_COLUMNS, "logits")}
+    for batch, logits in scored:
+        parts["logits"].append(np.asarray(logits))
+        for name in KEPT_COLUMNS:
+            parts[name].append(getattr(batch, name))
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
 def _evaluate_exactly(
     scored: Iterator[tuple[Batch, jax.Array]], objectives: list[str], domains: list[str], grouped: bool
 ) -> Evaluation:
-    parts: dict[str, list[Any]] = {name: [] for name in (*_KEPT, "logits")}
-    for batch, logits in scored:
-        parts["logits"].append(np.asarray(logits))
-        for name in _KEPT:
-            parts[name].append(getattr(batch, name))
-    rows = {name: np.concatenate(part) for name, part in parts.items()}
+    rows = collect_rows(scored)
     group = rows.pop("group")
     metrics = compute_exact_metrics(
         **rows, objective_names=objectives, domain_names=domains, group=group if grouped else None

@@ -1,20 +1,18 @@
-"""A run's folder: its config, its metrics lines and its summary, written so that nothing is ever half there."""
+"""A run's folder: its config, its metrics lines and its summary, written so that no file is ever half written."""
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.config import RunConfig
-from wukong_jax.config import build_run_config
-from wukong_jax.config import compare_run_configs
-from wukong_jax.config import run_config_to_json
+from wukong_jax.config import RunConfig, build_run_config, compare_run_configs, run_config_to_json
 from wukong_jax.errors import UserError
 from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.runs.record import read_json_file, read_metrics
 
 
 class RunFolder:
@@ -87,13 +85,9 @@ class RunFolder:
         Raises:
           UserError: the folder holds no run.
         """
-        path = self.path / "config.json"
-        if not path.exists():
+        mapping = read_json_file(self.path / "config.json", dict)
+        if mapping is None:
             raise UserError(f"--workdir = {self.path}: holds no run (no config.json); give the folder of a run")
-        try:
-            mapping = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); give the folder of a run") from None
         return build_run_config(mapping)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
@@ -105,14 +99,8 @@ class RunFolder:
         """Drops the metrics lines past `step` (and a torn last line): the run goes on from there."""
         if not self.metrics.exists():
             return
-        kept = []
-        for text in self.metrics.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if line["step"] <= step and line["split"] != "test":
-                kept.append(text + "\n")
+        lines = read_metrics(self.metrics, skip_torn=True)
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step and line["split"] != "test"]
         write_text_whole(self.metrics, "".join(kept))
 
     def write_json(self, name: str, value: Any) -> None:
@@ -123,13 +111,3 @@ class RunFolder:
         """Deletes what an earlier end of the run wrote: it speaks of another state than the one to come."""
         for name in ("summary.json", "calibration.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Writes aside, then renames: a reader never sees half a file."""
-    aside = path.with_name(path.name + ".writing")
-    with aside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

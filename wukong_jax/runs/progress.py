@@ -6,8 +6,7 @@ from typing import Any
 
 from wukong_jax.config import TrainingConfig
 from wukong_jax.data.blocks.loader import Position
-from wukong_jax.strict_mapping import build_dataclass
-from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""What a run left behind, as its report and pictures read it."""
+"""The files that a run leaves behind, read back: config, metrics lines, summary and calibration curve."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from wukong_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +52,65 @@ def read_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def load_run_record(workdir: Path) -> RunRecord:
+    """Reads what a run has left in its folder so far.
+
+    Raises:
+      UserError: the folder holds no run, or one of its files is not what a run writes.
+    """
+    config = read_json_file(workdir / "config.json", dict)
+    if config is None:
+        raise UserError(f"{workdir}: holds no run (no config.json); give the folder of a run")
+    return RunRecord(
+        config=config,
+        lines=read_metrics(workdir / "metrics.jsonl"),
+        summary=read_json_file(workdir / "summary.json", dict),
+        calibration=read_json_file(workdir / "calibration.json", list) or [],
+    )
+
+
+def read_json_file(path: Path, kind: type) -> Any:
+    """The value of a JSON file; None where there is no such file.
+
+    Raises:
+      UserError: it is not JSON, or its value is not of the kind.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); delete it and run again") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}; delete it and run again")
+    return value
+
+
+def read_metrics(path: Path, skip_torn: bool = False) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, each with an integer `step` and a text `split`; none where there is no file.
+
+    Args:
+      path: the file. Its last line may be torn, by a kill or because the run is writing it now; it is left out.
+      skip_torn: leave out other lines that cannot be read, too.
+
+    Raises:
+      UserError: a line cannot be read.
+    """
+    if not path.exists():
+        return []
+    texts = path.read_text().split("\n")
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
+        except (ValueError, KeyError, TypeError):
+            if number < len(texts) and not skip_torn:
+                raise UserError(
+                    f"{path}, line {number} = {text[:60]!r}: not an object with step and split; delete the line"
+                ) from None
+    return lines

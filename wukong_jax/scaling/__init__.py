@@ -1,1 +1,1 @@
-"""Scaling curves: ladders of models, the sweep over them, the fitted law and the report."""
+"""Scaling curves: ladders of model sizes, sweeps over them, fitted scaling laws and reports."""

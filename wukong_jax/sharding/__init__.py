@@ -1,1 +1,1 @@
-"""The mesh and what is placed on it."""
+"""The device mesh, the placement of weights and tables on it, and the traffic between devices."""

@@ -1,4 +1,4 @@
-"""Which weights are split over which mesh axis: ordered (name pattern, PartitionSpec) rules, the first match wins."""
+"""Shards weights by ordered (name pattern, PartitionSpec) rules; the first match wins."""
 
 import re
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ AxisRules = Sequence[tuple[str, PartitionSpec]]
 
 
 def shard_by_rules(mesh: Mesh, rules: AxisRules, tree: Any) -> Any:
-    """Gives every array of a tree its sharding.
+    """Returns the sharding of every array of a tree.
 
     Args:
-      mesh: the devices.
-      rules: regular expressions, searched for in names such as "params/model/towers/kernel", and what they imply;
-        each axis of a spec is one mesh axis.
-      tree: arrays or their shapes.
+      mesh: the device mesh.
+      rules: (regular expression, spec) pairs; an expression is searched for in names such as
+        "params/model/towers/kernel", and every entry of a spec is None or one mesh axis.
+      tree: a pytree of arrays or of their shapes.
 
     Returns:
-      A tree of the same structure of `NamedSharding`s; replicated where no rule matches.
+      A pytree of the same structure with a `NamedSharding` per array; replicated where no rule matches.
 
     Raises:
-      UserError: an axis that does not divide evenly over its devices.
+      UserError: an array axis does not divide evenly over its devices.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:

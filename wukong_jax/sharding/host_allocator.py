@@ -1,4 +1,4 @@
-"""The C allocator's settings for training on CPU."""
+"""Configures the C memory allocator for training on CPU."""
 
 import ctypes
 import sys
@@ -8,14 +8,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory for the next allocation instead of giving it back to the system.
+    """Makes glibc keep freed memory for the next allocation instead of returning it to the system.
 
-    A train step on CPU allocates and frees the same temporaries every time; by default the large ones go
-    back to the system, and each step pays for their pages again (docs/performance.md has the measurement).
-    Call it before the first computation. The process's memory then stays at its peak.
+    A train step on CPU allocates and frees the same temporaries every time. By default the large ones are
+    returned to the system, and every step pays for their page faults again (measured in docs/performance.md).
+    Call this before the first computation. The process's memory then stays at its peak.
 
     Returns:
-      Whether there is a glibc to tell; elsewhere nothing changes.
+      Whether the setting took effect; False on systems without glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""The device mesh ("host", "chip") and the shardings of what lies on it."""
+"""Builds the ("host", "chip") device mesh and the shardings of batches and replicated arrays on it."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ MESH_AXES = (HOST, CHIP)
 
 
 def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Builds the mesh; rank = host * C + chip.
+    """Builds the mesh, in which a device's rank is host * C + chip.
 
     Args:
-      hosts: H, groups of chips that share the fast link.
+      hosts: H, number of hosts; a host is a group of chips that share the fast link.
       chips: C, chips per host; 0 divides all devices among the hosts.
-      devices: by default all of this process's.
+      devices: the devices to use; by default all devices of this process.
 
     Returns:
       A mesh with axes ("host", "chip") of sizes (H, C) and automatic sharding propagation.
@@ -41,17 +41,17 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch split over every device of the mesh, host-major."""
+    """Returns the sharding that splits a batch's rows over all devices of the mesh in rank order."""
     return NamedSharding(mesh, PartitionSpec(MESH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device of the mesh."""
+    """Returns the sharding that puts a copy of an array on every device of the mesh."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_batch_divides(mesh: Mesh, batch_size: int, key: str) -> None:
-    """Refuses a batch that the mesh's devices cannot share evenly.
+    """Checks that a batch divides evenly over the mesh's devices.
 
     Raises:
       UserError: `batch_size` is not a multiple of the device count.
@@ -61,15 +61,15 @@ def check_batch_divides(mesh: Mesh, batch_size: int, key: str) -> None:
 
 
 def compute_rank(mesh: Mesh) -> jax.Array:
-    """This device's rank, host * C + chip; inside `shard_map` over the mesh only."""
+    """Returns this device's rank, host * C + chip; call only inside `shard_map` over the mesh."""
     return jax.lax.axis_index(HOST) * mesh.shape[CHIP] + jax.lax.axis_index(CHIP)
 
 
 def check_mesh_axes(mesh: Mesh) -> None:
-    """Refuses a mesh of other axes than ("host", "chip").
+    """Checks that the mesh's axes are ("host", "chip").
 
     Raises:
-      ValueError: it has other axes.
+      ValueError: the mesh has other axes.
     """
     if mesh.axis_names != MESH_AXES:
         raise ValueError(f"mesh axes {mesh.axis_names}: the exchange needs {MESH_AXES}")

@@ -1,9 +1,10 @@
-"""How a table's numbers lie in a device's memory, where the compiler's own choice would cost a copy of it every step.
+"""Chooses the memory layout of embedding tables on TPUs, so that a step does not copy whole tables.
 
-XLA:TPU by default lays an array of narrow rows out with the long axis innermost, but reads and writes single rows of
-64 and more numbers only where a row lies together: it then copies the whole table before and after every step. Such
-tables are pinned to row-major from the start. Widths below 64 are read as they lie by default, and multiples of 128
-are row-major anyway; pinning the narrow ones would pad every row to 128 numbers.
+By default XLA:TPU stores an array of narrow rows with the long axis innermost. To read and write single rows of 64 or
+more numbers, however, it needs each row to be contiguous, so it copies the whole table before and after every step.
+Such tables are therefore stored row-major from the start. Rows of fewer than 64 numbers are read in the default
+layout, and widths that are multiples of 128 are row-major by default. Storing narrow tables row-major would pad every
+row to 128 numbers.
 """
 
 from typing import Any
@@ -13,21 +14,21 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding
 
 LEAST_PINNED_WIDTH = 64
-TPU_LANES = 128  # numbers that a row is padded to where it lies together
+TPU_LANES = 128  # a contiguous row is padded to a multiple of this
 ROW_MAJOR = Layout((0, 1))
 
 
 def choose_table_formats(mesh: Mesh, shapes: Any, shardings: Any) -> Any:
-    """Where a mesh's tables lie, with the layout of those that need one.
+    """Adds a row-major layout to the shardings of the tables that need one.
 
     Args:
-      mesh: axes ("host", "chip").
-      shapes: a pytree of the tables' arrays or their shapes, [V, w] or [V]; whole rows on each device.
-      shardings: their shardings, the same pytree.
+      mesh: a mesh with axes ("host", "chip").
+      shapes: a pytree of the tables' arrays or their shapes, [V, w] or [V]; each device holds whole rows.
+      shardings: a pytree of the same structure with the arrays' shardings.
 
     Returns:
-      The shardings; on TPUs a row-major `Format` with the sharding for each [V, w] array of w >= 64 numbers that is
-      no multiple of 128. `jax.jit` and `jax.device_put` take both.
+      The shardings. On TPUs, each [V, w] array with w >= 64 and w not a multiple of 128 has a row-major `Format` with
+      its sharding instead. `jax.jit` and `jax.device_put` accept both.
     """
     on_tpu = mesh.devices.flat[0].platform == "tpu"
 

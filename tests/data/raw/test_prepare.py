@@ -16,7 +16,8 @@ import pytest
 from tests.repository import ROOT as REPOSITORY
 from wukong_jax.data.blocks.row_blocks import SPLITS, open_row_blocks
 from wukong_jax.data.raw import prepare
-from wukong_jax.data.raw.prepare import prepare_data, read_encoded_rows
+from wukong_jax.data.raw.new_rows import read_encoded_rows
+from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.data.raw.stable_hash import hash_texts, hash_uniform
 from wukong_jax.errors import UserError
 from wukong_jax.schema import (
@@ -332,7 +333,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, place):
     def fail(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"wukong_jax.data.{place}", fail)
+    monkeypatch.setattr(f"wukong_jax.data.raw.{place}", fail)
     with pytest.raises(UserError, match=r"out\.writing.*cannot write.*No space left.*free space") as error:
         prepare_data(SCHEMA, [write_csv(tmp_path / "a.csv", draw_rows(50))], tmp_path / "out")
     assert "\n" not in str(error.value)

@@ -16,7 +16,8 @@ from wukong_jax.config import build_run_config
 from wukong_jax.config_files import load_config
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.runs.folder import RunFolder
-from wukong_jax.runs.train_loop import ALL_DONE, train
+from wukong_jax.runs.train_run import train_run
+from wukong_jax.training.loop import ALL_DONE
 
 STEPS, EVERY = 12, 3  # of a run: 1500 rows in batches of 128
 WIDTH, LAYERS = "model.options.deep_hidden.0", "model.options.deep_hidden.1"
@@ -59,7 +60,7 @@ class StandIn:
 
     def __init__(self, patch, die_after=None, explode=(), stop_early=()):
         self.stages, self.die_after, self.explode, self.stop_early = [], die_after, explode, stop_early
-        patch.setattr(sketch_module, "train", self.train)
+        patch.setattr(sketch_module, "train_run", self.train)
         patch.setattr(sketch_module, "build_run", self.build_run)
         patch.setattr(sketch_module, "describe_size", lambda run, params: run.size)
 
@@ -74,7 +75,7 @@ class StandIn:
         width, layers = config.model.options["deep_hidden"]
         return 0.8 - (np.log2(width / 16) ** 2 + (layers - 4) ** 2) / 100 - 0.1 * (1 - step / STEPS)
 
-    def train(self, config, workdir, say, report):
+    def train(self, config, workdir, say):
         layers = config.model.options["deep_hidden"][1]
         folder = sketch_module.Path(workdir)
         RunFolder(folder).cut_back_metrics(STEPS)
@@ -328,7 +329,7 @@ def test_search_trains_a_real_model_as_one_training_would(tmp_path, monkeypatch)
         monkeypatch.setattr(sketch_module, "keep_programs_in", lambda folder: contextlib.nullcontext())
         space = {"model": {"options": {"deep_hidden": {"0": {"low": 32, "high": 64}}}}}
         hand_made = make_config(space=space)
-        whole = train(hand_made.build_run(hand_made.hand_made), str(tmp_path / "whole"), say=str, report=False)
+        whole = train_run(hand_made.build_run(hand_made.hand_made), str(tmp_path / "whole"), say=str)
         flops = whole["train_flops_per_example"]
         timing = {"budget_milliseconds": 1e6, "latency_rows": 64, "latency_repeats": 3}
         config = make_config(trials=2, rungs=(0.5,), space=space, budget_flops=flops, **timing)

@@ -10,13 +10,13 @@ from lattice.windows.attribution_windows import AttributionWindows, draw_windows
 from lattice.windows.serving_heads import evaluate_heads
 from lattice.windows.window_labels import build_window_labels
 from lattice.windows.zipper import ZipperSettings, write_zipped
+from tests.end_to_end.run_script import run_script
 from wukong_jax.config import DataConfig, build_run_config
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch
 from wukong_jax.data.blocks.conversion_log import build_conversion_log, save_conversion_log
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter, open_row_blocks
 from wukong_jax.errors import UserError
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.runs.finish import build_predict
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import open_run_data
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source, load_schema, schema_to_json
@@ -252,7 +252,7 @@ def test_a_head_is_judged_by_the_label_it_is_to_foretell(zipped):
     count = len(rows["weight"])
     for name, array in rows.items():
         padded[name][:count] = array
-    logits = np.asarray(build_predict(run, opened.state)(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
+    logits = np.asarray(opened.predict_batch(put_batch(Batch(**padded, extras={}), run.mesh)))[:count]
     for head, truth, name in ((1, 3, "buy@1h"), (0, 0, "click")):
         own = rows["label_mask"][:, truth] > 0
         probability = 1 / (1 + np.exp(-logits[own, head].astype(np.float64)))
@@ -388,8 +388,6 @@ def test_a_head_whose_name_is_taken_is_refused():
 
 
 def test_the_script_zips_and_says_what_each_policy_emits(tmp_path):
-    from tests.end_to_end.run_script import run_script
-
     write_impressions(tmp_path / "log", {"train": TRAIN, "test": LATER})
     save_conversion_log(LOG, tmp_path / "train.npz")
     save_conversion_log(LATER_LOG, tmp_path / "test.npz")
@@ -415,8 +413,6 @@ def test_the_script_zips_and_says_what_each_policy_emits(tmp_path):
     ],
 )
 def test_the_script_fails_in_one_line(flags, code, words):
-    from tests.end_to_end.run_script import run_script
-
     actual, out, err = run_script("zip_windows.py", *flags)
     assert actual == code, err
     assert words in err

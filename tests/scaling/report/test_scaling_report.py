@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from tests.scaling.report.scaling_rows import MODELS, explode, make_row, make_rows
 from wukong_jax.errors import UserError
-from wukong_jax.reports.run_pictures import DARK, LIGHT
+from wukong_jax.reports.theme import DARK, LIGHT
 from wukong_jax.scaling.report.analysis import analyse
 from wukong_jax.scaling.report.axes import PARAMETERS, _spread_heights, choose_flops_axis
 from wukong_jax.scaling.report.page import Section

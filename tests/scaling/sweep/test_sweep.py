@@ -116,15 +116,15 @@ def of_one_seed(whole):
 
 
 def test_killed_and_started_again_gives_the_same_points(whole, tmp_path, monkeypatch):
-    config, advance, units = make_config(seeds=(0,)), TrainingConsole.advance, []
+    config, advance, units = make_config(seeds=(0,)), TrainingConsole.after_step, []
 
-    def kill_in_the_second_unit(console, step):
-        advance(console, step)
-        units.extend([None] * (step == 1))
-        if len(units) == 2 and step == 7:
+    def kill_in_the_second_unit(console, loop, batch, metrics):
+        advance(console, loop, batch, metrics)
+        units.extend([None] * (loop.step == 1))
+        if len(units) == 2 and loop.step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(TrainingConsole, "advance", kill_in_the_second_unit)
+    monkeypatch.setattr(TrainingConsole, "after_step", kill_in_the_second_unit)
     with pytest.raises(SystemExit) as stopped:
         Sweep(config, tmp_path, say=lambda text: None).run()
     assert stopped.value.code == 143
@@ -148,14 +148,14 @@ def test_shards_together_are_the_whole(whole, tmp_path):
 
 
 def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
-    train, broken = sweep_module.train, {"s": NotFiniteLossError("loss at step 3"), "l": MemoryError("no room")}
+    train, broken = sweep_module.train_run, {"s": NotFiniteLossError("loss at step 3"), "l": MemoryError("no room")}
 
     def break_dlrm(config, *rest, **options):
         if config.name.startswith("DLRM") and config.seed == 1:
             raise broken[config.name[-1]]
         return train(config, *rest, **options)
 
-    monkeypatch.setattr(sweep_module, "train", break_dlrm)
+    monkeypatch.setattr(sweep_module, "train_run", break_dlrm)
     sweep = Sweep(make_config(models=("DLRM",)), tmp_path, say=lambda text: None)
     assert sweep.run() == 0
     assert [(unit.size, unit.seed) for unit in sweep.failed] == [("l", 1)]
@@ -166,7 +166,7 @@ def test_one_unit_fails_alone_and_is_tried_again(whole, tmp_path, monkeypatch):
     exploded = json.loads(next(tmp_path.glob("units/DLRM/s/*/seed_1/unit.json")).read_text())["cost"]
     assert exploded["train_flops_per_example"] == 6 * (6 * 4 + 4 + 4 * 4 * 4)
     assert exploded["dense_parameters"] == final["DLRM", "s"]["parameters"]
-    monkeypatch.setattr(sweep_module, "train", train)
+    monkeypatch.setattr(sweep_module, "train_run", train)
     sweep.run()
     assert not sweep.failed
     after = {(row["model"], row["size"]): row for row in read_points(sweep) if row["final"]}

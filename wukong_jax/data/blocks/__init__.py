@@ -1,1 +1,1 @@
-"""Rows on disk in blocks, and the loader that makes batches of them."""
+"""Stores rows on disk in blocks and loads them as batches."""

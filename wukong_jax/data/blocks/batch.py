@@ -1,4 +1,4 @@
-"""The batch: the one shape in which rows travel from the loader to the step."""
+"""Defines the batch, the format in which rows are passed from the loader to the train step."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,23 +9,23 @@ Array = Any  # numpy on the host, jax.Array on devices
 
 
 class Batch(NamedTuple):
-    """`B` rows with static shapes; padding rows have weight 0 and every sum is weighted.
+    """`B` rows with static shapes; padding rows have weight 0, and all sums are weighted.
 
-    A field that the data does not have is zeros, so the structure never changes.
+    Fields that the data does not have are zeros, so the structure is always the same.
     """
 
     dense: Array  # [B, F_dense] float32, transformed
-    ids: Array  # [B, S] int32, each slot's id within its own column, -1 = no id
+    ids: Array  # [B, S] int32, each slot's id within its column's vocabulary, -1 = no id
     labels: Array  # [B, O] float32, 0 where masked
     label_mask: Array  # [B, O] float32, 1 = the objective was observed
     domain: Array  # [B] int32
-    group: Array  # [B] int32, groups of GAUC
+    group: Array  # [B] int32, group for GAUC (grouped AUC)
     timestamp: Array  # [B] int64 seconds on the host; never sent to devices
     weight: Array  # [B] float32, 0 = padding
-    extras: Mapping[str, Array]  # what only one system needs; empty by default
+    extras: Mapping[str, Array]  # additional columns that only some models need; empty by default
 
 
-# dtype of each columnar array, in blocks as in batches.
+# dtype of each columnar array, in blocks and batches.
 COLUMN_DTYPES: Mapping[str, np.dtype] = {
     "dense": np.dtype(np.float32),
     "ids": np.dtype(np.int32),

@@ -1,9 +1,9 @@
-"""The bytes of one row block: magic, version, header length, a JSON header, then the arrays.
+"""Encodes and decodes the binary format of a row block: magic, version, header length, JSON header, arrays.
 
-The header holds the rows and the name, dtype and shape of each array. Arrays are raw little-endian bytes, each
-starting at a multiple of 64, so that most of them are read as views. An array may be stored in byte planes, which its
-entry in the header says: all lowest bytes, then all second bytes and so on. Ids compress better and faster that way,
-because high bytes are mostly zero: measured on 26 ids a row with zstd level 1, rows of 41 instead of 51 bytes.
+The header holds the number of rows and the name, dtype and shape of each array. Arrays are raw little-endian bytes
+that start at multiples of 64, so that most of them are read as views. An array may be stored in byte planes (all
+lowest bytes, then all second bytes and so on), which is noted in its header entry. Ids compress better and faster this
+way, because their high bytes are mostly zero: with 26 ids per row and zstd level 1, a row took 41 instead of 51 bytes.
 """
 
 import json
@@ -23,11 +23,11 @@ _BYTE_PLANES = "byte_planes"
 
 
 def encode_block(columns: Columns, in_byte_planes: Collection[str] = ()) -> bytes:
-    """Packs the arrays of one block into one record.
+    """Packs the arrays of a block into one record.
 
     Args:
-      columns: name to array of [rows, ...], all of the same number of rows.
-      in_byte_planes: names of the int32 arrays to store so.
+      columns: arrays of [rows, ...] by name, all with the same number of rows.
+      in_byte_planes: names of int32 arrays to store in byte planes.
 
     Returns:
       The record.
@@ -49,16 +49,16 @@ def encode_block(columns: Columns, in_byte_planes: Collection[str] = ()) -> byte
 
 
 def decode_block(record: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `encode_block`: read-only arrays, views into the record where they can be.
+    """Unpacks a record into read-only arrays, which are views into the record where possible.
 
     Args:
-      record: what `encode_block` made.
+      record: a record from `encode_block`.
 
     Returns:
-      Name to array of [rows, ...].
+      Arrays of [rows, ...] by name.
 
     Raises:
-      ValueError: the record is of another kind or version, or shorter or longer than its header says.
+      ValueError: the record has another format, version or length than expected.
     """
     if len(record) < _PREFIX.size or record[:4] != _MAGIC:
         raise ValueError("not a row block")
@@ -80,12 +80,12 @@ def decode_block(record: bytes) -> dict[str, np.ndarray]:
 
 
 def _split_bytes(array: np.ndarray) -> np.ndarray:
-    """Int32 array to its byte planes, [4, size] uint8, lowest first."""
+    """Splits an int32 array into byte planes, [4, size] uint8, lowest byte first."""
     return np.stack([(array.reshape(-1) >> shift).astype(np.uint8) for shift in (0, 8, 16, 24)])
 
 
 def _join_bytes(array: np.ndarray) -> np.ndarray:
-    """The inverse, of planes seen as an int32 array: [size] int32, read-only."""
+    """Joins byte planes, viewed as an int32 array, into read-only numbers, [size] int32."""
     planes = array.view(np.uint8).reshape(4, -1)
     joined = planes[3].astype(np.uint32)
     for plane in planes[2::-1]:

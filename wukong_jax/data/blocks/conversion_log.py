@@ -1,34 +1,34 @@
-"""The conversion log: which impressions converted, for which objective, and when.
+"""Stores the conversion log, which records the impressions that converted, their objectives and their times.
 
-An impression log (row blocks in the order of time) says what was shown; conversions come later, by minutes or days.
-They are kept apart and point at the impression's row, so that a replay can tell what was known at any second.
+The impression log (row blocks in time order) records what was shown. Conversions follow minutes or days later. They
+are stored separately and refer to the impression's row, so that a replay can reconstruct what was known at any second.
 """
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import open_whole
 
 _DTYPES = {"impression": np.dtype(np.int64), "objective": np.dtype(np.int32), "timestamp": np.dtype(np.int64)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConversionLog:
-    """Conversions in the order of their time; `n` of them, of one split's impressions."""
+    """The `n` conversions of one split's impressions, in time order."""
 
-    impression: np.ndarray  # [n] int64, row number in the impression log, 0 the first
+    impression: np.ndarray  # [n] int64, row number in the impression log, from 0
     objective: np.ndarray  # [n] int32, position in the schema's labels
-    timestamp: np.ndarray  # [n] int64 seconds of the conversion, ascending; equal ones may follow each other
+    timestamp: np.ndarray  # [n] int64, second of the conversion, ascending; ties are allowed
 
     def __post_init__(self) -> None:
-        """Refuses arrays that are not such a log.
+        """Checks the arrays.
 
         Raises:
-          UserError: the name, what is wrong and where.
+          UserError: an array has a wrong shape, dtype or value.
         """
         for name, dtype in _DTYPES.items():
             array = getattr(self, name)
@@ -41,7 +41,7 @@ class ConversionLog:
             negative = np.flatnonzero(getattr(self, name) < 0)
             if len(negative):
                 raise UserError(f"{name}[{negative[0]}] = {getattr(self, name)[negative[0]]}: must be at least 0")
-        # Compared, not subtracted: a difference of two int64 may overflow.
+        # Compared rather than subtracted, because the difference of two int64 may overflow.
         earlier = np.flatnonzero(self.timestamp[1:] < self.timestamp[:-1])
         if len(earlier):
             place = int(earlier[0]) + 1
@@ -55,7 +55,7 @@ class ConversionLog:
 
 
 def build_conversion_log(impression: np.ndarray, objective: np.ndarray, timestamp: np.ndarray) -> ConversionLog:
-    """A log from conversions in any order; equal seconds are ordered by impression, then objective.
+    """Builds a log from conversions in any order; those of the same second are sorted by impression, then objective.
 
     Args:
       impression: [n] row numbers.
@@ -69,31 +69,25 @@ def build_conversion_log(impression: np.ndarray, objective: np.ndarray, timestam
 
 
 def save_conversion_log(log: ConversionLog, path: str | Path) -> None:
-    """Writes a log as .npz, aside, then renames: a reader never sees half of it.
+    """Writes a log as .npz; readers never see a partly written file.
 
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
-    aside = path.with_name(path.name + ".writing")
     try:
-        with aside.open("wb") as file:
+        with open_whole(Path(path), "wb") as file:
             np.savez_compressed(file, **{name: getattr(log, name) for name in _DTYPES})
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise UserError(
             f"conversion log {path}: cannot write ({error.strerror}); free space or choose another file"
         ) from None
 
 
 def load_conversion_log(path: str | Path) -> ConversionLog:
-    """Reads a log.
+    """Reads a log written by `save_conversion_log`.
 
     Raises:
-      UserError: the file is missing, damaged or no conversion log.
+      UserError: the file is missing, damaged or not a conversion log.
     """
     try:
         with np.load(Path(path), allow_pickle=False) as stored:
@@ -102,7 +96,7 @@ def load_conversion_log(path: str | Path) -> ConversionLog:
         raise UserError(f"conversion log {path}: no such file; give the .npz that goes with the impressions") from None
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"conversion log {path}: damaged or no conversion log ({reason}); make it again") from None
+        raise UserError(f"conversion log {path}: damaged or not a conversion log ({reason}); create it again") from None
     try:
         return ConversionLog(**arrays)
     except UserError as error:

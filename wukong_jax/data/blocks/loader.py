@@ -1,17 +1,17 @@
-"""Batches from row blocks: shuffled by (seed, epoch), the same global order for any number of processes.
+"""Loads batches from row blocks, shuffled in a global order that does not depend on the number of processes.
 
-The global order of an epoch is a function of (seed, epoch), the blocks and `window_rows` alone. Blocks are
-permuted; consecutive permuted blocks form a *window* of about `window_rows` rows; rows are permuted inside their
-window. Batches are consecutive rows of that order, and each process takes its slice of every batch. So a run
-may resume at any position, with another number of processes, and see the same batches.
+The order of an epoch depends only on (seed, epoch), the blocks and `window_rows`. Blocks are permuted, consecutive
+permuted blocks form a *shuffle window* of about `window_rows` rows, and rows are permuted within their window. Batches
+are consecutive rows in this order, and each process takes its slice of every batch. A run can therefore resume at any
+position, with another number of processes, and see the same batches.
 
-What it costs: a process's slice of a batch is spread over the whole window, hence every process reads and
-decompresses every block, P processes read P times the data, and only the rows of the slice are gathered. At the
-5 M rows/s per core of reading blocks, 64 processes that together train on 1 M rows/s each spend a fifth of a core on
-it, and each draws the compressed bytes of 1 M rows/s from the storage; at a thousand processes give each
-host its own copy of the blocks, or larger machines fewer processes.
+The cost: a process's slice of a batch is spread over the whole window, so every process reads and decompresses every
+block, and only gathers the rows of its slice. P processes read P times the data. Blocks are read at 5 M rows/s per
+core, so of 64 processes that together train on 1 M rows/s, each spends a fifth of a core on reading, and each reads
+the compressed bytes of 1 M rows/s from storage. With a thousand processes, give each host its own copy of the blocks,
+or run fewer processes on larger machines.
 
-Grain reads the windows ahead in threads; the order does not depend on their number.
+Grain reads windows ahead in threads; the order does not depend on the number of threads.
 """
 
 import dataclasses
@@ -32,38 +32,38 @@ _FOREVER = 2**62  # windows
 
 
 class BlockSource(Protocol):
-    """Rows in blocks, read at random from several threads: `RowBlocks`, `PlantedSource`, or any like it."""
+    """Rows in blocks that several threads may read in any order; for example `RowBlocks` or `PlantedSource`."""
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """Total number of rows."""
 
     @property
     def num_blocks(self) -> int:
-        """Blocks; all but the last have the same number of rows."""
+        """Number of blocks; all but the last have the same number of rows."""
 
     def block_rows(self, index: int) -> int:
-        """Rows of block `index`."""
+        """Returns the number of rows of block `index`."""
 
     def read(self, index: int) -> Columns:
-        """The rows of block `index`."""
+        """Returns the rows of block `index`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where in the data a run stands."""
+    """A position in the training data, stored in checkpoints."""
 
     epoch: int  # from 0
-    seed: int  # of the order
-    rows_consumed: int  # of this epoch, over all processes; multiples of the batch, 0 at an epoch's start
+    seed: int  # seed of the row order
+    rows_consumed: int  # in this epoch, over all processes; a multiple of the batch size, 0 at an epoch's start
 
     def to_dict(self) -> dict[str, int]:
-        """For a checkpoint."""
+        """Converts the position to a dict for a checkpoint."""
         return to_mapping(self)
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, int]) -> "Position":
-        """The inverse of `to_dict`.
+        """Builds a position from the result of `to_dict`.
 
         Raises:
           UserError: a key is unknown or missing.
@@ -88,23 +88,23 @@ def iterate_batches(
 
     Args:
       source: the rows.
-      schema: what they are.
+      schema: schema of the rows.
       batch_size: rows of a global batch.
-      position: where to start: `Position(0, seed, 0)`, or one yielded before, by any process count.
-      shuffle: False keeps the rows' order (and ignores the seed), for evaluation.
-      epochs: stop at the end of epoch `epochs` - 1, counted from the run's start; None never stops.
-      process_index: which slice.
-      process_count: how many slices; must divide `batch_size`.
-      window_rows: rows shuffled together; part of the order, so a run that resumes must keep it.
-      threads: that read ahead, each holding about one window; 0 reads in the caller's thread.
+      position: where to start: `Position(0, seed, 0)`, or a position yielded earlier with any process count.
+      shuffle: False keeps the order of the rows and ignores the seed; for evaluation.
+      epochs: number of epochs, counted from the run's start, after which to stop; None never stops.
+      process_index: index of this process's slice.
+      process_count: number of slices; must divide `batch_size`.
+      window_rows: size of the shuffle window; it determines the order, so a resumed run must not change it.
+      threads: threads that read ahead, each holding about one window; 0 reads in the caller's thread.
 
     Returns:
       A generator of (batch of [batch_size / process_count] rows, position). The last batch of an epoch is padded
-      with rows of weight 0 (ids -1, all else 0), so an epoch is ceil(rows / batch_size) batches in every
+      with rows of weight 0 (ids -1, everything else 0), so an epoch has ceil(rows / batch_size) batches in every
       process. Arrays may be read-only views. Closing the generator stops its threads.
 
     Raises:
-      UserError: sizes that do not divide, no rows, a position beyond the rows.
+      UserError: the sizes do not divide, there are no rows, or the position is beyond the last row.
     """
     _check_arguments(source, batch_size, position, process_index, process_count)
     share = batch_size // process_count
@@ -120,15 +120,15 @@ def iterate_batches(
 
 
 def batch_rows(chunks: Iterable[Columns], schema: Schema, batch_size: int) -> Iterator[Batch]:
-    """Cuts a stream of rows into batches, in order.
+    """Divides a stream of rows into batches, in order.
 
     Args:
-      chunks: any numbers of rows, as in blocks.
-      schema: what they are.
-      batch_size: rows of a batch.
+      chunks: columns as in blocks, with any number of rows each.
+      schema: schema of the rows.
+      batch_size: rows per batch.
 
     Yields:
-      Batches of [batch_size] rows; the last is padded with rows of weight 0.
+      Batches of [batch_size] rows; the last one is padded with rows of weight 0.
     """
     stream = _RowStream(chunks)
     while parts := stream.take(batch_size):
@@ -166,22 +166,22 @@ def _batches(
 
 @dataclasses.dataclass(frozen=True)
 class _EpochOrder:
-    """The order of one epoch's blocks, and where its windows start."""
+    """The order of an epoch's blocks and the starts of its windows."""
 
     blocks: np.ndarray  # [num_blocks], in reading order
     window_starts: np.ndarray  # [windows + 1], rows before each window
 
 
 class _WindowReader:
-    """Reads a window: the process's rows of it, in the global order."""
+    """Reads this process's rows of a window, in the global order."""
 
     def __init__(
         self, source: BlockSource, shuffle: bool, window_blocks: int, batch_size: int, own: range, start: Position
     ) -> None:
-        """Notes what to read; `own` are the places in a batch that are this process's."""
+        """Creates a reader; `own` are the positions in a batch that belong to this process."""
         self.source, self.own = source, own
         self._shuffle, self._window_blocks, self._batch_size, self._start = shuffle, window_blocks, batch_size, start
-        # Threads are at most a window or two apart, so two epochs are enough.
+        # Threads are at most a window or two apart, so caching two epochs is enough.
         self._order = functools.lru_cache(maxsize=2)(self._make_order)
         self.windows_per_epoch = -(-source.num_blocks // window_blocks)
         starts = self._order(start.epoch).window_starts
@@ -200,7 +200,7 @@ class _WindowReader:
         """Reads window `index`, counted over all epochs.
 
         Returns:
-          Name to array of [own rows, ...].
+          Arrays of [own rows, ...] by name.
         """
         epoch, window = divmod(int(index), self.windows_per_epoch)
         order = self._order(epoch)
@@ -215,7 +215,7 @@ class _WindowReader:
         return {name: np.take(array, chosen, axis=0) for name, array in columns.items()}
 
     def _own_rows(self, epoch: int, window: int, first: int, rows: int) -> np.ndarray | None:
-        """Rows of the window that are this process's, in order; None means all of them as they lie."""
+        """Returns this process's rows of the window in order; None means all rows in stored order."""
         begin = self._start.rows_consumed if epoch == self._start.epoch else 0
         whole = len(self.own) == self._batch_size
         if whole and not self._shuffle and begin <= first:
@@ -229,7 +229,7 @@ class _WindowReader:
 
 
 class _RowStream:
-    """Cuts chunks of rows into pieces of any size."""
+    """Divides chunks of rows into pieces of any size."""
 
     def __init__(self, chunks: Iterable[Columns]) -> None:
         self._chunks = iter(chunks)
@@ -237,7 +237,7 @@ class _RowStream:
         self._used = 0
 
     def take(self, rows: int) -> list[Columns]:
-        """The next `rows` rows, fewer at the end, as parts to be joined; views of the chunks."""
+        """Returns the next `rows` rows, fewer at the end, as parts to be joined; the parts are views of the chunks."""
         parts: list[Columns] = []
         while rows:
             available = len(self._chunk["weight"]) - self._used
@@ -255,7 +255,7 @@ class _RowStream:
 
 
 def _build_batch(parts: list[Columns], schema: Schema, batch_size: int) -> Batch:
-    """Joins parts to a batch of `batch_size` rows, padded with rows of weight 0; other columns are its extras."""
+    """Joins parts to a batch padded to `batch_size` with rows of weight 0; columns not in the schema become extras."""
     shapes = schema.column_shapes()
     extras = {name: array.shape[1:] for name, array in parts[0].items() if name not in shapes} if parts else {}
     missing = batch_size - sum(len(part["weight"]) for part in parts)

@@ -1,4 +1,4 @@
-"""Work on the next item of an iterator while the present one is used."""
+"""Computes the next item of an iterator on another thread while the current one is used."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """Yields the same items, each computed on another thread while the one before is used.
+    """Yields the same items, each computed on another thread while the previous one is used.
 
     Args:
-      items: read one ahead; what it raises is raised here, in its turn.
+      items: read one item ahead; its exceptions are raised here, at the item that caused them.
 
     Yields:
       The items, in order.

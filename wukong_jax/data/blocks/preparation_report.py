@@ -1,5 +1,6 @@
-"""What a prepared data set holds, counted while it is written."""
+"""Collects statistics of a prepared data set while it is written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ class RowStatistics:
     """Sums over the rows of each split."""
 
     def __init__(self, resolved: Schema) -> None:
-        """Starts at zero.
+        """Creates statistics of zero rows.
 
         Args:
           resolved: schema of the columns.
@@ -29,7 +30,7 @@ class RowStatistics:
 
     @property
     def rows(self) -> int:
-        """Rows of all splits so far."""
+        """Number of rows of all splits so far."""
         return int(self._rows.sum())
 
     def add(self, split: int, columns: Columns) -> None:
@@ -37,7 +38,7 @@ class RowStatistics:
 
         Args:
           split: position in SPLITS.
-          columns: as a block holds them.
+          columns: columns as in a block.
         """
         self._rows[split] += len(columns["labels"])
         self._observed[split] += columns["label_mask"].sum(axis=0, dtype=np.float64)
@@ -50,14 +51,14 @@ class RowStatistics:
             self._unknown[split, index] += unknown[start:stop].sum()
 
     def report(self, resolved: Schema, truncated: dict[str, int]) -> dict[str, Any]:
-        """The sums as shares.
+        """Builds a report with rows, rates and shares by split.
 
         Args:
           resolved: schema of the columns.
-          truncated: bag or sequence -> values that found no slot, over all rows.
+          truncated: for each bag or sequence, the number of values dropped for lack of a slot, over all rows.
 
         Returns:
-          A mapping of JSON values; a share of nothing is null.
+          A mapping of JSON values; rates and shares without rows are null.
         """
         report: dict[str, Any] = {"schema": resolved.name, "rows": _by_split(self._rows)}
         report["label_rate"] = {
@@ -87,6 +88,20 @@ class RowStatistics:
                 value: _by_split(self._domains[:, index]) for index, value in enumerate(resolved.domain_values)
             }
         return report
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """Rows and label rates of each split, the sizes of the tables, and what preparing took, in lines of text."""
+    lines = [f"{'split':<12}{'rows':>14}" + "".join(f"{name:>16}" for name in report["label_rate"])]
+    for split, rows in report["rows"].items():
+        rates = [rates[split] for rates in report["label_rate"].values()]
+        shown = "".join(f"{'-' if rate is None else f'{rate:.4f}':>16}" for rate in rates)
+        lines.append(f"{split:<12}{rows:>14,}" + shown)
+    tables = report["vocabulary_rows"]
+    lines.append(f"{sum(tables.values()):,} rows in {len(tables)} tables; {report['skipped_rows']:,} bad rows skipped")
+    lines += [f"  skipped: {example}" for example in report["skipped_examples"][:3]]
+    lines.append(f"{report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**30:.2f} GiB")
+    return "\n".join(lines)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

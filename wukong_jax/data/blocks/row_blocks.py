@@ -1,15 +1,15 @@
-"""Row blocks: a split's rows on disk, columnar inside a block, in ArrayRecord files.
+"""Writes and reads row blocks: a split's rows on disk in ArrayRecord files, columnar within a block.
 
     DIR/blocks/train-00000.array_record ...   blocks, one record each
     DIR/blocks/train.json                     the index, written last: rows, files, columns
 
-Every block of a split but the last holds `rows_per_block` rows, so the rows before block i are known without
-reading. `block_record` has the bytes of a block. Reading one is a decompression, a few views and the joining of the
-ids' byte planes: no Python work per row.
+All blocks of a split except the last have `rows_per_block` rows, so the first row of any block is known without
+reading. `block_record` defines the binary format. Reading a block needs a decompression, a few views and joining the
+byte planes of the ids, and no Python work per row.
 
-Measured on 2 CPU cores with 39-column rows of 184 bytes and blocks of 8192: uncompressed blocks read at 22 M rows/s
-out of the page cache, zstd level 1 at 5 M rows/s per core and at 28 % of the size, snappy at 3 M rows/s and 45 %.
-zstd is the default, since it is far above what any model consumes and asks a quarter of the disk.
+Measured on 2 CPU cores with 39-column rows of 184 bytes and blocks of 8192: uncompressed blocks are read at 22 M
+rows/s from the page cache, zstd level 1 at 5 M rows/s per core and 28 % of the size, snappy at 3 M rows/s and 45 %.
+zstd is the default: it is much faster than any model consumes rows and takes about a quarter of the disk space.
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ from wukong_jax.strict_mapping import build_dataclass, to_mapping
 SPLITS = ("train", "validation", "test")
 
 _COMPRESSION = {"zstd": "zstd:1", "none": "uncompressed"}
-# A block is read on its own, so a chunk holds one and nothing is read ahead of it.
+# Blocks are read in random order, so each chunk holds one block and nothing is read ahead.
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockIndex:
-    """What `<split>.json` holds."""
+    """The content of `<split>.json`."""
 
     version: int
     rows: int
     rows_per_block: int
-    files: tuple[str, ...]  # in order, beside the index
+    files: tuple[str, ...]  # in order, in the folder of the index
     blocks_per_file: tuple[int, ...]
     dense: tuple[str, ...]  # names of the dense columns, in order
     ids: tuple[str, ...]  # "name x slots" of the id columns, in slot order
@@ -52,10 +52,10 @@ class BlockIndex:
 
 
 class BlockWriter:
-    """Writes the blocks of one split; a context manager.
+    """Context manager that writes the blocks of one split.
 
-    The index is written by `close`, last. When the `with` body raises, the files are closed but no index is
-    written, so an unfinished split is never taken for a whole one.
+    `close` writes the index last. If the `with` body raises, the files are closed without an index, so an incomplete
+    split is never mistaken for a complete one.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class BlockWriter:
         """Opens the writer.
 
         Args:
-          directory: the data directory; files go to its `blocks/`, made if need be.
+          directory: the data directory; files are written to its folder `blocks/`, which is created if needed.
           split: one of SPLITS.
-          schema: its columns' widths are held to; it need not be resolved yet.
+          schema: schema of the rows; it need not be resolved yet.
           rows_per_block: rows of every block but the last.
-          rows_per_file: a new file starts after this many rows, rounded down to whole blocks.
-          compression: how records are stored.
+          rows_per_file: maximum rows per file, rounded down to whole blocks.
+          compression: compression of the records.
 
         Raises:
-          UserError: the directory or file cannot be made.
-          ValueError: an unknown split.
+          UserError: the directory cannot be created.
+          ValueError: the split is unknown.
         """
         if split not in SPLITS:
             raise ValueError(f"split = {split!r}: not one of {SPLITS}")
@@ -102,18 +102,18 @@ class BlockWriter:
 
     @property
     def rows(self) -> int:
-        """Rows appended so far."""
+        """Number of rows appended so far."""
         return self._rows
 
     def append(self, columns: Columns) -> None:
-        """Adds rows; full blocks are written at once.
+        """Adds rows; full blocks are written immediately.
 
         Args:
-          columns: name to array of [rows, ...], exactly the names, trailing shapes and dtypes of the schema.
+          columns: arrays of [rows, ...] by name, with exactly the names, trailing shapes and dtypes of the schema.
 
         Raises:
-          UserError: the disk is full or the file cannot be written.
-          ValueError: an array is missing, or of another shape or dtype.
+          UserError: the file cannot be written, for example because the disk is full.
+          ValueError: an array is missing or unknown, or has another shape or dtype.
         """
         rows = self._check(columns)
         start = 0
@@ -131,7 +131,7 @@ class BlockWriter:
         """Writes the last block and the index.
 
         Raises:
-          UserError: the disk is full or a file cannot be written.
+          UserError: a file cannot be written, for example because the disk is full.
         """
         if self._filled:
             self._write_block()
@@ -157,7 +157,7 @@ class BlockWriter:
         if kind is None:
             self.close()
         elif self._writer is not None:
-            with suppress(OSError, RuntimeError, ValueError):  # the body's error is the one to tell
+            with suppress(OSError, RuntimeError, ValueError):  # the body's error is the one to report
                 self._writer.close()
 
     def _check(self, columns: Columns) -> int:
@@ -193,10 +193,10 @@ class BlockWriter:
 
 
 class RowBlocks:
-    """The blocks of one split, read at random; safe to read from several threads."""
+    """The blocks of one split, with random access; safe to read from several threads."""
 
     def __init__(self, folder: Path, split: str, schema: Schema, index: BlockIndex) -> None:
-        """Use `open_row_blocks`."""
+        """Called by `open_row_blocks`; use that function instead."""
         self.schema = schema
         self.split = split
         self.rows = index.rows
@@ -210,7 +210,7 @@ class RowBlocks:
         self._lock = threading.Lock()
 
     def block_rows(self, index: int) -> int:
-        """Rows of block `index`, without reading it."""
+        """Returns the number of rows of block `index` without reading it."""
         return min(self.rows_per_block, self.rows - index * self.rows_per_block)
 
     def read(self, index: int) -> Columns:
@@ -220,11 +220,11 @@ class RowBlocks:
           index: from 0 to `num_blocks` - 1.
 
         Returns:
-          Name to read-only array of [block_rows(index), ...], as the schema's `column_shapes`.
+          Read-only arrays of [block_rows(index), ...] by name, with the shapes of the schema's `column_shapes`.
 
         Raises:
           UserError: the file is missing, truncated, damaged or does not match the schema.
-          IndexError: no such block.
+          IndexError: there is no such block.
         """
         if not 0 <= index < self.num_blocks:
             raise IndexError(f"block {index} of {self.num_blocks}")
@@ -265,11 +265,11 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
     """Opens a split of a prepared data directory.
 
     Args:
-      directory: holds `schema.json` and `blocks/`.
+      directory: a folder with `schema.json` and `blocks/`.
       split: one of SPLITS.
 
     Returns:
-      The blocks, of which nothing is read yet.
+      The blocks; none is read yet.
 
     Raises:
       UserError: the directory, schema or split is missing, or the blocks do not match the schema.
@@ -278,7 +278,7 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
         raise UserError(f"split = {split!r}: not one of {', '.join(SPLITS)}")
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"data directory {directory}: no such folder; make it with scripts/prepare_data.py")
+        raise UserError(f"data directory {directory}: no such folder; make it with wukong-jax prepare_data")
     schema = load_schema(directory / "schema.json")
     path = directory / "blocks" / f"{split}.json"
     try:
@@ -321,7 +321,7 @@ def _column_names(schema: Schema) -> dict[str, Any]:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns what the system or ArrayRecord raises while writing into one line."""
+    """Converts errors of the system or ArrayRecord during writing to a UserError of one line."""
     try:
         yield
     except OSError as error:
@@ -332,7 +332,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _reading(path: Path, what: str) -> Iterator[None]:
-    """Turns what reading raises into one line."""
+    """Converts errors during reading to a UserError of one line."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:

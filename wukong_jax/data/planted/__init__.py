@@ -1,1 +1,1 @@
-"""Generators whose true probabilities, and so whose best possible loss, are known."""
+"""Generates synthetic ("planted") data with known true probabilities, so that the best possible loss is known."""

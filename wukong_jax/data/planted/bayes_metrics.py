@@ -1,4 +1,4 @@
-"""What a model that knew the true probabilities would score, with the standard error of each number."""
+"""Computes Bayes metrics, the scores of a model that predicts the true probabilities, with standard errors."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from scipy.special import expit
 
 @dataclasses.dataclass(frozen=True)
 class BayesMetrics:
-    """Scores of the true probabilities; a standard error is that of the sample of `rows` rows."""
+    """Metrics of the true probabilities; standard errors are for a sample of `rows` rows."""
 
     rows: int
     base_rate: float
@@ -16,18 +16,18 @@ class BayesMetrics:
     log_loss_standard_error: float
     auc: float
     auc_standard_error: float
-    normalized_entropy: float  # log loss over the entropy of the base rate
+    normalized_entropy: float  # log loss divided by the entropy of the base rate
 
 
 def compute_expected_metrics(logit: np.ndarray) -> BayesMetrics:
-    """The metrics' expectation over labels, averaged over a sample of rows.
+    """Computes the metrics' expectation over random labels, averaged over a sample of rows.
 
     Args:
       logit: [B] true logits of rows drawn from the planted distribution.
 
     Returns:
-      The expected log loss (the mean entropy of the labels) and the AUC of the probabilities against labels
-      drawn from them; neither has the noise of drawn labels.
+      The metrics, including the expected log loss (the mean entropy of the labels) and the AUC of the probabilities for
+      labels drawn from them. They have no noise from drawing labels.
     """
     logit = logit.astype(np.float64)
     probability = expit(logit)
@@ -36,14 +36,14 @@ def compute_expected_metrics(logit: np.ndarray) -> BayesMetrics:
 
 
 def compute_bayes_metrics(logit: np.ndarray, labels: np.ndarray) -> BayesMetrics:
-    """The metrics of the true probabilities on given rows and their labels.
+    """Computes the metrics of the true probabilities on the given rows and labels.
 
     Args:
       logit: [B] true logits.
       labels: [B] 0 or 1, at least one of each.
 
     Returns:
-      The metrics, NE with the rows' own base rate.
+      The metrics; normalized entropy uses the base rate of the given labels.
     """
     logit = logit.astype(np.float64)
     labels = labels.astype(np.float64)
@@ -52,14 +52,14 @@ def compute_bayes_metrics(logit: np.ndarray, labels: np.ndarray) -> BayesMetrics
 
 
 def compute_weighted_auc(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """AUC where each row is a positive with a given probability, and its standard error.
+    """Computes the AUC if each row is positive with a given probability, and its standard error.
 
-    Ties count half, and a row is not compared with itself. The error is that of a U-statistic, from each row's
-    part in it (first-order projection).
+    Ties count one half, and a row is not compared with itself. The standard error is that of a U-statistic, computed
+    from each row's contribution (first-order projection).
 
     Args:
-      score: [B], any order.
-      positive: [B] from 0 to 1; labels are the case of 0 and 1.
+      score: [B] scores.
+      positive: [B] probabilities from 0 to 1; labels are the special case of 0 and 1.
 
     Returns:
       (AUC, standard error).

@@ -1,15 +1,13 @@
-"""Clicks with a planted answer: a generator whose Bayes log loss and AUC are known.
+"""Generates clicks from known true logits, so that the Bayes log loss and AUC (the best possible) are known.
 
     true logit = bias + deviation * sum over orders of sqrt(share) * (the order's part, of unit variance)
     label      = 1 with probability sigmoid(true logit)
 
-The parts are uncorrelated (`planted_structures`), so `order_shares` are shares of the logit's variance. How
-hard the data is follows from orders and shares; nothing here looks at a model. Rows are made in blocks, each from its
-own counter-based random stream, so any range of rows can be made alone and is always the same.
+The parts are uncorrelated (`structures`), so `order_shares` are shares of the logit's variance. The orders and shares
+determine how hard the data is; the generator does not depend on any model. Rows are generated in blocks, each from its
+own counter-based random stream, so any range of rows can be generated alone and is always the same.
 """
 
-import dataclasses
-import itertools
 import json
 import math
 from pathlib import Path
@@ -23,9 +21,9 @@ from wukong_jax.data.blocks.preparation_report import RowStatistics
 from wukong_jax.data.blocks.random_streams import open_stream
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
 from wukong_jax.data.planted.bayes_metrics import BayesMetrics, compute_bayes_metrics, compute_expected_metrics
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.data.planted.orders import MOST_ROWS, compute_order_floors, enumerate_values
-from wukong_jax.data.planted.structures import PlantedLogit, Structure, ZipfSampler
-from wukong_jax.errors import UserError
+from wukong_jax.data.planted.structures import PlantedLogit, ZipfSampler
 from wukong_jax.files.whole_folder import write_whole_folder
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
 from wukong_jax.strict_mapping import to_mapping
@@ -36,72 +34,11 @@ _STRUCTURE, _ROWS, _SAMPLE = 0, 1, 2
 _BIAS_ROWS = 1 << 17
 
 
-@dataclasses.dataclass(frozen=True)
-class PlantedClicksConfig:
-    """A planted data set; everything follows from these numbers."""
-
-    seed: int = 0
-    fields: int = 16  # categorical fields
-    values_per_field: int = 50  # known values of each
-    zipf_exponent: float = 1.1  # of the values' frequencies; 0 = uniform
-    dense_fields: int = 0  # standard normal numbers; they join orders 1 and 2 (1 with groups)
-    structure: Structure = "factorized"
-    orders: tuple[int, ...] = (1, 2)  # ascending
-    order_shares: tuple[float, ...] = (0.3, 0.7)  # of the logit's variance, one per order, sum 1
-    interactions: int = 24  # terms of each order from 2 up (subsets of fields); all where there are fewer
-    latent_width: int = 4  # coordinates of a field value
-    groups: int = 0  # random parts of the categorical fields; terms of order 2 up then join fields of one part
-    group_share: float = 1.0  # share of these terms that keep to one group; the others join several
-    logit_deviation: float = 1.5  # standard deviation of the true logit
-    base_rate: float = 0.25  # mean of the labels
-    train_rows: int = 1_000_000
-    validation_rows: int = 100_000
-    test_rows: int = 200_000
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        _require(self.fields >= 0, "fields", self.fields, "at least 0")
-        _require(self.dense_fields >= 0, "dense_fields", self.dense_fields, "at least 0")
-        _require(2 <= self.values_per_field < 2**31 - 1, "values_per_field", self.values_per_field, "at least 2")
-        _require(self.zipf_exponent >= 0, "zipf_exponent", self.zipf_exponent, "at least 0")
-        _require(
-            self.structure in ("factorized", "field_aware"), "structure", self.structure, "factorized or field_aware"
-        )
-        ascending = all(a < b for a, b in itertools.pairwise(self.orders))
-        _require(bool(self.orders) and self.orders[0] >= 1 and ascending, "orders", self.orders, "ascending, from 1")
-        fitting = len(self.order_shares) == len(self.orders) and min(self.order_shares) > 0
-        _require(fitting, "order_shares", self.order_shares, f"one above 0 for each of the orders {self.orders}")
-        _require(abs(sum(self.order_shares) - 1) < 1e-6, "order_shares", self.order_shares, "of sum 1")
-        _require(self.interactions >= 1, "interactions", self.interactions, "at least 1")
-        _require(self.latent_width >= 1, "latent_width", self.latent_width, "at least 1")
-        self._check_groups()
-        _require(self.logit_deviation > 0, "logit_deviation", self.logit_deviation, "above 0")
-        _require(0 < self.base_rate < 1, "base_rate", self.base_rate, "between 0 and 1")
-        for split in SPLITS:
-            _require(self.rows(split) >= 0, f"{split}_rows", self.rows(split), "at least 0")
-
-    def _check_groups(self) -> None:
-        fitting = self.groups == 0 or 2 <= self.groups <= self.fields // 2
-        _require(fitting, "groups", self.groups, f"0, or 2 to half of fields = {self.fields}")
-        _require(self.groups == 0 or self.orders[-1] > 1, "groups", self.groups, "0 where order 1 is the only one")
-        if self.groups == 0:
-            _require(self.group_share == 1, "group_share", self.group_share, "1 without groups; set groups")
-        inside = round(self.group_share * self.interactions)
-        _require(
-            self.group_share <= 1 and inside >= 1, "group_share", self.group_share, "at most 1, and at least a term"
-        )
-
-    def rows(self, split: str) -> int:
-        """Rows of a split."""
-        return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}[split]
-
-
 class PlantedClicks:
-    """The generator; making one draws the structure and finds the bias (about a second)."""
+    """The generator of planted clicks."""
 
     def __init__(self, config: PlantedClicksConfig) -> None:
-        """Draws the structure.
+        """Draws the structure and computes the bias, which takes about a second.
 
         Raises:
           UserError: an order needs more fields than there are, or the structure does not fit in memory.
@@ -125,13 +62,14 @@ class PlantedClicks:
 
     @property
     def groups(self) -> list[list[str]]:
-        """The column names of each planted group; empty without groups."""
+        """Column names of each planted group; empty without groups."""
         return [[f"field_{field}" for field in group] for group in self.structure.groups]
 
     def schema(self) -> Schema:
-        """The resolved schema.
+        """Returns the resolved schema.
 
-        A raw value v, 0 the most frequent, is id v + 1 (encoding "identity"); id 0, the unknown value, never occurs.
+        Raw value v has id v + 1 (encoding "identity"), and value 0 is the most frequent. Id 0, for out-of-vocabulary
+        values, never occurs.
         """
         rows = self.config.values_per_field + 1
         return Schema(
@@ -146,11 +84,11 @@ class PlantedClicks:
         )
 
     def generate(self, first_row: int, rows: int) -> tuple[Columns, np.ndarray]:
-        """Makes rows of the endless stream; the same rows whatever range they are asked in.
+        """Generates rows of an endless stream; a row does not depend on the requested range.
 
         Args:
-          first_row: from 0.
-          rows: how many.
+          first_row: number of the first row, from 0.
+          rows: number of rows.
 
         Returns:
           (columns as in a block, true logit [rows] float32).
@@ -170,26 +108,26 @@ class PlantedClicks:
         return self._columns(ids, dense, labels), logit.astype(np.float32, copy=False)
 
     def first_row(self, split: str) -> int:
-        """The row of the stream at which a split begins: the splits follow each other, each at a block's start."""
+        """Returns the first row of a split in the stream; splits follow each other, each at the start of a block."""
         before = SPLITS[: SPLITS.index(split)]
         return sum(-(-self.config.rows(name) // _BLOCK_ROWS) * _BLOCK_ROWS for name in before)
 
     def source(self, split: str) -> "PlantedSource":
-        """A split as a source of the loader, made as it is read: nothing on disk."""
+        """Returns a split as a block source for the loader; its blocks are generated on reading, without files."""
         return PlantedSource(self, split)
 
     def expected_metrics(self, rows: int = 1 << 19) -> BayesMetrics:
-        """The Bayes metrics of the planted distribution, by Monte Carlo over rows of a stream of their own.
+        """Estimates the Bayes metrics of the planted distribution by Monte Carlo, on rows that are in no split.
 
         Args:
-          rows: of the sample; the standard errors fall with its root.
+          rows: size of the sample; the standard errors decrease with its square root.
         """
         return compute_expected_metrics(self._sample_logits(rows) + self.bias)
 
     def order_floors(self) -> dict[str, float] | None:
-        """The log loss within reach of functions of each order (`planted_orders`); None where there are too many rows.
+        """Computes the lowest log loss that functions of each order can reach (see `orders`).
 
-        Needs all fields categorical and at most `planted_orders.MOST_ROWS` combinations of their values.
+        Returns None if there are dense fields or more than `orders.MOST_ROWS` combinations of values.
         """
         config, sampler = self.config, self._sampler
         if config.dense_fields or config.fields * math.log(config.values_per_field) > math.log(MOST_ROWS):
@@ -201,7 +139,7 @@ class PlantedClicks:
         return compute_order_floors(ids, chance, probability, config.values_per_field, config.orders)
 
     def _make_block(self, stream: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """One block of a stream: ids, dense, the label's uniform draw, the logit without bias."""
+        """Generates one block of a stream: ids, dense, the label's uniform draw, and the logit without bias."""
         config = self.config
         generator = open_stream(config.seed, stream, block)
         ids = self._sampler.draw(generator, (_BLOCK_ROWS, config.fields))
@@ -233,38 +171,38 @@ class PlantedClicks:
 
 
 class PlantedSource:
-    """A split of planted clicks as blocks made when read; equal to what `write_planted_clicks` writes."""
+    """A split of planted clicks, generated on reading; the rows equal those that `write_planted_clicks` writes."""
 
     def __init__(self, clicks: PlantedClicks, split: str) -> None:
-        """Use `PlantedClicks.source`."""
+        """Called by `PlantedClicks.source`; use that method instead."""
         self._clicks = clicks
         self._first_row = clicks.first_row(split)
         self.rows = clicks.config.rows(split)
         self.num_blocks = -(-self.rows // _BLOCK_ROWS)
 
     def block_rows(self, index: int) -> int:
-        """Rows of block `index`."""
+        """Returns the number of rows of block `index`."""
         return min(_BLOCK_ROWS, self.rows - index * _BLOCK_ROWS)
 
     def read(self, index: int) -> Columns:
-        """Makes block `index`."""
+        """Generates block `index`."""
         return self._clicks.generate(self._first_row + index * _BLOCK_ROWS, self.block_rows(index))[0]
 
 
 def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> dict[str, Any]:
-    """Writes a prepared data directory: `schema.json`, `blocks/`, `vocabulary/` (empty: ids are ranks), `report.json`.
+    """Writes a prepared data directory: `schema.json`, `blocks/`, `report.json` and an empty `vocabulary/`.
 
-    It is written aside and renamed, so a directory of that name is a whole one. The labels and logits of the
-    validation and test splits are held in memory for their Bayes metrics (8 bytes a row).
+    The directory is written under another name and renamed when complete, so it is never incomplete. The labels and
+    logits of the validation and test splits are held in memory for their Bayes metrics (8 bytes per row).
 
     Args:
-      config: what to plant.
-      directory: must not exist.
+      config: configuration of the generator.
+      directory: the directory to create; it must not exist.
 
     Returns:
-      The report: as of prepared raw files, and the config, the bias, the "groups" of columns, and under "bayes" the
-      metrics of "expected" (of the distribution), "validation" and "test" (of their rows; left out where a class has
-      none), and "order_floors" (null where there are too many fields or values).
+      The report: the entries for prepared raw files, and "config", "bias", "groups" (of columns), "bayes" and
+      "order_floors" (null if there are too many fields or values). "bayes" has the metrics of "expected" (of the
+      distribution), "validation" and "test" (of their rows; left out if a class is missing).
 
     Raises:
       UserError: the directory exists or cannot be written.
@@ -291,7 +229,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
 
 
 def _write_split(clicks: PlantedClicks, split: str, directory: Path, statistics: RowStatistics) -> BayesMetrics | None:
-    """Writes one split; the Bayes metrics on its rows, or None for training rows or where one class is missing."""
+    """Writes one split; returns the Bayes metrics of its rows, or None for training rows or if a class is missing."""
     first, rows = clicks.first_row(split), clicks.config.rows(split)
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -309,7 +247,7 @@ def _write_split(clicks: PlantedClicks, split: str, directory: Path, statistics:
 
 
 def _find_bias(logits: np.ndarray, base_rate: float) -> float:
-    """The bias under which the mean probability is the base rate, by bisection."""
+    """Finds the bias for which the mean probability equals the base rate, by bisection."""
     low, high = -100.0, 100.0
     logits = logits.astype(np.float64)
     while high - low > 1e-9:
@@ -319,8 +257,3 @@ def _find_bias(logits: np.ndarray, base_rate: float) -> float:
         else:
             high = middle
     return (low + high) / 2
-
-
-def _require(holds: bool, key: str, value: Any, limit: str) -> None:
-    if not holds:
-        raise UserError(f"{key} = {value!r}: must be {limit}")

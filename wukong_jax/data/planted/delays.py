@@ -1,11 +1,12 @@
-"""Planted delays: how long after its impression a positive comes.
+"""Draws planted delays between an impression and its conversion.
 
-    delay = exponential of scale hours(domain) * exp(deviation * z(row)), given that it ends before the longest window
+    delay = exponential with scale hours(domain) * exp(deviation * z(row)), truncated at the longest window
 
-z is a linear function of the row's columns of mean 0 and unit variance (order 1 of `planted_structures`), one for each
-delayed objective. So a label of a shorter window is not a thinned copy of the final one: it prefers fast rows. The
-condition means that no conversion is lost to the longest window, hence the planted logit is that of the final label,
-and P(converted within w) = sigmoid(true logit) * `share_within(w)` is known. These are our own choices.
+z is a linear function of the row's columns with mean 0 and unit variance (order 1 of `structures`), one for each
+delayed objective. Labels of a shorter window are therefore not a random subset of the final ones, since some rows
+convert faster. Because of the truncation, every conversion falls within the longest window, so the planted logit is
+that of the final label, and P(converted within w) = sigmoid(true logit) * `share_within(w)` is known. These are our
+own choices.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from wukong_jax.data.planted.structures import PlantedLogit
 
 
 class PlantedDelays:
-    """Delays of the objectives that have them."""
+    """Draws the delays of the delayed objectives."""
 
     def __init__(
         self,
@@ -30,17 +31,17 @@ class PlantedDelays:
         deviation: float,
         longest_window: int,
     ) -> None:
-        """Draws what the scale depends on.
+        """Draws the function z of each delayed objective.
 
         Args:
-          generator: of the draw.
-          probabilities: of each field's values 1.., [values].
-          objectives: delayed ones.
-          fields: categorical fields of a row.
-          dense_fields: dense ones.
-          hours: scale in each domain.
-          deviation: of the scale's logarithm.
-          longest_window: seconds.
+          generator: random generator for all draws.
+          probabilities: [values] probabilities of each field's values from 1.
+          objectives: number of delayed objectives.
+          fields: number of categorical fields.
+          dense_fields: number of dense fields.
+          hours: scale of the delay in each domain, in hours.
+          deviation: standard deviation of the scale's logarithm.
+          longest_window: the longest window, in seconds.
         """
         self.structures = [
             PlantedLogit(
@@ -60,10 +61,10 @@ class PlantedDelays:
         self.longest_window = longest_window
 
     def scales(self, values: np.ndarray, dense: np.ndarray, domain: np.ndarray) -> np.ndarray:
-        """The scale of each row's delays, before the condition.
+        """Computes the scale of each row's delays before truncation.
 
         Args:
-          values: [B, fields] int32, from 1.
+          values: [B, fields] int32, at least 1.
           dense: [B, dense_fields] float32.
           domain: [B] int32.
 
@@ -74,22 +75,22 @@ class PlantedDelays:
         return self._seconds[domain][:, None] * np.exp(self._deviation * logs.astype(np.float64))
 
     def share_within(self, window: float, scales: np.ndarray) -> np.ndarray:
-        """P(delay at most window), of the shape of `scales`.
+        """Returns P(delay <= window), with the shape of `scales`.
 
         Args:
-          window: seconds, at most the longest.
-          scales: from `scales`.
+          window: seconds, at most the longest window.
+          scales: scales from the method `scales`.
         """
         return np.expm1(-window / scales) / np.expm1(-self.longest_window / scales)
 
     def draw(self, uniform: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        """The delays at which `share_within` reaches given numbers, in whole seconds.
+        """Draws delays in whole seconds, by inverting `share_within`.
 
-        They are rounded up: an integer delay is at most a window of whole seconds where the exact one is.
+        Delays are rounded up. A rounded delay is within a window of whole seconds exactly if the original delay is.
 
         Args:
-          uniform: numbers in [0, 1).
-          scales: from `scales`, of the same shape.
+          uniform: uniform random numbers in [0, 1).
+          scales: scales from the method `scales`, of the same shape.
 
         Returns:
           int64 seconds, at most the longest window.

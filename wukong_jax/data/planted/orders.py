@@ -1,9 +1,10 @@
-"""What can be reached on planted clicks by who knows functions of k fields at a time, and nothing of more at once.
+"""Computes the lowest log loss on planted clicks that sums of functions of k fields can reach.
 
     floor(k) = min E[log loss of sigmoid(sum over all sets of k fields of any function of their values)]
 
-A polynomial of order k in embeddings is such a sum, so no model of that order can be below the floor: unlike the loss
-of the best sum of planted terms, which a model may pass by what lower orders tell of higher ones.
+A polynomial of order k in embeddings is such a sum, so no model of that order can go below the floor. (The loss of the
+best sum of the planted terms is no such bound: a model can go below it if lower orders carry information about higher
+ones.)
 """
 
 import itertools
@@ -14,11 +15,11 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import expit, xlogy
 
-MOST_ROWS = 1 << 17  # combinations of values that are enumerated
+MOST_ROWS = 1 << 17  # maximum number of combinations of values to enumerate
 
 
 def enumerate_values(fields: int, values: int) -> np.ndarray:
-    """All rows there are: [values ** fields, fields] int32 ids from 1."""
+    """Enumerates all possible rows as [values ** fields, fields] int32 ids from 1."""
     grid = np.indices((values,) * fields, dtype=np.int32).reshape(fields, -1)
     return np.ascontiguousarray(grid.T) + np.int32(1)
 
@@ -26,17 +27,17 @@ def enumerate_values(fields: int, values: int) -> np.ndarray:
 def compute_order_floors(
     ids: np.ndarray, chance: np.ndarray, probability: np.ndarray, values: int, orders: Sequence[int]
 ) -> dict[str, float]:
-    """The least expected log loss of functions of each order, by convex optimization over all rows there are.
+    """Computes the lowest expected log loss of functions of each order, by convex optimization over all possible rows.
 
     Args:
-      ids: [R, fields], see `enumerate_values`.
-      chance: [R] of drawing a row, sum 1.
-      probability: [R] of a positive label.
-      values: of each field.
-      orders: ascending.
+      ids: [R, fields] all rows, see `enumerate_values`.
+      chance: [R] probability of drawing each row, sum 1.
+      probability: [R] probability of a positive label.
+      values: number of values of each field.
+      orders: orders, ascending.
 
     Returns:
-      Order -> log loss in nats, "0" (the base rate alone) first.
+      Log loss in nats by order, starting with "0" (predicting the base rate).
     """
     return {str(order): _find_floor(ids, chance, probability, values, order) for order in (0, *orders)}
 

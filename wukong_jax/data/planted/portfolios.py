@@ -1,14 +1,16 @@
-"""Portfolios with planted answers: many domains and objectives whose Bayes log loss and AUC are known.
+"""Generates data with several domains and objectives whose Bayes log loss and AUC (the best possible) are known.
 
-    true logit(g, o) = bias(g, o) + deviation * (common and own parts, `planted_relatedness`; the item's match with the
-                       history, `planted_sequences`), its weights turning with time
-    label            = 1 with probability sigmoid(true logit), each objective on its own, given the row
-    conversion       = impression + delay (`planted_delays`), of the positives of delayed objectives
+A *portfolio* is a (domain, objective) pair.
 
-A row is one impression: a domain, a user and an item (`planted_ids`), fields, dense numbers, a history of items, and
-columns that nothing depends on. Its values have the same distribution in every domain. Rows are made in blocks, each
-from its own counter-based random stream, so any range of rows can be made alone and is always the same. Time runs
-evenly with the row number, through train, validation and test. Base rates are those over the whole time.
+    true logit(g, o) = bias(g, o) + deviation * (parts shared between portfolios and parts of one portfolio, see
+                       `relatedness`; match of the item with the history, see `sequences`); the weights may drift
+    label            = 1 with probability sigmoid(true logit), independently for each objective given the row
+    conversion       = impression + delay (see `delays`), for the positives of delayed objectives
+
+A row is one impression: a domain, a user and an item (`ids`), fields, dense numbers, a history of items, and useless
+columns. Its values have the same distribution in every domain. Rows are generated in blocks, each from its own
+counter-based random stream, so any range of rows can be generated alone and is always the same. Time increases evenly
+with the row number, through train, validation and test. Base rates are averages over the whole time.
 """
 
 import dataclasses
@@ -30,23 +32,23 @@ from wukong_jax.data.planted.structures import ZipfSampler
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split
 
 BLOCK_ROWS = 8192
-FIRST_SECOND = 1_735_689_600  # 2025-01-01, of row 0
+FIRST_SECOND = 1_735_689_600  # timestamp of row 0, 2025-01-01
 # Random streams of one seed.
 _LOGITS, _USERS, _ITEMS, _DELAYS, _ROWS, _SAMPLE = range(6)
 _BIAS_ROWS = 1 << 16
 
 
 class PlantedRows(NamedTuple):
-    """Rows, and what only the generator knows of them."""
+    """Rows with their true logits and conversion times."""
 
     columns: Columns  # as in a block
-    logit: np.ndarray  # [B, O] float32, true logits, also where the objective is not observed
-    converted: np.ndarray  # [B, O] int64, second of the conversion; -1: none, or the objective is not delayed
+    logit: np.ndarray  # [B, O] float32, true logits, also of objectives that are not observed
+    converted: np.ndarray  # [B, O] int64, second of the conversion; -1: no conversion, or objective without delay
 
 
 @dataclasses.dataclass(frozen=True)
 class _Draws:
-    """One block's random values."""
+    """The random values of one block."""
 
     domain: np.ndarray  # [B] int32
     values: np.ndarray  # [B, entity fields] int32: segment, category, fields
@@ -59,14 +61,14 @@ class _Draws:
 
 
 class PlantedPortfolios:
-    """The generator; making one draws the structure and finds the biases (about a second)."""
+    """The generator of planted portfolios."""
 
     def __init__(self, config: PlantedPortfoliosConfig) -> None:
-        """Draws the structure.
+        """Draws the structure and computes the biases, which takes about a second.
 
         Raises:
-          UserError: an order needs more fields than there are, there are too few values for so many portfolios, or
-            the structure does not fit in memory.
+          UserError: an order needs more fields than there are, there are too few values for the number of portfolios,
+            or the structure does not fit in memory.
         """
         check_memory(config)
         self.config = config
@@ -90,10 +92,10 @@ class PlantedPortfolios:
         self.biases = self._find_biases()  # [G, O] float64
 
     def schema(self) -> Schema:
-        """The resolved schema.
+        """Returns the resolved schema.
 
-        Columns "user", "item" and the fields are ids of encoding "identity" (id 0, the unknown value, never occurs);
-        "history" reads the item's table, the latest item last; rows are grouped by user.
+        The columns "user" and "item" and the fields are ids with encoding "identity" (id 0, for out-of-vocabulary
+        values, never occurs). "history" uses the item's table, with the latest item last. Rows are grouped by user.
         """
         config = self.config
         values = {f"field_{i}": config.values_per_field for i in range(config.fields)}
@@ -121,7 +123,7 @@ class PlantedPortfolios:
         )
 
     def list_useless(self) -> list[str]:
-        """Names of the feature columns that no true logit depends on; the domain's id is never one of them."""
+        """Returns the names of the feature columns that no true logit depends on; never includes the domain's id."""
         config, structures = self.config, self.logits.structures
         hidden = {f for s in structures for terms in s.terms.values() for term in terms for f in term.fields}
         hidden |= set(range(config.entity_fields + config.dense_fields)) if 1 in config.orders else set()
@@ -134,15 +136,15 @@ class PlantedPortfolios:
         return useless + (["history"] if config.sequence_length and not self.logits.matches else [])
 
     def first_row(self, split: str) -> int:
-        """The row of the stream at which a split begins; splits follow each other without a gap."""
+        """Returns the first row of a split in the stream; splits follow each other without gaps."""
         return sum(self.config.rows(name) for name in SPLITS[: SPLITS.index(split)])
 
     def generate(self, first_row: int, rows: int) -> PlantedRows:
-        """Makes rows of the endless stream; the same rows whatever range they are asked in.
+        """Generates rows of an endless stream; a row does not depend on the requested range.
 
         Args:
-          first_row: from 0.
-          rows: how many, at least 1.
+          first_row: number of the first row, from 0.
+          rows: number of rows, at least 1.
         """
         parts = []
         for block in range(first_row // BLOCK_ROWS, -(-(first_row + rows) // BLOCK_ROWS)):
@@ -157,7 +159,7 @@ class PlantedPortfolios:
         )
 
     def iterate_split(self, split: str) -> Iterator[PlantedRows]:
-        """Yields a split's rows in order, a block's worth or less at a time."""
+        """Yields a split's rows in order, at most one block at a time."""
         row = self.first_row(split)
         end = row + self.config.rows(split)
         while row < end:
@@ -166,14 +168,14 @@ class PlantedPortfolios:
             row = stop
 
     def sample_logits(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws rows of a stream of their own, spread evenly over the whole time.
+        """Draws the logits of rows that are in no split, spread evenly over the whole time.
 
         Args:
-          rows: how many.
+          rows: number of rows.
 
         Returns:
-          ([G, B, O] float32 true logits of the same rows in every domain, as values have one distribution in all;
-          [B] int32 domain of each row, drawn by the domains' shares).
+          ([G, B, O] float32 true logits of the same rows in every domain, since values have the same distribution in
+          all domains; [B] int32 domain of each row, drawn by the domains' shares).
         """
         logits, domains = self._sample_unbiased(rows)
         return logits + self.biases[:, None].astype(np.float32), domains
@@ -190,7 +192,7 @@ class PlantedPortfolios:
         return np.concatenate(logits, axis=1)[:, :rows], np.concatenate(domains)[:rows]
 
     def _find_biases(self) -> np.ndarray:
-        """The bias of each portfolio under which its mean probability is the objective's base rate."""
+        """Finds the bias of each portfolio for which its mean probability equals the objective's base rate."""
         logits, _ = self._sample_unbiased(_BIAS_ROWS)
         biases = np.zeros((len(logits), len(self.config.base_rates)))
         for (g, o), _ in np.ndenumerate(biases):
@@ -199,7 +201,7 @@ class PlantedPortfolios:
         return biases
 
     def _turn(self, time: np.ndarray) -> np.ndarray:
-        """Radians by which the weights have turned; time 0 is the first row, 1 one past the last."""
+        """Returns the weights' rotation by drift in radians; time 0 is the first row, 1 is one past the last."""
         return np.radians(self.config.drift_degrees) * time
 
     def _draw_ids(self, stream: int, members: int, overlap: float) -> PlantedIds:
@@ -236,7 +238,7 @@ class PlantedPortfolios:
         )
 
     def _make_block(self, block: int) -> PlantedRows:
-        """One block of the stream."""
+        """Generates one block of the stream."""
         config, draws = self.config, self._draw_block(_ROWS, block)
         row = block * BLOCK_ROWS + np.arange(BLOCK_ROWS)
         parts = self.logits.parts(draws.values, draws.dense, draws.history)
@@ -261,7 +263,7 @@ class PlantedPortfolios:
         return PlantedRows(columns, logit, self._convert(draws, labels, seconds))
 
     def _convert(self, draws: _Draws, labels: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """The second of each conversion, [B, O] int64, -1 = none."""
+        """Draws the second of each conversion, [B, O] int64, -1 = none."""
         converted = np.full(labels.shape, -1, np.int64)
         if self.delayed:
             scales = self.delays.scales(draws.values, draws.dense, draws.domain)

@@ -1,4 +1,4 @@
-"""A prepared data directory of planted portfolios, with the Bayes metrics of each and the conversions of each split."""
+"""Writes planted portfolios as a prepared data directory, with Bayes metrics and the conversion log of each split."""
 
 import json
 from collections.abc import Callable
@@ -30,22 +30,23 @@ _REPORTED_WINDOWS = (1, 24)  # hours
 def write_planted_portfolios(
     config: PlantedPortfoliosConfig, directory: str | Path, *, sample_rows: int = 1 << 18
 ) -> dict[str, Any]:
-    """Writes `schema.json`, `blocks/`, `vocabulary/` (empty: ids are numbers), `report.json` and conversion logs.
+    """Writes `schema.json`, `blocks/`, `report.json`, an empty `vocabulary/` and the conversion logs.
 
-    Labels are final: conversions within the longest window. `conversions.npz` has those of the training rows, and
-    `conversions-validation.npz`, `conversions-test.npz` those of the others, by row number within the split; they are
-    there where an objective is delayed. It is all written aside and renamed, so a directory of that name is a whole
-    one. The labels and logits of the validation and test splits are held in memory for their Bayes metrics.
+    Labels are final: they count conversions within the longest window. If an objective is delayed, the conversions of
+    the training rows are in `conversions.npz`, and those of the other splits in `conversions-validation.npz` and
+    `conversions-test.npz`, by row number within the split. The directory is written under another name and renamed
+    when complete. The labels and logits of the validation and test splits are held in memory for their Bayes metrics.
 
     Args:
-      config: what to plant.
-      directory: must not exist.
-      sample_rows: of the Monte Carlo sample of the "expected" Bayes metrics.
+      config: configuration of the generator.
+      directory: the directory to create; it must not exist.
+      sample_rows: size of the Monte Carlo sample for the "expected" Bayes metrics.
 
     Returns:
-      The report: as of prepared raw files, and "config", "biases" of each portfolio, "correlations" of the portfolios'
-      true logits, "useless" columns, "ids" of users and items, "delays" of the training rows, and under "bayes" the
-      metrics of "expected" (of the distribution), "validation" and "test" (of their rows), named as a run's metrics.
+      The report: the entries for prepared raw files, and "config", "biases" of each portfolio, "correlations" of the
+      portfolios' true logits, "useless" columns, "ids" of users and items, "delays" of the training rows, and "bayes".
+      "bayes" has the metrics of "expected" (of the distribution), "validation" and "test" (of their rows), with the
+      same names as a run's metrics.
 
     Raises:
       UserError: the directory exists or cannot be written, or the structure is impossible.
@@ -75,11 +76,12 @@ def write_planted_portfolios(
 
 
 def compute_expected_bayes(planted: PlantedPortfolios, rows: int) -> dict[str, float]:
-    """The Bayes metrics of the planted distribution over the whole time, by Monte Carlo, without labels' noise.
+    """Estimates the Bayes metrics of the planted distribution over the whole time by Monte Carlo, without label noise.
 
     Args:
       planted: the generator.
-      rows: of the sample; each portfolio is judged on all of them, an objective over all domains on its domains'.
+      rows: size of the sample. The metrics of a portfolio use all rows; those of an objective over all domains use the
+        rows of the domains where it is observed.
 
     Returns:
       Metrics by name, see `name_bayes_metrics`.
@@ -101,10 +103,10 @@ def compute_expected_bayes(planted: PlantedPortfolios, rows: int) -> dict[str, f
 def compute_realised_bayes(
     config: PlantedPortfoliosConfig, logit: np.ndarray, labels: np.ndarray, label_mask: np.ndarray, domain: np.ndarray
 ) -> dict[str, float]:
-    """The metrics of the true probabilities on given rows and their labels.
+    """Computes the metrics of the true probabilities on the given rows and labels.
 
     Args:
-      config: names the portfolios.
+      config: configuration of the generator.
       logit: [B, O] true logits.
       labels: [B, O] 0 or 1.
       label_mask: [B, O] 1 = observed.
@@ -127,14 +129,14 @@ def compute_realised_bayes(
 def name_bayes_metrics(
     config: PlantedPortfoliosConfig, compute_slice: Callable[[int | None, int], BayesMetrics | None]
 ) -> dict[str, float]:
-    """Names metrics as a run's are: `log_loss`, `<objective>/log_loss`, `<domain>/<objective>/log_loss`.
+    """Names metrics like those of a run: `log_loss`, `<objective>/log_loss`, `<domain>/<objective>/log_loss`.
 
-    Without a prefix it is the mean over the objectives (with one objective, all of its metrics). A slice that defines
-    none, for want of rows or of a class, is left out.
+    Metrics without a prefix are means over the objectives; with one objective, they are all of its metrics. Portfolios
+    whose metrics are undefined, because rows or a class are missing, are left out.
 
     Args:
-      config: names the domains and objectives.
-      compute_slice: (domain or None for all, objective) -> metrics of those rows.
+      config: configuration of the generator.
+      compute_slice: function of (domain, or None for all; objective) that returns the metrics of those rows.
     """
     names = config.objectives
     slices: dict[str, BayesMetrics | None] = {name: compute_slice(None, o) for o, name in enumerate(names)}
@@ -156,7 +158,7 @@ def name_bayes_metrics(
 def _write_split(
     planted: PlantedPortfolios, split: str, directory: Path, statistics: RowStatistics
 ) -> tuple[ConversionLog, np.ndarray, dict[str, float]]:
-    """Writes one split: (its conversions, the delay of each in seconds, Bayes metrics; of training rows none)."""
+    """Writes one split; returns its conversions, their delays in seconds, and Bayes metrics (empty for training)."""
     judged: list[tuple[np.ndarray, ...]] = []
     conversions = [np.zeros((4, 0), np.int64)]  # impression, objective, second, delay
     with BlockWriter(directory, split, planted.schema()) as writer:
@@ -198,7 +200,7 @@ def _describe_structure(planted: PlantedPortfolios) -> dict[str, Any]:
 
 
 def _describe_delays(planted: PlantedPortfolios, log: ConversionLog, delays: np.ndarray) -> dict[str, Any]:
-    """Conversions of each delayed objective, their median delay, and the shares within an hour and a day."""
+    """Returns each delayed objective's number of conversions, median delay, and shares within an hour and a day."""
     described = {}
     for objective in planted.delayed:
         hours = delays[log.objective == objective] / 3600

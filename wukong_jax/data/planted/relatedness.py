@@ -1,19 +1,21 @@
-"""The true logits of many portfolios with chosen correlations, built of uncorrelated components.
+"""Builds the true logits of portfolios, (domain, objective) pairs, with chosen correlations.
 
     logit(g, o) = deviation * sum over components c of  a[g, i(c)] * b[o, j(c)] * component_c
 
-Components are: common to all, of one objective in all domains, of one domain, and of one portfolio. With relatedness r,
-a[g] is (s_g sqrt(r), sqrt(1 - r)) on (common, own of g), s_g = -1 for opposed domains, and b likewise without signs. So
+The components are uncorrelated. There are components for all portfolios, for one objective in all domains, for one
+domain, and for one portfolio. With relatedness r, a[g] is (s_g sqrt(r), sqrt(1 - r)) on (common component, domain g's
+own component), where s_g = -1 for opposed domains and 1 otherwise; b is the same without signs. Therefore
 
     correlation of (g, o) and (h, p) = R_domain[g, h] * R_objective[o, p],  R = 1 on the diagonal, +-r elsewhere
 
-and two domains of opposed signs with r = 1 contradict each other fully. With drift, everything exists twice, as w0 and
-w1, and the logit at turn t is cos(t) w0 + sin(t) w1: of the same variance and correlations at any time.
+and with r = 1, the logits of two domains of opposite signs are exactly opposite. With drift, there are two uncorrelated
+sets of weights, w0 and w1, and the logit at rotation t is cos(t) w0 + sin(t) w1, which has the same variance and
+correlations at any time.
 
-Each component is a planted logit of its own (`planted_structures`: unit variance, orders pure) and may have a
-sequence's part. Two that are drawn independently still correlate by chance, by a tenth or so. Their covariances are
-known exactly, part by part, so each part is whitened over the components (inverse Cholesky factor): a component is its
-own draw less what the earlier ones explain. Shares and correlations are then exact, not sampled. Our own choices.
+Each component is a planted logit (`structures`: unit variance, pure orders) and may have a sequence part. Components
+that are drawn independently still correlate by chance, by about 0.1. Their covariances are known exactly for each
+part, so each part is whitened over the components by the inverse Cholesky factor, which removes what the earlier
+components explain. Shares and correlations are therefore exact, not estimated from samples. These are our own choices.
 """
 
 import numpy as np
@@ -23,12 +25,12 @@ from wukong_jax.data.planted.sequences import compute_match_part, draw_match, po
 from wukong_jax.data.planted.structures import PlantedLogit
 from wukong_jax.errors import UserError
 
-_LEAST_EIGENVALUE = 1e-3  # of a part's covariance over the components
+_LEAST_EIGENVALUE = 1e-3  # limit for a part's covariance over the components
 _MOST_COORDINATES = 1 << 29
 
 
 class PortfolioLogits:
-    """The logits of G x O portfolios, without biases; P parts: one an order, and the sequence's."""
+    """Computes the logits of G x O portfolios without biases, from P parts: one per order, and the sequence part."""
 
     def __init__(
         self, generator: np.random.Generator, probabilities: np.ndarray, config: PlantedPortfoliosConfig
@@ -36,12 +38,12 @@ class PortfolioLogits:
         """Draws the components and whitens them.
 
         Args:
-          generator: of everything drawn here.
-          probabilities: of each field's values 1.., [values].
-          config: what to plant.
+          generator: random generator for all draws.
+          probabilities: [values] probabilities of each field's values from 1.
+          config: configuration of the generator.
 
         Raises:
-          UserError: an order has too few fields, or there are too few values for so many portfolios.
+          UserError: an order has too few fields, or there are too few values for the number of portfolios.
         """
         self.weights = compute_component_weights(config)  # [G, O, components]
         self._phases = 2 if config.drift_degrees else 1
@@ -59,15 +61,15 @@ class PortfolioLogits:
 
     @property
     def correlations(self) -> np.ndarray:
-        """Of the true logits, [G x O, G x O]; the last axis of portfolios is the objective."""
+        """Correlations of the true logits, [G x O, G x O]; portfolios are ordered by domain, then objective."""
         flat = self.weights.reshape(-1, self.weights.shape[2])
         return flat @ flat.T
 
     def parts(self, values: np.ndarray, dense: np.ndarray, history: np.ndarray) -> np.ndarray:
-        """Every component's parts as drawn, before whitening, each of unit variance.
+        """Computes the parts of every component before whitening, each of unit variance.
 
         Args:
-          values: [B, entity fields] int32 from 1: segment, category, then the fields.
+          values: [B, entity fields] int32, at least 1: segment, category, then the fields.
           dense: [B, dense fields] float32.
           history: [B, L] int32 categories.
 
@@ -81,15 +83,15 @@ class PortfolioLogits:
         return np.concatenate([drawn, np.stack(matched)[None]])
 
     def combine(self, parts: np.ndarray, domain: np.ndarray, turn: np.ndarray) -> np.ndarray:
-        """The logits of rows in their domains.
+        """Combines the parts into the logits of rows in their domains.
 
         Args:
-          parts: from `parts`.
+          parts: parts from the method `parts`.
           domain: [B] int32.
-          turn: [B] float64 radians that the weights have turned; no meaning without drift.
+          turn: [B] float64, rotation of the weights in radians; unused without drift.
 
         Returns:
-          [B, O] float32 without biases.
+          [B, O] float32 logits without biases.
         """
         _, _, domains, objectives, _ = self.coefficients.shape
         logits = np.zeros((len(domain), objectives), np.float32)
@@ -104,7 +106,7 @@ class PortfolioLogits:
         logits = np.zeros((len(turn), self.coefficients.shape[3]), np.float32)
         for wave, coefficients in zip(waves, self.coefficients[:, :, domain], strict=True):
             for objective in range(logits.shape[1]):
-                # Component after component, not a matrix product: the sums are then the same on any machine.
+                # Component by component rather than a matrix product, so that sums are the same on any machine.
                 total = np.zeros(len(turn), np.float32)
                 for part, column in zip(parts, coefficients[:, objective], strict=True):
                     for component in np.flatnonzero(column):
@@ -113,7 +115,7 @@ class PortfolioLogits:
         return logits
 
     def _mix_components(self, factors: np.ndarray) -> np.ndarray:
-        """Coefficients of the components as drawn, [phases, P, G, O, C] float64."""
+        """Computes the coefficients of the components before whitening, [phases, P, G, O, C] float64."""
         domains, objectives, own = self.weights.shape
         mixed = np.zeros((self._phases, len(factors), domains, objectives, own * self._phases))
         for part, (factor, covariance) in enumerate(zip(factors, self.covariances, strict=True)):
@@ -124,13 +126,13 @@ class PortfolioLogits:
 
 
 def compute_component_weights(config: PlantedPortfoliosConfig) -> np.ndarray:
-    """The weight of each uncorrelated component in each portfolio.
+    """Computes the weight of each uncorrelated component in each portfolio.
 
     Args:
-      config: what to plant.
+      config: configuration of the generator.
 
     Returns:
-      [G, O, components] float64; the squares of a portfolio sum to 1. Components in no portfolio are left out.
+      [G, O, components] float64; a portfolio's squared weights sum to 1. Components without weight are left out.
     """
     by_domain = _relate(config.domains, config.domain_relatedness)
     by_domain[list(config.opposed_domains), 0] *= -1
@@ -141,10 +143,10 @@ def compute_component_weights(config: PlantedPortfoliosConfig) -> np.ndarray:
 
 
 def check_memory(config: PlantedPortfoliosConfig) -> None:
-    """Refuses a structure whose coordinates would not fit in memory.
+    """Checks that the latent coordinates fit in memory.
 
     Raises:
-      UserError: the number of coordinates and its limit.
+      UserError: there are too many coordinates.
     """
     components = compute_component_weights(config).shape[2] * (2 if config.drift_degrees else 1)
     tables = (config.entity_fields + 2) * config.latent_width + config.entity_fields
@@ -158,16 +160,16 @@ def check_memory(config: PlantedPortfoliosConfig) -> None:
 
 
 def compute_part_covariance(first: PlantedLogit, second: PlantedLogit, order: int, probabilities: np.ndarray) -> float:
-    """The exact covariance of two planted logits' parts of one order over the same columns.
+    """Computes the exact covariance of the parts of one order of two planted logits over the same columns.
 
-    Terms of different fields are uncorrelated (`planted_structures`). For terms of the same fields, the covariance is
-    the sum of the elementwise product of the fields' cross moments, fields being independent.
+    Terms of different fields are uncorrelated (`structures`). For terms of the same fields, which are independent, the
+    covariance is the sum of the elementwise product of the fields' cross moments.
 
     Args:
-      first: one.
-      second: another of the same fields and orders.
-      order: which part.
-      probabilities: of each field's values 1.., [values].
+      first: a planted logit.
+      second: another planted logit with the same fields and orders.
+      order: order of the parts.
+      probabilities: [values] probabilities of each field's values from 1.
     """
 
     def cross_moments(field: int, table: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -190,7 +192,7 @@ def compute_part_covariance(first: PlantedLogit, second: PlantedLogit, order: in
 
 
 def _relate(count: int, relatedness: float) -> np.ndarray:
-    """Weights of (common, own of each), [count, 1 + count]; one alone has nothing to be related to."""
+    """Returns the weights of the common and the separate components, [count, 1 + count]; common only if count is 1."""
     if count == 1:
         return np.array([[1.0, 0.0]])
     common = np.full((count, 1), np.sqrt(relatedness))
@@ -215,7 +217,7 @@ def _draw_structure(
 def _compute_covariances(
     structures: list[PlantedLogit], matches: list[PlantedLogit], probabilities: np.ndarray
 ) -> np.ndarray:
-    """Of the components in each part, [P, C, C]; refuses those that nearly depend on each other."""
+    """Computes the components' covariances in each part, [P, C, C]; raises if components are nearly dependent."""
     parts = [(f"order {order}", structures, order) for order in structures[0].orders]
     parts += [("the sequence's part", matches, 2)] if matches else []
     covariances = np.zeros((len(parts), len(structures), len(structures)))

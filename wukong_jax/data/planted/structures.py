@@ -1,22 +1,23 @@
-"""The planted logit: interactions of chosen orders, each order pure, uncorrelated and of unit variance.
+"""Builds planted logits: sums of interactions of chosen orders, each order pure, uncorrelated and of unit variance.
 
-Fields are independent: categorical ones with Zipf values, dense ones standard normal. Every field value has
-latent coordinates that are *centred under the field's own distribution*, with unit second moment. A term of order
-m over fields f1..fm is the sum over the latent width of the product of the fields' coordinates. Since the fields
-are independent and each factor has mean zero, a term has mean zero whatever m - 1 of its fields are, so terms of
-different fields are uncorrelated, and no part of an order can be had from a lower order. The variance of a
-term is the sum of the elementwise product of its fields' coordinate covariances, so scales are exact, not sampled.
+Fields are independent: categorical fields have Zipf-distributed values, dense fields are standard normal. Every field
+value has latent coordinates that are *centred under the field's own distribution*, with unit second moment. A term of
+order m over the fields f1..fm is the sum over the latent width of the product of the fields' coordinates. Since the
+fields are independent and each factor has mean zero, a term has mean zero given any m - 1 of its fields. Terms of
+different fields are therefore uncorrelated, and functions of a lower order explain no part of a higher one. The
+variance of a term is the sum of the elementwise product of its fields' coordinate covariances, so the scales are
+exact, not estimated from samples.
 
-- *factorized*: a field's vectors are shared by every term of order 2 and up, as in a factorization machine.
-- *field-aware*: every term has vectors of its own for each of its fields.
+- *factorized*: all terms of order 2 and up share a field's vectors, as in a factorization machine.
+- *field-aware*: every term has separate vectors for each of its fields.
 
-Order 1 is one weight per value (or a slope for a dense field) over all fields. Orders above 2 take categorical fields
-only: a product of many normals is nearly always near 0 and rarely huge, which would hide the order. For the same
-reason coordinates are a random sign times a magnitude in [0.5, 1.5] (fourth moment 1.3 times the squared second,
-against 3 of a normal). These are our own choices.
+Order 1 has one weight per value (or a slope for a dense field) of all fields. Orders above 2 use categorical fields
+only: a product of many normals is nearly always close to 0 and rarely huge, which would hide the order. For the same
+reason, coordinates are a random sign times a magnitude in [0.5, 1.5] (the fourth moment is 1.3 times the squared
+second moment, compared with 3 for a normal). These are our own choices.
 
-With *groups*, the categorical fields are parted at random and terms join fields of one group (all terms, or a share);
-dense fields are in no group and join order 1 only. The facts above hold for any set of terms, so for these too.
+With *groups*, the categorical fields are divided at random, and all terms, or a share of them, join fields of the same
+group. Dense fields are in no group and only have order 1. The statements above hold for any set of terms.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from wukong_jax.errors import UserError
 
 Structure = Literal["factorized", "field_aware"]
 
-# Rows worked on at once, so that what is read and written again stays in the cache.
+# Rows processed at once, so that intermediate arrays stay in the cache.
 _CHUNK = 2048
 _MOST_COORDINATES = 1 << 29
 
@@ -40,7 +41,7 @@ class ZipfSampler:
     """Draws values 1..`values` with probability proportional to value ** -exponent, by the alias method."""
 
     def __init__(self, values: int, exponent: float) -> None:
-        """Builds the alias table in a time linear in `values`."""
+        """Builds the alias table in time linear in `values`."""
         weights = np.arange(1, values + 1, dtype=np.float64) ** -exponent
         self.probabilities = weights / weights.sum()  # [values]
         self._keep, self._alias = _alias_table(self.probabilities)
@@ -49,11 +50,11 @@ class ZipfSampler:
         """Draws values.
 
         Args:
-          generator: advanced by one uniform double per value.
-          shape: of the result.
+          generator: random generator, advanced by one uniform double per value.
+          shape: shape of the result.
 
         Returns:
-          int32 values from 1.
+          int32 values, at least 1.
         """
         place = generator.random(shape)
         place *= len(self._keep)
@@ -64,14 +65,14 @@ class ZipfSampler:
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One interaction: the fields it joins and, for each, where its coordinates are."""
+    """One interaction: its fields and, for each field, the index of its coordinates."""
 
     fields: tuple[int, ...]  # categorical first, then dense
     tables: tuple[int, ...]  # indices into `PlantedLogit.tables`
 
 
 class PlantedLogit:
-    """The sum of interactions, without the bias and the deviation."""
+    """The parts of a planted logit, without bias and scaling."""
 
     def __init__(
         self,
@@ -90,16 +91,16 @@ class PlantedLogit:
         """Draws the terms and their coordinates.
 
         Args:
-          generator: of everything drawn here.
-          probabilities: of each field's values 1.., [values].
-          fields: categorical fields.
-          dense_fields: dense fields.
-          structure: see the module.
-          orders: ascending.
-          interactions: terms of each order from 2 up; all there are where there are fewer.
-          latent_width: coordinates of a value.
-          groups: that the categorical fields are parted into; 0 = none.
-          group_share: share of the terms inside groups.
+          generator: random generator for all draws.
+          probabilities: [values] probabilities of each field's values from 1.
+          fields: number of categorical fields.
+          dense_fields: number of dense fields.
+          structure: "factorized" or "field_aware", see the module's docstring.
+          orders: orders of interactions, ascending.
+          interactions: terms of each order from 2 up; all possible terms if there are fewer.
+          latent_width: number of latent coordinates of a value.
+          groups: number of groups of categorical fields; 0 for no groups.
+          group_share: share of the terms whose fields are in one group.
 
         Raises:
           UserError: an order has too few fields, or the coordinates would not fit in memory.
@@ -126,10 +127,10 @@ class PlantedLogit:
         self.scales = {order: 1 / math.sqrt(self._variance(order)) for order in orders}
 
     def parts(self, ids: np.ndarray, dense: np.ndarray) -> np.ndarray:
-        """Each order's part, of unit variance over the planted distribution.
+        """Computes each order's part, which has unit variance under the planted distribution.
 
         Args:
-          ids: [B, fields] int32, from 1.
+          ids: [B, fields] int32, at least 1.
           dense: [B, dense_fields] float32.
 
         Returns:
@@ -150,7 +151,7 @@ class PlantedLogit:
         return parts
 
     def _join_fields(self, generator: np.random.Generator, order: int, count: int, group_share: float) -> list[Subset]:
-        """The fields of each term of one order."""
+        """Draws the fields of each term of one order."""
         if self.groups:
             return draw_grouped_subsets(generator, order, self.groups, count, group_share)
         eligible = self.fields + self.dense_fields if order == 2 else self.fields
@@ -181,7 +182,7 @@ class PlantedLogit:
                 product *= factor
             total = product if total is None else np.add(total, product, out=total)
         assert total is not None
-        # One column after the other: the order of addition is then the same for any number of rows.
+        # Column by column, so that the order of addition is the same for any number of rows.
         summed = total[:, 0].copy()
         for column in range(1, total.shape[1]):
             summed += total[:, column]
@@ -201,12 +202,12 @@ class PlantedLogit:
                 table *= generator.uniform(0.5, 1.5, (rows, width))
                 table -= self._probabilities @ table
                 table /= np.sqrt(self._probabilities @ table**2)
-                table = np.concatenate([np.zeros((1, width)), table])  # row 0, the unknown value, never occurs
+                table = np.concatenate([np.zeros((1, width)), table])  # row 0 (out-of-vocabulary) is never used
             tables.append(table.astype(np.float32))
         return tables
 
     def _covariance(self, field: int, table: np.ndarray) -> np.ndarray:
-        """Of the coordinates of one field, [width, width]."""
+        """Computes the covariance of one field's coordinates, [width, width]."""
         table = table.astype(np.float64)
         if field >= self.fields:
             return table.T @ table

@@ -1,4 +1,4 @@
-"""Which fields the planted interactions join: subsets of fields drawn at random, over all fields or inside groups."""
+"""Draws the sets of fields that planted interactions join, among all fields or within groups of fields."""
 
 import itertools
 import math
@@ -18,14 +18,14 @@ def draw_subsets(
     count: int,
     accept: Callable[[Subset], bool] = lambda subset: True,
 ) -> list[Subset]:
-    """Distinct subsets of `order` of the fields 0 .. `eligible` - 1, each field in about as many as any other.
+    """Draws distinct subsets of the fields 0 to `eligible` - 1; all fields are in about the same number of subsets.
 
     Args:
-      generator: of the draw.
-      order: fields of a subset, at most `eligible`.
-      eligible: fields to choose from.
-      count: subsets wanted; all there are where there are fewer.
-      accept: which subsets may be drawn; must take at least a quarter of them.
+      generator: random generator.
+      order: number of fields in a subset, at most `eligible`.
+      eligible: number of fields to choose from.
+      count: number of subsets; all possible subsets if there are fewer.
+      accept: tells whether a subset may be drawn; must accept at least a quarter of all subsets.
     """
     if math.comb(eligible, order) <= 4 * count:
         every = [subset for subset in itertools.combinations(range(eligible), order) if accept(subset)]
@@ -42,15 +42,17 @@ def draw_subsets(
 
 
 def draw_groups(generator: np.random.Generator, fields: int, groups: int) -> tuple[Subset, ...]:
-    """A random partition of the fields into groups of floor or ceil size; neither neighbours nor every `groups`-th.
+    """Draws a random partition of the fields into groups of nearly equal size.
+
+    The partitions into consecutive fields and into every `groups`-th field are excluded.
 
     Args:
-      generator: of the draw.
-      fields: at least 4.
-      groups: at least 2, of at least 2 fields each, so that a third partition exists.
+      generator: random generator.
+      fields: number of fields, at least 4.
+      groups: number of groups, at least 2, with at least 2 fields each, so that another partition exists.
 
     Returns:
-      Each group's fields, groups by their first field.
+      The fields of each group; groups are sorted by their first field.
     """
     strided = tuple(tuple(range(first, fields, groups)) for first in range(groups))
     while True:
@@ -64,14 +66,14 @@ def draw_groups(generator: np.random.Generator, fields: int, groups: int) -> tup
 def draw_grouped_subsets(
     generator: np.random.Generator, order: int, groups: Sequence[Subset], count: int, inside_share: float
 ) -> list[Subset]:
-    """Distinct subsets of `order` fields, a share of them inside groups, the others over two groups or more.
+    """Draws distinct subsets of fields, a share of them within one group each, the others over two or more groups.
 
     Args:
-      generator: of the draw.
-      order: fields of a subset.
+      generator: random generator.
+      order: number of fields in a subset.
       groups: partition of the fields.
-      count: subsets wanted; all there are where there are fewer.
-      inside_share: share of `count` inside groups, spread evenly over them.
+      count: number of subsets; all possible subsets if there are fewer.
+      inside_share: share of the subsets that are within a group, spread evenly over the groups.
 
     Raises:
       UserError: the smallest group has fewer than `order` fields.
@@ -91,7 +93,7 @@ def draw_grouped_subsets(
     if count > inside:
         fields = sum(map(len, groups))
         group_of = {field: index for index, group in enumerate(groups) for field in group}
-        # Subsets over several groups are at least half of all: two fields share a group less often than not.
+        # At least half of all subsets span several groups, since two fields are more often in different groups.
         subsets += draw_subsets(
             generator, order, fields, count - inside, lambda subset: len({group_of[field] for field in subset}) > 1
         )
@@ -99,7 +101,7 @@ def draw_grouped_subsets(
 
 
 def _spread(count: int, limits: Sequence[int]) -> list[int]:
-    """Shares `count` evenly, none above its limit; what does not fit is left out."""
+    """Divides `count` evenly into shares of at most their limits; the rest is left out."""
     shares = [0] * len(limits)
     left = min(count, sum(limits))
     while left:

@@ -1,1 +1,1 @@
-"""Raw files to row blocks: readers, encoders, vocabularies, schemas that come with the package."""
+"""Prepares raw files as row blocks: readers, encoders, vocabularies and built-in schemas."""

@@ -1,4 +1,4 @@
-"""Rows of raw files that cannot be read: stop at the first with one line, or skip, count and report."""
+"""Handles rows of raw files that cannot be read: stops at the first one, or skips and counts them."""
 
 import threading
 from pathlib import Path
@@ -12,21 +12,21 @@ _MAX_EXAMPLES = 10
 
 
 class BadRows:
-    """What happens to bad rows, and how many there were."""
+    """Applies a policy to bad rows and counts them."""
 
     def __init__(
         self,
         policy: BadRowPolicy = "stop",
         fix: str = "fix the row or pass --on_bad_row=skip (config: data.on_bad_row)",
     ) -> None:
-        """Starts at zero.
+        """Creates a counter.
 
         Args:
-          policy: "stop" raises at the first bad row, "skip" counts it and keeps a few as examples.
-          fix: what the error tells the user to do.
+          policy: "stop" raises at the first bad row; "skip" counts bad rows and keeps a few as examples.
+          fix: advice at the end of the error message.
 
         Raises:
-          UserError: an unknown policy.
+          UserError: the policy is unknown.
         """
         if policy not in ("stop", "skip"):
             raise UserError(f"on_bad_row = {policy!r}: not one of 'stop', 'skip'")
@@ -37,12 +37,12 @@ class BadRows:
         self._lock = threading.Lock()
 
     def refuse(self, file: Path, line: int, problem: str) -> None:
-        """Takes note of one bad row.
+        """Counts a bad row or raises, depending on the policy.
 
         Args:
           file: the raw file.
-          line: its line there, from 1 (Parquet: its row, from 1).
-          problem: what is wrong, as "column 'label' = 'x': not a number".
+          line: the row's line number, from 1 (Parquet: row number, from 1).
+          problem: description such as "column 'label' = 'x': not a number".
 
         Raises:
           UserError: the policy is "stop".

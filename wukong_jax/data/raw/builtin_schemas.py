@@ -1,19 +1,22 @@
-"""The schemas that come with the package: criteo, avazu, frappe, census_income, and the sets of published comparisons.
+"""Loads the built-in schemas: criteo, avazu, frappe, census_income, and the data sets of published comparisons.
 
-Choices that the data sets leave open, and ours:
+Our choices where the data sets leave them open:
 
-* criteo: log1p of the 13 counts (DLRM's convention; criteo_log is one word away), one vocabulary per categorical
-  column with values seen once unknown, rows cut in file order, which is time order, at 80 / 10 / 10 %.
-* avazu: every column categorical but `id`, which is unique, and `hour`, which is the timestamp (its hour of the day
-  is not a feature here); values seen once unknown; a random split of 80 / 10 / 10 %, as the published baselines have.
-* frappe: every value of the training rows has an id of its own, as the published baselines have; split by file.
-* census_income: the labels of the multi-task literature (income above 50,000; never married), so marital status is
-  no feature, nor is the survey's instance weight; the year is the domain. Amounts are log1p, other numbers
-  standardised. The test file is halved at random into validation and test.
+* criteo: log1p of the 13 counts (DLRM's convention; the alternative is the transform criteo_log); one vocabulary per
+  categorical column, in which values seen once are out-of-vocabulary; rows are split 80 / 10 / 10 % in file order,
+  which is time order.
+* avazu: all columns are categorical except `id`, which is unique, and `hour`, which is the timestamp (its hour of the
+  day is not used as a feature); values seen once are out-of-vocabulary; a random split of 80 / 10 / 10 %, as in the
+  published baselines.
+* frappe: every value in the training rows has its own id, as in the published baselines; split by file.
+* census_income: the labels of the multi-task literature (income above 50,000; never married). Marital status and the
+  survey's instance weight are therefore not features; the year is the domain. Amounts are transformed by log1p, other
+  numbers are standardised. The test file is divided at random into halves for validation and test.
 * avazu_x4, criteo_terabyte, criteo_x1, kuai_video, micro_video, movielens_latest, taobao_ads: columns and splits of the
-  published files; each choice stands in the header of the config of that name.
-* hotel_bookings, kuai_video_objectives, kuairand_pure, movielens_1m, movielens_small: several domains or objectives;
-  the same. The last three read what `scripts/convert_kuairand.py` and `scripts/convert_movielens.py` write.
+  published files; the choices are explained in the header of the config of the same name.
+* hotel_bookings, kuai_video_objectives, kuairand_pure, movielens_1m, movielens_small: data with several domains or
+  objectives, also explained in the configs' headers. kuairand_pure, movielens_1m and movielens_small read the output of
+  the commands convert_kuairand and convert_movielens.
 """
 
 from importlib import resources
@@ -43,16 +46,16 @@ BUILTIN_SCHEMAS = (
 
 
 def load_builtin_schema(name: str) -> Schema:
-    """Loads a schema that comes with the package.
+    """Loads a built-in schema.
 
     Args:
-      name: one of BUILTIN_SCHEMAS.
+      name: one of `BUILTIN_SCHEMAS`.
 
     Returns:
-      The schema, not resolved.
+      The schema, not resolved (without the statistics that come from the data).
 
     Raises:
-      UserError: an unknown name.
+      UserError: the name is unknown.
     """
     if name not in BUILTIN_SCHEMAS:
         raise UserError(f"schema = {name!r}: not a built-in one ({', '.join(BUILTIN_SCHEMAS)}) and no such file")
@@ -61,10 +64,10 @@ def load_builtin_schema(name: str) -> Schema:
 
 
 def find_schema(name_or_path: str) -> Schema:
-    """Loads a built-in schema by its name, or a schema file by its path.
+    """Loads a built-in schema by name, or a schema file by path.
 
     Raises:
-      UserError: neither, or the file is not a schema.
+      UserError: there is no such schema or file, or the file is not a schema.
     """
     if name_or_path in BUILTIN_SCHEMAS or not Path(name_or_path).exists():
         return load_builtin_schema(name_or_path)

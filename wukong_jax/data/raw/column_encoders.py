@@ -1,4 +1,7 @@
-"""One raw column to arrays: numbers, labels, seconds, groups and ids. A value that cannot be read is a `Problem`."""
+"""Encodes single raw columns as arrays: numbers, labels, timestamps, groups and ids.
+
+Values that cannot be read are reported as a `Problem`.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,31 +23,31 @@ class Problem:
 
     column: str
     rows: np.ndarray  # [rows] bool, True where the value is bad
-    values: pl.Series  # [rows], as read
+    values: pl.Series  # [rows], raw values
     expected: str
 
     def describe(self, row: int) -> str:
-        """The problem of one row, as "column 'label' = 'x': expected a number"."""
+        """Describes the problem of one row, for example "column 'label' = 'x': expected a number"."""
         value = self.values[row]
         shown = repr(f"{value:.15g}") if isinstance(value, float) else repr(value)
         return f"column {self.column!r} = {shown}: expected {self.expected}"
 
 
 class Coder(Protocol):
-    """What turns texts into codes or ids; see `vocabulary`."""
+    """Maps texts to codes or ids; see `vocabulary`."""
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """The code of each text, [n] int32; null is the empty text."""
+        """Returns the code of each text, [n] int32; null counts as the empty text."""
 
 
 def parse_numbers(values: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Reads numbers.
+    """Parses numbers.
 
     Args:
       values: [n] of text or any number type; null and NaN are missing.
 
     Returns:
-      [n] float64, NaN where missing or bad; and [n] bool, True where the value is no finite number.
+      [n] float64, NaN where missing or bad; and [n] bool, True where a value is not a finite number.
     """
     numbers = values.cast(pl.Float64, strict=False)
     unread = numbers.null_count() > values.null_count()
@@ -56,12 +59,12 @@ def parse_numbers(values: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_dense(column: DenseColumn, values: pl.Series, problems: list[Problem]) -> np.ndarray:
-    """A dense column after its transform; standardise is left for when the mean is known.
+    """Encodes a dense column and applies its transform, except standardise, whose mean is not known yet.
 
     Args:
-      column: of the schema.
+      column: a dense column of the schema.
       values: [n] raw values.
-      problems: gets what cannot be read.
+      problems: list to which values that cannot be read are added.
 
     Returns:
       [n] float64.
@@ -75,15 +78,15 @@ def encode_dense(column: DenseColumn, values: pl.Series, problems: list[Problem]
 
 
 def encode_label(label: LabelColumn, values: pl.Series, problems: list[Problem]) -> tuple[np.ndarray, np.ndarray]:
-    """One objective.
+    """Encodes the label of one objective.
 
     Args:
-      label: of the schema.
-      values: [n] raw values; a missing one masks the objective.
-      problems: gets what cannot be read.
+      label: a label column of the schema.
+      values: [n] raw values; a missing value masks the objective.
+      problems: list to which values that cannot be read are added.
 
     Returns:
-      Labels and mask, each [n] float32 of 0 and 1; the label is 0 where masked.
+      Labels and mask, each [n] float32 of 0 and 1; the label is 0 where it is masked.
     """
     if label.positive:
         observed = values.is_not_null().to_numpy()
@@ -102,7 +105,7 @@ def encode_label(label: LabelColumn, values: pl.Series, problems: list[Problem])
 
 
 def encode_weight(name: str, values: pl.Series, problems: list[Problem]) -> np.ndarray:
-    """Row weights, [n] float32, at least 0; a missing one is a problem."""
+    """Encodes row weights as [n] float32, at least 0; a missing weight is a problem."""
     numbers, _ = parse_numbers(values)
     bad = ~(numbers >= 0)
     if bad.any():
@@ -111,16 +114,16 @@ def encode_weight(name: str, values: pl.Series, problems: list[Problem]) -> np.n
 
 
 def encode_timestamp(name: str, form: str | None, values: pl.Series, problems: list[Problem]) -> np.ndarray:
-    """Seconds since 1970, UTC; a missing one is a problem.
+    """Encodes timestamps as seconds since 1970, UTC; a missing timestamp is a problem.
 
     Args:
-      name: of the column.
-      form: strftime form of texts; None: integers are seconds, other texts ISO 8601 dates or date-times.
+      name: the column's name.
+      form: strftime format of texts; None if they are integers (seconds) or ISO 8601 dates or date-times.
       values: [n] text, integers, dates or date-times.
-      problems: gets what cannot be read.
+      problems: list to which values that cannot be read are added.
 
     Returns:
-      [n] int64.
+      [n] int64 seconds.
     """
     if values.dtype.is_temporal():
         seconds = values.cast(pl.Datetime("us")).dt.epoch("s")
@@ -138,18 +141,18 @@ def encode_timestamp(name: str, form: str | None, values: pl.Series, problems: l
 
 
 def _parse_dates(texts: pl.Series, form: str) -> pl.Series:
-    if "%H" in form and "%M" not in form:  # polars wants the minute with the hour
+    if "%H" in form and "%M" not in form:  # polars requires minutes with the hour
         texts, form = texts + " 00", form + " %M"
     return texts.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s")
 
 
 def encode_group(values: pl.Series) -> np.ndarray:
-    """The number of each row's group: a 31-bit hash of its text, so no state is kept.
+    """Encodes groups by a 31-bit hash of their text, which needs no stored state.
 
-    Of n groups a share of about n / 2^31 gets the number of another group: 0.05 % of a million.
+    Of n groups, a share of about n / 2^31 collides with another group: 0.05 % of a million.
 
     Args:
-      values: [n] raw values; missing is a group of its own.
+      values: [n] raw values; rows with a missing value form one group.
 
     Returns:
       [n] int32, at least 0.
@@ -158,30 +161,30 @@ def encode_group(values: pl.Series) -> np.ndarray:
 
 
 def texts_of(values: pl.Series) -> pl.Series:
-    """Raw values as texts without nulls; a missing value is the empty text."""
+    """Converts raw values to texts without nulls; missing values become the empty text."""
     texts = values.cast(pl.String)
     return texts.fill_null("") if texts.null_count() else texts
 
 
 def join_texts(frame: pl.DataFrame, names: Sequence[str]) -> pl.Series:
-    """The texts of several raw columns with a blank between them, [n]; null where one of them is missing."""
+    """Joins the texts of several raw columns with a space, [n]; null where any of them is missing."""
     return frame.select(pl.concat_str([pl.col(name).cast(pl.String) for name in names], separator=" ")).to_series()
 
 
 def encode_single(
     column: CategoricalColumn, owner: CategoricalColumn, values: pl.Series, coder: Coder | None, problems: list[Problem]
 ) -> np.ndarray:
-    """A categorical column with one value a row.
+    """Encodes a categorical column with one value per row.
 
     Args:
-      column: of the schema.
+      column: a categorical column of the schema.
       owner: the column whose vocabulary it uses, itself or another.
       values: [n] raw values.
-      coder: of the vocabulary; None for encodings hash and identity.
-      problems: gets what cannot be read.
+      coder: the vocabulary's coder; None for the encodings hash and identity.
+      problems: list to which values that cannot be read are added.
 
     Returns:
-      [n] int32: codes of the coder, or final ids.
+      [n] int32, the coder's codes or final ids.
     """
     raw = values
     if column.transform != "none":
@@ -205,18 +208,18 @@ def encode_bag(
     latest: bool,
     problems: list[Problem],
 ) -> tuple[np.ndarray, int]:
-    """A bag or sequence: empty parts are dropped, slots are filled from the first, the rest is -1.
+    """Encodes a bag or sequence: empty parts are dropped, values fill the first slots, and the other slots are -1.
 
     Args:
-      column: of the schema.
+      column: a bag or sequence column of the schema.
       owner: the column whose vocabulary it uses, itself or another.
       values: [n] texts with separators, or lists.
-      coder: of the vocabulary; None for encodings hash and identity.
-      latest: keep the last `max_length` values (a sequence) and not the first (a bag); order is kept in both.
-      problems: gets what cannot be read.
+      coder: the vocabulary's coder; None for the encodings hash and identity.
+      latest: True keeps the last `max_length` values (a sequence), False the first (a bag); the order is unchanged.
+      problems: list to which values that cannot be read are added.
 
     Returns:
-      [max_length, n] int32 codes or ids, -1 = no value; and how many values found no slot.
+      [max_length, n] int32 codes or ids, -1 = no value; and the number of values dropped for lack of a slot.
     """
     rows, length = len(values), column.max_length
     is_list = isinstance(values.dtype, pl.List)
@@ -244,7 +247,7 @@ def encode_bag(
 def _encode_values(
     owner: CategoricalColumn, values: pl.Series, coder: Coder | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Codes or ids, [n] int32, and where the value cannot be read, if that is possible."""
+    """Returns codes or ids, [n] int32, and a mask of unreadable values (None if any value can be read)."""
     if coder is not None:
         return coder.encode(values.cast(pl.String)), None
     assert owner.rows is not None

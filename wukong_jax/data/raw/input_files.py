@@ -1,4 +1,4 @@
-"""Which raw files an input names, and the split of each file where the schema splits by file."""
+"""Finds the raw files of an input, and the split of each file if the schema splits by file."""
 
 import glob
 import re
@@ -17,18 +17,19 @@ _SUFFIXES = {
 
 
 def find_input_files(inputs: Sequence[str | Path], source: Source, split: Split) -> list[tuple[Path, int]]:
-    """Lists the raw files in the order in which they are read: as named, in a folder or glob by name, 9 before 10.
+    """Lists the raw files in reading order: inputs in the given order, files of a folder or glob by name, 9 before 10.
 
     Args:
-      inputs: files, glob patterns, or folders (of which files with the format's usual suffixes are taken).
+      inputs: files, glob patterns, or folders (in which files with the format's usual suffixes are used).
       source: layout of the files.
-      split: by "file", the files are those that its patterns match in the folders, or among the named files.
+      split: the schema's split; if by file, the result has only the files in the folders, or among the given files,
+        that its patterns match.
 
     Returns:
-      (file, split) pairs; the split is TRAIN unless the split is by file.
+      (file, split) pairs; all are TRAIN unless the split is by file.
 
     Raises:
-      UserError: an input or pattern that matches nothing, or a file that two patterns match.
+      UserError: an input or pattern matches nothing, or two patterns match the same file.
     """
     if split.by != "file":
         files = [file for name in inputs for file in _expand(str(name), source)]

@@ -1,15 +1,15 @@
-"""KuaiRand-Pure (Gao et al., CIKM 2022) to one Parquet file: each impression with its user's and its video's features.
+"""Converts KuaiRand-Pure (Gao et al., CIKM 2022) to one Parquet file of impressions with user and video features.
 
-Read from the release's `data` folder: both standard logs and the random one, `user_features_pure.csv` and
-`video_features_basic_pure.csv`. M3oE (arXiv 2404.18465, Table 1) has three tabs of 178,087, 2,236,414 and 93,165 rows,
-more than the standard logs hold, so the random one is among them; that they are tabs 0, 1 and 4, the largest, is read
-off the shares of the tabs in the logs: M3oE's code for this set was not published. The rows of each are reported.
+Reads both standard logs, the random log, `user_features_pure.csv` and `video_features_basic_pure.csv` from the
+release's `data` folder. M3oE (arXiv 2404.18465, Table 1) uses three tabs of 178,087, 2,236,414 and 93,165 rows. That
+is more than the standard logs contain, so the random log must be included. M3oE's code for this data set was not
+published; that the tabs are the largest ones, 0, 1 and 4, is inferred from the tabs' shares in the logs. The rows of
+each tab are reported.
 
-Left out, as they are known only after the impression: every other signal of the logs (play and stay times, likes, ...),
-and `video_features_statistic_pure.csv`, whose counts are sums over the whole time, the test rows included.
+Left out because they are known only after the impression: all other signals of the logs (play and stay times, likes,
+...) and `video_features_statistic_pure.csv`, whose counts cover the whole period, including the test rows.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import polars as pl
 
 from wukong_jax.data.raw.movielens_rows import count_domains
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import open_whole
 
 LOGS = (
     "log_standard_4_08_to_4_21_pure.csv",
@@ -58,18 +59,18 @@ _VIDEO_COLUMNS = (
 
 
 def convert_kuairand(folder: str | Path, output: str | Path, tabs: Sequence[str] = TABS) -> dict[str, int]:
-    """Writes the impressions of some tabs, in the order of the logs, for the schema kuairand_pure.
+    """Writes the impressions of the given tabs, in the order of the logs, for the schema kuairand_pure.
 
     Args:
       folder: the release's `data` folder; its files may be plain or .gz.
-      output: the Parquet file to make; it must not exist.
+      output: the Parquet file to write; it must not exist.
       tabs: the tabs to keep.
 
     Returns:
-      Tab -> rows.
+      Number of rows per tab.
 
     Raises:
-      UserError: a file or column that is missing, an id listed twice, a tab without rows, or an output that exists.
+      UserError: a file or column is missing, an id is listed twice, a tab has no rows, or the output exists.
     """
     folder, output = Path(folder), Path(output)
     if output.exists():
@@ -78,17 +79,16 @@ def convert_kuairand(folder: str | Path, output: str | Path, tabs: Sequence[str]
     users = _read_csv(folder, "user_features_pure.csv", _USER_COLUMNS)
     videos = _read_csv(folder, "video_features_basic_pure.csv", _VIDEO_COLUMNS)
     rows = join_impressions(logs, users, videos, tabs)
-    aside = output.with_name(output.name + ".writing")
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows.write_parquet(aside)
-    os.replace(aside, output)
+    with open_whole(output, "wb") as file:
+        rows.write_parquet(file)
     return count_domains(rows["tab"])
 
 
 def join_impressions(
     logs: pl.DataFrame, users: pl.DataFrame, videos: pl.DataFrame, tabs: Sequence[str]
 ) -> pl.DataFrame:
-    """Joins the tables, all columns texts; a user or video that its table lacks has no features.
+    """Joins the three tables, in which all columns are texts; users and videos without features get missing values.
 
     Args:
       logs: impressions.
@@ -97,11 +97,11 @@ def join_impressions(
       tabs: the tabs to keep.
 
     Returns:
-      The columns of all three, in the order of the impressions; in place of hourmin and time_ms, hour (0 to 23) and
-      timestamp (seconds since 1970).
+      The columns of all three tables, in the order of the impressions; hourmin and time_ms are replaced by hour (0 to
+      23) and timestamp (seconds since 1970).
 
     Raises:
-      UserError: an id that users or videos list twice, a time that is no number, or a tab without rows.
+      UserError: users or videos list an id twice, a time is not a number, or a tab has no rows.
     """
     for table, key in ((users, "user_id"), (videos, "video_id")):
         if table[key].n_unique() != table.height:

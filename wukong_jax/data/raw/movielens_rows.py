@@ -1,16 +1,15 @@
-"""MovieLens releases to one CSV of rating rows: the film beside each rating, a domain, and what the user did before.
+"""Converts a MovieLens release to one CSV file: each rating with its film, a domain, and the user's past ratings.
 
-Two layouts are read. *csv* (ml-latest-small, ml-latest, 20M to 32M): `ratings.csv` and `movies.csv`, plain or .gz; the
-domain is the film's age when it was rated. *dat* (1M): `ratings.dat`, `movies.dat` and `users.dat`, fields between
-`::`; the domain is the user's age group, as in M3oE (arXiv 2404.18465, its `run_movielens.py`).
+Two layouts are supported. *csv* (ml-latest-small, ml-latest, 20M to 32M): `ratings.csv` and `movies.csv`, plain or
+.gz; the domain is the film's age when it was rated. *dat* (1M): `ratings.dat`, `movies.dat` and `users.dat`, with
+fields separated by `::`; the domain is the user's age group, as in M3oE (arXiv 2404.18465, its `run_movielens.py`).
 
-Ours: the ages at which films change domain, by which ml-latest-small falls into near thirds; a film without a year in
-its title (13 of ml-latest-small, most of them recent series) is new; clicked means rated above 3, in the history as in
-the labels.
+Our own choices: the film ages that separate the domains split ml-latest-small into nearly equal thirds; a film without
+a year in its title (13 in ml-latest-small, most of them recent series) counts as new; and a rating above 3 is a click,
+in the history as in the labels.
 """
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -18,17 +17,18 @@ import numpy as np
 import polars as pl
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import open_whole
 
 Order = Literal["time", "file", "joined"]
 
-CLICK_ABOVE = 3.0  # stars; M3oE's click. Half stars count: 3.5 is a click
+CLICK_ABOVE = 3.0  # stars, as in M3oE; with half stars, 3.5 is a click
 HISTORY_LENGTH = 20  # films
-FILM_AGES = ((4, "new"), (14, "middle"))  # up to so many years old; above: "old"
+FILM_AGES = ((4, "new"), (14, "middle"))  # (oldest age in years, domain); older films are "old"
 USER_AGES = {1: "under_25", 18: "under_25", 25: "25_to_34", 35: "35_up", 45: "35_up", 50: "35_up", 56: "35_up"}
 
 _LIST_SEPARATOR = "|"
 _NO_GENRES = "(no genres listed)"
-_YEAR = r"\((\d{4})(?:[-\u2013]\d{0,4})?\)\s*$"  # "Heat (1995)", of a series "(2006-2007)"
+_YEAR = r"\((\d{4})(?:[-\u2013]\d{0,4})?\)\s*$"  # "Heat (1995)"; for a series "(2006-2007)"
 _DAT_FILES = {
     "ratings": ("user_id", "movie_id", "rating", "timestamp"),
     "movies": ("movie_id", "title", "genres"),
@@ -40,47 +40,46 @@ _NUMBERS = {"user_id": pl.Int64, "movie_id": pl.Int64, "rating": pl.Float64, "ti
 
 @dataclasses.dataclass(frozen=True)
 class MovieLensTables:
-    """A release as it comes."""
+    """The tables of a release as published."""
 
     ratings: pl.DataFrame  # user_id, movie_id, rating, timestamp, in file order
     movies: pl.DataFrame  # movie_id, title, genres
-    users: pl.DataFrame | None  # user_id, gender, age, occupation, zip; of the 1M release only
+    users: pl.DataFrame | None  # user_id, gender, age, occupation, zip; only in the 1M release
 
 
 def convert_movielens(folder: str | Path, output: str | Path, order: Order | None = None) -> dict[str, int]:
-    """Writes the rows of a release to a CSV file, for the schemas movielens_small and movielens_1m.
+    """Writes a release's rows to a CSV file for the schemas movielens_small and movielens_1m.
 
     Args:
-      folder: of the release.
-      output: the file to make; it must not exist.
-      order: see `build_movielens_rows`; None: "time" for the csv layout, "joined" for 1M.
+      folder: the release's folder.
+      output: the file to write; it must not exist.
+      order: see `build_movielens_rows`; None for "time" with the csv layout and "joined" with 1M.
 
     Returns:
-      Domain -> rows.
+      Number of rows per domain.
 
     Raises:
-      UserError: a file that is missing, is of another layout or does not fit the others, or an output that exists.
+      UserError: an input file is missing, malformed or inconsistent with the others, or the output exists.
     """
     output = Path(output)
     if output.exists():
         raise UserError(f"output {output}: exists; remove it or choose another file")
     tables = read_movielens(folder)
     rows = build_movielens_rows(tables, order or ("time" if tables.users is None else "joined"))
-    aside = output.with_name(output.name + ".writing")
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows.write_csv(aside)
-    os.replace(aside, output)
+    with open_whole(output, "wb") as file:
+        rows.write_csv(file)
     return count_domains(rows["domain"])
 
 
 def count_domains(domains: pl.Series) -> dict[str, int]:
-    """How many rows each domain has, in the order of the domains' names."""
+    """Counts the rows of each domain, in alphabetical order of the domains."""
     counts = domains.alias("domain").value_counts().sort("domain")
     return {str(domain): int(rows) for domain, rows in counts.iter_rows()}
 
 
 def read_movielens(folder: str | Path) -> MovieLensTables:
-    """Reads a release of either layout; see `convert_movielens`."""
+    """Reads a release in either layout; see `convert_movielens`."""
     folder = Path(folder)
     if (folder / "ratings.dat").is_file():
         tables = {name: _read_dat(folder / f"{name}.dat", columns) for name, columns in _DAT_FILES.items()}
@@ -90,22 +89,23 @@ def read_movielens(folder: str | Path) -> MovieLensTables:
 
 
 def build_movielens_rows(tables: MovieLensTables, order: Order) -> pl.DataFrame:
-    """Joins a release to one row a rating.
+    """Joins the tables of a release to one row per rating.
 
     Args:
-      tables: of `read_movielens`.
-      order: "time"; "file", of the ratings; or "joined", that of M3oE's file, which pandas (before 2.2) wrote after
-        joining ratings, movies and users: a user's rows together, films in the order in which they first come in the
-        ratings; users in that of the joined films' rows, so first those who rated the ratings' first film. Cut by
-        order, "file" and "joined" both test on users who come late in the file, and those are new.
+      tables: the tables from `read_movielens`.
+      order: order of the rows. "time" sorts by timestamp. "file" keeps the order of the ratings file. "joined" is the
+        order of M3oE's file, which pandas (before 2.2) wrote after joining ratings, movies and users: each user's rows
+        are together, with films in the order of their first rating in the file; users follow in the order of the
+        joined film rows, so those who rated the file's first film come first. With a split by order, "file" and
+        "joined" both test on users late in the file, who are not in the training rows.
 
     Returns:
-      user_id, movie_id, rating, timestamp; history, past_ratings and past_click_share of `build_histories`; year and
-      film_age (in years; missing where the title has no year), genres (joined by "|"), first_genre, domain; of 1M also
-      gender, age, occupation and zip.
+      user_id, movie_id, rating, timestamp; history, past_ratings and past_click_share from `build_histories`; year and
+      film_age (in years; both missing if the title has no year), genres (joined by "|"), first_genre, domain; for 1M
+      also gender, age, occupation and zip.
 
     Raises:
-      UserError: a rating of an unknown movie or user, or a user of an age that M3oE's groups lack.
+      UserError: a rating has an unknown movie or user, or a user's age is not one of M3oE's groups.
     """
     _check_known(tables.ratings["movie_id"], tables.movies["movie_id"], "movie")
     ratings = tables.ratings.with_row_index("position").hstack(build_histories(tables.ratings))
@@ -122,20 +122,21 @@ def build_movielens_rows(tables: MovieLensTables, order: Order) -> pl.DataFrame:
 
 
 def build_histories(ratings: pl.DataFrame, length: int = HISTORY_LENGTH) -> pl.DataFrame:
-    """What each rating's user had done before, at earlier seconds; ratings of one second see nothing of each other.
+    """Computes each user's history before each rating; ratings of the same second are not in each other's history.
 
     Args:
       ratings: user_id, movie_id, rating and timestamp (seconds), in any order.
-      length: of the history, at most; the latest films.
+      length: maximum length of the history; the latest films are kept.
 
     Returns:
-      In the order of the rows: history, the ids of the films clicked joined by "|", latest last and those of one second
-      in the order of their rows; past_ratings, a count; past_click_share, of those ratings, missing where none are.
+      In row order: history, the ids of the clicked films joined by "|", with the latest last and those of the same
+      second in row order; past_ratings, the number of earlier ratings; past_click_share, the share of clicks among
+      them, missing if there are none.
     """
     user = ratings["user_id"].rank("dense").to_numpy().astype(np.int64)
     second = ratings["timestamp"].to_numpy().astype(np.int64)
     second = second - second.min()
-    first = user * (int(second.max()) + 1)  # the user's earliest possible moment, after all of the user before
+    first = user * (int(second.max()) + 1)  # the user's earliest possible moment, after all those of the previous user
     moment = first + second
     clicked = np.flatnonzero(ratings["rating"].to_numpy() > CLICK_ABOVE)
     clicked = clicked[np.argsort(moment[clicked], kind="stable")]
@@ -208,7 +209,7 @@ def _read_csv(folder: Path, name: str) -> pl.DataFrame:
 
 def _read_dat(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
-        text = path.read_bytes().decode("latin-1")  # every byte is a letter, so accents cannot stop a release
+        text = path.read_bytes().decode("latin-1")  # decodes any byte, so accents cause no error
     except OSError as error:
         raise UserError(f"{path}: cannot read ({error.strerror}); give the folder of the 1M release") from None
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -222,7 +223,7 @@ def _read_dat(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _as_numbers(table: pl.DataFrame, columns: tuple[str, ...], path: Path) -> pl.DataFrame:
-    """The columns, those of `_NUMBERS` as numbers; a missing column or value is refused by its line."""
+    """Selects columns and casts those in `_NUMBERS`; raises UserError if a column or value is missing."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise UserError(f"{path}: no column {missing[0]!r}; it has {', '.join(table.columns)}")
@@ -236,7 +237,7 @@ def _as_numbers(table: pl.DataFrame, columns: tuple[str, ...], path: Path) -> pl
         if len(bad):
             value, row = table[column][int(bad[0])], int(bad[0]) + 1
             raise UserError(
-                f"{path}, row {row}: {column} = {value!r}: expected a value, a number where ids and ratings are"
+                f"{path}, row {row}: {column} = {value!r}: expected a value, and a number for ids and ratings"
             )
     return numbers
 

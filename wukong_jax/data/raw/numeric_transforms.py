@@ -1,4 +1,4 @@
-"""From raw numbers to model inputs: the transforms a schema can name, as pure functions of NumPy arrays."""
+"""Implements the numeric transforms of schemas as pure functions of NumPy arrays."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ from wukong_jax.schema import NumericTransform
 def apply_transform(values: np.ndarray, transform: NumericTransform, boundaries: tuple[float, ...] = ()) -> np.ndarray:
     """Applies a transform that needs no statistics of the data.
 
-    log1p is ln(1 + max(x, 0)): counts such as Criteo's second column hold a few negative numbers that stand for
-    "none", so they become 0. criteo_log is floor(ln(x)^2) for x > 2 and x cut to its integer part otherwise, the
-    convention of the published Criteo baselines (3 and 1 share a value). bucketise gives the number of boundaries
-    at or below x. standardise leaves the values, since it needs the mean first: `standardise`.
+    log1p is ln(1 + max(x, 0)): counts such as Criteo's second column contain a few negative numbers that mean "none",
+    which become 0. criteo_log is floor(ln(x)^2) for x > 2, else the integer part of x, as in the published Criteo
+    baselines (3 and 1 get the same value). bucketise returns the number of boundaries at or below x. standardise
+    returns the values unchanged, since it needs the mean first; see the function `standardise`.
 
     Args:
       values: [n] float64, finite.
-      transform: which.
-      boundaries: of bucketise, ascending.
+      transform: name of the transform.
+      boundaries: ascending boundaries for bucketise.
 
     Returns:
       [n] float64.
@@ -32,7 +32,7 @@ def apply_transform(values: np.ndarray, transform: NumericTransform, boundaries:
 
 
 def standardise(values: np.ndarray, mean: np.ndarray, standard_deviation: np.ndarray) -> np.ndarray:
-    """(x - mean) / standard deviation; a column that never varies becomes 0.
+    """Computes (x - mean) / standard deviation; constant columns become 0.
 
     Args:
       values: [n, columns] float64.
@@ -47,10 +47,10 @@ def standardise(values: np.ndarray, mean: np.ndarray, standard_deviation: np.nda
 
 
 class RunningMoments:
-    """Mean and variance of columns over many chunks, merged exactly (Chan, Golub and LeVeque 1983)."""
+    """Computes mean and variance of columns over many chunks (Chan, Golub and LeVeque 1983)."""
 
     def __init__(self, columns: int) -> None:
-        """Starts with no rows."""
+        """Creates moments of zero rows."""
         self.rows = 0
         self.mean = np.zeros(columns)
         self._squares = np.zeros(columns)
@@ -72,5 +72,5 @@ class RunningMoments:
         self.rows = total
 
     def column(self, index: int) -> tuple[float, float]:
-        """Mean and population standard deviation of one column."""
+        """Returns the mean and population standard deviation of one column."""
         return float(self.mean[index]), float(np.sqrt(self._squares[index] / max(self.rows, 1)))

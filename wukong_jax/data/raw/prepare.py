@@ -1,25 +1,23 @@
-"""Raw files to a folder of row blocks: `blocks/`, `vocabulary/`, the resolved `schema.json` and `report.json`.
+"""Prepares raw files as a folder with `blocks/`, `vocabulary/`, the resolved `schema.json` and `report.json`.
 
-Raw files are parsed once. Their rows, encoded with provisional codes, are kept on disk beside the output (about the
-size of the final blocks uncompressed); a second pass counts values of the training rows, a third turns codes into
-ids and writes blocks. Everything is written aside, to `OUTPUT.writing`, and renamed when it is whole.
+Raw files are parsed once. Their rows, encoded with provisional codes, are stored on disk beside the output (about the
+size of the uncompressed final blocks). A second pass counts the values of the training rows, and a third one converts
+codes to ids and writes the blocks. The output is written to `OUTPUT.writing`, which is renamed when it is complete.
 
-Peak memory is about 100 MiB for the program, 12 times `chunk_bytes` (two chunks' text, parsed form and arrays) and
-120 bytes for each distinct value of the columns that have a vocabulary; hashed and identity columns need nothing. It
-does not depend on the number of rows: 290 MiB for Criteo-shaped rows with hashed columns, one million or two, and
-450 MiB with vocabularies of 1.5 million distinct values, at the default chunk of 16 MiB. The report says what it was.
+Peak memory is about 100 MiB for the program, 12 times `chunk_bytes` (text, parsed form and arrays of two chunks) and
+120 bytes per distinct value of columns with a vocabulary; hash and identity columns need none. It does not depend on
+the number of rows: with the default chunk of 16 MiB it was 290 MiB for both one and two million Criteo-shaped rows with
+hashed columns, and 450 MiB with vocabularies of 1.5 million distinct values. The report contains the measured peak.
 """
 
 import dataclasses
 import json
-import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +32,11 @@ from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.numeric_transforms import RunningMoments
 from wukong_jax.data.raw.provisional_rows import ProvisionalRows
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
-from wukong_jax.data.raw.row_encoder import RowEncoder, finish_rows, number_columns, raw_columns
+from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
 from wukong_jax.data.raw.splits import TRAIN, SplitRule, build_split_rule
-from wukong_jax.data.raw.vocabulary import (
-    StoredCodes,
-    ValueCodes,
-    build_vocabulary,
-    load_vocabulary,
-    save_vocabulary,
-)
+from wukong_jax.data.raw.vocabulary import ValueCodes, build_vocabulary, save_vocabulary
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_folder import write_whole_folder
 from wukong_jax.schema import CategoricalColumn, Schema, schema_to_json
 
 Progress = Callable[[str], None]
@@ -60,29 +53,30 @@ def prepare_data(
     rows_per_block: int = 8192,
     progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
-    """Prepares a data set.
+    """Prepares a data set from raw files.
 
     Args:
-      schema: how raw files become rows; need not be resolved.
-      inputs: raw files, folders of them, or glob patterns.
-      output: the folder to make; it must not exist, unless `overwrite`.
-      on_bad_row: "stop" at the first row that cannot be read, or "skip", count and report.
-      overwrite: replace a data set that was prepared before.
-      chunk_bytes: bytes of raw text in work at once; the lever on memory.
-      rows_per_block: of the row blocks.
-      progress: gets a line now and then.
+      schema: schema of the raw files; need not be resolved.
+      inputs: raw files, folders of raw files, or glob patterns.
+      output: the folder to create; it must not exist unless `overwrite` is set.
+      on_bad_row: "stop" at the first row that cannot be read, or "skip", count and report such rows.
+      overwrite: replace an existing prepared data set.
+      chunk_bytes: bytes of raw text processed at once; the main control of memory use.
+      rows_per_block: rows in each row block.
+      progress: called with a line of text from time to time.
 
     Returns:
-      The report, also in `report.json`.
+      The report, which is also written to `report.json`.
 
     Raises:
-      UserError: a mistake in the input, schema or output; nothing is left behind.
+      UserError: there is a mistake in the input, schema or output; no output is left behind.
     """
     started = time.perf_counter()
     check_source(schema.source)
     files = find_input_files(inputs, schema.source, schema.split)
     bad_rows = BadRows(on_bad_row)
-    with _writing_aside(Path(output), overwrite) as aside:
+    _check_output(Path(output), overwrite)
+    with write_whole_folder(Path(output), replace=overwrite) as aside:
         preparation = _Preparation(schema, aside, bad_rows, progress)
         preparation.read(files, chunk_bytes)
         preparation.count()
@@ -100,47 +94,8 @@ def prepare_data(
     return report
 
 
-def read_encoded_rows(
-    schema: Schema,
-    vocabularies: Path,
-    path: Path,
-    labels_required: bool,
-    *,
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
-) -> Iterator[Columns]:
-    """Encodes a raw file with the vocabularies of a prepared data set, in file order.
-
-    Args:
-      schema: resolved, from the data set's `schema.json`.
-      vocabularies: its `vocabulary` folder.
-      path: a raw file of the schema's format.
-      labels_required: else the columns of labels, timestamp, group and weight may be absent: masked, 0, 0 and 1.
-      chunk_bytes: bytes of raw text in work at once.
-
-    Yields:
-      Columns as a block holds them, every row of the file once.
-
-    Raises:
-      UserError: the file is not of the schema, or a row cannot be read.
-    """
-    bad_rows = BadRows("stop", fix="fix the row")  # every row gets a score, so none is skipped
-    coders = {
-        column.name: StoredCodes(load_vocabulary(vocabularies, column.name))
-        for column in schema.id_columns
-        if column.vocabulary_of is None and column.encoding == "vocabulary"
-    }
-    domain_codes = ValueCodes() if schema.domain is not None else None
-    needed, optional = raw_columns(schema)
-    if labels_required:
-        needed, optional = needed + optional, []
-    with ThreadPoolExecutor(_threads()) as threads:
-        encoder = RowEncoder(schema, coders, domain_codes, threads)
-        for raw in read_raw_rows(path, schema.source, needed, bad_rows, optional=optional, chunk_bytes=chunk_bytes):
-            yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
-
-
 class _Preparation:
-    """The three passes and what they learn."""
+    """Runs the three passes over the data and holds their results."""
 
     def __init__(self, schema: Schema, directory: Path, bad_rows: BadRows, progress: Progress) -> None:
         self.resolved = schema
@@ -156,10 +111,10 @@ class _Preparation:
         self._id_tables: dict[str, np.ndarray] = {}
 
     def read(self, files: Sequence[tuple[Path, int]], chunk_bytes: int) -> None:
-        """Parses every file once and keeps its rows with provisional codes."""
+        """Parses every file once and stores its rows with provisional codes."""
         schema = self.resolved
         needed, optional = raw_columns(schema)
-        with ThreadPoolExecutor(_threads()) as threads:
+        with ThreadPoolExecutor(count_threads()) as threads:
             encoder = RowEncoder(schema, self._codes, self._domain_codes, threads)
             for file, file_split in files:
                 chunks = read_raw_rows(
@@ -180,7 +135,7 @@ class _Preparation:
             raise UserError(f"input {files[0][0]}: every row was skipped as bad, first {self._bad_rows.examples[0]}")
 
     def count(self) -> None:
-        """Counts values of the training rows, and resolves the schema and the ids."""
+        """Counts the values of the training rows, resolves the schema and assigns ids."""
         schema = self.resolved
         self._rule = build_split_rule(schema.split, self._rows.rows, self._rows.timestamps)
         standardised = [i for i, column in enumerate(schema.dense) if column.transform == "standardise"]
@@ -219,7 +174,7 @@ class _Preparation:
             rows[column.name] = vocabulary.rows
             self._id_tables[column.name] = np.append(ids, np.int32(-1))
 
-        with ThreadPoolExecutor(_threads()) as threads:
+        with ThreadPoolExecutor(count_threads()) as threads:
             list(threads.map(give_ids, self._owners))
         dense = list(schema.dense)
         for index, (mean, deviation) in moments.items():
@@ -237,7 +192,7 @@ class _Preparation:
         )
 
     def write(self, rows_per_block: int) -> RowStatistics:
-        """Writes the blocks of every split and takes their statistics."""
+        """Writes the blocks of every split and returns statistics of the rows."""
         statistics = RowStatistics(self.resolved)
         with ExitStack() as stack:
             writers = [
@@ -251,7 +206,7 @@ class _Preparation:
         return statistics
 
     def _finished_rows(self, statistics: RowStatistics) -> Iterator[tuple[int, Columns]]:
-        """Yields (split, rows as a block holds them), of which it takes the statistics."""
+        """Yields (split, columns as in a block) and adds them to the statistics."""
         for encoded, positions, file_split in self._rows.read():
             assigned = self._rule.assign(positions, encoded.arrays["timestamp"], file_split)
             columns, kept = finish_rows(encoded, self.resolved, self._id_tables, self._domain_codes, self._bad_rows)
@@ -263,7 +218,7 @@ class _Preparation:
 
 
 def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Adds how often each code from 0 occurs to the counts, which grow as needed."""
+    """Adds the occurrences of each code of at least 0 to the counts, which grow as needed."""
     largest = int(codes.max(initial=-1))
     if largest >= len(counts):
         counts = np.concatenate([counts, np.zeros(max(largest + 1, 2 * len(counts)) - len(counts), np.int64)])
@@ -272,34 +227,13 @@ def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return counts
 
 
-@contextmanager
-def _writing_aside(output: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a folder to write to, which becomes `output` if nothing fails and vanishes if something does."""
-    aside = output.with_name(output.name + ".writing")
-    if output.exists():
-        if not overwrite:
-            raise UserError(f"output {output}: exists; choose another folder or pass --overwrite")
-        if not (output / "schema.json").is_file() or not (output / "blocks").is_dir():
-            raise UserError(
-                f"output {output}: not a prepared data set, so it is not overwritten; choose another folder"
-            )
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"output {aside}: cannot make the folder ({error.strerror})") from None
-    try:
-        yield aside
-        if output.exists():
-            replaced = output.with_name(output.name + ".replaced")
-            shutil.rmtree(replaced, ignore_errors=True)
-            output.rename(replaced)
-            aside.rename(output)
-            shutil.rmtree(replaced)
-        else:
-            aside.rename(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise UserError(f"output {output}: exists; choose another folder or pass --overwrite")
+    if not (output / "schema.json").is_file() or not (output / "blocks").is_dir():
+        raise UserError(f"output {output}: not a prepared data set, so it is not overwritten; choose another folder")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -307,10 +241,6 @@ def _write_text(path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
-
-
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)
 
 
 def _peak_memory_bytes() -> int:

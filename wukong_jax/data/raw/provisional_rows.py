@@ -1,4 +1,4 @@
-"""Encoded rows kept on disk between reading and writing, when codes are not ids yet and splits may be unknown."""
+"""Stores encoded rows on disk between reading and writing, while their ids and splits are not yet known."""
 
 import dataclasses
 import shutil
@@ -21,20 +21,20 @@ class _Chunk:
 
 
 class ProvisionalRows:
-    """A list of row chunks on disk, in input order."""
+    """A list of chunks of rows on disk, in input order."""
 
     def __init__(self, directory: Path) -> None:
-        """Starts empty in a new folder."""
+        """Creates an empty list in a new folder."""
         self._directory = directory
         self._chunks: list[_Chunk] = []
         self.rows = 0
         directory.mkdir(parents=True)
 
     def append(self, encoded: EncodedRows, file_split: int) -> None:
-        """Adds rows.
+        """Adds a chunk of rows of a file that belongs to the split `file_split`.
 
         Raises:
-          UserError: the disk is full.
+          UserError: the chunk cannot be written, for example because the disk is full.
         """
         path = self._directory / f"{len(self._chunks):06d}"
         try:
@@ -49,7 +49,7 @@ class ProvisionalRows:
         self.rows += encoded.rows
 
     def read(self) -> Iterator[tuple[EncodedRows, np.ndarray, int]]:
-        """Yields (rows, their positions [rows] int64 among all rows, split of their file) in order."""
+        """Yields (rows, positions of the rows among all rows as [rows] int64, split of their file) in order."""
         for chunk in self._chunks:
             with chunk.path.open("rb") as file:
                 arrays = {str(name): np.load(file) for name in np.load(file)}

@@ -1,9 +1,9 @@
-"""Raw files to frames of text columns, a bounded chunk at a time: CSV and TSV (plain or .gz), libfm, Parquet.
+"""Reads raw CSV, TSV (plain or .gz), libfm and Parquet files in bounded chunks, as data frames of text columns.
 
-Text files are read in chunks of whole lines and parsed by polars; every line's number of fields is checked, and line
-numbers are known, so a bad row can be named. Blank lines are skipped. A value may be quoted with `"` unless the
-separator is a tab. Parquet is read by polars in batches. Memory: the chunk, its parsed form (about 3 to 6 times the
-chunk's bytes) and, for Parquet, one row group.
+Text files are read in chunks of whole lines and parsed by polars. The number of fields of every line is checked, and
+line numbers are kept, so that errors can name the row. Blank lines are skipped. Values may be quoted with `"` unless
+the separator is a tab. Parquet is read by polars in batches. Memory holds the chunk, its parsed form (about 3 to 6
+times the chunk's bytes) and, for Parquet, one row group.
 """
 
 import csv
@@ -35,11 +35,11 @@ _NAMES_SHOWN = 12
 
 @dataclasses.dataclass(frozen=True)
 class RawRows:
-    """Some rows of one file, in file order."""
+    """A chunk of rows of one file, in file order."""
 
     file: Path
-    frame: pl.DataFrame  # raw columns; null = missing; text, or Parquet's own types
-    lines: np.ndarray  # [rows] int64, from 1; Parquet: row numbers
+    frame: pl.DataFrame  # raw columns as text, or with Parquet's types; null = missing
+    lines: np.ndarray  # [rows] int64, line numbers from 1; Parquet: row numbers
 
 
 def read_raw_rows(
@@ -56,18 +56,19 @@ def read_raw_rows(
 
     Args:
       path: the file.
-      source: its layout.
-      needed: raw columns that must be there; others are not returned.
-      bad_rows: takes lines with a wrong number of fields.
-      optional: raw columns that are returned if they are there; a csv file without header may leave all of them out.
-      numbers: raw columns that are used as numbers only: they may be returned as such where all are.
+      source: the file's layout.
+      needed: raw columns that the file must have.
+      bad_rows: receives lines with a wrong number of fields.
+      optional: raw columns that are returned if present; a CSV file without header may lack all of them. Columns that
+        are neither needed nor optional are not returned.
+      numbers: raw columns that are used as numbers only; they may be returned as numbers if all values are numbers.
       chunk_bytes: bytes of text parsed at once.
 
     Yields:
-      Rows, in file order.
+      Chunks of rows, in file order.
 
     Raises:
-      UserError: the file is missing, empty, truncated or of another layout, or a bad row and the policy is "stop".
+      UserError: the file is missing, empty, truncated or has another layout, or a row is bad and the policy is "stop".
     """
     check_source(source)
     if source.format == "parquet":
@@ -90,14 +91,15 @@ def read_raw_rows(
 
 
 def check_source(source: Source) -> None:
-    """Refuses layouts that no reader could honour.
+    """Checks that a layout is consistent.
 
     Raises:
-      UserError: a separator that is not one byte, missing column names, or first ids that do not fit the columns.
+      UserError: the separator is not one byte, column names are missing, or libfm's first ids do not fit the columns.
     """
     if source.format == "csv" and len(source.separator.encode()) != 1:
         raise UserError(
-            f"source.separator = {source.separator!r}: one byte; for blanks after it set source.strip = true"
+            f"source.separator = {source.separator!r}: must be one byte; to remove blanks after it, set "
+            "source.strip = true"
         )
     if source.format != "parquet" and not source.columns and (source.format == "libfm" or not source.header):
         raise UserError(f"source.columns = []: format {source.format!r} without a header needs the column names")
@@ -143,7 +145,7 @@ def _open_text(path: Path) -> BinaryIO:
 def _column_names(
     file: BinaryIO, path: Path, source: Source, needed: Collection[str], optional: Collection[str]
 ) -> tuple[int, tuple[str, ...]]:
-    """Returns the number of the first data line, where the file then stands, and the names of its fields."""
+    """Returns the number of the first data line and its field names, and moves the file to that line."""
     first = file.readline()
     if not first:
         raise UserError(f"{path}: empty file; remove it from the input")
@@ -179,10 +181,10 @@ def _split_header(line: bytes, source: Source) -> tuple[str, ...]:
 
 
 def _line_chunks(file: BinaryIO, path: Path, chunk_bytes: int, quoted: bool) -> Iterator[bytes]:
-    """Cuts a file into pieces that end where a row ends; an even count of quotes means outside of any."""
+    """Splits a file into chunks of whole rows; a chunk with an even number of quotes does not end inside a quote."""
     in_place = not isinstance(file, io.BufferedReader) or not isinstance(file.raw, gzip.GzipFile)
     while True:
-        if in_place:  # look for the line's end first, so that a chunk is read once and never copied
+        if in_place:  # find the end of the line first, so that the chunk is read once and never copied
             start = file.tell()
             file.seek(start + chunk_bytes)
             file.readline()
@@ -261,9 +263,9 @@ def _parse_csv(
 
 
 def _is_regular(chunk: bytes, rows: int, fields: int, separator: str, quoted: bool) -> bool:
-    """Whether every line has `fields` fields, given that polars refused none for having more.
+    """Whether every line has `fields` fields, given that polars found no line with more.
 
-    No line has more, so the number of separators is right only if it is right on every line.
+    As no line has more, the total number of separators is right only if it is right on every line.
     """
     if quoted and b'"' in chunk:
         return False
@@ -279,7 +281,7 @@ def _is_regular(chunk: bytes, rows: int, fields: int, separator: str, quoted: bo
 def _drop_bad_lines(
     chunk: bytes, first_line: int, fields: int, separator: str, quoted: bool, path: Path, bad_rows: BadRows
 ) -> tuple[bytes, np.ndarray]:
-    """Refuses lines with a wrong number of fields or that are not UTF-8; returns the rest and their numbers."""
+    """Removes lines that have a wrong number of fields or are not UTF-8; returns the rest and their line numbers."""
     text = np.frombuffer(chunk if chunk.endswith(b"\n") else chunk + b"\n", np.uint8)
     newline, separators = text == ord("\n"), text == ord(separator)
     numbers = first_line + np.cumsum(newline) - newline
@@ -325,7 +327,7 @@ def _undecodable_lines(text: bytes, starts: np.ndarray, ends: np.ndarray) -> Ite
 def _decode_libfm(
     frame: pl.DataFrame, lines: np.ndarray, source: Source, path: Path, bad_rows: BadRows
 ) -> tuple[pl.DataFrame, np.ndarray]:
-    """Turns `index:1` into the index within its column, as text."""
+    """Converts `index:1` to the index within its column, as text."""
     features = source.columns[1:]
     ends = (*source.libfm_first_ids[1:], None)
     keep = np.ones(len(lines), bool)

@@ -1,6 +1,7 @@
-"""Rows of raw files to columnar arrays, for preparing data and for scoring new rows alike."""
+"""Encodes rows of raw files as columnar arrays, both to prepare data and to score new rows."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -30,36 +31,36 @@ from wukong_jax.schema import Schema
 
 @dataclasses.dataclass(frozen=True)
 class EncodedRows:
-    """Rows whose ids and domains are codes, and whose standardised columns are raw, until they are finished."""
+    """Rows whose ids and domains are provisional codes and whose columns are not standardised; see `finish_rows`."""
 
     file: Path
-    arrays: dict[str, np.ndarray]  # as a block, but ids [S, rows], dense maybe float64, and `line` [rows] int64
-    truncated: dict[str, int]  # column -> values that found no slot
+    arrays: dict[str, np.ndarray]  # as in a block, but ids are [S, rows], dense may be float64; plus line [rows] int64
+    truncated: dict[str, int]  # column -> number of values dropped for lack of a slot
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """Number of rows."""
         return len(self.arrays["line"])
 
     def select(self, rows: np.ndarray) -> "EncodedRows":
-        """Those rows where the mask, [rows] bool, is true."""
+        """Returns the rows where the mask `rows`, [rows] bool, is true."""
         arrays = {name: array[:, rows] if name == "ids" else array[rows] for name, array in self.arrays.items()}
         return EncodedRows(self.file, arrays, self.truncated)
 
 
 class RowEncoder:
-    """Encodes raw rows by a schema, its columns side by side on several threads."""
+    """Encodes raw rows by a schema, with columns in parallel on several threads."""
 
     def __init__(
         self, schema: Schema, coders: Mapping[str, Coder], domain_coder: ValueCodes | None, threads: Executor
     ) -> None:
-        """Keeps what every chunk needs.
+        """Creates an encoder.
 
         Args:
-          schema: of the raw files.
-          coders: vocabulary name -> what turns its texts into codes.
-          domain_coder: the same for the domain column, if there is one.
-          threads: where columns are encoded.
+          schema: schema of the raw files.
+          coders: the coder of each vocabulary, by vocabulary name.
+          domain_coder: coder of the domain column; None if there is no domain.
+          threads: executor that encodes the columns.
         """
         self._schema = schema
         self._coders = coders
@@ -70,17 +71,17 @@ class RowEncoder:
         self._dense_dtype = np.float64 if raw else np.float32
 
     def encode(self, raw: RawRows, bad_rows: BadRows) -> EncodedRows:
-        """Encodes rows; those with a value that cannot be read are refused and left out.
+        """Encodes rows, leaving out rows with values that cannot be read.
 
         Args:
-          raw: rows of one file; a column that is not there is as if every value were missing.
-          bad_rows: takes the rows that cannot be read.
+          raw: rows of one file; in an absent column, all values count as missing.
+          bad_rows: receives the rows that cannot be read.
 
         Returns:
           The other rows.
 
         Raises:
-          UserError: a bad row, and the policy is "stop".
+          UserError: a row is bad and the policy is "stop".
         """
         arrays = self._empty_arrays(raw)
         truncated: dict[str, int] = {}
@@ -155,10 +156,15 @@ class RowEncoder:
         return ~bad
 
 
-def raw_columns(schema: Schema) -> tuple[list[str], list[str]]:
-    """The raw columns that a schema reads: those that features and domains need, and those of targets and rows.
+def count_threads() -> int:
+    """Returns the number of threads that encode columns in parallel."""
+    return min(8, os.cpu_count() or 1)
 
-    The second kind (labels, timestamp, group, weight) may be absent from rows that are only scored.
+
+def raw_columns(schema: Schema) -> tuple[list[str], list[str]]:
+    """Returns the raw columns of features and domain, and those of labels, timestamp, group and weight.
+
+    The second list may be absent from rows that are only scored.
     """
     features = [column.name for column in schema.dense] + [column.name for column in schema.id_columns]
     features += [schema.domain] if schema.domain is not None else []
@@ -169,7 +175,7 @@ def raw_columns(schema: Schema) -> tuple[list[str], list[str]]:
 
 
 def number_columns(schema: Schema) -> set[str]:
-    """Raw columns that are used as numbers only, so that a reader may parse them as such."""
+    """Returns the raw columns that are used as numbers only, which a reader may parse as numbers."""
     labels = [label.source_column for label in schema.labels if not label.positive]
     numbers = {column.name for column in schema.dense} | set(labels)
     numbers |= {schema.weight} if schema.weight is not None else set()
@@ -185,20 +191,21 @@ def finish_rows(
     domain_codes: ValueCodes | None,
     bad_rows: BadRows,
 ) -> tuple[Columns, np.ndarray]:
-    """Turns codes into ids and standardises; rows of an unseen domain are refused and left out.
+    """Converts codes to ids and standardises columns, leaving out rows of an unseen domain.
 
     Args:
-      encoded: rows.
-      resolved: schema with means, deviations and domain values.
-      id_tables: vocabulary -> id of each code and, at the end, -1 for code -1; without an entry, codes are ids.
-      domain_codes: what the domain column was encoded with.
-      bad_rows: takes rows of an unseen domain.
+      encoded: encoded rows.
+      resolved: schema with means, standard deviations and domain values.
+      id_tables: for each vocabulary, the id of each code, followed by -1 for code -1; the codes of a vocabulary without
+        an entry are ids already.
+      domain_codes: the coder that encoded the domain column.
+      bad_rows: receives the rows of an unseen domain.
 
     Returns:
-      Columns as a block holds them; and which rows those are, [rows] bool.
+      The columns as in a block, and a mask of the rows that were kept, [rows] bool.
 
     Raises:
-      UserError: an unseen domain, and the policy is "stop".
+      UserError: a domain is unseen and the policy is "stop".
     """
     arrays, rows = encoded.arrays, encoded.rows
     ids = arrays["ids"].copy()

@@ -1,4 +1,4 @@
-"""Which of train, validation and test a row belongs to."""
+"""Assigns rows to the train, validation and test splits."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -16,22 +16,22 @@ _SIGN = np.uint64(1 << 63)
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-    """A split, with the cuts that only the whole data can tell."""
+    """A split with its cut points, which depend on the whole data."""
 
     split: Split
-    validation_start: int = 0  # order: row; time: second
+    validation_start: int = 0  # by order: first row; by time: first second
     test_start: int = 0
 
     def assign(self, positions: np.ndarray, timestamps: np.ndarray, file_split: int) -> np.ndarray:
-        """The split of each row.
+        """Returns the split of each row.
 
         Args:
-          positions: [n] int64, of each row among all rows that are kept, in input order.
-          timestamps: [n] int64 seconds, used by "time".
-          file_split: the split of the rows' file, used by "file".
+          positions: [n] int64, position of each row among all kept rows, in input order.
+          timestamps: [n] int64 seconds; used by a split by time.
+          file_split: the split of the rows' file; used by a split by file.
 
         Returns:
-          [n] uint8 of TRAIN, VALIDATION or TEST.
+          [n] uint8, each TRAIN, VALIDATION or TEST.
         """
         split = self.split
         if split.by in ("order", "time"):
@@ -48,12 +48,12 @@ class SplitRule:
 
 
 def build_split_rule(split: Split, rows: int, timestamps: Callable[[], Iterable[np.ndarray]]) -> SplitRule:
-    """Finds the cuts of a split by order or time; rows of one second stay together, on the later side of a cut.
+    """Finds the cut points of a split by order or time; rows of the same second stay together, after the cut.
 
     Args:
-      split: of the schema.
-      rows: of the whole data.
-      timestamps: called for each pass over all rows' seconds, chunks of [n] int64.
+      split: the schema's split.
+      rows: number of rows in the whole data.
+      timestamps: returns all rows' timestamps as chunks of [n] int64 seconds; called once per pass.
 
     Returns:
       The rule.
@@ -72,14 +72,14 @@ def build_split_rule(split: Split, rows: int, timestamps: Callable[[], Iterable[
 
 
 def select_kth(chunks: Callable[[], Iterable[np.ndarray]], k: int) -> int:
-    """The k-th smallest (from 0) of numbers too many to hold, by four passes of 16 bits each.
+    """Finds the k-th smallest number (from 0) without holding all numbers in memory, in four passes of 16 bits each.
 
     Args:
-      chunks: called for each pass; chunks of [n] int64.
-      k: below the number of values.
+      chunks: returns the numbers as chunks of [n] int64; called once per pass.
+      k: the index, less than the number of values.
 
     Returns:
-      The value.
+      The k-th smallest number.
     """
     prefix = 0
     for shift in range(64 - _DIGIT_BITS, -1, -_DIGIT_BITS):

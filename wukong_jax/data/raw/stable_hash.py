@@ -1,8 +1,8 @@
-"""64-bit hashes of texts and numbers that are the same on every platform and with every library version.
+"""Computes 64-bit hashes of texts and numbers that do not depend on the platform or library versions.
 
-The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood 2014). A text is read as little-endian words of
-8 bytes, the last one padded with zeros; each word is added to the state and mixed, and the length is mixed in last.
-It is meant to spread values over table rows, not to resist an adversary.
+The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014). A text is read as little-endian words
+of 8 bytes, the last one padded with zeros. Each word is combined with the state by XOR and mixed; the length is mixed
+in last. The hash spreads values over table rows; it is not meant to resist an adversary.
 """
 
 import numpy as np
@@ -33,11 +33,11 @@ def mix64(values: np.ndarray) -> np.ndarray:
 
 
 def hash_uniform(positions: np.ndarray, seed: int) -> np.ndarray:
-    """A number in [0, 1) for each position, which depends on nothing but the position and the seed.
+    """Computes a number in [0, 1) for each position, which depends only on the position and the seed.
 
     Args:
       positions: [n] integers.
-      seed: which sequence.
+      seed: chooses one of many sequences.
 
     Returns:
       [n] float64.
@@ -52,7 +52,7 @@ def hash_texts(texts: pl.Series, salt: int) -> np.ndarray:
 
     Args:
       texts: [n] String without nulls.
-      salt: changes every hash.
+      salt: different salts give independent hashes.
 
     Returns:
       [n] uint64.

@@ -1,9 +1,10 @@
-"""Vocabularies: which values have a row of their own, and the files that remember it.
+"""Builds, saves and loads vocabularies, which map values to ids.
 
-Ids are found in two steps, so that raw files are parsed once. While reading, every value gets a *code* in order of
-arrival (`ValueCodes`, a growing dictionary); when all training rows are counted, frequent values get their *id* and
-a table maps codes to ids. Id 0 is the unknown row; value i of the vocabulary, sorted by count (largest first) and
-then by its UTF-8 bytes, has id i + 1, whatever the order of arrival was.
+Ids are assigned in two steps, so that raw files are parsed only once. During reading, every value gets a *code* in
+order of arrival (`ValueCodes`, a growing dictionary). Once the values of all training rows are counted, frequent
+values get an *id*, and a table maps codes to ids. Id 0 stands for all out-of-vocabulary values. Values are sorted by
+count (largest first) and then by their UTF-8 bytes, and value i has id i + 1, so ids do not depend on the order of
+arrival.
 """
 
 import dataclasses
@@ -20,57 +21,57 @@ UNKNOWN_ID = 0
 
 
 class ValueCodes:
-    """A growing dictionary from text to code; memory grows with the number of distinct values only."""
+    """A growing dictionary from text to code; its memory depends only on the number of distinct values."""
 
     def __init__(self) -> None:
-        """Starts empty."""
+        """Creates an empty dictionary."""
         self._dtype = pl.Categorical(pl.Categories.random())
-        self._keep_alive = pl.Series([], dtype=self._dtype)  # polars forgets the dictionary with its last series
+        self._keep_alive = pl.Series([], dtype=self._dtype)  # polars deletes the dictionary with its last series
         self._size = 0
         self._lock = threading.Lock()
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """The code of each text; new texts get new codes.
+        """Returns the code of each text; new texts get new codes.
 
         Args:
-          texts: [n] String; null is the empty text.
+          texts: [n] String; null counts as the empty text.
 
         Returns:
-          [n] int32, from 0.
+          [n] int32, at least 0.
         """
         coded = texts.cast(self._dtype).to_physical()
-        if coded.null_count():  # cheaper to replace as numbers than as texts
+        if coded.null_count():  # replacing codes is cheaper than replacing texts
             coded = coded.fill_null(pl.Series([""]).cast(self._dtype).to_physical().item())
         codes = coded.to_numpy().view(np.int32)
-        with self._lock:  # columns that share a vocabulary are encoded side by side
+        with self._lock:  # columns that share a vocabulary are encoded in parallel
             self._size = max(self._size, int(codes.max(initial=-1)) + 1)
         return codes
 
     def texts(self) -> pl.Series:
-        """Every text seen, [codes] String, at its code."""
+        """Returns all texts seen so far in order of their codes, [codes] String."""
         return pl.Series(np.arange(self._size, dtype=np.uint32)).cat.to(self._dtype).cast(pl.String)
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The known values of one table, in id order: value i has id i + 1."""
+    """The values of one table in id order: value i has id i + 1."""
 
     values: pl.Series  # [rows - 1] String
-    counts: pl.Series  # [rows - 1] Int64, in the training rows
+    counts: pl.Series  # [rows - 1] Int64, occurrences in the training rows
 
     @property
     def rows(self) -> int:
-        """Rows of the table, the unknown row included."""
+        """Rows of the table, including row 0 for out-of-vocabulary values."""
         return len(self.values) + 1
 
 
 def build_vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> tuple[Vocabulary, np.ndarray]:
-    """Chooses the values that get a row of their own.
+    """Builds the vocabulary of the values that occur often enough.
 
     Args:
       texts: [codes] String, the text of each code.
-      counts: [codes] or fewer integers, how often each was seen in the training rows; 0 beyond its end.
-      min_count: values seen less often are unknown; at least 1.
+      counts: [codes] integers, occurrences of each code in the training rows; if shorter, the rest counts as 0.
+      min_count: values with fewer occurrences are out-of-vocabulary; at least 1.
 
     Returns:
       The vocabulary, and the id of each code, [codes] int32.
@@ -86,17 +87,17 @@ def build_vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> tu
 
 
 class StoredCodes:
-    """Codes that start from a stored vocabulary, so that new rows get the ids of prepared ones."""
+    """Encodes texts with a stored vocabulary, so that new rows get the same ids as the prepared data."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        """Takes the vocabulary's values."""
+        """Creates an encoder for a vocabulary."""
         self._codes = ValueCodes()
         known = self._codes.encode(vocabulary.values)
         self._ids = np.full(int(known.max(initial=-1)) + 2, UNKNOWN_ID, np.int32)
         self._ids[known] = np.arange(1, vocabulary.rows, dtype=np.int32)
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """The id of each text, 0 where it is unknown.
+        """Returns the id of each text; 0 if it is out-of-vocabulary.
 
         Args:
           texts: [n] String without nulls.
@@ -108,15 +109,15 @@ class StoredCodes:
 
 
 def vocabulary_path(directory: Path, column: str) -> Path:
-    """Where the vocabulary of a column is stored; any character is allowed in the column's name."""
+    """Returns the path of a column's vocabulary; the column's name may contain any character."""
     return Path(directory) / f"{quote(column, safe=' ')}.parquet"
 
 
 def save_vocabulary(vocabulary: Vocabulary, directory: Path, column: str) -> None:
-    """Writes a vocabulary as Parquet, columns `value` and `count` in id order.
+    """Writes a vocabulary as a Parquet file with columns `value` and `count`, in id order.
 
     Raises:
-      UserError: the disk is full or the folder cannot be written.
+      UserError: the file cannot be written, for example because the disk is full.
     """
     path = vocabulary_path(directory, column)
     try:
@@ -127,7 +128,7 @@ def save_vocabulary(vocabulary: Vocabulary, directory: Path, column: str) -> Non
 
 
 def load_vocabulary(directory: Path, column: str) -> Vocabulary:
-    """Reads what `save_vocabulary` wrote.
+    """Reads a vocabulary written by `save_vocabulary`.
 
     Raises:
       UserError: the file is missing or damaged.

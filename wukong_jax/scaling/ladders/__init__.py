@@ -1,1 +1,1 @@
-"""Sizes of each model, from small to large."""
+"""Defines the ladders: the sizes of each model, from small to large."""

@@ -1,7 +1,8 @@
-"""Ladders for Criteo Terabyte at the Wukong paper's sizes (appendix A): 13 dense columns, 26 embeddings of width 128.
+"""Defines ladders for Criteo Terabyte at the Wukong paper's sizes: 13 dense columns, 26 embeddings of width 128.
 
-Wukong's sizes are five of the paper's grid, from its smallest to its largest. The others grow what the paper's table
-grows (their MLPs, and DCNv2's cross layers) around the sizes whose counts it prints.
+Wukong's sizes are five of the paper's grid (appendix A), from its smallest to its largest. For the other models, the
+options that vary in the paper's table (their MLPs, and DCNv2's cross layers) are varied around the sizes whose counts
+the paper prints.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a ladder is: a model, its sizes from small to large, and where its norm may stand."""
+"""Defines the ladder type: a model, its sizes from small to large, and its possible norm placements."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from wukong_jax.errors import UserError
 
 WIDTH = 16
-# Where a baseline's norm may stand, as many places as Wukong has; DLRM's pairs take the place of its hidden layers.
+# Norm placements of the baselines, as many as for Wukong; for DLRM, pairs are used instead of hidden layers.
 BASELINE_NORMS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "embeddings": {"embedding_norm": True},
@@ -30,7 +30,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-    """A model, its sizes from small to large, and its norm placements, the first of them the usual one."""
+    """A model, its sizes from small to large, and its norm placements, with the usual placement first."""
 
     factory: str
     sizes: tuple[Size, ...]
@@ -38,10 +38,10 @@ class Ladder:
     width: int = WIDTH
 
     def size(self, name: str) -> Size:
-        """The size of that name.
+        """Returns the size with the given name.
 
         Raises:
-          UserError: there is none.
+          UserError: the ladder has no such size.
         """
         for size in self.sizes:
             if size.name == name:

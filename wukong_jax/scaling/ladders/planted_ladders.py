@@ -1,10 +1,10 @@
-"""Ladders: each model at a few sizes, from a laptop's smallest on, with the places its norm may stand.
+"""Defines ladders for small data: each model at a few sizes, which can be trained on a laptop, and norm placements.
 
-Sizes were chosen by counted training FLOPs alone (at 16 embeddings of width 16: about 0.05 to 5 MFLOP a row, steps of
-about three for Wukong and of ten for the others), before any of them was trained. Embeddings are as wide for every
-model and every size, as in the paper (section 7.1); the exceptions follow from what a model is: logistic regression
-reads one number, FM one more than its factors, and AFN+ has two tables, which stand side by side in one of twice the
-width.
+The sizes were chosen by counted training FLOPs alone, before any of them was trained: with 16 embeddings of width 16,
+about 0.05 to 5 MFLOP per row, in steps of about 3x for Wukong and 10x for the other models. The embedding width is the
+same for all models and sizes, as in the paper (section 7.1), with exceptions that the models require: logistic
+regression reads one number, FM one more than its factors, and AFN+ has two tables, stored side by side in one table of
+twice the width.
 """
 
 from collections.abc import Mapping
@@ -111,10 +111,10 @@ LADDERS: Mapping[str, Ladder] = {
 
 
 def find_ladder(model: str) -> Ladder:
-    """The ladder of that name: a model's, or one of Wukong's own (`wukong_ladders.py`).
+    """Returns the ladder with the given name, for example that of a model or one of Wukong's in `wukong.py`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such ladder.
     """
     for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO):
         if model in ladders:

@@ -1,16 +1,18 @@
-"""The Wukong paper's own sizes: all rows of its Table 5 (internal data), and its Criteo Terabyte grid for Wukong.
+"""Lists the model sizes of the Wukong paper: its Table 5 (internal data) and its Criteo Terabyte grid for Wukong.
 
-Nothing here can be trained on a laptop; the entries say what the paper's sizes cost as *we* read them, beside what it
-prints. Dense columns, biases and norms are not disclosed; all 720 features count as embeddings of width 160.
+None of these can be trained on a laptop. The entries serve to compare the costs that the paper prints with those of
+our reading of its sizes. The paper does not disclose dense columns, biases and norms; here all 720 features count as
+embeddings of width 160.
 
-Printed units: GFLOP are those of training on one example (models/cost.py). Parameters are of tables and model together,
-in units that fit 2**30, of which the tables take about 627.65 (our reading: the DLRM rows agree on it).
+Printed units: GFLOP are for training on one example (models/cost.py). Parameters include the tables and seem to be in
+units of 2**30, of which the tables take about 627.65 (our reading, consistent with the DLRM rows).
 
-What the comparison taught. DLRM, DCN, AFN+ (but one row) and MaskNet agree within 6 %, the large ones within 2 %.
-FinalMLP agrees if the first stream's gates read all features and the second's one of them. AutoInt+ with a large MLP
-falls short by half, in GFLOP and parameters alike; what is missing is an MLP that also reads the attention's output
-(720 x 512 numbers into 8192: 3.02e9 weights, 2.81 units of the 2.83 missing), where the AutoInt paper and ours have the
-two side by side. Wukong is under the print at the small end and over it at the large end.
+Results of the comparison: DLRM, DCN, AFN+ (except for one row) and MaskNet agree within 6 %, the large sizes within
+2 %. FinalMLP agrees if the gates of the first stream read all features and those of the second read one. For AutoInt+
+with a large MLP, we count half of the printed GFLOP and parameters. The difference is explained by an MLP that also
+reads the attention's output (720 x 512 numbers into 8192: 3.02e9 weights, 2.81 of the missing 2.83 units), while in the
+AutoInt paper and here the two are side by side. For Wukong, our counts are below the printed ones for small sizes and
+above them for large sizes.
 """
 
 import dataclasses
@@ -34,17 +36,17 @@ class Preset:
     """One row of Table 5."""
 
     model: str
-    size: str  # the paper's words
+    size: str  # as described in the paper
     options: Mapping[str, Any]
     gflop: float  # printed, per example
-    parameters: float  # printed, in units of 2**30, tables among them
-    task_1: float | None  # printed log loss over the smallest DLRM's, percent; None: exploded without a number
+    parameters: float  # printed, in units of 2**30, including tables
+    task_1: float | None  # printed log loss relative to the smallest DLRM, percent; None: exploded, no number printed
     task_2: float | None
     exploded: bool = False
 
     @property
     def shape(self) -> ModelShape:
-        """Of the internal data: 720 features of width 160; AFN+ has two tables of that width."""
+        """Shape of the internal data: 720 features of width 160; AFN+ has two tables of that width."""
         width = INTERNAL_WIDTH * (2 if self.model == "AFN+" else 1)
         return ModelShape(0, INTERNAL_TOKENS, width, 1, token_columns=_FEATURES)
 
@@ -185,13 +187,13 @@ TABLE_5 = (
 
 
 def count_preset(preset: Preset) -> Cost:
-    """What a row costs as we read it; nothing is allocated."""
+    """Counts the cost of a row in our reading, without allocating arrays."""
     module = importlib.import_module(f"wukong_jax.models.{_MODULES[preset.model]}")
     return count_cost(module.build(preset.options, preset.shape), preset.shape, batch=64)
 
 
 def compare_with_printed(preset: Preset) -> dict[str, Any]:
-    """A row's printed and counted costs, and the counted over the printed."""
+    """Compares a row's counted costs with the printed ones."""
     cost = count_preset(preset)
     gflop = cost.train_flops_per_example / 1e9
     units = cost.dense_parameters / PARAMETER_UNIT
@@ -212,11 +214,11 @@ def compare_with_printed(preset: Preset) -> dict[str, Any]:
 
 
 def fit_printed_losses() -> list[dict[str, Any]]:
-    """The paper's form of a law (`law.fit_paper_form`) on its own printed losses, for each model and task.
+    """Fits the paper's form of a law (`law.fit.fit_paper_form`) to its printed losses, for each model and task.
 
     Returns:
-      Rows of `model`, `task`, `points`, `scale`, `exponent` (of printed GFLOP) and `problem` where nothing falls.
-      Exploded rows, those with a printed loss too, are left out.
+      Rows of `model`, `task`, `points`, `scale`, `exponent` (of printed GFLOP) and `problem`, the reason if no law can
+      be fitted. Exploded rows are left out, even if they have a printed loss.
     """
     fits = []
     for model, task in itertools.product(dict.fromkeys(preset.model for preset in TABLE_5), (1, 2)):
@@ -233,9 +235,10 @@ def fit_printed_losses() -> list[dict[str, Any]]:
 
 
 def criteo_wukong_grid() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The paper's grid for Wukong on Criteo Terabyte (13 dense columns, 26 embeddings of width 128): name, options.
+    """Yields name and options of the paper's grid for Wukong on Criteo Terabyte (26 embeddings of width 128).
 
-    Its winner is not named; printed are 28.0 million dense parameters and 173.73 MFLOP.
+    There are 13 dense columns. The paper does not say which size is best; it prints 28.0 million dense parameters and
+    173.73 MFLOP.
     """
     for layers, tokens, depth, width in itertools.product((1, 2, 3, 4), (8, 16), (1, 2, 3, 4), (512, 1024, 2048)):
         options = {

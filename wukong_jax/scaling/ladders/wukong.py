@@ -1,6 +1,7 @@
-"""Ladders of Wukong alone: its parts taken out one by one, its sizes grown one by one, its depth against an order.
+"""Defines ladders of Wukong variants: ablations of its parts, growth of single options, and depth against orders.
 
-The bases stand in the middle of the main ladder (`ladders.py`), so that a change can lower the loss and raise it.
+The base is in the middle of the main ladder (`planted_ladders.py`), so that a change can either lower or raise the
+loss.
 """
 
 from collections.abc import Mapping
@@ -20,12 +21,12 @@ _BASE: Mapping[str, Any] = {
 
 
 def _alone(*, norm: str = "token", without: str = "", **changes: Any) -> Ladder:
-    """One size, one norm: the base with changes and without an option."""
+    """A ladder of one size and one norm: the base with changed options, and without one if given."""
     options = {name: value for name, value in _BASE.items() if name != without} | changes
     return Ladder(_FACTORY, (Size("m", options),), {norm: {"norm": norm}})
 
 
-# The paper's ablations (section 7.3, figure 4), and those it lacks.
+# The paper's ablations (section 7.3, figure 4), and additional ones.
 ABLATIONS: Mapping[str, Ladder] = {
     "Wukong (base)": _alone(),
     "no FMB": _alone(use_fmb=False),
@@ -41,7 +42,7 @@ ABLATIONS: Mapping[str, Ladder] = {
 
 
 def _grown(*names: str, steps: tuple[int, ...] = (2, 4)) -> Ladder:
-    """The base with some of its options times each step; hidden widths are multiplied, not their number."""
+    """A ladder that multiplies some options of the base by each step; for MLPs, the widths are multiplied."""
 
     def grow(value: Any, step: int) -> Any:
         return tuple(width * step for width in value) if isinstance(value, tuple) else value * step
@@ -53,7 +54,7 @@ def _grown(*names: str, steps: tuple[int, ...] = (2, 4)) -> Ladder:
     return Ladder(_FACTORY, tuple(sizes), {"token": {"norm": "token"}})
 
 
-# The recipe of section 3.8: which size to grow (figure 5 grows them alone, and three together).
+# Growing single options, as in section 3.8 (figure 5 grows them separately, and three together).
 KNOBS: Mapping[str, Ladder] = {
     "base": _grown(steps=(1,)),
     "layers": _grown("layers"),
@@ -67,9 +68,10 @@ KNOBS: Mapping[str, Ladder] = {
 
 
 def _deep(layers: int, *, linear: bool) -> Ladder:
-    """`layers` interaction layers, all else alike; linear: a polynomial of the embeddings, of order 2**layers at most.
+    """A ladder of one size with `layers` interaction layers and otherwise equal options.
 
-    Norms are off in both, as a norm is no polynomial.
+    If linear, the model is a polynomial of the embeddings, of order at most 2**layers. Norms are always off, since a
+    norm is not a polynomial.
     """
     hidden = () if linear else (64,)
     options = {
@@ -79,7 +81,7 @@ def _deep(layers: int, *, linear: bool) -> Ladder:
     return Ladder(_FACTORY, (Size(f"l={layers}", options),), {"none": {"norm": "none"}})
 
 
-# Does a stack of l layers reach order 2**l and stop there (section 3.3)?
+# Tests whether a stack of l layers reaches order 2**l and no higher order (section 3.3).
 DEPTHS: Mapping[str, Ladder] = {
     f"{kind}, {layers} layer{'s' if layers > 1 else ''}": _deep(layers, linear=kind == "linear")
     for kind in ("linear", "ReLU")

@@ -1,1 +1,1 @@
-"""Fitted scaling laws and the compute that two models need for one loss."""
+"""Fits scaling laws and compares the compute that two models need for the same loss."""

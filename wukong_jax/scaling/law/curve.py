@@ -1,4 +1,4 @@
-"""A curve: losses of one model's sizes over compute, each with its seeds, and what resampling the seeds gives.
+"""Scaling curves: a model's losses over compute, with one point per size and several seeds per point.
 
 Letters: n points of a curve (sizes of a model), S seeds of a point, R resamples.
 """
@@ -12,11 +12,11 @@ import numpy as np
 
 
 class CannotFitError(ValueError):
-    """The points cannot hold the law; the message says why, in words for a report."""
+    """A law cannot be fitted to the points; the message gives the reason in words for a report."""
 
 
 class Interval(NamedTuple):
-    """A percentile interval."""
+    """A confidence interval from percentiles."""
 
     low: float
     high: float
@@ -24,14 +24,14 @@ class Interval(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The losses of one model over compute, a point for each size.
+    """The losses of one model over compute, with a point for each size.
 
     Raises:
-      ValueError: compute that is not positive, or points without finite losses (leave those out).
+      ValueError: compute is not positive, or a point has no or non-finite losses (leave such points out).
     """
 
-    compute: Sequence[float]  # [n], positive; any unit, the same for all curves of a comparison
-    losses: Sequence[Sequence[float]]  # n points of S losses each, one for each seed; S may differ
+    compute: Sequence[float]  # [n], positive; in any unit, which must be the same for all curves of a comparison
+    losses: Sequence[Sequence[float]]  # n points with one loss per seed; the number of seeds S may differ
 
     def __post_init__(self) -> None:
         if len(self.compute) != len(self.losses):
@@ -55,16 +55,16 @@ class Curve:
         return bool(self.losses) and all(len(point) > 1 for point in self.losses)
 
     def resample(self, resamples: int, generator: np.random.Generator) -> np.ndarray:
-        """Means of seeds drawn again with replacement, point by point.
+        """Resamples the seeds of each point with replacement and returns their means.
 
-        The S drawn seeds lie closer together than S new ones would, by sqrt((S - 1) / S); deviations from the mean are
-        stretched by its inverse. Without that, intervals of three seeds are a fifth too narrow.
+        S resampled seeds vary less than S new ones would, by sqrt((S - 1) / S), so deviations from the mean are
+        multiplied by the inverse. Without this correction, intervals from three seeds would be a fifth too narrow.
 
         Returns:
-          float64 [R, n].
+          float64 [R, n] mean losses.
 
         Raises:
-          CannotFitError: a point has one seed only.
+          CannotFitError: a point has only one seed.
         """
         if not self.has_spread:
             raise CannotFitError("no interval: a point has one seed")
@@ -77,7 +77,7 @@ class Curve:
 
 
 def compute_interval(values: np.ndarray, level: float) -> Interval:
-    """The percentile interval that holds the share `level` of resampled values, [R]."""
-    # Values that were drawn, not between two of them: one may be infinite.
+    """Computes the percentile interval that contains the share `level` of the resampled values, [R]."""
+    # The ends are values from the sample, without interpolation, because values may be infinite.
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
     return Interval(float(low), float(high))

@@ -1,13 +1,13 @@
-"""Scaling laws: loss against compute, fitted, and checked on a point held out.
+"""Fits scaling laws of loss against compute and checks them on a held-out point.
 
 Letters: n points of a curve (sizes of a model), R resamples.
 
-Two forms are fitted. `loss = floor + scale * compute^-exponent`, with a free floor >= 0 or a known one (Bayes' loss; 0
-where the loss is already counted from it). And the Wukong paper's (arXiv 2403.02545, section 7.2), which has no floor:
-`relative loss in % = -100 + amplitude * compute^-exponent`, relative to one baseline's loss.
+Two forms are fitted. The first is `loss = floor + scale * compute^-exponent`, with a free floor >= 0 or a known one
+(the Bayes loss, or 0 for losses relative to it). The second is the Wukong paper's form (arXiv 2403.02545, section 7.2),
+which has no floor: `relative loss in % = -100 + amplitude * compute^-exponent`, relative to a baseline's loss.
 
-Intervals come from resampling seeds, so they hold the noise of training and nothing else: a curve that is no power law
-has narrow intervals around a wrong law. The held-out point is the check of that.
+Confidence intervals come from resampling seeds, so they cover only the noise of training. If a curve is not a power
+law, the interval around the wrong law is still narrow; the held-out point checks this.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import numpy as np
 from wukong_jax.scaling.law.curve import CannotFitError, Curve, Interval, compute_interval
 from wukong_jax.scaling.law.power_law_search import PowerLawProblem, PowerLaws
 
-_HUBER = 1.345  # standard deviations; 95 % as efficient as least squares where the noise is normal (Huber 1964)
+_HUBER = 1.345  # standard deviations; 95 % as efficient as least squares for normal noise (Huber 1964)
 _REWEIGHTINGS = 100
 
 
@@ -28,23 +28,23 @@ class PowerLaw:
     """`loss = floor + scale * compute^-exponent`."""
 
     floor: float
-    scale: float  # what the loss at compute 1 lies above the floor
+    scale: float  # loss above the floor at compute 1
     exponent: float
     floor_is_free: bool
-    points: int  # as many as parameters: the law passes through them and nothing is checked
-    relative_error: float  # root mean square over the points, of what is fitted
+    points: int  # number of points; if equal to `parameters`, the law passes through them, and its form is not tested
+    relative_error: float  # root mean square of the relative residuals
 
     @property
     def parameters(self) -> int:
-        """How many numbers were fitted."""
+        """Number of fitted parameters."""
         return 3 if self.floor_is_free else 2
 
     def predict(self, compute: float | np.ndarray) -> np.ndarray:
-        """Loss at a compute, of its shape."""
+        """Predicts the loss at the given compute, with the shape of `compute`."""
         return self.floor + self.scale * np.asarray(compute, np.float64) ** -self.exponent
 
     def compute_for(self, loss: float) -> float:
-        """The compute at which the law reaches a loss; infinite at the floor and below."""
+        """Returns the compute at which the law reaches a loss; infinite for losses at or below the floor."""
         if loss <= self.floor:
             return math.inf
         return math.exp(min(math.log(self.scale / (loss - self.floor)) / self.exponent, 700.0))
@@ -55,22 +55,22 @@ class PaperLaw:
     """The Wukong paper's form, `relative loss in % = -100 + amplitude * compute^-exponent`."""
 
     amplitude: float
-    exponent: float  # positive; the paper prints +0.00071 as the power of compute, which cannot fall
+    exponent: float  # positive; the paper prints the power +0.00071 of compute, with which the loss would not fall
 
     def predict(self, compute: float | np.ndarray) -> np.ndarray:
-        """Relative loss in percent, of the shape of `compute`."""
+        """Predicts the relative loss in percent, with the shape of `compute`."""
         return -100 + self.amplitude * np.asarray(compute, np.float64) ** -self.exponent
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """A law fitted without the curve's largest point, against that point."""
+    """A law fitted without the curve's largest point, and its prediction for that point."""
 
     law: PowerLaw | PaperLaw
     compute: float
     measured: float
     predicted: float
-    interval: Interval | None  # of the prediction, with the noise of the point's own seeds; None with one seed
+    interval: Interval | None  # of the prediction, including the noise of the point's seeds; None with one seed
 
     @property
     def error(self) -> float:
@@ -84,22 +84,22 @@ class HeldOut:
 
     @property
     def covered(self) -> bool | None:
-        """Whether the interval holds the measured loss; None without one."""
+        """Whether the interval contains the measured loss; None without an interval."""
         return None if self.interval is None else self.interval.low <= self.measured <= self.interval.high
 
 
 def fit_power_law(curve: Curve, floor: float | None = None) -> PowerLaw:
-    """Robust least squares of `floor + scale * compute^-exponent` on the points' means.
+    """Fits `floor + scale * compute^-exponent` to the points' mean losses by robust least squares.
 
-    Residuals count relative to the loss itself (above the floor, where that is known), as distances do on logarithmic
-    axes; Huber's loss on them bounds the pull of one odd point.
+    Residuals are relative to the loss (above the floor if that is known), like distances on logarithmic axes. Huber's
+    loss limits the influence of outliers.
 
     Args:
-      curve: n points; n >= 3, or >= 2 with a known floor.
-      floor: the loss that infinite compute comes to; None fits it, at 0 or above.
+      curve: n points; n >= 3, or n >= 2 with a known floor.
+      floor: the loss in the limit of infinite compute; None fits a floor >= 0.
 
     Raises:
-      CannotFitError: too few points, or losses that do not fall like a power of compute.
+      CannotFitError: there are too few points, or the losses do not fall like a power of compute.
     """
     return fit_weighted(curve, floor)[0]
 
@@ -107,22 +107,23 @@ def fit_power_law(curve: Curve, floor: float | None = None) -> PowerLaw:
 def bootstrap_power_law(
     curve: Curve, floor: float | None = None, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Percentile intervals of the law's numbers over seeds.
+    """Computes confidence intervals of the law's parameters by resampling seeds.
 
-    Each resample is fitted with the fit's own weights (Huber's among them). One that does not fall has exponent 0.
+    Each resample is fitted with the weights of the original fit, including Huber's. A resample whose loss does not
+    fall has exponent 0.
 
     Args:
       curve: n points.
       floor: as in `fit_power_law`.
-      level: share of resamples inside.
+      level: confidence level of the intervals.
       resamples: R.
-      seed: of the drawing; equal seeds give equal intervals.
+      seed: random seed of the resampling; equal seeds give equal intervals.
 
     Returns:
-      `floor` (where it is free), `scale` and `exponent` -> interval.
+      Intervals of `floor` (if it is free), `scale` and `exponent`, by name.
 
     Raises:
-      CannotFitError: as `fit_power_law`, or a point has one seed.
+      CannotFitError: as in `fit_power_law`, or a point has only one seed.
     """
     _, problem = fit_weighted(curve, floor)
     fits = problem.solve(curve.resample(resamples, np.random.default_rng(seed)))
@@ -133,16 +134,17 @@ def bootstrap_power_law(
 def check_held_out(
     curve: Curve, floor: float | None = None, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> HeldOut:
-    """Fits all points but the largest and predicts that one.
+    """Fits a law to all points except the one of largest compute, and predicts that one.
 
-    Few seeds make the interval too narrow, since the held-out point's own noise is drawn from its few values: of 400
-    simulated curves (6 points, noise of 1 %), intervals of 90 % held the point in 82 % with 3 seeds, in 87 % with 6.
+    With few seeds the interval is too narrow, since the noise of the held-out point is resampled from few values: in
+    400 simulated curves (6 points, 1 % noise), 90 % intervals contained the point in 82 % of cases with 3 seeds and in
+    87 % with 6.
 
     Raises:
-      CannotFitError: the points left cannot hold the law.
+      CannotFitError: the law cannot be fitted to the remaining points.
     """
     if len(curve.compute) < 2:
-        raise CannotFitError("one point: nothing is left when it is held out")
+        raise CannotFitError("only one point: none is left to fit when it is held out")
     rest = Curve(curve.compute[:-1], curve.losses[:-1])
     law, problem = fit_weighted(rest, floor)
     compute, measured = curve.compute[-1], float(curve.means[-1])
@@ -156,21 +158,21 @@ def check_held_out(
 
 
 def compute_relative_loss(losses: Sequence[float] | np.ndarray, baseline: float) -> np.ndarray:
-    """Losses relative to a baseline's, in percent; negative is better. Float64, of the losses' shape."""
+    """Computes losses relative to a baseline's in percent (negative is better), float64 with the shape of `losses`."""
     return 100 * (np.asarray(losses, np.float64) / baseline - 1)
 
 
 def fit_paper_form(compute: Sequence[float], relative_loss: Sequence[float]) -> PaperLaw:
-    """Least squares of the paper's form, on the logarithm of 100 + relative loss, where it is a line.
+    """Fits the paper's form by linear least squares on the logarithm of 100 + relative loss.
 
-    Over differences of a percent, logarithm and percent agree to a hundredth, and so do the fits.
+    For differences of about a percent, fits in logarithm and in percent agree to within a hundredth.
 
     Args:
-      compute: [n], two or more different values; the paper counts GFLOP per example.
-      relative_loss: [n], in percent of a baseline's loss.
+      compute: [n], two or more different values; the paper uses GFLOP per example.
+      relative_loss: [n], relative to a baseline's loss, in percent.
 
     Raises:
-      CannotFitError: fewer than two different computes, or losses that do not fall.
+      CannotFitError: there are fewer than two different values of compute, or the losses do not fall.
     """
     if len(set(compute)) < 2:
         raise CannotFitError(f"{_count_points(len(set(compute)))} for 2 parameters")
@@ -183,21 +185,21 @@ def fit_paper_form(compute: Sequence[float], relative_loss: Sequence[float]) -> 
 def bootstrap_paper_form(
     curve: Curve, baseline: Sequence[float], level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Percentile intervals of the paper form's numbers over the seeds of the curve and of the baseline.
+    """Computes confidence intervals of the paper form's parameters by resampling seeds of the curve and the baseline.
 
     Args:
-      curve: n points of losses, not relative.
-      baseline: the baseline's losses, one for each seed; where they are those of a point of the curve, both are
-        drawn as one.
-      level: share of resamples inside.
+      curve: n points with absolute losses.
+      baseline: the baseline's losses, one per seed; if they equal those of a point of the curve, both are resampled
+        together.
+      level: confidence level of the intervals.
       resamples: R.
-      seed: of the drawing.
+      seed: random seed of the resampling.
 
     Returns:
-      `amplitude` and `exponent` -> interval.
+      Intervals of `amplitude` and `exponent`, by name.
 
     Raises:
-      CannotFitError: a point or the baseline has one seed.
+      CannotFitError: a point or the baseline has only one seed.
     """
     generator = np.random.default_rng(seed)
     drawn = curve.resample(resamples, generator)
@@ -208,10 +210,10 @@ def bootstrap_paper_form(
 
 
 def fit_weighted(curve: Curve, floor: float | None) -> tuple[PowerLaw, PowerLawProblem]:
-    """The robust fit, and the weighted problem that it is the solution of.
+    """Returns the robust fit and the weighted least-squares problem that it solves.
 
     Raises:
-      CannotFitError: as `fit_power_law`.
+      CannotFitError: as in `fit_power_law`.
     """
     parameters = 3 if floor is None else 2
     different = len(set(curve.compute))
@@ -223,7 +225,8 @@ def fit_weighted(curve: Curve, floor: float | None) -> tuple[PowerLaw, PowerLawP
     fits, residuals = _solve_one(problem, means, yardstick)
     spare = len(means) - parameters
     if spare > 0:
-        # The bend of Huber's loss is set once, by the plain fit: found anew each time, it shrinks onto few points.
+        # The threshold of Huber's loss comes from the unweighted fit. If it were updated in each iteration, it would
+        # shrink until few points determine the fit.
         bend = _HUBER * 1.4826 * float(np.median(np.abs(residuals))) * math.sqrt(len(means) / spare)
         for _ in range(_REWEIGHTINGS if bend > 1e-12 else 0):
             huber = np.minimum(1, bend / np.maximum(np.abs(residuals), 1e-300))
@@ -235,7 +238,7 @@ def fit_weighted(curve: Curve, floor: float | None) -> tuple[PowerLaw, PowerLawP
     if fits.exponent[0] == 0:
         raise CannotFitError("the loss does not fall with compute")
     if fits.exponent[0] >= problem.exponents[-2]:
-        raise CannotFitError("the loss falls in one step and is flat then: no exponent can be told")
+        raise CannotFitError("the loss falls in one step and is then flat, so the exponent is undetermined")
     law = PowerLaw(
         float(fits.floor[0]),
         float(fits.scale[0]),
@@ -253,10 +256,10 @@ def _solve_one(problem: PowerLawProblem, means: np.ndarray, yardstick: np.ndarra
 
 
 def _measure_yardstick(curve: Curve, floor: float | None) -> np.ndarray:
-    """What a residual is relative to, [n]: the loss above a known floor.
+    """Returns the values that residuals are relative to, [n]: the losses above a known floor.
 
-    Never less than the noise over seeds or a tenth of the median: one point that happens to lie on the floor would
-    otherwise count for all.
+    They are at least the noise over seeds and a tenth of the median. Otherwise, a single point that happens to lie
+    close to the floor would dominate the fit.
     """
     levels = np.abs(curve.means - (floor or 0))
     variances = [np.var(point, ddof=1) / len(point) for point in curve.losses if len(point) > 1]
@@ -266,7 +269,7 @@ def _measure_yardstick(curve: Curve, floor: float | None) -> np.ndarray:
 
 
 def _fit_paper_lines(compute: np.ndarray, relative_loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitudes and exponents, [R] each, of relative losses [R, n]."""
+    """Fits amplitudes and exponents, [R] each, to relative losses [R, n]."""
     x, y = np.log(compute), np.log(100 + relative_loss)
     centred = x - x.mean()
     slope = (y @ centred) / (centred @ centred)

@@ -1,4 +1,4 @@
-"""Compute to match: how many times more compute a model needs for a reference's loss.
+"""Computes the "compute to match": how many times more compute a model needs to reach a reference's loss.
 
 Letters: n points of the model's curve, R resamples.
 """
@@ -18,11 +18,14 @@ AT_MOST, NOT_REACHED = "at most", "not reached"
 
 @dataclasses.dataclass(frozen=True)
 class MatchedPoint:
-    """How many times the compute of a reference's point a model needs for that point's loss.
+    """The compute that a model needs for the loss of a reference's point, as a multiple of that point's compute.
 
-    Kinds: `measured` between the model's points; `extrapolated` by its law past its largest point; `never`, its law's
-    floor lies above; `at most`, its smallest point is already as good and the factor is a bound; `not reached` by its
-    points, and they hold no law.
+    Kinds:
+      measured: interpolated between the model's points.
+      extrapolated: beyond the model's largest point, by its law.
+      never: the floor of the model's law is above the loss.
+      at most: the model's smallest point is already better, so the factor is an upper bound.
+      not reached: no point reaches the loss, and no law can be fitted.
     """
 
     reference_compute: float
@@ -34,15 +37,15 @@ class MatchedPoint:
 
 @dataclasses.dataclass(frozen=True)
 class MatchedCompute:
-    """Compute to match at each point of a reference, and the geometric mean of what is measured."""
+    """Compute to match at each point of a reference, and the geometric mean over the measured points."""
 
     points: tuple[MatchedPoint, ...]
-    law: PowerLaw | None  # what extrapolation used
-    mean: float | None  # over the `measured` points; None without any
+    law: PowerLaw | None  # the law used to extrapolate
+    mean: float | None  # over the `measured` points; None if there are none
     mean_interval: Interval | None
 
     def count(self, kind: str) -> int:
-        """Number of points of a kind."""
+        """Returns the number of points of a kind."""
         return sum(point.kind == kind for point in self.points)
 
 
@@ -55,25 +58,25 @@ def compute_to_match(
     resamples: int = 1000,
     seed: int = 0,
 ) -> MatchedCompute:
-    """How many times more compute a model needs for a reference's loss, at each of the reference's points.
+    """Computes how many times more compute a model needs to reach the loss of each of a reference's points.
 
-    Both curves are read as their lower envelope: the best mean loss at or below a compute. A model that gets worse with
-    size is then as good as its best smaller one. Between two points the model's loss is a line in the logarithms of
-    compute and of the loss above `base`.
+    Both curves are replaced by their lower envelopes, the best mean loss at or below each compute, so a size that is
+    worse than a smaller one counts as that smaller one. Between two points, the model's loss is interpolated linearly
+    in the logarithms of compute and of the loss above `base`.
 
     Args:
       curve: the model's n points.
       reference: the reference's points.
-      floor: of the model's law, for what lies past its largest point; None fits it. A floor below what the model can
-        reach makes the law, and so the factor, too kind to the model.
-      base: loss that logarithms are taken above: Bayes' loss, or 0.
-      level: share of resamples inside the intervals.
-      resamples: R; both curves are drawn anew each time, each on its own.
-      seed: of the drawing; equal seeds give equal intervals.
+      floor: floor of the model's law beyond its largest point; None fits it. A floor below what the model can reach
+        makes the law, and therefore the factor, too optimistic for the model.
+      base: loss that is subtracted before taking logarithms, such as the Bayes loss.
+      level: confidence level of the intervals.
+      resamples: R; both curves are resampled independently.
+      seed: random seed of the resampling; equal seeds give equal intervals.
 
     Returns:
-      A point for each of the reference's, in the order of compute. Intervals are None where a curve has a point of one
-      seed, and for the kinds that are bounds; they may end at infinity.
+      A point for each of the reference's, in order of compute. Intervals are None if a point of either curve has only
+      one seed, and for kinds other than measured and extrapolated. They may extend to infinity.
     """
     try:
         law, problem = fit_weighted(curve, floor)
@@ -85,7 +88,7 @@ def compute_to_match(
     for target in targets:
         kind, needed = _interpolate(compute, curve.means, float(target), base)
         if kind == NOT_REACHED and law is not None:
-            # The law need not pass through the best point; no compute that was measured and fell short is the answer.
+            # The law may reach the loss within the measured range although no measured point does.
             needed = max(law.compute_for(float(target)), float(compute[-1]))
             kind = EXTRAPOLATED if math.isfinite(needed) else NEVER
         kinds.append(kind)
@@ -116,7 +119,7 @@ def _draw_needed(
     resamples: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Compute needed for each of the reference's m points, over resampled seeds, [R, m]; infinite out of reach."""
+    """Returns the compute needed for each of the reference's m points, over resampled seeds, [R, m], inf for never."""
     compute = np.asarray(curve.compute)
     losses = curve.resample(resamples, generator)
     targets = np.minimum.accumulate(reference.resample(resamples, generator), axis=1)
@@ -131,7 +134,7 @@ def _draw_needed(
 
 
 def _interpolate(compute: np.ndarray, losses: np.ndarray, target: float, base: float) -> tuple[str, float]:
-    """The least compute whose measured losses reach a loss, and how it is known; infinite where none does."""
+    """Returns the kind and the least compute at which measured losses reach a target; infinite if none does."""
     best = np.minimum.accumulate(losses)
     if target > best[0]:
         return AT_MOST, float(compute[0])

@@ -1,7 +1,7 @@
-"""Least squares of a power law, for many sets of losses at once.
+"""Solves least squares of power laws for many sets of losses at once.
 
-For a given exponent the law `floor + scale * compute^-exponent` is linear in the other two numbers. So exponents are
-searched over a grid and the best is refined: there is no start to choose and no local minimum to be caught in.
+For a given exponent, the law `floor + scale * compute^-exponent` is linear in the other two parameters. Exponents are
+therefore searched over a grid, and the best one is refined. This needs no starting point.
 
 Letters: n points, R sets of losses, G exponents of the grid.
 """
@@ -10,32 +10,32 @@ import dataclasses
 
 import numpy as np
 
-_GRID = 160  # exponents tried at first
-_ZOOMS, _ZOOM_GRID = 10, 15  # each zoom narrows the logarithm of the exponent by 7: to 4e-9 in the end
-_FLATTEST, _STEEPEST = 1e-3, 40.0  # exponent times log span: below, no fall can be seen; above, one step down
+_GRID = 160  # exponents in the first grid
+_ZOOMS, _ZOOM_GRID = 10, 15  # each zoom narrows the logarithm of the exponent by a factor of 7, finally to 4e-9
+_FLATTEST, _STEEPEST = 1e-3, 40.0  # exponent times log span: lower values are flat, higher ones are a single step
 
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaws:
-    """R laws as columns. Powers are taken of compute / center, whose numbers stay in range for any unit."""
+    """R laws; powers are of compute / center, to avoid overflow for any unit of compute."""
 
     floor: np.ndarray  # [R]
-    height: np.ndarray  # [R], above the floor at the center
+    height: np.ndarray  # [R], loss above the floor at the center
     exponent: np.ndarray  # [R]; 0 where the losses do not fall
     center: float
 
     @property
     def scale(self) -> np.ndarray:
-        """Height above the floor at compute 1, [R]; infinite where that has no number."""
+        """Loss above the floor at compute 1, [R]; infinite on overflow."""
         with np.errstate(over="ignore"):
             return self.height * self.center**self.exponent
 
     def predict(self, compute: np.ndarray) -> np.ndarray:
-        """Losses [R, n] at computes [n]."""
+        """Predicts losses [R, n] at compute [n]."""
         return self.floor[:, None] + self.height[:, None] * (compute / self.center) ** -self.exponent[:, None]
 
     def compute_for(self, losses: np.ndarray) -> np.ndarray:
-        """Computes at which each law reaches losses [R, m]; infinite at its floor and below, or where it is flat."""
+        """Returns the compute at which each law reaches losses [R, m]; infinite at or below the floor or if flat."""
         above = losses - self.floor[:, None]
         reached = (above > 0) & (self.exponent > 0)[:, None]
         ratio = np.where(reached, self.height[:, None] / np.where(reached, above, 1), np.inf)
@@ -45,24 +45,24 @@ class PowerLaws:
 
 @dataclasses.dataclass(frozen=True)
 class PowerLawProblem:
-    """Weighted least squares of the law over fixed computes, for many sets of losses at once."""
+    """Weighted least squares of power laws at fixed values of compute, for many sets of losses."""
 
     compute: np.ndarray  # [n]
-    weights: np.ndarray  # [n], of squared residuals
-    floor: float | None
+    weights: np.ndarray  # [n], weights of the squared residuals
+    floor: float | None  # None for a free floor
 
     @property
     def center(self) -> float:
-        """The computes' geometric mean."""
+        """Geometric mean of the compute."""
         return float(np.exp(np.log(self.compute).mean()))
 
     @property
     def exponents(self) -> np.ndarray:
-        """The grid, [G]."""
+        """The grid of exponents, [G]."""
         return np.geomspace(_FLATTEST, _STEEPEST, _GRID) / np.ptp(np.log(self.compute))
 
     def solve(self, losses: np.ndarray) -> PowerLaws:
-        """Best law of each row of losses, [R, n]; a row that does not fall has exponent 0."""
+        """Fits a law to each row of losses, [R, n]; rows that do not fall have exponent 0."""
         exponents = self._search(losses)
         floor, height, _ = self._fit_linear(losses, exponents)
         flat = (height <= 0) | (exponents < self.exponents[1])
@@ -74,7 +74,7 @@ class PowerLawProblem:
         return PowerLaws(floor, height, np.where(flat, 0, exponents), self.center)
 
     def _search(self, losses: np.ndarray) -> np.ndarray:
-        """Each row's best exponent, [R]: of the whole grid, then between that one's neighbours, again and again."""
+        """Finds each row's best exponent, [R], on the grid and then on ever finer grids between its neighbours."""
         rows = np.arange(len(losses))
         grid = np.broadcast_to(np.log(self.exponents), (len(losses), _GRID))
         for _ in range(_ZOOMS):
@@ -86,16 +86,16 @@ class PowerLawProblem:
         return np.exp((low + high) / 2)
 
     def _fit_linear(self, losses: np.ndarray, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Best floor and height >= 0 for given exponents.
+        """Fits floor and height, both >= 0, for given exponents.
 
         Args:
           losses: [R, n].
           exponents: [R].
 
         Returns:
-          floor, height and weighted sum of squares, [R] each.
+          Floor, height and weighted sum of squared residuals, [R] each.
         """
-        # expm1 keeps its digits where the exponent is small and the power close to 1 everywhere.
+        # expm1 stays accurate for small exponents, where all powers are close to 1.
         power = np.expm1(-exponents[:, None] * np.log(self.compute / self.center))
         weights = self.weights
         if self.floor is None:

@@ -1,1 +1,1 @@
-"""The page and the pictures of a sweep."""
+"""Builds the report of a sweep: the page, the pictures and the result files."""

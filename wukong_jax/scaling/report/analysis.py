@@ -1,6 +1,6 @@
-"""What a report says of each data set: its final points, laws, held-out checks and compute to match. Pure functions.
+"""Analyses the points of a sweep: final points, fitted laws, held-out checks and compute to match. Pure functions.
 
-Rows are a sweep's points (`points.py`): flat mappings, one for each data, model, size and number of examples seen.
+Rows are a sweep's points (`points.py`): flat mappings, one per data set, model, size and number of examples seen.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ Row = Mapping[str, Any]
 FLOOR_FREE, FLOOR_AT_BAYES, PAPER = "floor free", "floor at Bayes", "paper"
 
 _MEGA, _GIGA = 1e6, 1e9
-_EXACT = 1e-6  # a relative error of the solver alone; a law whose floor is held at 0 misses its points by more
-_FREE_FLOOR_POINTS = 4  # with fewer, a law with a free floor passes through the points and promises nothing past them
+_EXACT = 1e-6  # a relative error of the solver; if the floor is forced to 0, the law misses its points by more
+_FREE_FLOOR_POINTS = 4  # with fewer, a law with a free floor passes through all points, so extrapolation is not tested
 _KEYS = (
     "data",
     "model",
@@ -63,22 +63,22 @@ _KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class DataResults:
-    """One data set's rows and what follows from them."""
+    """The rows of one data set and the results computed from them."""
 
     name: str
-    loss: str  # the key drawn and fitted: `excess_log_loss` where every point has it, else `log_loss`
-    bayes_log_loss: float | None  # of the final points' split; known for generated data only
-    final: Mapping[str, Sequence[Row]]  # model -> rows at the end of training, in the order of cost
+    loss: str  # key of the loss to draw and fit: `excess_log_loss` if every point has it, else `log_loss`
+    bayes_log_loss: float | None  # on the split of the final points; known for generated data only
+    final: Mapping[str, Sequence[Row]]  # by model: rows at the end of training, in order of cost
     along: Sequence[Row]  # rows before the end of training
-    fits: Sequence[Row]  # flat, as in fits.csv
-    laws: Mapping[str, PowerLaw]  # model -> law with a free floor, over MFLOP
-    matches: Mapping[str, MatchedCompute]  # model -> compute to match the reference, where that has several sizes
-    differences: Sequence[Row]  # of `compare_with_reference`, where it has one
-    reference_sizes: Sequence[str]  # in the order of `matches`' points
+    fits: Sequence[Row]  # flat rows, as in fits.csv
+    laws: Mapping[str, PowerLaw]  # by model: law with a free floor, over MFLOP
+    matches: Mapping[str, MatchedCompute]  # by model: compute to match a reference of several sizes
+    differences: Sequence[Row]  # from `compare_with_reference`, for a reference of one size
+    reference_sizes: Sequence[str]  # in the order of the points of `matches`
 
     @property
     def is_excess(self) -> bool:
-        """Whether losses are counted from Bayes'."""
+        """Whether losses are relative to the Bayes loss."""
         return self.loss == "excess_log_loss"
 
     @property
@@ -88,7 +88,7 @@ class DataResults:
 
 
 def check_rows(rows: Sequence[Row]) -> None:
-    """Checks that rows have what a report reads.
+    """Checks that rows have all keys that a report reads.
 
     Raises:
       UserError: a row lacks a key.
@@ -100,13 +100,13 @@ def check_rows(rows: Sequence[Row]) -> None:
 
 
 def analyse(rows: Sequence[Row], reference: str, baseline: str, resamples: int = 1000) -> list[DataResults]:
-    """Results of each data set, in the order of their first row.
+    """Computes the results of each data set, in the order of their first rows.
 
     Args:
-      rows: as `check_rows` accepts.
-      reference: the model that others are to match.
-      baseline: the model whose smallest size the paper's form is relative to.
-      resamples: of the seeds, for intervals.
+      rows: rows accepted by `check_rows`.
+      reference: the model whose losses the others should match.
+      baseline: the model whose smallest size is the baseline of the paper's form.
+      resamples: number of resamples of the seeds, for intervals.
     """
     grouped: dict[str, list[Row]] = {}
     for row in rows:
@@ -115,7 +115,7 @@ def analyse(rows: Sequence[Row], reference: str, baseline: str, resamples: int =
 
 
 def read_losses(row: Row, key: str) -> list[float]:
-    """A row's losses, one for each seed."""
+    """Returns a row's losses, one per seed."""
     return [loss for value in row[f"{key}_values"] or [] if (loss := read_number(value)) is not None]
 
 
@@ -151,16 +151,16 @@ def _analyse_one(name: str, rows: Sequence[Row], reference: str, baseline: str, 
 
 
 def compare_with_reference(final: Mapping[str, Sequence[Row]], reference: str, loss: str) -> list[Row]:
-    """Every final point against the reference's only one, seed by seed; nothing where it has several sizes or none.
+    """Compares every final point with a reference that has one size, seed by seed; otherwise returns no rows.
 
     Args:
-      final: model -> rows at the end of training.
-      reference: the model compared with.
-      loss: the key of the losses.
+      final: rows at the end of training, by model.
+      reference: the model to compare with.
+      loss: key of the losses.
 
     Returns:
-      Rows of `model`, `size`, `cost` (times the reference's), `difference` (mean over the shared seeds of the loss less
-      the reference's), `difference_std` and `seeds`, from the lowest loss to the highest.
+      Rows of `model`, `size`, `cost` (relative to the reference's), `difference` (mean over the shared seeds of the
+      loss minus the reference's), `difference_std` and `seeds`, in ascending order of the difference.
     """
     own = final.get(reference, ())
     if len(own) != 1 or not _is_point(own[0], loss):
@@ -184,7 +184,7 @@ def _is_point(row: Row, key: str) -> bool:
 
 
 def make_curve(rows: Iterable[Row], key: str) -> Curve | None:
-    """Losses over training MFLOP per example, of the rows that have both; None without any."""
+    """Builds the curve of losses over training MFLOP per example from rows that have both; None if there are none."""
     points = [row for row in rows if _is_point(row, key)]
     if not points:
         return None
@@ -192,7 +192,7 @@ def make_curve(rows: Iterable[Row], key: str) -> Curve | None:
 
 
 def _floor_beyond(curve: Curve) -> float | None:
-    """The floor of the law that extrapolates: free, or 0 for a short curve, which is too kind to it."""
+    """Returns the floor for extrapolation: free, or for short curves 0, which is optimistic for the model."""
     return None if len(set(curve.compute)) >= _FREE_FLOOR_POINTS else 0.0
 
 
@@ -208,7 +208,7 @@ def _fit_all(
     first = next((row for row in final.get(baseline, ()) if _is_point(row, "log_loss")), None)
     for model, curve in curves.items():
         if len(set(curve.compute)) == 1:
-            continue  # a point, such as a factorization machine
+            continue  # a model of one size, such as a factorization machine
         for form in (FLOOR_FREE, FLOOR_AT_BAYES) if has_excess else (FLOOR_FREE,):
             floor = None if form == FLOOR_FREE else 0.0
             row = {"data": data, "model": model, "form": form, "points": len(curve.compute)}

@@ -1,4 +1,4 @@
-"""Logarithmic axes of a scaling report's pictures: their limits, ticks, and the names beside the lines."""
+"""Draws the logarithmic axes of a scaling report's pictures: limits, ticks, and the labels beside the lines."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,15 +10,15 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from wukong_jax.reports.run_pictures import LIGHT
+from wukong_jax.reports.theme import LIGHT, draw_open_frame
 from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.report.analysis import DataResults, Row
 
-MARKER_SIZES = {"*": 1.7, "P": 1.2, "p": 1.2, "h": 1.2, "D": 0.9}  # drawn alike, these look smaller or larger
+MARKER_SIZES = {"*": 1.7, "P": 1.2, "p": 1.2, "h": 1.2, "D": 0.9}  # factors that make markers look equally large
 
 
 class Axis(NamedTuple):
-    """What a picture's x axis shows."""
+    """The quantity on a picture's x axis."""
 
     key: str
     label: str
@@ -26,7 +26,7 @@ class Axis(NamedTuple):
 
 
 def choose_flops_axis(rows: Iterable[Row]) -> Axis:
-    """Training FLOPs per example, in the unit that their largest fits."""
+    """Returns the axis of training FLOPs per example, in a unit that suits the largest value."""
     largest = max((read_number(row["train_flops_per_example"]) or 0 for row in rows), default=0)
     for unit, name in ((1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP")):
         if largest >= unit:
@@ -39,7 +39,7 @@ EXAMPLES = Axis("examples_seen", "Examples seen", 1.0)
 
 
 class PlacedPoint(NamedTuple):
-    """A row with its place on a picture."""
+    """A row with its position in a picture."""
 
     x: float
     loss: float
@@ -48,7 +48,7 @@ class PlacedPoint(NamedTuple):
 
 
 def read_place(row: Row, axis: Axis) -> float | None:
-    """A row's x; None where it has no place on a logarithmic axis, or is a level of the model axes."""
+    """Returns a row's x value; None if it has none on a logarithmic axis or is drawn as a horizontal line."""
     value = read_number(row[axis.key])
     if value is None or value <= 0 or (axis is not EXAMPLES and is_level(row)):
         return None
@@ -56,12 +56,12 @@ def read_place(row: Row, axis: Axis) -> float | None:
 
 
 def is_level(row: Row) -> bool:
-    """Whether a row is of a model without matrix products: 0 FLOPs by this count, next to no dense parameters."""
+    """Whether a row's model has no matrix products, which count as 0 FLOPs; it is drawn as a horizontal line."""
     return read_number(row["train_flops_per_example"]) == 0
 
 
 def place_points(rows: Iterable[Row], axis: Axis, results: DataResults) -> list[PlacedPoint]:
-    """Rows that have a place on logarithmic axes, in their order along x."""
+    """Returns the rows that have a position on logarithmic axes, sorted by x."""
     points = []
     for row in rows:
         x, loss = read_place(row, axis), read_number(row[results.loss])
@@ -71,20 +71,15 @@ def place_points(rows: Iterable[Row], axis: Axis, results: DataResults) -> list[
 
 
 def set_up_axes(axes: Axes) -> None:
-    """Both scales logarithmic, in the light theme."""
-    axes.set_facecolor(LIGHT.background)
+    """Sets up logarithmic axes in the light theme."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.autoscale(enable=False)  # `set_limits` sets them
-    axes.grid(visible=True, color=LIGHT.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LIGHT.muted)
-    axes.tick_params(which="both", colors=LIGHT.muted, labelsize=9)
+    draw_open_frame(axes, LIGHT, labels=9)
 
 
 def set_limits(axes: Axes, points: Sequence[PlacedPoint], ticks: int = 7, levels: Sequence[float] = ()) -> None:
-    """Limits that hold all points, their bars and some levels, and ticks that suit them."""
+    """Sets limits that include all points, their error bars and the given levels, and suitable ticks."""
     x = [point.x for point in points]
     lows = [point.loss - min(point.std, 0.5 * point.loss) for point in points] + list(levels)
     highs = [point.loss + point.std for point in points] + list(levels)
@@ -95,7 +90,7 @@ def set_limits(axes: Axes, points: Sequence[PlacedPoint], ticks: int = 7, levels
 
 
 def _widen(low: float, high: float, share: float, least: float) -> tuple[float, float]:
-    """A range widened by a share of its logarithm; one that is next to nothing, by the least."""
+    """Widens a range by a share of its logarithmic span; a very narrow range, by `least`."""
     span = math.log(high / low)
     factor = math.exp(share * span if span > least / 2 else least)
     return low / factor, high * factor
@@ -125,7 +120,7 @@ def _format_tick(value: float) -> str:
 
 
 def write_labels(axes: Axes, labels: Sequence[tuple[str, float, float, Mapping[str, Any]]], reference: str) -> None:
-    """Names beside the axes, in the order of the lines' ends and tied to them by thin lines."""
+    """Writes the models' names beside the axes, in the order of the lines' ends, with thin lines to them."""
     low, high = np.log(axes.get_ylim())
     wanted = [(math.log(y) - low) / (high - low) for _, _, y, _ in labels]
     order = np.argsort(wanted)
@@ -172,11 +167,11 @@ def write_labels(axes: Axes, labels: Sequence[tuple[str, float, float, Mapping[s
 
 
 def _spread_heights(wanted: Sequence[float], gap: float) -> list[float]:
-    """Heights in [0, 1], in the order wanted, a gap apart, near what is wanted.
+    """Returns heights in [0, 1], in the given order, at least a gap apart and close to the wanted heights.
 
-    Neighbours that are too close form a block around the mean of what they want; blocks that meet are joined.
+    Neighbours that are too close form a block around the mean of their wanted heights; overlapping blocks are merged.
     """
-    blocks: list[list[float]] = []  # of wanted heights, each less its place in the block
+    blocks: list[list[float]] = []  # wanted heights by block
     for height in wanted:
         blocks.append([height])
         while len(blocks) > 1 and _start(blocks[-2], gap) + gap * len(blocks[-2]) > _start(blocks[-1], gap):

@@ -1,4 +1,4 @@
-"""The page of a scaling report: one HTML text with its pictures inside, no scripts and nothing fetched."""
+"""Builds the page of a scaling report: HTML with embedded pictures, without scripts or external resources."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,15 +34,15 @@ from wukong_jax.scaling.report.text import (
 _COVERED = {True: "yes", False: "no", None: "\N{EN DASH}"}
 _WORDY = {"Options": "long words", "Remark": "words", "State": "words"}  # columns whose texts may wrap
 
-_Column = tuple[str, bool, Callable[[Row], str]]  # head, whether it holds numbers, a row's text
+_Column = tuple[str, bool, Callable[[Row], str]]  # heading, whether it has numbers, text of a row
 
 
 class Section(NamedTuple):
-    """A part of the page that the caller adds: ablations, searched settings."""
+    """A section that the caller adds to the page, such as ablations or searched settings."""
 
     heading: str
     text: str  # a paragraph; may be empty
-    rows: Sequence[Mapping[str, Any]] = ()  # a table whose columns are the rows' keys
+    rows: Sequence[Mapping[str, Any]] = ()  # a table with the rows' keys as columns
 
 
 class Figure(NamedTuple):
@@ -50,11 +50,11 @@ class Figure(NamedTuple):
 
     heading: str
     caption: str
-    svg: str | None  # None where there is no point to draw yet
+    svg: str | None  # None if there are no points to draw yet
 
 
 class DataPart(NamedTuple):
-    """One data set's results and pictures."""
+    """The results and pictures of one data set."""
 
     results: DataResults
     figures: Sequence[Figure]
@@ -68,7 +68,7 @@ def build_scaling_page(
     missing_units: int,
     reference: str,
 ) -> str:
-    """The whole page as HTML."""
+    """Builds the whole page as HTML."""
     body = [f"<h1>{html.escape(title)}</h1>", _build_notices(parts, missing_units)]
     body += [f"<p>{html.escape(note)}</p>" for note in notes]
     if not parts:
@@ -113,7 +113,7 @@ def _build_notices(parts: Sequence[DataPart], missing_units: int) -> str:
 
 def _build_data(part: DataPart, reference: str, several: bool) -> Iterable[str]:
     results = part.results
-    # Bayes' loss is known where the data's own probabilities are: of generated data.
+    # The Bayes loss is known only for generated data, whose true probabilities are known.
     kind = "Generated data" if results.bayes_log_loss is not None else "Data"
     yield f"<h2>{kind}: {html.escape(results.name)}</h2>"
     yield _build_lead(results)
@@ -241,7 +241,7 @@ def _build_differences(rows: Sequence[Row]) -> str:
 
 def _build_matches(results: DataResults, reference: str) -> str:
     if not results.matches:
-        return f"<p>Needs final points of {html.escape(reference)} and of another model.</p>"
+        return f"<p>This needs final points of {html.escape(reference)} and of another model.</p>"
     points = next(iter(results.matches.values())).points
     columns = [("Model", False), ("Mean of measured", True)]
     columns += [
@@ -279,7 +279,7 @@ def _describe_law(match: MatchedCompute) -> str:
         return "no law"
     if not any(point.kind in (EXTRAPOLATED, NEVER) for point in match.points):
         return "not needed"
-    return "law with a free floor" if match.law.floor_is_free else "law with floor 0: too few sizes, kind to the model"
+    return "law with a free floor" if match.law.floor_is_free else "law with floor 0 (few sizes), optimistic"
 
 
 def _build_columns(columns: Sequence[_Column], rows: Sequence[Row]) -> str:
@@ -294,7 +294,7 @@ def _build_plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _build_table(columns: Sequence[tuple[str, bool]], body: Sequence[Sequence[str]]) -> str:
-    """A table whose first column heads its rows; columns are (name, whether they hold numbers)."""
+    """Builds a table whose first column has the row headings; columns are (name, whether they have numbers)."""
     kinds = ["number" if is_number else _WORDY.get(name, "") for name, is_number in columns]
     classes = [f" class='{kind}'" if kind else "" for kind in kinds]
     head = "".join(
@@ -311,31 +311,31 @@ def _build_table(columns: Sequence[tuple[str, bool]], body: Sequence[Sequence[st
 
 _LAW_TEXT = (
     "{} = floor + scale &times; C<sup>&minus;exponent</sup>, with C in training MFLOP per example; the floor is "
-    "fitted, at 0 or above, or set to Bayes&rsquo; loss."
+    "fitted (at least 0) or set to the Bayes loss."
 )
 _PAPER_TEXT = (
-    "The paper&rsquo;s form is loss relative to {} in percent = &minus;100 + scale &times; "
+    "The paper&rsquo;s form is: loss relative to {}, in percent = &minus;100 + scale &times; "
     "C<sup>&minus;exponent</sup>, with C in GFLOP."
 )
 _FIT_TEXT = (
-    "Brackets: 95 % intervals over resampled seeds, which hold the noise of training and not whether the form is "
-    "right. Misfit is the root mean square distance of the points from the law, relative to the loss."
+    "Brackets: 95 % confidence intervals from resampled seeds; they cover the noise of training, but not a wrong form "
+    "of the law. Misfit: root mean square distance of the points from the law, relative to the loss."
 )
 _CHECK_TEXT = (
-    "Whether the form is right: each law fitted again without the largest point, and what it predicts for that point. "
-    "The interval holds the seeds&rsquo; noise of both; of three seeds it is somewhat too narrow."
+    "To check the form, each law is fitted again without the largest point and predicts that point. The interval "
+    "covers the noise over seeds of the fit and of the point; with three seeds it is somewhat too narrow."
 )
 _DIFFERENCE_TEXT = (
-    "Loss less the loss of the same seed, mean and standard deviation over seeds; negative is better. Cost: training "
-    "FLOPs, as times those of the model compared with."
+    "Difference to the loss of the reference with the same seed, mean and standard deviation over seeds; negative is "
+    "better. Cost: training FLOPs relative to the reference."
 )
 _MATCH_TEXT = (
-    "How many times the training FLOPs of {0} a model needs for the loss of each size of {0}; 95 % intervals over "
-    "seeds in brackets. Plain numbers lie between two measured sizes of the model. Extrapolated ones lie past its "
-    "largest size, read off its fitted law. At most: its smallest size is already as good. Never: its law levels off "
-    "above that loss. Not reached: nor can a law be fitted. Where a larger size is worse than a smaller one, the "
-    "smaller one&rsquo;s loss counts. The mean is geometric and over the measured alone; models are measured at "
-    "different sizes of {0}, so that their means do not rank them."
+    "Training FLOPs that a model needs for the loss of each size of {0}, as a multiple of the FLOPs of that size; "
+    "95 % confidence intervals over seeds in brackets. Plain numbers are interpolated between two measured sizes of "
+    "the model. Extrapolated: beyond its largest size, by its fitted law. At most: its smallest size is already as "
+    "good. Never: its law levels off above that loss. Not reached: no measured size reaches the loss, and no law can "
+    "be fitted. If a larger size is worse than a smaller one, the smaller one&rsquo;s loss counts. The mean is "
+    "geometric, over measured values only. It does not rank models, since they are measured at different sizes of {0}."
 )
 
 _STYLE = """main { max-width: 74rem; }

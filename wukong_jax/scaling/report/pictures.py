@@ -1,7 +1,6 @@
-"""The pictures of a scaling report, drawn by matplotlib without a display: PNG files, and SVG whose points say what
-they are when a pointer rests on them.
+"""Draws the pictures of a scaling report with matplotlib, without a display: PNG files, and SVG with tooltips.
 
-Every model has a colour, a marker and a line style of its own, so that no colour vision is needed to tell them apart.
+Every model has its own colour, marker and line style, so that models can be told apart without colour vision.
 """
 
 import io
@@ -18,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wukong_jax.reports.run_pictures import DARK, LIGHT
+from wukong_jax.reports.theme import DARK, LIGHT, PALETTE
 from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.report.analysis import DataResults, Row
 from wukong_jax.scaling.report.axes import (
@@ -35,13 +34,13 @@ from wukong_jax.scaling.report.axes import (
 )
 from wukong_jax.scaling.report.text import describe_state
 
-# Light and dark; no two light ones are equal, since the page turns each into a variable.
+# (light theme, dark theme); all light colours differ, since the page turns each into a variable.
 _MODEL_COLOURS = (
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#f0853c"),
-    ("#009e73", "#2fc79b"),
-    ("#aa4499", "#d98bc0"),
-    ("#8c6d00", "#e6c24a"),
+    (PALETTE[0], PALETTE[5]),
+    (PALETTE[1], "#f0853c"),
+    (PALETTE[2], "#2fc79b"),
+    (PALETTE[3], "#d98bc0"),
+    (PALETTE[4], "#e6c24a"),
     ("#1f93b6", "#9be3f5"),
     ("#882255", "#f06ba8"),
     ("#5b8c00", "#a5d152"),
@@ -52,7 +51,7 @@ _MODEL_COLOURS = (
 )
 _MARKERS = "osD^vP<>ph*d"
 _LINES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.3)), (0, (6, 2, 1.5, 2)), (0, (9, 2)))
-# Of one model's sizes, small to large: one hue whose lightness moves away from the background.
+# Colours of a model's sizes, small to large; their contrast to the background increases.
 _SIZE_COLOURS = (
     ("#b88700", "#8a6a24"),
     ("#bd6a14", "#a06b1f"),
@@ -67,15 +66,15 @@ _POINT = "-point-"
 
 
 class Drawing(NamedTuple):
-    """A picture with the words of its points."""
+    """A picture with the tooltips of its points."""
 
     name: str
     figure: Figure
-    words: Mapping[str, str]  # id of a point's mark in the SVG -> what it says
+    words: Mapping[str, str]  # tooltips by the id of the point's mark in the SVG
 
 
 def list_css_colours() -> list[tuple[str, str, str]]:
-    """Names of the SVG pictures' colours, with their values in the light and the dark theme."""
+    """Returns the CSS variables of the SVG pictures' colours, with their values in the light and the dark theme."""
     pairs = [(getattr(LIGHT, name), getattr(DARK, name)) for name in ("background", "ink", "muted", "grid")]
     pairs += [*_MODEL_COLOURS, *_SIZE_COLOURS]
     return [(f"--c{i}", light, dark) for i, (light, dark) in enumerate(pairs)]
@@ -84,17 +83,17 @@ def list_css_colours() -> list[tuple[str, str, str]]:
 def draw_curves(
     name: str, results: DataResults, axis: Axis, reference: str, describe: Callable[[Row], str]
 ) -> Drawing | None:
-    """Final losses over an axis, a line for each model; a level line for one without matrix products.
+    """Draws final losses over an axis, with a line per model; models without matrix products are horizontal lines.
 
     Args:
-      name: of the picture; begins the ids of its points.
-      results: of one data set.
+      name: name of the picture, and prefix of the ids of its points.
+      results: results of one data set.
       axis: FLOPs or parameters.
-      reference: the model drawn strongest; over FLOPs its law with a free floor is drawn too.
-      describe: a row's words.
+      reference: the highlighted model; over FLOPs, its law with a free floor is drawn, too.
+      describe: returns a row's tooltip.
 
     Returns:
-      None where no point has a place on the axes.
+      The picture; None if no point has a position on the axes.
     """
     placed = {model: place_points(rows, axis, results) for model, rows in results.final.items()}
     if not any(placed.values()):
@@ -137,7 +136,7 @@ def draw_curves(
     law = results.laws.get(reference)
     if law and placed.get(reference) and axis.key == "train_flops_per_example":
         ends = placed[reference][0].x, placed[reference][-1].x
-        x = np.geomspace(ends[0], 3 * ends[1], 100)  # FLOPs are in the axis' unit, the law's in MFLOP
+        x = np.geomspace(ends[0], 3 * ends[1], 100)  # FLOPs in the axis' unit; the law uses MFLOP
         colour = _style(list(placed).index(reference))["color"]
         axes.plot(x, law.predict(x * axis.unit / 1e6), color=colour, linewidth=1.1, linestyle=":", zorder=1.5)
     _draw_bayes(axes, results)
@@ -148,13 +147,13 @@ def draw_curves(
 
 
 def draw_data_curves(name: str, results: DataResults, reference: str, describe: Callable[[Row], str]) -> Drawing | None:
-    """Losses over examples seen: a panel for each model, in it a line for each size.
+    """Draws losses over examples seen, with a panel per model and a line per size.
 
-    Points along training are of the validation rows and hollow, those at its end are filled. The reference's largest
-    size is repeated in the other panels, dotted.
+    Points during training, on validation rows, are hollow; points at the end are filled. The reference's largest size
+    is repeated as a dotted line in the other panels.
 
     Returns:
-      None where no point has a place on the axes.
+      The picture; None if no point has a position on the axes.
     """
     lines = {model: _collect_passes(model, results) for model in results.models}
     lines = {model: sizes for model, sizes in lines.items() if any(sizes.values())}
@@ -189,7 +188,7 @@ def draw_data_curves(name: str, results: DataResults, reference: str, describe: 
     set_limits(grid[0, 0], [point for sizes in lines.values() for points in sizes.values() for point in points], 5)
     for i, axes in enumerate(grid.flat):
         _draw_bayes(axes, results, words=False)
-        below = i + columns >= len(lines)  # no panel there whose axis would serve
+        below = i + columns >= len(lines)  # no panel below this one that shows the axis labels
         axes.tick_params(labelbottom=below)
     figure.supxlabel(EXAMPLES.label, fontsize=11, color=LIGHT.ink)
     figure.supylabel(_name_loss(results), fontsize=11, color=LIGHT.ink)
@@ -197,27 +196,27 @@ def draw_data_curves(name: str, results: DataResults, reference: str, describe: 
 
 
 def render_png(drawing: Drawing) -> bytes:
-    """The picture in the light theme."""
+    """Renders the picture as PNG in the light theme."""
     file = io.BytesIO()
     drawing.figure.savefig(file, format="png", facecolor=LIGHT.background)
     return file.getvalue()
 
 
 def render_svg(drawing: Drawing, label: str) -> str:
-    """The picture as an SVG element for a page: colours are the page's variables, points have titles.
+    """Renders the picture as an SVG element for a page: colours are the page's variables, points have tooltips.
 
-    The element needs nothing from outside and holds no script; browsers show a title when a pointer rests on its point.
+    The element has no scripts or external resources; tooltips are SVG titles, which browsers show on hover.
 
     Args:
       drawing: the picture.
-      label: what it is, for readers who do not see it.
+      label: description of the picture for screen readers.
     """
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": drawing.name, "font.family": "sans-serif"}):
         drawing.figure.savefig(file, format="svg", facecolor=LIGHT.background, metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Ids are the page's: those of several pictures must differ.
+    # Ids must be unique in the page, which has several pictures.
     text = re.sub(rf'\bid="(?!{re.escape(drawing.name + _POINT)})', f'id="{drawing.name}-', text)
     text = text.replace('href="#', f'href="#{drawing.name}-').replace("url(#", f"url(#{drawing.name}-")
     for variable, light, _ in list_css_colours():
@@ -233,20 +232,20 @@ def render_svg(drawing: Drawing, label: str) -> str:
 
 
 def list_undrawn(results: DataResults) -> list[str]:
-    """Final points without a place on the axes, each with the reason."""
+    """Lists the final points that have no position on the axes, each with the reason."""
     undrawn = []
     for model, rows in results.final.items():
         for row in rows:
             loss = read_number(row[results.loss])
             if read_number(row["train_flops_per_example"]) is None or (is_level(row) and loss is None):
-                undrawn.append(f"{model} {row['size']} ({describe_state(row) or 'its cost is not known'})")
+                undrawn.append(f"{model} {row['size']} ({describe_state(row) or 'unknown cost'})")
             elif loss is not None and loss <= 0:
                 undrawn.append(f"{model} {row['size']} (at the Bayes loss or below: {loss:.5f})")
     return undrawn
 
 
 def _list_levels(results: DataResults) -> list[tuple[int, Row, float]]:
-    """The points drawn as levels: number of the model, row, loss."""
+    """Lists the points that are drawn as horizontal lines: index of the model, row, loss."""
     levels = []
     for i, rows in enumerate(results.final.values()):
         for row in rows:
@@ -275,13 +274,13 @@ def _style(i: int) -> dict[str, Any]:
 
 
 def _pick_colour(i: int, count: int) -> int:
-    """The i-th of a few colours out of all, as far apart as they can be."""
+    """Returns the i-th of `count` colour indices, spaced as far apart as possible."""
     last = len(_SIZE_COLOURS) - 1
     return min(last, round(i * last / max(count - 1, 1)))
 
 
 def _draw_bars(axes: Axes, x: np.ndarray, y: np.ndarray, std: np.ndarray, colour: str) -> None:
-    """One standard deviation over seeds either way; a bar that would reach 0 stops short of it."""
+    """Draws error bars of one standard deviation over seeds; bars that would reach 0 are shortened."""
     some = std > 0
     bars = np.stack([np.minimum(std, 0.95 * y), std])[:, some]
     if some.any():
@@ -299,9 +298,9 @@ def _draw_mark(
     size: float = 6.5,
     hollow: bool | None = None,
 ) -> None:
-    """A point's mark, and around it, unseen until pointed at, a larger one that carries the id.
+    """Draws a point's mark and, around it, a larger transparent one that has the id and receives the pointer.
 
-    A hollow mark and its filled twin are of one size; where `hollow` is None, a rim sets marks apart.
+    Hollow and filled marks have the same size; if `hollow` is None, a rim separates overlapping marks.
     """
     colour = style["color"]
     rim = LIGHT.background if hollow is None else colour
@@ -322,7 +321,7 @@ def _draw_mark(
 
 
 def _draw_exploded(axes: Axes, gid: str, x: float, colour: str) -> None:
-    """A cross at the upper edge, and the unseen mark around it."""
+    """Draws a cross at the upper edge and the transparent mark around it."""
     place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "color": colour}
     axes.plot([x], [0.975], marker="x", markersize=9, markeredgewidth=2.2, zorder=5, **place)
     axes.plot([x], [0.975], marker="o", markersize=14, markeredgewidth=0, alpha=0, zorder=6, gid=gid, **place)

@@ -1,4 +1,4 @@
-"""The report of a sweep: `report.html`, one file that opens offline, and the same as PNG and CSV files."""
+"""Writes the report of a sweep as `report.html`, a single file that works offline, and as PNG and CSV files."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.scaling.report.analysis import DataResults, Row, analyse, check_rows
 from wukong_jax.scaling.report.axes import PARAMETERS, choose_flops_axis, is_level
 from wukong_jax.scaling.report.page import DataPart, Figure, Section, build_scaling_page
@@ -65,24 +65,27 @@ def write_scaling_report(
     baseline: str = "",
     resamples: int = 1000,
 ) -> Path:
-    """Writes a sweep's report into a folder, of whatever points there are so far.
+    """Writes a sweep's report, with all points so far, to a folder.
 
-    `report.html`; `curve_flops.png`, `curve_parameters.png` and `curve_data.png` of the first data set, and of each
-    other one with its name behind (`curve_flops_field_aware.png`); `points.csv` (the rows), `fits.csv` (floor, scale
-    and exponent over MFLOP, of the paper's form over GFLOP, with 95 % intervals) and `compute_to_match.csv` (a line for
-    each size of the reference, and one of kind `mean of measured`); `differences.csv` where the reference has one size.
-    A picture without points is left out and removed.
+    Files:
+      report.html: the page.
+      curve_flops.png, curve_parameters.png, curve_data.png: pictures of the first data set; for other data sets, the
+        data set's name is appended (`curve_flops_field_aware.png`). Pictures without points are removed.
+      points.csv: the rows.
+      fits.csv: fitted laws over MFLOP (the paper's form over GFLOP) with 95 % intervals.
+      compute_to_match.csv: a line for each size of the reference, and one of kind `mean of measured`.
+      differences.csv: written if the reference has only one size.
 
     Args:
-      rows: of `points.json`.
-      folder: made if it is not there.
-      title: of the page; says where the data is generated.
-      notes: paragraphs under the title: what was searched, for whom, on what.
-      sections: further parts, after the curves.
-      missing_units: runs of the sweep that have not ended.
-      reference: the model drawn strongest, whose losses the others are to match; empty: none.
-      baseline: the model whose smallest size the paper's form is relative to; empty: that form is not fitted.
-      resamples: of the seeds, for intervals.
+      rows: rows of `points.json`.
+      folder: the folder, created if needed.
+      title: title of the page; should say if the data is generated.
+      notes: paragraphs under the title that describe the data and the search.
+      sections: additional sections, after the curves.
+      missing_units: number of runs of the sweep that have not ended.
+      reference: the highlighted model, whose losses the others should match; empty for none.
+      baseline: the model whose smallest size is the baseline of the paper's form; empty to skip fits of that form.
+      resamples: number of resamples of the seeds, for intervals.
 
     Returns:
       The path of `report.html`.
@@ -110,7 +113,7 @@ def write_scaling_report(
     if differences:
         write_text_whole(folder / "differences.csv", format_csv(list(differences[0]), differences))
     else:
-        (folder / "differences.csv").unlink(missing_ok=True)  # of a reference that has several sizes now
+        (folder / "differences.csv").unlink(missing_ok=True)  # left by an earlier reference of one size
     return folder / "report.html"
 
 
@@ -118,10 +121,10 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
     final = [row for rows in results.final.values() for row in rows]
     flops = choose_flops_axis(final)
     has_bars = any(row[f"{results.loss}_std"] is not None for row in final)
-    shared = "Bars: one standard deviation over seeds either way. " if has_bars else ""
+    shared = "Error bars: one standard deviation over seeds. " if has_bars else ""
     if any(is_level(row) for row in final):
-        shared += "Level lines: models without matrix products, 0 FLOPs by this count. "
-    shared += "Both axes are logarithmic. Rest a pointer on a point for its options and settings."
+        shared += "Horizontal lines: models without matrix products, which count as 0 FLOPs. "
+    shared += "Both axes are logarithmic. Hover over a point for its options and settings."
     embedding = {row["embedding_parameters"] for row in final if row["embedding_parameters"] is not None}
     tables = f" ({embedding.pop():,}, the same for all)" if len(embedding) == 1 else ""
     law = (
@@ -132,7 +135,7 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
         else ""
     )
     dotted = (
-        f" The largest size of {reference} is repeated, dotted, in every panel."
+        f" The largest size of {reference} is repeated as a dotted line in every panel."
         if reference in results.models and len(results.models) > 1
         else ""
     )
@@ -146,14 +149,14 @@ def _draw_figures(results: DataResults, folder: Path, suffix: str, reference: st
         (
             "curve_parameters",
             "Loss against dense parameters",
-            f"The same points against parameters other than those of embeddings{tables}. {shared}",
+            f"The same points against parameters, without those of embeddings{tables}. {shared}",
             draw_curves(f"curve_parameters{suffix}", results, PARAMETERS, reference, describe_point),
         ),
         (
             "curve_data",
             "Loss against examples seen",
-            "Loss along training, for each size of a model, mean over seeds. Hollow points are "
-            f"of validation rows, filled ones, at the end, of {_name_splits(results)} rows.{dotted}",
+            "Loss during training for each size of a model, mean over seeds. Hollow points are on validation "
+            f"rows; filled points, at the end, on {_name_splits(results)} rows.{dotted}",
             draw_data_curves(f"curve_data{suffix}", results, reference, describe_point),
         ),
     )
@@ -171,7 +174,7 @@ def _name_splits(results: DataResults) -> str:
 
 def _write_png(path: Path, drawing: Drawing | None) -> None:
     if drawing is None:
-        path.unlink(missing_ok=True)  # of points that are gone
+        path.unlink(missing_ok=True)  # left by earlier points
     else:
         path.write_bytes(render_png(drawing))
 
@@ -206,7 +209,7 @@ def _list_matches(results: DataResults, reference: str) -> Iterable[dict[str, An
 
 
 def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Lines with a head; empty where there is no value, lists and mappings as JSON."""
+    """Formats rows as CSV with a header; missing values are empty, lists and mappings are JSON."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)

@@ -1,4 +1,4 @@
-"""What a sweep leaves for its readers: points.json, search.csv and the report; in a kept folder results.json."""
+"""Writes the results of a sweep: points.json, search.csv, the report, and results.json in a folder of kept results."""
 
 import json
 import shutil
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.reports.kept_results import write_results
-from wukong_jax.runs.folder import write_text_whole
 from wukong_jax.scaling.report.page import Section
 from wukong_jax.scaling.report.report import format_csv, write_scaling_report
 from wukong_jax.scaling.sweep.points import collect_points, describe_search, list_ends_of_grid
@@ -17,18 +17,18 @@ from wukong_jax.scaling.sweep.sweep import Sweep
 
 
 def read_points(sweep: Sweep) -> list[dict[str, Any]]:
-    """The points of a sweep's curves so far."""
+    """Returns the points of a sweep's curves so far."""
     bayes = {split: values["log_loss"] for split, values in sweep.data.report.get("bayes", {}).items()}
     return collect_points(sweep.config, sweep.found(), sweep.outcome, bayes)
 
 
 def read_search(sweep: Sweep) -> list[dict[str, Any]]:
-    """The trials of a sweep's searches so far."""
+    """Returns the trials of a sweep's searches so far."""
     return describe_search(sweep.config, sweep.loss, sweep.outcome)
 
 
 def report_sweep(sweep: Sweep) -> Path:
-    """Writes points.json and the report of what there is so far into the sweep's folder; returns the page's path."""
+    """Writes points.json, search.csv and the report of the results so far to the sweep's folder; returns the page."""
     points, trials = read_points(sweep), read_search(sweep)
     document = {"rows": points, "search": trials}
     write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
@@ -46,18 +46,18 @@ def report_sweep(sweep: Sweep) -> Path:
 
 
 def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
-    """Copies a sweep's pictures and CSV files into a kept folder, with results.json beside them.
+    """Copies a sweep's pictures and CSV files to a folder and writes results.json there.
 
     Args:
-      sweep: reported already; its points are those of the report.
-      output: `docs/results/<name>`.
-      command: the command line that made it.
+      sweep: a sweep whose report is written; the points are those of the report.
+      output: the folder, `docs/results/<name>`.
+      command: the command line that produced the results.
 
     Returns:
       The path of results.json.
 
     Raises:
-      UserError: the sweep has no points yet; what was kept before stays.
+      UserError: the sweep has no points yet; the folder is not changed.
     """
     rows = json.loads((sweep.folder / "points.json").read_text())["rows"]
     if not rows:
@@ -70,10 +70,11 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
 
 
 _SEARCH_TEXT = (
-    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1; the best "
-    "of them, by validation log loss, is carried to the other sizes unchanged. The rate, which multiplies both "
-    "learning rates, was searched at every size, by steps along the same grid from the rate of the size below: down "
-    "until two in a row are no better, and up likewise. So the chosen rows show how the best rate moves with size."
+    "Every model's smallest size was trained with each norm placement and initial embedding scale at rate 1. The best "
+    "combination, by validation log loss, is used for the other sizes, too. The rate, which multiplies both learning "
+    "rates, was searched at every size, along the same grid, starting from the best rate of the next smaller size: "
+    "down until two rates in a row are no better, then up in the same way. The chosen rows show how the best rate "
+    "changes with size."
 )
 
 
@@ -89,23 +90,23 @@ def _notes(sweep: Sweep) -> list[str]:
         f"{passes} the same rows for every model, batch {training['batch_size']:,}, the same schedule, seeds "
         f"{', '.join(map(str, config.seeds))}, and the same search: rates {_list(search.rates)}, initial scales "
         f"{_list(search.initial_scales)}, and each model's norm placements.",
-        "FLOPs are those of training on a row, 6 for each multiply-accumulate of a forward pass (4 in the first layer "
-        "over dense columns); tables are not counted. Points along a pass are before the learning rate has decayed.",
+        "FLOPs are for training on one row: 6 for each multiply-accumulate of a forward pass (4 in the first layer "
+        "over dense columns); tables are not counted. At points during training, the learning rate has not decayed.",
         f"The search trained seed {config.seeds[0]}"
-        + (f" for {search.steps:,} steps, with the schedule shortened to them." if search.steps else _SHARED_SEED_TEXT),
+        + (f" for {search.steps:,} steps, with a shortened schedule." if search.steps else _SHARED_SEED_TEXT),
     ]
     ends = list_ends_of_grid(config, sweep.found())
     if ends:
-        notes.append(f"The best rate is at an end of the grid, and a better one may lie beyond: {', '.join(ends)}.")
+        notes.append(f"The best rate is at an end of the grid; a better one may exist beyond it: {', '.join(ends)}.")
     searching = sweep.searching()
     if searching:
-        notes.append(f"Still in their search, their curves incomplete: {', '.join(searching)}.")
+        notes.append(f"Models whose search has not ended, with incomplete curves: {', '.join(searching)}.")
     return notes
 
 
 _SHARED_SEED_TEXT = (
-    ", whose chosen runs are among those averaged: what they owe to its luck lowers the means, by the most where seeds "
-    "differ by more than settings do."
+    ". Its chosen runs are included in the means. Choosing the best of several runs biases the means downwards, most "
+    "where losses differ more between seeds than between settings."
 )
 
 

@@ -1,4 +1,4 @@
-"""The words of a scaling report: a point, a law's numbers and their intervals, as text."""
+"""Formats points, fitted parameters, intervals and other values of a scaling report as text."""
 
 import json
 import math
@@ -9,12 +9,12 @@ from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.report.analysis import Row, read_losses
 
 DASH = "\N{EN DASH}"  # no value
-FACTORS_SHOWN = 10_000  # of compute; more is a law's word alone
+FACTORS_SHOWN = 10_000  # largest compute factor to print; larger ones depend on extrapolation only
 MINUS = "\N{MINUS SIGN}"
 
 
 def describe_point(row: Row) -> str:
-    """Everything that a point is, in lines of text."""
+    """Describes a point in full, in several lines of text."""
     losses = [f"{loss:.5f}" for loss in read_losses(row, "log_loss")]
     lines = [
         f"{row['model']}, {row['size']}",
@@ -35,7 +35,7 @@ def describe_point(row: Row) -> str:
 
 
 def describe_state(row: Row) -> str:
-    """What is amiss with a row's seeds, in words; empty where nothing is."""
+    """Describes exploded, failed and missing seeds of a row; empty if there are none."""
     parts = []
     if row["exploded"]:
         parts.append(f"{row['exploded']} of {row['exploded'] + len(row['seeds']) + len(row['errors'])} seeds exploded")
@@ -46,7 +46,7 @@ def describe_state(row: Row) -> str:
 
 
 def format_times(factor: float) -> str:
-    """A factor, `3.2×`."""
+    """Formats a factor: `3.2×`."""
     if not math.isfinite(factor):
         return "\N{INFINITY}"
     if factor >= FACTORS_SHOWN:
@@ -55,7 +55,7 @@ def format_times(factor: float) -> str:
 
 
 def format_spread(row: Row, key: str) -> str:
-    """A metric and its standard deviation over seeds, `0.41230 ± 0.00012`."""
+    """Formats a metric and its standard deviation over seeds: `0.41230 ± 0.00012`."""
     value, std = read_number(row[key]), read_number(row[f"{key}_std"])
     if value is None:
         return DASH
@@ -63,7 +63,7 @@ def format_spread(row: Row, key: str) -> str:
 
 
 def format_interval(row: Row, key: str) -> str:
-    """A fitted number and its interval, `0.41 [0.38, 0.44]`."""
+    """Formats a fitted parameter and its interval: `0.41 [0.38, 0.44]`."""
     value, low = read_number(row.get(key)), read_number(row.get(f"{key}_low"))
     if value is None:
         return DASH
@@ -71,13 +71,13 @@ def format_interval(row: Row, key: str) -> str:
 
 
 def format_number(value: Any) -> str:
-    """A number of any size."""
+    """Formats a number of any size."""
     number = read_number(value)
     return DASH if number is None else f"{number:.4g}".replace("-", MINUS)
 
 
 def format_share(value: Any, signed: bool = False) -> str:
-    """A share in percent."""
+    """Formats a share in percent."""
     number = read_number(value)
     if number is None:
         return DASH
@@ -85,13 +85,13 @@ def format_share(value: Any, signed: bool = False) -> str:
 
 
 def format_count(value: Any) -> str:
-    """A whole number."""
+    """Formats a whole number."""
     number = read_number(value)
     return DASH if number is None else f"{number:,.0f}"
 
 
 def format_flops(value: Any) -> str:
-    """FLOPs in the unit that fits."""
+    """Formats FLOPs in a suitable unit."""
     number = read_number(value)
     if number is None:
         return "unknown FLOPs"
@@ -102,13 +102,13 @@ def format_flops(value: Any) -> str:
 
 
 def format_options(options: Mapping[str, Any]) -> str:
-    """A model's options, `layers = 2, mlp = [256, 256]`."""
+    """Formats a model's options: `layers = 2, mlp = [256, 256]`."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
     return ", ".join(f"{key} = {text}" for key, text in texts.items())
 
 
 def format_any(value: Any) -> str:
-    """Whatever a table's cell may hold."""
+    """Formats any value of a table cell."""
     if value is None:
         return DASH
     if isinstance(value, bool):

@@ -1,1 +1,1 @@
-"""A sweep: its settings, its units (one training each) and the points that they give."""
+"""Sweeps over models and sizes: configuration, units (one training run each) and the resulting points."""

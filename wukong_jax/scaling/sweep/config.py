@@ -1,4 +1,4 @@
-"""The configuration of a sweep: which models at which sizes, with which seeds, searched over what, on which run."""
+"""Configures a sweep: models, sizes, seeds, the hyperparameter search, and the training run that all units share."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from wukong_jax.strict_mapping import build_dataclass
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is searched: norm and scale at a model's smallest size, the rate at every size."""
+    """The searched hyperparameters: norm and scale at a model's smallest size, the learning rate at every size."""
 
     rate: float  # factor on both learning rates of the sweep's run
     initial_scale: float  # standard deviation of the initial embeddings
@@ -26,25 +26,26 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """As part of a folder's name."""
+        """The settings as part of a folder name."""
         return f"rate_{self.rate:g}_scale_{self.initial_scale:g}_norm_{self.norm.replace(' ', '_')}"
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """The same search for every model, by validation log loss of the first seed.
+    """The hyperparameter search, which is the same for every model, by validation log loss of the first seed.
 
-    First norm placement and initial scale together, at the smallest size and rate 1, since they decide each other's use
-    (a norm over the embeddings hides their scale). Then the rate, by steps along the grid, down and up, until two in a
-    row are no better: from 1 at the smallest size, from the rate of the size below at the others.
+    Norm placement and initial scale are searched first, jointly, at the smallest size and rate 1, because they interact
+    (a norm over the embeddings hides their scale). The rate is then searched at every size, starting from 1 at the
+    smallest size and from the rate of the next smaller size at the others. The search moves along the grid, down and
+    up, until two rates in a row are no better.
     """
 
-    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates, including 1
     initial_scales: tuple[float, ...] = (0.02, 0.1)
-    steps: int = 0  # each trial's, its schedule shortened to them; 0: a whole run, which then is the curve's own unit
+    steps: int = 0  # steps per trial, with a shortened schedule; 0 for whole runs, which the curve uses as units, too
 
     def __post_init__(self) -> None:
-        """Refuses grids that cannot be searched."""
+        """Checks the grids."""
         if self.steps < 0:
             raise UserError(f"steps = {self.steps}: 0 for whole runs, or above")
         if 1.0 not in self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
@@ -55,24 +56,24 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """A sweep: models x sizes x seeds over one run's data and training."""
+    """A sweep over models, sizes and seeds, with the same data and training configuration."""
 
     name: str
-    data_name: str  # what the rows are, in a word or two: a column of the points
-    generated: bool  # whether the rows come from a generator; the report says so
-    models: Mapping[str, tuple[str, ...]]  # model -> names of its sizes; none: all
-    # A RunConfig as a mapping, without what is a unit's own: model, name, seed, and the metric by which its best state
-    # is chosen, which is log loss in all.
+    data_name: str  # short name of the data, a column of the points
+    generated: bool  # whether the rows come from a generator, which the report states
+    models: Mapping[str, tuple[str, ...]]  # sizes by model; empty for all sizes of the ladder
+    # A RunConfig as a mapping, without the keys that each unit sets: model, name, seed, and the metric that selects the
+    # best state, which is always log loss.
     run: Mapping[str, Any]
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of every model, such as its bottom MLP's
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for every model, such as its bottom MLP
     seeds: tuple[int, ...] = (0, 1, 2)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
-    reference: str = ""  # the model drawn strongest, whose losses the others are to match; empty: none
-    baseline: str = ""  # the model whose smallest size the paper's form of a law is relative to; empty: no such fits
-    keep_checkpoints: bool = False  # of units that are done; nothing here reads them again
+    reference: str = ""  # the highlighted model, whose losses the others should match; empty for none
+    baseline: str = ""  # the model whose smallest size is the baseline of the paper's form of a law; empty for no fits
+    keep_checkpoints: bool = False  # keep the checkpoints of finished units, which the sweep does not need any more
 
     def __post_init__(self) -> None:
-        """Refuses unknown models, sizes and repeated seeds."""
+        """Checks models, sizes, options and seeds."""
         if not self.models:
             raise UserError("models = {}: name one or more")
         for key in ("reference", "baseline"):
@@ -88,11 +89,11 @@ class SweepConfig:
             raise UserError(f"seeds = {list(self.seeds)}: one or more, none twice")
 
     def ladder(self, model: str) -> Ladder:
-        """The model's ladder."""
+        """Returns the model's ladder."""
         return find_ladder(model)
 
     def sizes(self, model: str) -> tuple[Size, ...]:
-        """The sizes that run, from small to large."""
+        """Returns the model's sizes in this sweep, from small to large."""
         ladder, chosen = self.ladder(model), set(self.models[model])
         if unknown := sorted(chosen - {size.name for size in ladder.sizes}):
             names = ", ".join(size.name for size in ladder.sizes)
@@ -100,20 +101,20 @@ class SweepConfig:
         return tuple(size for size in ladder.sizes if not chosen or size.name in chosen)
 
     def data_config(self) -> DataConfig:
-        """Where the rows of all units come from."""
+        """Returns the data config of all units."""
         try:
             return build_dataclass(DataConfig, without_unset(self.run["data"]), "config.data").fill_in_options()
         except UserError as error:
             raise UserError(str(error).replace("config.data", "config.run.data")) from None
 
     def run_config(self, model: str, size: str, settings: Settings, seed: int, data: str) -> RunConfig:
-        """The run of one unit, over rows that lie prepared in the folder `data`."""
+        """Builds the run config of one unit, with the prepared rows in the folder `data`."""
         ladder, run = self.ladder(model), copy.deepcopy(dict(self.run))
         if settings.norm not in ladder.norms:
             raise UserError(f"norm {settings.norm!r}: {model} has {', '.join(ladder.norms)}")
         run["name"] = f"{model}, {size}"
         run["seed"] = seed
-        run["training"] |= {"early_stop_metric": "log_loss"}  # the best state is the one that curves speak of
+        run["training"] |= {"early_stop_metric": "log_loss"}  # curves use the state with the lowest log loss
         run["data"] |= {"factory": "blocks", "options": {}, "path": data, "schema": ""}
         run["model"] = {
             "factory": ladder.factory,
@@ -128,7 +129,7 @@ class SweepConfig:
 
 
 def start_sweep_config() -> ConfigDict:
-    """A ConfigDict with a sweep's keys, its `run` one of `start_config()`, for a config file to fill in."""
+    """Returns a ConfigDict with the keys of a sweep for a config file to fill in; `run` comes from `start_config()`."""
     config = ConfigDict()
     config.name = placeholder(str)
     config.data_name = placeholder(str)
@@ -144,14 +145,14 @@ def start_sweep_config() -> ConfigDict:
 
 
 def build_sweep_config(mapping: ConfigDict | Mapping[str, Any]) -> SweepConfig:
-    """Turns the dict of a config file into a checked `SweepConfig`.
+    """Builds a `SweepConfig` from the dict of a config file and checks it.
 
     Raises:
-      UserError: an unknown or missing key, a wrong type or a value out of range, of the sweep or of any of its runs.
+      UserError: a key of the sweep or of its runs is unknown or missing, or a value is invalid.
     """
     plain = mapping.to_dict() if isinstance(mapping, ConfigDict) else dict(mapping)
     for key in ("model", "name", "seed"):
-        plain.get("run", {}).pop(key, None)  # a unit's own
+        plain.get("run", {}).pop(key, None)  # set by each unit
     upgrade_config(plain.get("run", {}))
     sweep = build_dataclass(SweepConfig, plain, "config")
     for model in sweep.models:

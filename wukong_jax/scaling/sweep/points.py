@@ -1,4 +1,7 @@
-"""A sweep's outcomes as points of curves: one flat row for each model, size and place in the pass. Pure functions."""
+"""Turns the outcomes of a sweep into points of curves, by pure functions.
+
+A point is one flat row for a model, a size and a number of examples seen.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,18 +18,19 @@ Outcomes = Callable[[Unit], Outcome | None]
 def collect_points(
     sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]], outcomes: Outcomes, bayes: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """The points of all curves, as far as units have ended.
+    """Collects the points of all curves from the units that have ended.
 
     Args:
       sweep: the sweep.
-      found: settings by model and size, of the sizes whose search has ended.
-      outcomes: what a unit came to, None while it runs.
-      bayes: split -> Bayes log loss, where it is known.
+      found: settings by model and size, for sizes whose search has ended.
+      outcomes: returns the outcome of a unit; None if it has not ended.
+      bayes: Bayes log loss by split, for splits where it is known.
 
     Returns:
-      Rows with the keys of `docs/results/scaling_*`. `final` rows speak of the test rows after the pass (of the state
-      with the least validation log loss), the others of the validation rows along it. Values are means over the seeds
-      that have ended and did not explode; `excess_log_loss` is over Bayes' on the same rows.
+      Rows with the keys of `docs/results/scaling_*`. Rows with `final` have metrics on the test rows, for the state
+      with the lowest validation log loss; the others have metrics on the validation rows during training. Values are
+      means over the seeds that ended without exploding. `excess_log_loss` is relative to the Bayes loss of the same
+      rows.
     """
     rows = []
     for model, of_sizes in found.items():
@@ -103,7 +107,7 @@ def _values(
 
 
 def describe_search(sweep: SweepConfig, losses: Losses, outcomes: Outcomes) -> list[dict[str, Any]]:
-    """What each model's search tried and found, a row a trial."""
+    """Describes each model's search with one row per trial."""
     rows = []
     for model in sweep.models:
         trials, found = plan_search(sweep, model, losses)
@@ -112,7 +116,7 @@ def describe_search(sweep: SweepConfig, losses: Losses, outcomes: Outcomes) -> l
 
 
 def list_ends_of_grid(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]]) -> list[str]:
-    """The sizes whose found rate is the lowest or the highest of the grid, so that a better one may lie beyond."""
+    """Lists the sizes whose best rate is the lowest or highest of the grid, where a better one may lie beyond it."""
     ends = {min(sweep.search.rates), max(sweep.search.rates)} if len(sweep.search.rates) > 1 else set()
     return [f"{model} {size}" for model in found for size, settings in found[model].items() if settings.rate in ends]
 

@@ -1,4 +1,4 @@
-"""Runs a sweep's units one after another: each resumes by itself, is skipped when done, and may fail alone."""
+"""Runs the units of a sweep one after another; units resume, are skipped when done, and fail independently."""
 
 import contextlib
 import dataclasses
@@ -18,36 +18,37 @@ from wukong_jax.config import RunConfig, start_config, stretch_schedule
 from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.reports.kept_results import describe_here
-from wukong_jax.runs.finish import describe_size
-from wukong_jax.runs.folder import write_text_whole
+from wukong_jax.runs.record import read_json_file, read_metrics
 from wukong_jax.runs.rows import RunData, open_run_data
-from wukong_jax.runs.train_loop import total_steps, train
+from wukong_jax.runs.train_run import total_steps, train_run
 from wukong_jax.scaling.sweep.config import Settings, SweepConfig
 from wukong_jax.scaling.sweep.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.run import build_run
+from wukong_jax.training.size import describe_size
 
 Say = Callable[[str], None]
 DONE, EXPLODED, FAILED = "done", "exploded", "failed"
-# A finished run whose normalized entropy is above this has diverged, finite as its loss may be: 1 is a constant guess.
+# A run that ends with normalized entropy above this has diverged, even if its loss is finite; 1 is a constant guess.
 EXPLODED_ENTROPY = 1.5
 
 
 class Sweep:
-    """A sweep in its folder: `data/` (rows, prepared once), `units/` (run folders), `sweep.json`."""
+    """A sweep and its folder, which contains `data/` (rows, prepared once), `units/` (run folders) and `sweep.json`."""
 
     def __init__(self, config: SweepConfig, workdir: str | Path, say: Say = print):
-        """Opens the folder and prepares the rows if that has not been done.
+        """Opens the folder and prepares the rows if necessary.
 
         Raises:
-          UserError: the folder holds another sweep, the rows cannot be prepared, none of them validate, or a model
-            refuses its options.
+          UserError: the folder contains another sweep, the rows cannot be prepared, there are no validation rows, or a
+            model rejects its options.
         """
         self.config, self.folder, self.say = config, Path(workdir), say
         self.failed: set[Unit] = set()  # in the last run
-        self._ended: dict[Unit, dict[str, Any]] = {}  # outcomes that stay
+        self._ended: dict[Unit, dict[str, Any]] = {}  # outcomes that do not change any more
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock"):  # several shards may start at once
             self._claim()
@@ -60,7 +61,7 @@ class Sweep:
         self._check_models()
 
     def _check_models(self) -> None:
-        """Builds each model at each size and with each norm: one that refuses its options would only fail as a unit."""
+        """Builds each model at each size and with each norm, so that invalid options are reported before training."""
         for model in self.config.models:
             sizes, norms = self.config.sizes(model), list(self.config.ladder(model).norms)
             for size, norm in [(size, norms[0]) for size in sizes] + [(sizes[0], norm) for norm in norms[1:]]:
@@ -83,7 +84,7 @@ class Sweep:
         return dataclasses.replace(config, training=dataclasses.replace(config.training, steps=unit.steps, epochs=None))
 
     def _claim(self) -> None:
-        """Refuses a folder whose units were trained otherwise; models, sizes and seeds may be added to a sweep."""
+        """Checks that the folder's units were trained with this config; models, sizes and seeds may be added."""
         path = self.folder / "sweep.json"
         mine = json.loads(json.dumps(to_mapping(self.config)))
         mine["run"] = _comparable(mine["run"])
@@ -99,27 +100,27 @@ class Sweep:
         write_text_whole(path, json.dumps(mine, indent=1) + "\n")
 
     def run(self, shard: int = 0, shards: int = 1) -> int:
-        """Trains what is missing of a shard's part.
+        """Trains the missing units of a shard.
 
         Args:
-          shard: of 0 .. shards - 1.
-          shards: how many processes or machines share the sweep, over one file system.
+          shard: index of the shard, 0 to shards - 1.
+          shards: number of processes or machines that share the sweep over a common file system.
 
         Returns:
-          The number of models whose search, in other shards' hands, has not ended: the rest of their curves is left for
-          a later start.
+          The number of models whose search, in other shards, has not ended. Their curves stay incomplete until this
+          shard is started again.
 
         Raises:
           UserError: another process trains this shard.
-          SystemExit: code 143 or 130 after a signal; the unit under way is saved and goes on at the next start.
+          SystemExit: with code 143 or 130 after a signal; the current unit is saved and resumes at the next start.
         """
         self.failed = set()
         lock = self.folder / f".shard_{shard}_of_{shards}.lock"
         # A program compiled on one machine may not run on another that shares the folder.
         compiled = self.folder / "compiled" / platform.node()
         busy = (
-            f"--workdir = {self.folder}: another process is at work on this part of it; wait for it, or stop it and "
-            "start all parts with --shard"
+            f"--workdir = {self.folder}: another process is at work on this part of the sweep; wait for it, or stop it "
+            "and start all parts with --shard"
         )
         with hold_lock(lock, busy), keep_programs_in(compiled):
             return self._run_shard(shard, shards)
@@ -127,7 +128,7 @@ class Sweep:
     def _run_shard(self, shard: int, shards: int) -> int:
         models = shard_models(list(self.config.models), shard, shards)
         while True:
-            # one at a time: what comes next depends on it, and on another shard's searches that end meanwhile
+            # One unit at a time, since the next one depends on its result and on searches that other shards finish.
             units = due_trials(self.config, models, self.loss)
             units += shard_units(curve_units(self.config, self.found()), shard, shards)
             due = next((unit for unit in units if unit not in self.failed and not self._has_ended(unit)), None)
@@ -138,39 +139,42 @@ class Sweep:
                 self.failed.add(due)
 
     def found(self) -> dict[str, dict[str, Settings]]:
-        """The settings of each model and size whose search has ended."""
+        """Returns the settings of each model and size whose search has ended."""
         return {model: plan_search(self.config, model, self.loss)[1] for model in self.config.models}
 
     def searching(self) -> list[str]:
-        """The models whose search has not ended at every size."""
+        """Returns the models whose search has not ended at every size."""
         return [model for model, found in self.found().items() if len(found) < len(self.config.sizes(model))]
 
     def loss(self, unit: Unit) -> float | None:
-        """Validation log loss of a unit: infinite where it exploded or failed, None where it has not ended."""
+        """Returns the validation log loss of a unit; infinite if it exploded or failed, None if it has not ended."""
         outcome = self.outcome(unit)
         if outcome is None:
             return None
         return float(outcome["summary"]["validation"]["log_loss"]) if outcome["status"] == DONE else math.inf
 
     def outcome(self, unit: Unit) -> dict[str, Any] | None:
-        """What `unit.json` says of a unit: status, error, settings, summary and points; None before it ended.
+        """Reads the outcome of a unit from `unit.json`: status, error, settings, summary and points.
+
+        Returns:
+          The outcome; None if the unit has not ended.
 
         Raises:
-          UserError: it was trained with other options than its ladder has now.
+          UserError: the unit was trained with other options than its ladder has now.
         """
         path = self.folder / unit.folder / "unit.json"
         if unit not in self._ended and path.exists():
             outcome = json.loads(path.read_text())
             self._check_options(unit, path.with_name("config.json"))
-            if outcome["status"] == FAILED:  # tried again, by whichever shard
+            if outcome["status"] == FAILED:  # may be tried again by any shard
                 return outcome
             self._ended[unit] = outcome
         return self._ended.get(unit)
 
     def _check_options(self, unit: Unit, trained: Path) -> None:
-        if not trained.exists():  # failed before it began
+        before = read_json_file(trained, dict)
+        if before is None:  # failed before training began
             return
-        before = json.loads(trained.read_text())
         now = json.loads(json.dumps(to_mapping(self._run_config(unit))))
         for key, old, new in (
             ("model.options", before["model"]["options"], now["model"]["options"]),
@@ -183,16 +187,16 @@ class Sweep:
                 )
 
     def count_missing(self) -> int:
-        """Units that are known to belong to the sweep and have not ended."""
+        """Counts the units that have not ended, among those known so far."""
         return sum(self.outcome(unit) is None for unit in self._list_units())
 
     def list_made(self) -> list[dict[str, str]]:
-        """Commits, machines and dates of the units that have ended, each once; units of old sweeps say nothing."""
+        """Lists the distinct commits, machines and dates of the ended units; units of old sweeps have none."""
         made = [outcome.get("made") for unit in self._list_units() if (outcome := self.outcome(unit)) is not None]
         return [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in made if one)]
 
     def _list_units(self) -> Iterable[Unit]:
-        """All that are known to belong to the sweep: the search's, and the curves' whose settings are found."""
+        """Lists all units known so far: those of the searches, and those of curves whose settings are found."""
         units: dict[Unit, Any] = dict.fromkeys(curve_units(self.config, self.found()))
         for model in self.config.models:
             units |= plan_search(self.config, model, self.loss)[0]
@@ -209,38 +213,36 @@ class Sweep:
         config = self._run_config(unit)
         try:
             with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
-                outcome["summary"] = train(
-                    config, str(folder), lambda text: print(text, file=log, flush=True), report=False
-                )
+                outcome["summary"] = train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
             evaluations = _read_evaluations(folder)
             outcome["points"] = [self._make_point(line, config.training.batch_size) for line in evaluations]
-            entropy = evaluations[-1]["normalized_entropy"]  # of the last state, not of the best, which came before
+            entropy = evaluations[-1]["normalized_entropy"]  # of the last state, not of the best, earlier one
             if entropy is None or entropy > EXPLODED_ENTROPY:
                 outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy or math.inf:.3g} at the end"}
         except NotFiniteLossError as error:
-            # it has its place on the axis of compute like a finished one
+            # An exploded unit needs its cost, too, for its place on the compute axis.
             run = build_run(config, self.data.schema)
             cost = describe_size(run, run.abstract_state().params)
             outcome |= {"status": EXPLODED, "error": str(error), "cost": cost}
         except BusyError as error:
             raise UserError(f"{error} (every start of a sweep must name the same number of shards)") from None
-        except Exception as error:  # a unit's failure must not end the others: out of memory, a full disk, a defect
+        except Exception as error:  # a failure (out of memory, full disk, bug) must not stop the other units
             outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             (folder / "error.txt").write_text(traceback.format_exc())
         finally:
-            jax.clear_caches()  # compiled programs of hundreds of units would fill the memory
+            jax.clear_caches()  # the compiled programs of hundreds of units would fill the memory
         write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
         if outcome["status"] != FAILED and not self.config.keep_checkpoints:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # two copies of the tables for each unit
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they hold two copies of the tables per unit
         self._tell(unit, outcome)
 
     @functools.cached_property
     def _made(self) -> dict[str, str]:
-        """What this process' units are made by: its code was loaded once, whatever the checkout becomes meanwhile."""
+        """Commit, machine and date of this process's code, read once, since the checkout may change later."""
         return describe_here()
 
     def _make_point(self, line: Mapping[str, Any], batch: int) -> dict[str, float]:
-        """A place in the pass and its validation metrics."""
+        """Builds a point from an evaluation: the examples seen and the validation metrics."""
         rows = self.data.splits["train"].rows
         epochs, steps = divmod(line["step"], math.ceil(rows / batch))
         seen = epochs * rows + steps * batch
@@ -258,22 +260,21 @@ class Sweep:
 
 
 def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The validation lines of a run's `metrics.jsonl`: one or more, since a run ends with one."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if line["split"] == "validation"]
+    """Reads the validation lines of a run's `metrics.jsonl`; at least one, since a run ends with a validation."""
+    return [line for line in read_metrics(folder / "metrics.jsonl") if line["split"] == "validation"]
 
 
 def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A sweep's run for a comparison with another start's: a key that came later had its default then."""
+    """Prepares a sweep's run config for comparison with an older one; keys missing in the older get their defaults."""
     today = json.loads(json.dumps(run))
     upgrade_config(today)
     filled = _fill_in(today, json.loads(json.dumps(start_config().to_dict())))
-    filled["training"].pop("early_stop_metric", None)  # a unit's own (`SweepConfig.run_config`)
+    filled["training"].pop("early_stop_metric", None)  # set by each unit (`SweepConfig.run_config`)
     return filled
 
 
 def _fill_in(mapping: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with the defaults of the keys that it lacks, at any depth."""
+    """Adds the defaults of missing keys at any depth."""
     filled = {**defaults, **mapping}
     nested = (key for key in defaults if isinstance(filled[key], Mapping) and isinstance(defaults[key], Mapping))
     return filled | {key: _fill_in(filled[key], defaults[key]) for key in nested}

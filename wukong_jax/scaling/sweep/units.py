@@ -1,7 +1,7 @@
-"""The units of a sweep and the order they are due in: pure functions of the config and of what is known so far.
+"""Plans the units of a sweep and their order, by pure functions of the config and of the results so far.
 
-A unit is one training run: a model, a size, settings and a seed. Search and curve share units where they ask for the
-same one, unless the search is over a part of the rows.
+A unit is one training run: a model, a size, settings and a seed. The search and the curve share a unit if both need it,
+unless the search uses only a part of the rows.
 """
 
 import dataclasses
@@ -20,40 +20,41 @@ class Unit:
     size: str
     settings: Settings
     seed: int
-    steps: int = 0  # of a trial over a part of the rows; 0: all of them
+    steps: int = 0  # number of steps of a search trial on a part of the rows; 0 for a whole run
 
     @property
     def folder(self) -> PurePosixPath:
-        """Where it lies below the sweep's folder."""
+        """The unit's folder, relative to the sweep's folder."""
         model = self.model.replace(" ", "_").replace("+", "_plus")
         run = f"seed_{self.seed}" + (f"_of_{self.steps}_steps" if self.steps else "")
         return PurePosixPath("units", model, self.size, self.settings.name, run)
 
 
-# How many rates in a row must be no better before a climb ends. With one, a seed's luck ended it: the losses of seeds
-# differ by more than those of neighbouring rates.
+# Number of rates in a row that must be no better before a climb ends. With one, the climb ended too early by chance,
+# since losses differ more between seeds than between neighbouring rates.
 PATIENCE = 2
 
-# A unit's validation log loss: infinite where it exploded or failed, None where it has not ended.
+# Returns a unit's validation log loss; infinite if it exploded or failed, None if it has not ended.
 Losses = Callable[[Unit], float | None]
 
 
 def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Unit, str], dict[str, Settings]]:
-    """The search of one model, as far as what is known lets it be planned.
+    """Plans the search of one model as far as the results so far allow.
 
-    At the smallest size every norm with every initial scale at rate 1, then the rate with the best of those; at each
-    other size the rate again, from the one that the size below found. Rates do not carry over: what suits the smallest
-    size is two to four times too high for the largest, and by how much differs between models.
+    At the smallest size, every norm is tried with every initial scale at rate 1, and then the rate is searched with
+    the best of those. At each larger size, the rate is searched again, starting from the best rate of the next smaller
+    size. Rates do not transfer: the best rate of the smallest size is two to four times too high for the largest,
+    depending on the model.
 
     Args:
       sweep: the sweep.
-      model: which.
-      losses: what the units so far came to.
+      model: the model's name.
+      losses: returns the loss of a unit.
 
     Returns:
-      The trials of all stages so far and the stage of each ("norm and scale", "rate"), and the settings found, by size;
-      sizes whose trials are missing are not in it. Equal losses go to the first tried; where every trial of a stage
-      exploded its first settings stay.
+      The trials of all stages so far with the stage of each ("norm and scale", "rate"), and the settings found by
+      size, without sizes whose trials are incomplete. Among equal losses, the first trial wins; if all trials of a
+      stage exploded, its first settings are kept.
     """
     sizes, seed, steps = [size.name for size in sweep.sizes(model)], sweep.seeds[0], sweep.search.steps
     grid = itertools.product(sweep.ladder(model).norms, sweep.search.initial_scales)
@@ -71,18 +72,19 @@ def plan_search(sweep: SweepConfig, model: str, losses: Losses) -> tuple[dict[Un
 
 
 def _choose(units: Sequence[Unit], losses: Losses) -> Settings | None:
-    """Settings of the first unit with the least loss; None while one has not ended."""
+    """Returns the settings of the first unit with the lowest loss; None if any unit has not ended."""
     values = [loss for unit in units if (loss := losses(unit)) is not None]
     return units[values.index(min(values))].settings if len(values) == len(units) else None
 
 
 def _climb(rates: Sequence[float], start: Unit, losses: Losses) -> tuple[list[Unit], Settings | None]:
-    """From a unit's rate down the grid until `PATIENCE` in a row are no better than the best, then up it likewise.
+    """Searches the rate from a unit's rate down the grid until `PATIENCE` rates in a row are no better, then up.
 
-    Both ways, whatever the first finds: a rate that is better by a seed's luck would hide a far better one beyond.
+    Both directions are always searched, since a rate that is better by chance could hide a much better one in the
+    other direction.
 
     Returns:
-      The units tried, and the best one's settings; None while one has not ended.
+      The units tried, and the settings of the best one; None if any unit has not ended.
     """
     grid = sorted(rates)
     first = grid.index(start.settings.rate)
@@ -106,16 +108,16 @@ def _climb(rates: Sequence[float], start: Unit, losses: Losses) -> tuple[list[Un
 
 
 def due_trials(sweep: SweepConfig, models: Sequence[str], losses: Losses) -> list[Unit]:
-    """The trials of some models' searches so far, small sizes first: a sweep that is stopped knows the same of each."""
+    """Lists the trials of the models' searches so far, small sizes first, so that searches advance evenly."""
     trials = [unit for model in models for unit in plan_search(sweep, model, losses)[0]]
     steps = {(model, size.name): step for model in models for step, size in enumerate(sweep.sizes(model))}
     return sorted(trials, key=lambda unit: steps[unit.model, unit.size])
 
 
 def curve_units(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]]) -> list[Unit]:
-    """The units of the curves, of the sizes whose settings are found, seeds outermost so that early points span all.
+    """Lists the curve units of all sizes whose settings are found.
 
-    Small sizes come before large ones, so a sweep that is stopped has whole curves of few seeds.
+    They are ordered by seed, then from small to large sizes, so a sweep that is stopped has whole curves of few seeds.
     """
     steps = max(len(sweep.sizes(model)) for model in sweep.models)
     return [
@@ -129,15 +131,15 @@ def curve_units(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]])
 
 
 def shard_models(models: Sequence[str], shard: int, shards: int) -> list[str]:
-    """The models that a shard searches: every `shards`-th."""
+    """Returns the models that a shard searches, every `shards`-th model."""
     return list(models[shard::shards])
 
 
 def shard_units(units: Sequence[Unit], shard: int, shards: int) -> list[Unit]:
-    """The curve units that a shard trains, by a number that does not depend on which models are found already."""
+    """Returns the curve units that a shard trains, which do not depend on the progress of the searches."""
     return [unit for unit in units if _number(unit) % shards == shard]
 
 
 def _number(unit: Unit) -> int:
-    """The same on every machine and in every process, unlike `hash`."""
+    """Hashes a unit; unlike `hash`, the result is the same on every machine and in every process."""
     return sum(map(ord, f"{unit.model} {unit.size} {unit.seed}"))

@@ -1,1 +1,1 @@
-"""Bytes on each link class, read off a compiled step."""
+"""Counts the bytes and messages that a compiled step sends over the slow and the fast links."""

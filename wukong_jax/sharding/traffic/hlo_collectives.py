@@ -1,7 +1,7 @@
-"""The collectives that one run of a compiled program makes, read from its HLO text.
+"""Finds the collectives that one run of a compiled program executes, from its HLO text.
 
-The call graph is walked from ENTRY: loops multiply, a conditional counts its dearest branch, an asynchronous collective
-counts where it starts.
+The call graph is walked from ENTRY. Collectives in a loop count once per iteration, a conditional counts its most
+expensive branch, and an asynchronous collective counts where it starts.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-# What XLA:TPU calls a collective between slices, which it hands to the hosts as a send and a receive.
+# XLA:TPU's names of collectives between slices, which appear in HLO as a send and a receive through the hosts.
 _SLICE_TRANSFERS = {
     "ALL_TO_ALL": "all-to-all",
     "ALL_GATHER": "all-gather",
@@ -49,14 +49,15 @@ _NOT_COLLECTIVE = frozenset({"after-all"})
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """A collective as every member of its groups runs it.
+    """A collective, described from the view of one device.
 
     Attributes:
       kind: one of `KINDS`.
-      arrays: what a device gives to it; the operands of an all-to-all, one for each peer, are one array here.
-      op_names: for each array, names of JAX operations it comes from, the likeliest first; empty where XLA kept none.
-      groups: ranks that work together, in the collective's order; for a permute, (source, target) pairs.
-      times: runs per run of the program.
+      arrays: a device's input arrays; an all-to-all's separate operands, one per peer, count as one array.
+      op_names: for each array, names of the JAX operations it may come from, the most likely first; empty if XLA kept
+        no name.
+      groups: ranks that communicate with each other, in the collective's order; for a permute, (source, target) pairs.
+      times: how often it runs per run of the program.
       line: its HLO line.
     """
 
@@ -69,7 +70,7 @@ class Collective:
 
     @property
     def bytes(self) -> int:
-        """Bytes that a device gives to all runs of it."""
+        """Input bytes of one device, summed over all runs of the collective."""
         return self.times * sum(array.bytes for array in self.arrays)
 
 
@@ -79,17 +80,17 @@ def find_collectives(text: str, hosts: int, chips: int) -> tuple[Collective, ...
     Args:
       text: `compiled.as_text()`.
       hosts: H.
-      chips: C; rank = host * C + chip is the device's place in the program's device assignment.
+      chips: C; a device's rank, host * C + chip, is its position in the program's device assignment.
 
     Returns:
-      The collectives that move something, in the program's order.
+      The collectives that move data between devices, in program order.
 
     Raises:
-      ValueError: the program runs on another number of devices, a collective is of a form that is not known
-        here, or a loop around one has no trip count that can be read.
+      ValueError: the program runs on another number of devices, a collective has an unsupported form, or the trip
+        count of a loop around a collective cannot be determined.
     """
     module = parse_module(text)
-    # XLA:TPU compiles one slice's program, with ranks of the slice; slices talk through their hosts.
+    # XLA:TPU compiles the program of one slice, with ranks within the slice; slices communicate through their hosts.
     if module.ranks not in (hosts * chips, chips):
         raise ValueError(f"a program of {module.ranks} devices cannot be laid out as {hosts} hosts x {chips} chips")
     return tuple(_Walk(module, hosts, chips).collect(module.entry, ()))
@@ -99,7 +100,7 @@ Callers = tuple[tuple[Computation, Instruction], ...]
 
 
 class _Walk:
-    """One walk of a module's call graph."""
+    """Walks a module's call graph once and collects its collectives."""
 
     def __init__(self, module: Module, hosts: int, chips: int) -> None:
         self.module, self.hosts, self.chips = module, hosts, chips
@@ -115,14 +116,14 @@ class _Walk:
         return [name for name in names if name in self.module.computations]
 
     def collect(self, name: str, callers: Callers) -> list[Collective]:
-        """The collectives of a computation and of all that it calls."""
+        """Returns the collectives of a computation and of all computations that it calls."""
         if not self.moves(name):
             return []
         computation = self.module.computations[name]
         found: list[Collective] = []
         for instruction in computation.instructions.values():
             found += self._collect_from(computation, instruction, callers)
-        # A collective that XLA:TPU overlaps with others' work is printed in each fusion it passes through.
+        # XLA:TPU prints a collective that overlaps with other work in every fusion that it passes through.
         chains = [re.search(r'\bchain_id="(\d+)"', collective.line) for collective in found]
         keys = [match.group(1) if match else f"at {i}" for i, match in enumerate(chains)]
         return [collective for i, collective in enumerate(found) if keys.index(keys[i]) == i]
@@ -145,7 +146,7 @@ class _Walk:
         return [collective for part in called for collective in part]
 
     def _collect_loop(self, computation: Computation, loop: Instruction, inside: Callers) -> list[Collective]:
-        """The body's as often as the loop turns, the condition's once more."""
+        """Returns the loop's collectives; the condition runs once more often than the body."""
         body, condition = (
             self.collect((loop.attribute(key) or "").lstrip("%"), inside) for key in ("body", "condition")
         )
@@ -171,7 +172,7 @@ class _Walk:
         return Collective(kind, arrays, tuple(names), groups, 1, instruction.line)
 
     def _all_slices(self, groups: Groups) -> Groups:
-        """The same groups in every slice, where the program is one slice's."""
+        """Repeats the groups for every slice if the program is that of one slice."""
         slices = self.hosts * self.chips // self.module.ranks
         return tuple(tuple(r + s * self.chips for r in group) for s in range(slices) for group in groups)
 
@@ -190,7 +191,7 @@ class _Walk:
         if instruction.opcode == "send":
             operands = operands[:1]
         slices = instruction.attribute("slice_sizes")
-        if slices:  # A permute that writes in place: operands are source, target and offsets.
+        if slices:  # An in-place permute: its operands are source, target and offsets.
             return tuple(
                 parse_arrays(f"{operands[0][0].dtype}[{part}]")[0] for part in re.findall(r"{([\d,]+)}", slices)
             )
@@ -203,21 +204,22 @@ class _Walk:
 def find_op_names(
     module: Module, computation: Computation, instruction: Instruction, index: int, callers: Callers
 ) -> tuple[str, ...]:
-    """Names of the JAX operations that an operand of a collective belongs to, the likeliest first.
+    """Returns names of the JAX operations that an operand of a collective may come from, the most likely first.
 
-    XLA merges all-reduces, after which the line's own name is of all of them (`jit(step)/(a:b)`), while the
-    `get-tuple-element` of each result keeps its own; and XLA:TPU drops names, while neighbours keep theirs.
+    XLA merges all-reduces: the merged instruction has the names of all of them (`jit(step)/(a:b)`), while the
+    `get-tuple-element` of each result keeps its own name. XLA:TPU drops names, but neighbouring instructions keep
+    theirs.
 
     Args:
       module: the program.
-      computation: where the collective is.
+      computation: the computation that contains the collective.
       instruction: the collective.
-      index: which operand.
+      index: the operand's index.
       callers: the calls that led to the computation, outermost first.
 
     Returns:
-      The name of the result's reader where there are several results, the line's own, and where there is neither, the
-      nearest producer's and the nearest user's.
+      If there are several results, the name of the result's reader; then the collective's own name. If there is
+      neither, the names of the nearest producer and the nearest user.
     """
     users = computation.users.get(instruction.name, [])
     readers = [u.op_name for u in users if u.opcode == "get-tuple-element" and u.attribute("index") == str(index)]
@@ -231,14 +233,14 @@ def find_op_names(
 
 
 def _unmerge(op_name: str, index: int, operands: int) -> str:
-    """Part `index` of `jit(step)/(a:b)` where it has a part for each operand, else the name as it is."""
+    """Returns part `index` of `jit(step)/(a:b)` if it has one part per operand, else the whole name."""
     head, opened, rest = op_name.partition("/(")
     parts = list(split_at_commas(rest.removesuffix(")").replace(",", ";").replace(":", ","))) if opened else []
     return f"{head}/{parts[index]}".replace(";", ",") if len(parts) == operands > 1 else op_name
 
 
 def _nearest_producer(module: Module, computation: Computation, names: Sequence[str], callers: Callers) -> str:
-    """The op_name nearest above some names, through tuples, transfers between slices, and out of fusions."""
+    """Returns the op_name nearest upstream of some values, through tuples, transfers between slices, and callers."""
     queue, seen = list(names), set(names)
     while queue:
         producer = computation.instructions.get(queue.pop(0))
@@ -258,7 +260,7 @@ def _nearest_producer(module: Module, computation: Computation, names: Sequence[
 
 
 def _made_from(computation: Computation, producer: Instruction) -> tuple[str, ...]:
-    """The names a value is made from; an element that a fusion only passes on is the operand it passes on."""
+    """Returns the inputs of a value; for an element that a fusion only passes through, the operand passed through."""
     if producer.opcode == "recv":
         return _sent_to(computation, producer)
     made = computation.instructions.get(producer.operand_names[0]) if producer.operand_names else None
@@ -269,14 +271,14 @@ def _made_from(computation: Computation, producer: Instruction) -> tuple[str, ..
 
 
 def _sent_to(computation: Computation, receive: Instruction) -> tuple[str, ...]:
-    """The names that the send of the same meeting sends."""
+    """Returns the values sent by the send that matches a receive."""
     meeting = re.search(r'_xla_host_transfer_rendezvous="[^"]*"', receive.attributes)
     sends = [i for i in computation.instructions.values() if i.opcode == "send" and meeting]
     return next((s.operand_names[:1] for s in sends if meeting and meeting.group() in s.attributes), ())
 
 
 def _nearest_user(computation: Computation, instruction: Instruction) -> str:
-    """The op_name nearest below an instruction, in its own computation."""
+    """Returns the op_name nearest downstream of an instruction, within its computation."""
     queue, seen = [instruction.name], {instruction.name}
     while queue:
         for user in computation.users.get(queue.pop(0), []):

@@ -1,8 +1,8 @@
-"""Compiled HLO text as computations and instructions.
+"""Parses compiled HLO text (XLA's intermediate representation) into computations and instructions.
 
-Only what counting needs is read: names, shapes, opcodes, operands, and attributes as text. XLA's printers for CPU, GPU
-and TPU differ in detail (operands with or without their shapes, names with or without `%`, layouts with parentheses of
-their own); all of them are read here.
+The parser reads only what traffic counting needs: names, shapes, opcodes, operands, and attributes as text. XLA prints
+HLO slightly differently for CPU, GPU and TPU (operands with or without shapes, names with or without `%`, layouts that
+contain parentheses); all of these forms are read.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[()\[\]{},]')
 
 @dataclasses.dataclass(frozen=True)
 class ArrayShape:
-    """An array's type: `dtype` as HLO prints it, and its number of elements."""
+    """An array's dtype, as HLO prints it, and number of elements."""
 
     dtype: str
     elements: int
 
     @property
     def bytes(self) -> int:
-        """Bytes of the array; four-bit numbers are packed two to a byte."""
+        """Size of the array in bytes; two four-bit numbers share a byte."""
         return math.ceil(self.elements * dtype_bits(self.dtype) / 8)
 
 
@@ -43,9 +43,9 @@ class Instruction:
       name: without `%`.
       shape: the result's type as printed.
       opcode: `all-reduce`, `fusion`, ...
-      operands: as printed, one text each.
-      attributes: all that follows the operands.
-      line: the whole line, for messages.
+      operands: the text of each operand as printed.
+      attributes: the text after the operands.
+      line: the whole line, for error messages.
     """
 
     name: str
@@ -57,16 +57,16 @@ class Instruction:
 
     @functools.cached_property
     def operand_names(self) -> tuple[str, ...]:
-        """The operands' names without shapes and `%`."""
+        """Names of the operands, without shapes and `%`."""
         return tuple(m.group(1) for text in self.operands if (m := _OPERAND_NAME.search(text)))
 
     @property
     def op_name(self) -> str:
-        """The name of the JAX operation that the line came from; "" where there is none."""
+        """Name of the JAX operation that the instruction comes from; "" if it has none."""
         return find_op_name(self.attributes)
 
     def attribute(self, key: str) -> str | None:
-        """The text of `key=...`, up to the comma that ends it; None where absent."""
+        """Returns the value of the attribute `key=...` as text; None if it is absent."""
         match = re.search(rf"(?:^|[\s,]){re.escape(key)}=", self.attributes)
         return next(split_at_commas(self.attributes[match.end() :])) if match else None
 
@@ -91,7 +91,7 @@ class Computation:
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """A name to the instructions that read it."""
+        """The instructions that read each value, by the value's name."""
         users: dict[str, list[Instruction]] = {}
         for instruction in self.instructions.values():
             for name in instruction.operand_names:
@@ -101,12 +101,12 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A compiled program: what one device runs.
+    """A compiled program as it runs on one device.
 
     Attributes:
-      ranks: devices that run it, partitions times replicas.
-      computations: by name.
-      entry: the name of the one that starts.
+      ranks: number of devices that run it, partitions times replicas.
+      computations: the computations by name.
+      entry: name of the computation where the program starts.
     """
 
     ranks: int
@@ -115,16 +115,16 @@ class Module:
 
 
 def parse_module(text: str) -> Module:
-    """Reads `compiled.as_text()`.
+    """Parses the text of a compiled program.
 
     Args:
-      text: one HLO module.
+      text: one HLO module, as `compiled.as_text()` returns it.
 
     Returns:
-      The module; instructions are parsed when first read.
+      The module; instructions are parsed on first access.
 
     Raises:
-      ValueError: no `ENTRY`, more than one module, or both replicas and partitions.
+      ValueError: the text has no `ENTRY`, several modules, or both replicas and partitions.
     """
     header = re.findall(r"^\s*HloModule .*$", text, re.MULTILINE)
     if len(header) > 1:
@@ -155,7 +155,7 @@ _COUNTS = ("num_partitions", "replica_count")
 
 
 def parse_instruction(line: str) -> Instruction:
-    """Reads one line of a computation.
+    """Parses one line of a computation.
 
     Raises:
       ValueError: the line is not `name = shape opcode(operands), attributes`.
@@ -175,7 +175,7 @@ def parse_instruction(line: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """The index of the bracket that closes the one at `start`; the text's end where none does."""
+    """Returns the index of the bracket that closes the one at `start`, or the text's length if none does."""
     depth = 0
     for match in _BRACKETS.finditer(text, start):
         token = match.group()
@@ -186,7 +186,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def split_at_commas(text: str) -> Iterator[str]:
-    """Cuts at the commas outside brackets and quotes; ends at a bracket that was never opened."""
+    """Splits at commas outside brackets and quotes; stops at a closing bracket that was never opened."""
     depth, start = 0, 0
     for match in _BRACKETS.finditer(text):
         token = match.group()
@@ -201,16 +201,16 @@ def split_at_commas(text: str) -> Iterator[str]:
 
 
 def find_op_name(text: str) -> str:
-    """The `op_name` in a line's metadata, "" where there is none."""
+    """Returns the `op_name` in a line's metadata; "" if there is none."""
     match = _OP_NAME.search(text)
     return match.group(1) if match else ""
 
 
 def dtype_bits(dtype: str) -> int:
-    """Bits of one element.
+    """Returns the number of bits of one element.
 
     Raises:
-      ValueError: a type without a size.
+      ValueError: the dtype has no size.
     """
     if dtype == "pred":
         return 8
@@ -221,10 +221,10 @@ def dtype_bits(dtype: str) -> int:
 
 
 def parse_arrays(shape: str) -> tuple[ArrayShape, ...]:
-    """The arrays of a printed type, a tuple's in order, `f32[8,16]{1,0}` being one.
+    """Parses a printed type, such as `f32[8,16]{1,0}` or a tuple, into its arrays in order.
 
     Raises:
-      ValueError: a size that only the run knows (`f32[<=8]`).
+      ValueError: a size is known at run time only (`f32[<=8]`).
     """
     arrays = []
     for dtype, sizes in _ARRAY.findall(shape):
@@ -235,10 +235,10 @@ def parse_arrays(shape: str) -> tuple[ArrayShape, ...]:
 
 
 def operand_arrays(computation: Computation, instruction: Instruction) -> tuple[tuple[ArrayShape, ...], ...]:
-    """Each operand's arrays, from the operand's own text or else from the line that made it.
+    """Returns the arrays of each operand, taken from the operand's text or from the instruction that defines it.
 
     Raises:
-      ValueError: an operand has no shape and no line.
+      ValueError: an operand has no printed shape and no defining instruction.
     """
     found = []
     for text, name in zip(instruction.operands, instruction.operand_names, strict=True):

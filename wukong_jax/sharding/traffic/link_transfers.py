@@ -1,4 +1,4 @@
-"""What each collective sends from which rank to which, by the algorithm that runs it."""
+"""Computes the sends between ranks that each collective causes, given its algorithm."""
 
 import dataclasses
 import math
@@ -13,11 +13,11 @@ class Transfers:
     """Sends between ranks, one entry for each (source, target) pair.
 
     Attributes:
-      source: [sends] int.
-      target: [sends] int.
-      bytes: [sends] float64; a fraction where a ring cuts a buffer into parts that are not whole.
+      source: [sends] int, sending ranks.
+      target: [sends] int, receiving ranks.
+      bytes: [sends] float64; fractional where a ring does not divide a buffer evenly.
       messages: [sends] int; a message is what one step of the algorithm sends from one rank to another for one
-        array. A transport may cut it into packets.
+        array. A transport may split it into packets.
     """
 
     source: np.ndarray
@@ -31,31 +31,32 @@ def compute_transfers(
 ) -> Transfers:
     """Computes the sends of one run of a collective in one group.
 
-    With `size` the bytes that each of g ranks gives:
+    Let `size` be the input bytes of each of the g ranks:
 
-      all-to-all            every rank sends size / g to each other rank, directly.
-      all-gather            a ring in the group's order: g - 1 steps, each passing one rank's size on.
-      reduce-scatter        a ring, g - 1 steps of size / g.
+      all-to-all            every rank sends size / g to each other rank directly.
+      all-gather            a ring in group order: g - 1 steps, each passing on the `size` bytes of one rank.
+      reduce-scatter        a ring: g - 1 steps of size / g.
       all-reduce            a reduce-scatter, then an all-gather of size / g: 2 (g - 1) steps of size / g.
-      collective-permute    the pairs, size each.
-      collective-broadcast  a chain in the group's order, size each.
+      collective-permute    `size` for each (source, target) pair.
+      collective-broadcast  a chain in group order, `size` per hop.
 
-    "ring" is this, what NCCL's rings send where the group's order follows the hosts. "gloo" is what JAX sends
-    between CPU processes: its all-reduce runs round the other way and cuts the buffer into whole segments; its
-    reduce-scatter halves and doubles, after which parts lie in bit-reversed order and go once more to their owners.
+    These are the "ring" algorithms, used by NCCL's rings if the group's order follows the hosts. "gloo" is what JAX
+    uses between CPU processes. Its all-reduce runs around the ring in the other direction and divides the buffer into
+    whole segments. Its reduce-scatter is by recursive halving, which leaves the parts in bit-reversed order, so each
+    part is then sent to its owner.
 
     Args:
-      kind: of the collective.
-      group: ranks in the collective's order; a permute's (source, target).
-      array_bytes: of the array that a rank gives.
-      element_bytes: of one element.
+      kind: the collective's kind.
+      group: ranks in the collective's order; for a permute, (source, target).
+      array_bytes: size of one rank's input array.
+      element_bytes: size of one array element.
       transport: "ring" or "gloo".
 
     Returns:
-      The sends; none from a rank to itself.
+      The sends, without those from a rank to itself.
 
     Raises:
-      ValueError: an unknown kind or transport, or Gloo's reduce-scatter in a group that is no power of two.
+      ValueError: an unknown kind or transport, or Gloo's reduce-scatter in a group that is not a power of two.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"transport {transport!r}: must be one of {', '.join(TRANSPORTS)}")
@@ -92,7 +93,7 @@ _GLOO_SEGMENT_BYTES = 1 << 20  # gloo::detail::AllreduceOptionsImpl::kMaxSegment
 
 
 def _gloo_all_reduce(ranks: np.ndarray, array_bytes: int, element_bytes: int) -> Transfers:
-    """Rank i sends to i - 1: first every part but its own, to be summed; then every part but that of i - 1."""
+    """Rank i sends to i - 1: first all parts except its own, to be summed, then all parts except that of i - 1."""
     g = len(ranks)
     segments = max(math.ceil(array_bytes / _GLOO_SEGMENT_BYTES), 2 * g)
     per_rank = math.ceil(segments / g)
@@ -104,7 +105,7 @@ def _gloo_all_reduce(ranks: np.ndarray, array_bytes: int, element_bytes: int) ->
 
 
 def _gloo_reduce_scatter(ranks: np.ndarray, array_bytes: int, element_bytes: int) -> Transfers:
-    """Step i swaps half of what is left with the rank whose bit i differs; at last parts go to their owners."""
+    """In step i, ranks that differ in bit i swap half of the remaining data; finally parts are sent to their owners."""
     g = len(ranks)
     steps = g.bit_length() - 1
     if 1 << steps != g:

@@ -1,4 +1,4 @@
-"""How often a compiled loop runs: from XLA's own note, or from a counter that is compared with a constant."""
+"""Finds the trip count of a compiled loop, from XLA's annotation or from a counter compared with a constant."""
 
 import re
 
@@ -9,18 +9,18 @@ _PASSES_ON = frozenset({"copy", "convert", "bitcast", "reshape"})
 
 
 def find_trip_count(module: Module, computation: Computation, loop: Instruction) -> int:
-    """Finds the number of runs of a loop's body.
+    """Returns how often a loop's body runs.
 
     Args:
       module: the program.
-      computation: where the loop is.
-      loop: a `while`.
+      computation: the computation that contains the loop.
+      loop: a `while` instruction.
 
     Returns:
-      XLA's `known_trip_count`, or, where XLA notes none (XLA:TPU), N of a counter from 0 by 1 while < N.
+      XLA's `known_trip_count`; without it (XLA:TPU), N of a counter that goes from 0 in steps of 1 while it is < N.
 
     Raises:
-      ValueError: neither is there.
+      ValueError: neither is found.
     """
     known = _KNOWN.search(loop.attributes)
     if known:
@@ -48,7 +48,7 @@ def _counted_trips(module: Module, computation: Computation, loop: Instruction) 
 
 
 def _operation(module: Module, computation: Computation, name: str) -> tuple[str, str, tuple[str, ...]]:
-    """Opcode, attributes and operands of a value, looking into a fusion of one operation."""
+    """Returns opcode, attributes and operands of a value; for a fusion, those of its root."""
     instruction = computation.instructions[name]
     if instruction.opcode != "fusion":
         return instruction.opcode, instruction.attributes, instruction.operand_names
@@ -59,7 +59,7 @@ def _operation(module: Module, computation: Computation, name: str) -> tuple[str
 
 
 def _element(computation: Computation, name: str) -> int | None:
-    """Which element of the loop's state a value is."""
+    """Returns the index of the loop state's element that a value is; None if it is no such element."""
     instruction = _source(computation, name)
     if instruction is None or instruction.opcode != "get-tuple-element":
         return None
@@ -73,7 +73,7 @@ def _constant(computation: Computation, name: str) -> int | None:
 
 
 def _source(computation: Computation, name: str) -> Instruction | None:
-    """The instruction behind copies."""
+    """Returns the instruction that defines a value, looking through copies and conversions."""
     instruction = computation.instructions.get(name)
     while instruction is not None and instruction.opcode in _PASSES_ON:
         instruction = computation.instructions.get(instruction.operand_names[0])

@@ -1,4 +1,4 @@
-"""Which ranks a collective joins: the groups that HLO prints, in its three forms."""
+"""Parses the groups of ranks that a collective joins, in all three forms that HLO prints."""
 
 import itertools
 import math
@@ -11,25 +11,25 @@ Groups = tuple[tuple[int, ...], ...]
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"@?mesh\[([^\]]*)\](?:,\s*device_ids=\(([^)]*)\))?\s*\{([^}]*)\}")
 _SUB_AXIS = re.compile(r"(.+):\((\d+)\)(\d+)$")
-_SLICE_IDS = 100_000  # XLA:TPU names a device of another slice: slice, counted from 1, times this, plus device.
+_SLICE_IDS = 100_000  # XLA:TPU numbers a device of another slice as (slice, from 1) * 100,000 + device.
 
 
 def parse_replica_groups(attributes: str, ranks: int) -> Groups:
-    """Reads `replica_groups=` from a collective's attributes.
+    """Parses `replica_groups=` in a collective's attributes.
 
-    Three forms are printed: explicit (`{{0,1},{2,3}}`), iota (`[2,2]<=[2,2]T(1,0)`: the numbers from 0, reshaped,
-    transposed and cut into rows), and axes of a mesh (`mesh['host'=2,'chip'=4] {'chip'}`, with parts of axes as
-    `'chip':(2)2`). `{}` and an absent attribute mean one group of all.
+    HLO prints three forms: explicit (`{{0,1},{2,3}}`), iota (`[2,2]<=[2,2]T(1,0)`: the numbers from 0, reshaped,
+    transposed and split into rows), and mesh axes (`mesh['host'=2,'chip'=4] {'chip'}`, with parts of axes as
+    `'chip':(2)2`). `{}` or a missing attribute means one group of all ranks.
 
     Args:
       attributes: the text after a collective's operands.
-      ranks: how many ranks the program's ids count.
+      ranks: number of ranks in the program.
 
     Returns:
-      The groups; the order inside a group is the collective's own order.
+      The groups; the order within a group is the collective's order.
 
     Raises:
-      ValueError: another form, or a rank that is not below `ranks`.
+      ValueError: the text has another form, or a rank is not below `ranks`.
     """
     start = attributes.find("replica_groups=")
     text = attributes[start + len("replica_groups=") :] if start >= 0 else "{}"
@@ -47,7 +47,7 @@ def parse_replica_groups(attributes: str, ranks: int) -> Groups:
 
 
 def parse_id_lists(text: str) -> Groups:
-    """Reads `{{0,1},{2,3}}` at the start of a text; lists without ids are left out."""
+    """Parses lists such as `{{0,1},{2,3}}` at the start of a text; empty lists are left out."""
     match = re.match(r"\{(?:\s*\{[\d,\s]*\}\s*,?)*\s*\}", text)
     if not match:
         raise ValueError(f"cannot read the lists of ids {text[:80]}")
@@ -56,20 +56,20 @@ def parse_id_lists(text: str) -> Groups:
 
 
 def parse_slice_target(text: str, chips: int) -> Groups:
-    """Reads the groups of a transfer between TPU slices, where a slice is a host of the mesh.
+    """Parses the groups of a transfer between TPU slices; each slice is a host of the mesh.
 
-    Printed as lists of device names (`{{100000,200000},{100001,200001}}`, 100001 being device 1 of slice 1, which is
-    host 0) or as a product (`"{1,2}x{0:1}"`: for each of the devices 0..1 one group over slices 1 and 2).
+    They are printed as lists of device numbers (`{{100000,200000},{100001,200001}}`, where 100001 is device 1 of slice
+    1, which is host 0) or as a product (`"{1,2}x{0:1}"`: for each of the devices 0 and 1, a group over slices 1 and 2).
 
     Args:
-      text: begins with the value of `_xla_megascale_target=`.
+      text: text that begins with the value of `_xla_megascale_target=`.
       chips: C.
 
     Returns:
       Groups of ranks.
 
     Raises:
-      ValueError: another form.
+      ValueError: the text has another form.
     """
     if text.startswith("{"):
         names = parse_id_lists(text)
@@ -82,7 +82,7 @@ def parse_slice_target(text: str, chips: int) -> Groups:
 
 
 def _expand_ranges(text: str) -> list[int]:
-    """`0:2,5` to [0, 1, 2, 5]."""
+    """Expands `0:2,5` to [0, 1, 2, 5]."""
     ends = [[int(end) for end in part.split(":")] for part in text.split(",")]
     return [number for part in ends for number in range(part[0], part[-1] + 1)]
 
@@ -121,7 +121,7 @@ def _name_and_size(axis: str) -> tuple[str, int]:
 
 
 def _axis_part(axis: str) -> tuple[str, int, int]:
-    """An axis as (name, product of the parts before, size), size 0 being the whole axis."""
+    """Parses an axis or part of one as (name, product of the parts before it, size); size 0 means the whole axis."""
     match = _SUB_AXIS.match(axis)
     name, pre, size = match.groups() if match else (axis, "1", "0")
     return name.strip("'\""), int(pre), int(size)

@@ -1,7 +1,7 @@
-"""Bytes and messages of a compiled step on the slow ("host") and the fast ("chip") links, by purpose.
+"""Counts the bytes and messages that a compiled step sends on the slow ("host") and fast ("chip") links, by purpose.
 
-A send between ranks of one host is on the chip axis, any other on the host axis; only sends are counted, so a sum over
-the mesh counts each byte once. Payload is counted: no headers, no acknowledgements.
+A send between ranks of the same host counts on the chip axis, any other send on the host axis. Only sends are counted,
+so a sum over the mesh counts each byte once. Only payload is counted, without headers and acknowledgements.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ PURPOSES = (IDS, EMBEDDINGS, TOWER_GRADIENTS, DENSE_GRADIENTS, ROW_OPTIMIZER, OT
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
 DIRECTIONS = (FORWARD, BACKWARD, UPDATE)
 
-# The innermost of these `jax.named_scope`s in a collective's name says what it is for.
+# The innermost of these `jax.named_scope`s in a collective's name determines its purpose.
 SCOPE_PURPOSES = {
     "route_ids": IDS,
     "collect": EMBEDDINGS,
@@ -40,21 +40,22 @@ _SUMS = frozenset({"all-reduce", "reduce-scatter", "all-gather"})
 
 
 def classify(kind: str, op_names: Iterable[str]) -> tuple[str, str]:
-    """Says what a collective is for and in which part of the step it runs.
+    """Determines the purpose of a collective and the part of the step in which it runs.
 
-    1. The first name that holds a scope of `SCOPE_PURPOSES` decides, by its innermost one; `towers` counts for
-       reductions of the backward pass only (what towers exchange has its own scope).
-    2. Without a scope: in the backward pass, dense gradients; else other (the loss's and metrics' sums).
+    1. The first name that contains a scope of `SCOPE_PURPOSES` decides, by its innermost scope. The scope `towers`
+       counts only for reductions in the backward pass (the exchange between towers has its own scope).
+    2. Without such a scope, a collective is for dense gradients in the backward pass and "other" elsewhere (the sums
+       of loss and metrics).
 
-    The backward pass is what has `transpose(` in its name, as JAX names a transposed function. Row optimizer
-    traffic outside of it belongs to the update.
+    A collective is in the backward pass if its name contains `transpose(`, which is how JAX names a transposed
+    function. Row optimizer traffic outside the backward pass belongs to the update.
 
     Args:
-      kind: of the collective.
-      op_names: names of JAX operations, the likeliest first.
+      kind: the collective's kind.
+      op_names: names of JAX operations, the most likely first.
 
     Returns:
-      (purpose, direction), of `PURPOSES` and `DIRECTIONS`.
+      (purpose, direction), from `PURPOSES` and `DIRECTIONS`.
     """
     names = list(op_names) or [""]
     for name in names:
@@ -70,11 +71,11 @@ def classify(kind: str, op_names: Iterable[str]) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class LinkSends:
-    """What each rank sends on one axis.
+    """The sends of each rank on one mesh axis.
 
     Attributes:
-      bytes: by rank, H * C numbers.
-      messages: by rank.
+      bytes: [H * C] bytes sent, by rank.
+      messages: [H * C] messages sent, by rank.
     """
 
     bytes: tuple[float, ...]
@@ -83,19 +84,19 @@ class LinkSends:
 
 @dataclasses.dataclass(frozen=True)
 class CollectiveTraffic:
-    """One array of one collective; sends are those of all its runs in a step.
+    """The traffic of one array of a collective, summed over all runs of the collective in a step.
 
     Attributes:
       kind: `all-to-all`, ...
-      purpose: of `PURPOSES`.
-      direction: of `DIRECTIONS`.
-      dtype: what is sent, as HLO names it (`f32`, `bf16`, `u16`, `s32`).
-      payload_bytes: bytes that a device gives to one run.
-      group_size: ranks of a group.
+      purpose: one of `PURPOSES`.
+      direction: one of `DIRECTIONS`.
+      dtype: the array's dtype as HLO names it (`f32`, `bf16`, `u16`, `s32`).
+      payload_bytes: a device's input bytes per run.
+      group_size: ranks per group.
       times: runs per step.
       host: sends between hosts.
-      chip: sends inside a host.
-      op_name: the JAX operation it is from; "" where XLA kept none.
+      chip: sends within a host.
+      op_name: the JAX operation that the array comes from; "" if XLA kept no name.
     """
 
     kind: str
@@ -111,34 +112,34 @@ class CollectiveTraffic:
 
     @property
     def host_bytes(self) -> float:
-        """Bytes a step that all ranks send to other hosts."""
+        """Bytes per step that all ranks together send to other hosts."""
         return math.fsum(self.host.bytes)
 
     @property
     def chip_bytes(self) -> float:
-        """Bytes a step that all ranks send inside their hosts."""
+        """Bytes per step that all ranks together send within their hosts."""
         return math.fsum(self.chip.bytes)
 
     @property
     def host_messages(self) -> int:
-        """Messages a step that all ranks send to other hosts."""
+        """Messages per step that all ranks together send to other hosts."""
         return sum(self.host.messages)
 
     @property
     def chip_messages(self) -> int:
-        """Messages a step that all ranks send inside their hosts."""
+        """Messages per step that all ranks together send within their hosts."""
         return sum(self.chip.messages)
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """A step's traffic.
+    """The traffic of one step.
 
     Attributes:
       hosts: H.
       chips: C.
-      transport: the algorithms counted, "ring" or "gloo".
-      collectives: a row for each array of each collective.
+      transport: the collective algorithms that were assumed, "ring" or "gloo".
+      collectives: the traffic of each array of each collective.
     """
 
     hosts: int
@@ -156,21 +157,21 @@ class Traffic:
         unit: str = "bytes",
         over: str = "mesh",
     ) -> float:
-        """Sums what is sent in a step.
+        """Sums the sends of a step.
 
         Args:
-          axis: "host" or "chip"; None: both.
-          purpose: one of `PURPOSES`; None: all. So for `direction` and `kind`.
-          direction: one of `DIRECTIONS`.
-          kind: of collective.
+          axis: "host" or "chip"; None for both.
+          purpose: one of `PURPOSES`; None for all.
+          direction: one of `DIRECTIONS`; None for all.
+          kind: a kind of collective; None for all.
           unit: "bytes" or "messages".
-          over: "mesh" for the sum of all ranks, "host" for the host that sends most, "device" for the rank that does.
+          over: "mesh" for the sum over all ranks, "host" or "device" for the host or rank that sends most.
 
         Returns:
           The sum.
 
         Raises:
-          ValueError: a word that is none of these.
+          ValueError: an argument has none of these values.
         """
         for word, allowed in (
             (axis, (None, HOST, CHIP)),
@@ -192,7 +193,7 @@ class Traffic:
         return float((by_rank.reshape(self.hosts, -1).sum(1) if over == "host" else by_rank).max())
 
     def to_rows(self) -> list[dict[str, str | int | float]]:
-        """A flat dict for each collective, for JSON; sums over the mesh."""
+        """Returns a flat dict per entry of `collectives`, for JSON, with sums over the mesh."""
         return [{field: getattr(row, field) for field in _ROW_FIELDS} for row in self.collectives]
 
 
@@ -218,16 +219,16 @@ def measure_traffic(hlo_text: str, hosts: int, chips: int, transport: str = "rin
     Args:
       hlo_text: `jax.jit(...).lower(...).compile().as_text()`.
       hosts: H.
-      chips: C; the program's device order is the mesh's, rank = host * C + chip.
-      transport: "ring" for the textbook algorithms, "gloo" for what JAX sends between CPU processes; see
+      chips: C; the program's devices must be in mesh order, rank = host * C + chip.
+      transport: "ring" for the textbook algorithms, "gloo" for those that JAX uses between CPU processes; see
         `link_transfers.compute_transfers`.
 
     Returns:
       The traffic of one step.
 
     Raises:
-      ValueError: the program is for another number of devices, or has something that cannot be counted: an unknown
-        collective, a size or a trip count known at run time only.
+      ValueError: the program is for another number of devices, or cannot be counted: it has an unknown collective, or
+        a size or trip count that is known at run time only.
     """
     rows = []
     for collective in find_collectives(hlo_text, hosts, chips):
@@ -267,8 +268,8 @@ def _measure_array(
 
 
 def format_traffic(traffic: Traffic) -> str:
-    """A table of what is sent by purpose and direction, then of each collective, as text."""
-    title = f"Sent in a step on {traffic.hosts} hosts x {traffic.chips} chips, sums over the mesh ({traffic.transport})"
+    """Formats the traffic as two text tables, by purpose and direction and by collective."""
+    title = f"Sent per step on {traffic.hosts} hosts x {traffic.chips} chips, sums over the mesh ({traffic.transport})"
     head = ("purpose", "direction", "between hosts", "messages", "inside hosts", "messages")
     lines: list[tuple[str, ...]] = [head]
     for purpose in PURPOSES:
@@ -296,7 +297,7 @@ def _cells(traffic: Traffic, purpose: str | None, direction: str | None) -> list
 
 
 def _size(count: float) -> str:
-    """Bytes for reading: 1,024 B, 3.5 KiB, 1.25 MiB."""
+    """Formats a number of bytes: 1,024 B, 3.5 KiB, 1.25 MiB."""
     for unit, limit in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 10 << 10)):
         if count >= limit:
             return f"{count / (limit if unit != 'KiB' else 1 << 10):,.2f} {unit}"
@@ -304,7 +305,7 @@ def _size(count: float) -> str:
 
 
 def _align(lines: list[tuple[str, ...]], left: int) -> list[str]:
-    """Columns of equal width, the first `left` of them flush left."""
+    """Pads cells to columns; the first `left` columns are left-aligned, the others right-aligned."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     pads = [str.ljust if i < left else str.rjust for i in range(len(widths))]
     return ["  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip() for line in lines]

@@ -1,0 +1,167 @@
+"""Encodes rows to score, from a raw file or a data frame, with the vocabularies of a prepared data set."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.raw.bad_rows import BadRows
+from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, RawRows, read_raw_rows
+from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
+from wukong_jax.data.raw.vocabulary import StoredCodes, ValueCodes, load_vocabulary
+from wukong_jax.errors import UserError
+from wukong_jax.schema import Schema, Source
+
+_FRAME_ROWS = 65_536  # rows of a frame that are encoded at once
+_FRAME = Path("rows")  # used instead of a file name in messages
+
+
+def read_encoded_rows(
+    schema: Schema,
+    vocabularies: Path,
+    path: Path,
+    labels_required: bool,
+    *,
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+) -> Iterator[Columns]:
+    """Encodes a raw file with the vocabularies of a prepared data set, in file order.
+
+    Args:
+      schema: the resolved schema from the data set's `schema.json`.
+      vocabularies: the data set's `vocabulary` folder.
+      path: a raw file in the schema's format.
+      labels_required: whether the columns of labels, timestamp, group and weight are required. If not and they are
+        absent, labels are masked, timestamps and groups are 0, and weights are 1.
+      chunk_bytes: bytes of raw text processed at once.
+
+    Yields:
+      Columns as in a block; together they hold every row of the file once.
+
+    Raises:
+      UserError: the file does not match the schema, or a row cannot be read.
+    """
+    bad_rows = BadRows("stop", fix="fix the row")  # every row needs a score, so none may be skipped
+    needed, optional = raw_columns(schema)
+    if labels_required:
+        needed, optional = needed + optional, []
+    numbers = number_columns(schema)
+    raw = read_raw_rows(
+        path, schema.source, needed, bad_rows, optional=optional, numbers=numbers, chunk_bytes=chunk_bytes
+    )
+    yield from _encode(schema, vocabularies, raw, bad_rows)
+
+
+def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Iterator[Columns]:
+    """Encodes a data frame with the vocabularies of a prepared data set, like a file with the same rows.
+
+    Texts are read as in the schema's files: the source's `missing` texts are missing values, and if its `strip` is
+    set, spaces around values are removed. Integers and other types are converted to text as for Parquet files.
+
+    Args:
+      schema: the resolved schema from the data set's `schema.json`.
+      vocabularies: the data set's `vocabulary` folder.
+      frame: the raw columns by name; other columns are ignored. If the columns of labels, timestamp, group and weight
+        are absent, labels are masked, timestamps and groups are 0, and weights are 1.
+
+    Yields:
+      Columns as in a block, in the frame's order; together they hold every row of the frame once.
+
+    Raises:
+      UserError: a column is missing, or a value cannot be read.
+    """
+    needed, optional = raw_columns(schema)
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise UserError(f"{_FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
+    frame = frame.select([name for name in frame.columns if name in needed or name in optional])
+    _check_types(frame, schema)
+    slices = frame.with_columns(_read_texts(frame, schema.source)).iter_slices(_FRAME_ROWS)
+    raw = (
+        RawRows(_FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
+        for index, part in enumerate(slices)
+    )
+    yield from _encode(schema, vocabularies, raw, BadRows("stop", fix="fix the row"))
+
+
+def build_frame(rows: Any) -> pl.DataFrame:
+    """Converts rows to a polars frame.
+
+    Args:
+      rows: a polars or pandas frame, or a mapping of columns; null, None, pandas' NaN and NA are missing values.
+
+    Raises:
+      UserError: the rows have another type, or the columns do not form a frame.
+    """
+    if isinstance(rows, pl.DataFrame):
+        return rows
+    try:
+        if isinstance(rows, Mapping):
+            return pl.DataFrame(dict(rows))
+        if hasattr(rows, "notna") and hasattr(rows, "columns"):
+            return pl.DataFrame([_read_pandas(rows, name) for name in rows.columns])
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{_FRAME}: cannot be converted to a frame ({reason}); give columns of equal length, each of one type"
+        ) from None
+    kind = type(rows).__name__
+    raise UserError(f"{_FRAME}: a {kind}; give a polars or pandas frame, a dict of columns, or the path of a raw file")
+
+
+def _read_pandas(frame: Any, name: Any) -> pl.Series:
+    column = frame[name]
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
+        return pl.Series(str(name), column.to_numpy(), nan_to_null=True)
+    return pl.Series(str(name), column.astype(object).where(column.notna(), None).to_list())
+
+
+def _encode(schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_rows: BadRows) -> Iterator[Columns]:
+    coders = {
+        column.name: StoredCodes(load_vocabulary(vocabularies, column.name))
+        for column in schema.id_columns
+        if column.vocabulary_of is None and column.encoding == "vocabulary"
+    }
+    domain_codes = ValueCodes() if schema.domain is not None else None
+    with ThreadPoolExecutor(count_threads()) as threads:
+        encoder = RowEncoder(schema, coders, domain_codes, threads)
+        for raw in rows:
+            yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
+
+
+def _check_types(frame: pl.DataFrame, schema: Schema) -> None:
+    """Rejects whole numbers of float type in text columns: a CSV file has "3", but the float's text is "3.0"."""
+    owners = {column.name: column for column in schema.id_columns}
+    texts = {
+        column.name
+        for column in schema.id_columns
+        if column.transform == "none" and owners[column.vocabulary].encoding != "identity"
+    }
+    for name, kind in frame.schema.items():
+        if kind == pl.Object:
+            raise UserError(f"{_FRAME}, column {name!r}: holds Python objects; give texts, numbers or lists of them")
+        if schema.source.format != "parquet" and kind.is_float() and name in texts | {schema.domain}:
+            column = frame[name]
+            whole = column.filter((column == column.floor()).fill_null(False))
+            if len(whole):
+                raise UserError(
+                    f"{_FRAME}, column {name!r} = {whole[0]}: whole numbers as floats, which are read as text here; "
+                    "cast the column to integers (pandas: astype('Int64')) or to texts"
+                )
+
+
+def _read_texts(frame: pl.DataFrame, source: Source) -> list[pl.Expr]:
+    """Returns the text columns as the reader of the source's files would return them."""
+    texts = [name for name, kind in frame.schema.items() if isinstance(kind, pl.String | pl.Categorical | pl.Enum)]
+    columns = [pl.col(name).cast(pl.String) for name in texts]
+    if source.format == "parquet":
+        return columns
+    if source.strip:
+        columns = [column.str.strip_chars() for column in columns]
+    missing = list(source.missing)
+    return [
+        pl.when(~column.is_in(missing)).then(column).alias(name) for name, column in zip(texts, columns, strict=True)
+    ]

@@ -1,0 +1,44 @@
+"""Files that are whole or not there: written aside under another name, flushed to the disk, then renamed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+
+@contextmanager
+def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Opens a file for writing, which takes its name when the body ends without an error.
+
+    Args:
+      path: the file; its folder must be there.
+      mode: text or bytes.
+
+    Yields:
+      The open file; what was written is removed where the body raises.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    aside = path.with_name(path.name + ".writing")
+    try:
+        with aside.open(mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes a text file; a reader never sees half of it."""
+    with open_whole(path) as file:
+        file.write(text)
+
+
+def write_bytes_whole(path: Path, content: bytes) -> None:
+    """Writes a binary file; a reader never sees half of it."""
+    with open_whole(path, "wb") as file:
+        file.write(content)

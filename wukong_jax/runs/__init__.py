@@ -1,0 +1,1 @@
+"""A run and its folder: rows, checkpoints, evaluation, prediction, the loop that trains."""

@@ -1,0 +1,192 @@
+"""What a run does between its steps, each a listener of the loop: count, write, log, evaluate, save, profile."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wukong_jax.runs.checkpoints import Checkpoints
+from wukong_jax.runs.evaluation import evaluate_state
+from wukong_jax.runs.folder import RunFolder
+from wukong_jax.runs.progress import RunProgress, record_evaluation
+from wukong_jax.runs.rows import RunData
+from wukong_jax.runs.stop_signal import StopSignal
+from wukong_jax.sharding.mesh import replicated
+from wukong_jax.training.log_window import LogWindow, WindowSums
+from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
+from wukong_jax.training.run import Run
+from wukong_jax.training.step import StepMetrics
+
+
+class ProgressMeter(Listener):
+    """Counts the rows, losses and seconds of the steps; the others read `progress` and may replace it."""
+
+    def __init__(self, progress: RunProgress, started: float):
+        """Goes on from a progress; `started` is the `time.monotonic()` at which this process began the run."""
+        self.progress = progress
+        self._earlier_seconds, self._started = progress.wall_seconds, started
+        self._window = LogWindow()
+
+    def restart_clock(self) -> None:
+        """Leaves out the time since the last drain, which went to something else than steps."""
+        self._window.restart_clock()
+
+    def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
+        """Counts a step."""
+        self._window.add(metrics, batch.rows)
+        self.progress = self.progress.replace(
+            epoch=batch.position.epoch,
+            rows_consumed=batch.position.rows_consumed,
+            examples_seen=self.progress.examples_seen + batch.rows,
+        )
+
+    def drain(self) -> WindowSums:
+        """Waits for the steps under way and adds them to the progress.
+
+        Raises:
+          NotFiniteError: a step's loss or gradient is NaN or infinite.
+        """
+        sums = self._window.drain()
+        self.progress = self.progress.replace(
+            window_loss_sum=self.progress.window_loss_sum + sums.loss_sum,
+            window_weight_sum=self.progress.window_weight_sum + sums.weight_sum,
+            train_seconds=self.progress.train_seconds + sums.seconds,
+            timed_examples=self.progress.timed_examples + sums.examples,
+            wall_seconds=self._earlier_seconds + time.monotonic() - self._started,
+        )
+        return sums
+
+
+class MetricsWriter(Listener):
+    """Appends every log line and evaluation to `metrics.jsonl`."""
+
+    def __init__(self, folder: RunFolder):
+        """Writes nothing yet."""
+        self._folder = folder
+
+    def on_log(self, line: Mapping[str, Any]) -> None:
+        """Appends the line."""
+        self._folder.append_metrics(line)
+
+    def on_evaluation(self, line: Mapping[str, Any], best: bool) -> None:
+        """Appends the line."""
+        self._folder.append_metrics(line)
+
+
+class StepLog(Listener):
+    """Tells the listeners the loss and the speed of the steps, every `log_every_steps` and after the last."""
+
+    def __init__(self, run: Run, meter: ProgressMeter, listener: Listener):
+        """Logs from `meter` to `listener`."""
+        self._every = run.config.training.log_every_steps
+        self._learning_rate = run.config.optimizer.learning_rate
+        self._meter, self._listener = meter, listener
+
+    def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
+        """Logs, if it is time."""
+        if loop.step % self._every and not loop.at_last_step:
+            return
+        sums = self._meter.drain()
+        progress = self._meter.progress
+        line = {
+            "step": loop.step,
+            "split": "train",
+            "epoch": progress.epoch,
+            "examples_seen": progress.examples_seen,
+            "loss": progress.window_loss_sum / max(progress.window_weight_sum, 1e-9),
+            "learning_rate": sums.learning_rate_factor * self._learning_rate,
+            "gradient_norm": sums.gradient_norm,
+            "examples_per_second": sums.examples / max(sums.seconds, 1e-9),
+        }
+        self._meter.progress = progress.replace(window_loss_sum=0.0, window_weight_sum=0.0)
+        self._listener.on_log(line)
+
+
+class Validation(Listener):
+    """Scores the validation split, keeps the best state, and acts on what stalls: learning rate and early stop."""
+
+    def __init__(self, run: Run, data: RunData, meter: ProgressMeter, checkpoints: Checkpoints, listener: Listener):
+        """Tells `listener` each evaluation; does nothing where there are no validation rows."""
+        self._run, self._data, self._config = run, data, run.config.training
+        self._meter, self._checkpoints, self._listener = meter, checkpoints, listener
+
+    def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
+        """Evaluates, if it is time: every `evaluate_every_steps` or at the end of an epoch, and after the last step."""
+        every, epoch_ended = self._config.evaluate_every_steps, batch.position.rows_consumed == 0
+        due = loop.at_last_step or (loop.step % every == 0 if every else epoch_ended)
+        if "validation" in self._data.splits and due:
+            self._evaluate(loop)
+
+    def _evaluate(self, loop: TrainLoop) -> None:
+        meter = self._meter
+        meter.drain()
+        evaluation = evaluate_state(self._run, self._data, loop.state, "validation")
+        meter.progress, best = record_evaluation(meter.progress, self._config, loop.step, evaluation.metrics)
+        loop.stopped_because = meter.progress.stopped_because
+        self._listener.on_evaluation({"step": loop.step, "split": "validation", **evaluation.metrics}, best)
+        if best:
+            self._checkpoints.save(loop.state, meter.progress, "best")
+        scale = jnp.float32(meter.progress.learning_rate_scale)
+        loop.state = loop.state.replace(learning_rate_scale=jax.device_put(scale, replicated(self._run.mesh)))
+        meter.restart_clock()
+
+
+class CheckpointKeeper(Listener):
+    """Saves the state every `every` steps, and on a stop signal before it ends the process."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, every: int, meter: ProgressMeter, stop: StopSignal, listener: Listener
+    ):
+        """Saves nothing yet."""
+        self._checkpoints, self._every, self._meter = checkpoints, every, meter
+        self._stop, self._listener = stop, listener
+
+    def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
+        """Saves, if it is time.
+
+        Raises:
+          SystemExit: a stop signal came; the state is saved.
+        """
+        if self._stop.received:
+            self.save(loop)
+            self._checkpoints.wait()
+            self._listener.on_message(
+                f"{self._stop.name}: saved step {loop.step:,}; the same command goes on from here"
+            )
+            raise SystemExit(self._stop.exit_code)
+        if loop.step % self._every == 0:
+            self.save(loop)
+
+    def save(self, loop: TrainLoop) -> None:
+        """Starts saving the state as it is now."""
+        self._meter.drain()
+        self._checkpoints.save(loop.state, self._meter.progress)
+        self._meter.restart_clock()
+
+
+class Profiler(Listener):
+    """Writes a profiler trace of a few steps into the TensorBoard folder."""
+
+    def __init__(self, first_step: int, steps: int, folder: Path, listener: Listener):
+        """Traces `steps` steps, or none, after the first `first_step`."""
+        self._first, self._steps, self._folder, self._listener = first_step, steps, folder, listener
+        self._tracing = False
+
+    def before_step(self, loop: TrainLoop) -> None:
+        """Starts or stops the trace, if it is time."""
+        if self._steps and loop.step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._tracing = True
+        if loop.step == self._first + self._steps:
+            self.after_last_step(loop)
+
+    def after_last_step(self, loop: TrainLoop) -> None:
+        """Stops a trace that is under way."""
+        if self._tracing:
+            jax.block_until_ready(loop.state.step)
+            jax.profiler.stop_trace()
+            self._tracing = False
+            self._listener.on_message(f"wrote a profile to {self._folder}")

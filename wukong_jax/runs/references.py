@@ -1,0 +1,37 @@
+"""Test metrics that a run is held against: the generator's Bayes values, and those of another run."""
+
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.config import RunConfig
+from wukong_jax.errors import UserError
+from wukong_jax.runs.record import read_json_file
+from wukong_jax.runs.rows import RunData
+
+REFERENCE_METRICS = ("auc", "log_loss", "normalized_entropy")
+
+
+def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
+    """Name of a reference -> its test metrics.
+
+    Raises:
+      UserError: the reference run has no summary, or was tested on other rows.
+    """
+    references = {}
+    bayes = data.report.get("bayes", {}).get("test")
+    if bayes:
+        references["bayes"] = {name: bayes[name] for name in REFERENCE_METRICS}
+    if config.reference_run:
+        other = read_json_file(Path(config.reference_run) / "summary.json", dict)
+        if other is None:
+            raise UserError(
+                f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first"
+            )
+        if "test" not in other or other.get("data_fingerprint") != data.fingerprint:
+            raise UserError(
+                f"config.reference_run = {config.reference_run!r}: was not tested on this run's rows; "
+                "give a run on the same data"
+            )
+        name = other["name"] if other["name"] != config.name else f"{other['name']} (reference)"
+        references[name] = {metric: other["test"][metric] for metric in REFERENCE_METRICS}
+    return references

@@ -1,0 +1,47 @@
+"""Rows that a run has not seen, encoded and scored in input order."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.blocks.loader import batch_rows
+from wukong_jax.data.raw.new_rows import build_frame, encode_frame, read_encoded_rows
+from wukong_jax.runs.evaluation import Predict, predict_batches
+from wukong_jax.runs.rows import RunData
+from wukong_jax.schema import Schema
+from wukong_jax.training.run import Run
+
+
+def encode_rows(schema: Schema, data: RunData, rows: Any) -> Iterator[Columns]:
+    """Encodes rows as the run's own were, with what is joined to them.
+
+    Args:
+      schema: of the run.
+      data: whose vocabularies and join are used.
+      rows: the path of a raw file, a frame, or a mapping of columns; see `build_frame`.
+
+    Raises:
+      UserError: a column is missing, or a value cannot be read.
+    """
+    if isinstance(rows, str | Path):
+        encoded = read_encoded_rows(schema, data.vocabulary, Path(rows), labels_required=False)
+    else:
+        encoded = encode_frame(schema, data.vocabulary, build_frame(rows))
+    return encoded if data.join is None else ({**columns, **data.join(columns)} for columns in encoded)
+
+
+def score_rows(run: Run, predict: Predict, rows: Iterable[Columns]) -> Iterator[np.ndarray]:
+    """Scores encoded rows, each one whatever its weight.
+
+    Yields:
+      Probabilities [n, O] float64 of the next rows.
+    """
+    # Only padding has weight 0 from here on.
+    chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in rows)
+    batches = batch_rows(chunks, run.schema, run.config.training.evaluation_batch_size)
+    for batch, logits in predict_batches(predict, batches, run.mesh):
+        yield expit(np.asarray(logits, np.float64)[batch.weight > 0])

@@ -1,0 +1,51 @@
+"""TensorBoard events of a run, and the names that a metrics line's numbers have there and at trackers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from wukong_jax.runs.folder import RunFolder
+from wukong_jax.training.loop import Listener, RunStart
+
+# Names of the train metrics that are about speed, not quality: they are shown under perf/.
+_SPEED = ("examples_per_second",)
+
+
+def name_scalars(line: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a metrics line as `train/loss`, `perf/examples_per_second`, `eval/validation/auc` and so on."""
+    prefix = "train" if line["split"] == "train" else f"eval/{line['split']}"
+    return {
+        f"{'perf' if name in _SPEED else prefix}/{name}": value
+        for name, value in line.items()
+        if isinstance(value, int | float) and name not in ("step", "split")
+    }
+
+
+class TensorBoardWriter(Listener):
+    """Writes events into `<workdir>/tensorboard`."""
+
+    def __init__(self) -> None:
+        """Opens nothing yet."""
+        self._writer: SummaryWriter | None = None
+
+    def on_start(self, start: RunStart) -> None:
+        """Opens the events, cut back to where the run goes on from."""
+        self._writer = SummaryWriter(str(RunFolder(start.folder).tensorboard), purge_step=start.first_step + 1)
+
+    def on_log(self, line: Mapping[str, Any]) -> None:
+        """Writes a line's numbers."""
+        if self._writer is None:
+            return
+        for name, value in name_scalars(line).items():
+            self._writer.add_scalar(name, value, line["step"])
+        self._writer.flush()
+
+    def on_evaluation(self, line: Mapping[str, Any], best: bool) -> None:
+        """Writes a line's numbers."""
+        self.on_log(line)
+
+    def close(self) -> None:
+        """Closes the events."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,200 @@
+"""The training run: restore or start, train what is left, score, and write everything that its folder promises."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+
+from wukong_jax.config import RunConfig
+from wukong_jax.data.blocks.loader import iterate_batches
+from wukong_jax.errors import NotFiniteLossError, UserError
+from wukong_jax.runs.checkpoints import Checkpoints
+from wukong_jax.runs.console import TrainingConsole
+from wukong_jax.runs.evaluation import put_batch
+from wukong_jax.runs.finish import finish_run
+from wukong_jax.runs.folder import RunFolder
+from wukong_jax.runs.listeners import (
+    CheckpointKeeper,
+    MetricsWriter,
+    Profiler,
+    ProgressMeter,
+    StepLog,
+    Validation,
+)
+from wukong_jax.runs.progress import RunProgress
+from wukong_jax.runs.references import load_references
+from wukong_jax.runs.rows import RunData, open_run_data
+from wukong_jax.runs.stop_signal import StopSignal
+from wukong_jax.runs.tensorboard import TensorBoardWriter
+from wukong_jax.runs.trackers import build_trackers
+from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.training.log_window import NotFiniteError
+from wukong_jax.training.loop import ALL_DONE, Listener, Listeners, PlacedBatch, RunStart, TrainLoop
+from wukong_jax.training.network import resolve_model_options
+from wukong_jax.training.run import Run, build_run
+from wukong_jax.training.state import TrainState
+
+
+def train_run(
+    config: RunConfig, workdir: str, say: Callable[[str], None] = print, listeners: Sequence[Listener] = ()
+) -> dict[str, Any]:
+    """Trains a run, or goes on with the one its folder holds. Draws no report: `wukong_jax.train` does.
+
+    Args:
+      config: the run.
+      workdir: its folder.
+      say: prints a line before the progress bar exists.
+      listeners: told of the run beside the console, TensorBoard, metrics.jsonl and the config's trackers.
+
+    Returns:
+      The summary, as in `summary.json`.
+
+    Raises:
+      UserError: a mistake in the config, the data or the folder, or a loss that is not finite.
+      SystemExit: code 143 after SIGTERM, 130 after SIGINT; the state is saved.
+    """
+    folder = RunFolder(workdir)
+    trackers = build_trackers(config.training.trackers)
+    with folder.locked():
+        return _train_locked(resolve_model_options(config), folder, say, [*trackers, *listeners])
+
+
+def _train_locked(
+    config: RunConfig, folder: RunFolder, say: Callable[[str], None], listeners: Sequence[Listener]
+) -> dict[str, Any]:
+    changes = folder.claim(config)
+    for key, (old, new) in changes.items():
+        say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
+    data = open_run_data(config.data, folder.data, say)
+    run = build_run(config, data.schema, join=data.join)
+    if run.mesh.size > 1:
+        say(run.exchange.describe())
+    references = load_references(config, data)  # refuses a missing reference run now, not after training
+    _check_validation(config, data)
+    with ExitStack() as stack:
+        checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
+        stack.callback(checkpoints.close)
+        stop = stack.enter_context(StopSignal())  # from here on there is something to save
+        return _Sitting(run, data, folder, checkpoints, stop).run_to_end(references, listeners)
+
+
+def total_steps(config: RunConfig, data: RunData) -> int:
+    """Steps of the whole run: the smaller of `steps` and `epochs` worth of them."""
+    per_epoch = math.ceil(data.splits["train"].rows / config.training.batch_size)
+    by_epochs = None if config.training.epochs is None else config.training.epochs * per_epoch
+    limits = [limit for limit in (config.training.steps, by_epochs) if limit is not None]
+    return min(limits)
+
+
+def _check_validation(config: RunConfig, data: RunData) -> None:
+    if "validation" in data.splits:
+        return
+    for key, idle in (("early_stop_patience", 0), ("plateau_factor", 1.0)):
+        value = getattr(config.training, key)
+        if value != idle:
+            fix = f"set it to {idle} or prepare a validation split"
+            raise UserError(f"config.training.{key} = {value}: the data has no validation rows; {fix}")
+
+
+class _Sitting:
+    """A run from its start, or from its newest checkpoint, to its end."""
+
+    def __init__(self, run: Run, data: RunData, folder: RunFolder, checkpoints: Checkpoints, stop: StopSignal):
+        self._run, self._data, self._folder, self._checkpoints, self._stop = run, data, folder, checkpoints, stop
+        self._total = total_steps(run.config, data)
+        self._started = time.monotonic()
+
+    def run_to_end(self, references: Mapping[str, Any], others: Sequence[Listener]) -> dict[str, Any]:
+        """Trains what is left and writes the summary beside the references."""
+        state, progress = self._restore_or_init()
+        first_step = int(state.step)
+        self._folder.cut_back_metrics(first_step)
+        if progress.stopped_because == ALL_DONE and first_step < self._total:
+            progress = progress.replace(stopped_because="")  # more steps were asked for since
+        meter = ProgressMeter(progress, self._started)
+        listeners = Listeners([meter, MetricsWriter(self._folder), TrainingConsole(), TensorBoardWriter(), *others])
+        config = self._run.config
+        with closing(listeners):
+            start = RunStart(config.name, self._folder.path, to_mapping(config), first_step, self._total)
+            listeners.on_start(start)
+            if first_step:
+                listeners.on_message(f"going on from step {first_step:,} of {self._total:,}")
+            loop = TrainLoop(state, self._total, listeners, progress.stopped_because)
+            del state  # the loop's steps donate its buffers
+            if not loop.is_over():
+                self._train(loop, meter, listeners)
+            self._checkpoints.wait()
+            progress = meter.progress.replace(stopped_because=loop.stopped_because)
+            return finish_run(
+                self._run, self._data, self._folder, self._checkpoints, loop.step, progress, references, listeners
+            )
+
+    def _restore_or_init(self) -> tuple[TrainState, RunProgress]:
+        newest = self._checkpoints.newest()
+        fingerprint = self._data.fingerprint
+        if newest is None:
+            return self._run.init_state(), RunProgress(data_fingerprint=fingerprint)
+        state, progress = self._checkpoints.restore(self._run.abstract_state(), newest, self._run.state_sharding)
+        if progress.data_fingerprint != fingerprint:
+            raise UserError(
+                f"{self._data.directory}: holds other rows than this run was trained on so far; "
+                "give the folder of the same rows as --config.data.path, or another --workdir"
+            )
+        return state, progress
+
+    def _train(self, loop: TrainLoop, meter: ProgressMeter, listeners: Listeners) -> None:
+        run, training = self._run, self._run.config.training
+        keeper = CheckpointKeeper(self._checkpoints, training.checkpoint_every_steps, meter, self._stop, listeners)
+        profile = (training.profile_first_step, training.profile_steps, self._folder.tensorboard)
+        listeners.members += [
+            StepLog(run, meter, listeners),
+            Validation(run, self._data, meter, self._checkpoints, listeners),
+            keeper,
+            Profiler(*profile, listeners),
+        ]
+        self._folder.drop_results()
+        with closing(self._place_batches(meter.progress)) as batches:
+            first = next(batches)
+            began = time.monotonic()
+            train_step = run.jit_train_step().lower(loop.state, first.columns).compile()
+            listeners.on_message(f"compiled the train step in {time.monotonic() - began:.1f} s")
+            meter.restart_clock()
+            feed = itertools.chain([first], batches)
+            del first  # its arrays are to be freed after its step
+            try:
+                loop.run(train_step, feed)
+                meter.progress = meter.progress.replace(stopped_because=loop.stopped_because)
+                keeper.save(loop)
+            except NotFiniteError as error:
+                raise self._describe_bad_loss(loop.step - error.steps_ago) from error
+
+    def _place_batches(self, progress: RunProgress) -> Generator[PlacedBatch, None, None]:
+        """The training batches from where the progress stands, on the devices."""
+        run, data = self._run, self._run.config.data
+        batches = iterate_batches(
+            self._data.source("train"),
+            run.schema,
+            run.config.training.batch_size,
+            position=progress.position(run.config.seed),
+            shuffle=data.shuffle,
+            epochs=None,
+            window_rows=data.window_rows,
+            threads=data.reader_threads,
+        )
+        with closing(batches):
+            for batch, position in batches:
+                yield PlacedBatch(put_batch(batch, run.mesh), int(np.count_nonzero(batch.weight)), position)
+
+    def _describe_bad_loss(self, step: int) -> NotFiniteLossError:
+        self._checkpoints.wait()
+        newest = self._checkpoints.newest()
+        saved = newest and self._checkpoints.latest_step(newest)
+        where = f"the checkpoint of step {saved} stays" if saved else "no checkpoint was saved before it"
+        return NotFiniteLossError(
+            f"loss or gradient at step {step} is not finite; {where}; lower config.optimizer.learning_rate or "
+            "config.embeddings.optimizer.learning_rate or set config.optimizer.clip_norm, in a new --workdir"
+        )
