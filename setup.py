@@ -15,6 +15,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
     package_data={"wukong_jax": ["clusters/*.txtpb", "data/raw/schemas/*.json", "py.typed"]},
+    entry_points={"console_scripts": ["wukong-jax=wukong_jax.cli.main:main"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -35,13 +36,13 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
-        # Compiling for NVIDIA GPUs where there is none (scripts/compile_for_cluster.py): no CUDA, no driver.
+        # Compiling for NVIDIA GPUs where there is none (wukong-jax compile_for_cluster): no CUDA, no driver.
         "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
         # Trackers that config.training.trackers may name.
         "wandb": ["wandb>=0.19"],
         "mlflow": ["mlflow-skinny>=2.20"],
         "trackio": ["trackio>=0.4"],
-        # Bayesian search over sizes (scripts/search_sketch.py).
+        # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
         "dev": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],
     },

@@ -1,4 +1,4 @@
-"""Where the tables of towers lie: each on its tower's host, split or not among that host's chips."""
+"""Placement of embedding tables for towers: each table on the host of its tower, whole or split over its chips."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -20,29 +20,29 @@ def place_towers(
 ) -> dict[str, TablePlacement]:
     """Places every table on the host of the tower that reads it.
 
-    "auto" splits by columns over all of the host's chips, so that each has the same work and no vector is padded; by
-    rows where the width does not divide.
+    "auto" splits tables by columns over all chips of the host, so that each chip has the same work and no vector is
+    padded. If the width is not divisible by the number of chips, it splits by rows.
 
     Args:
-      layout: the tables.
-      towers: the columns of each tower; hosts divide their number.
+      layout: embedding layout with the tables.
+      towers: columns of each tower; `hosts` divides the number of towers.
       hosts: H.
       chips: C.
-      strategy: of all tables, inside their host.
-      overrides: table to strategy.
+      strategy: placement of all tables within their host.
+      overrides: strategies of single tables, by table name.
 
     Returns:
-      Table name to placement.
+      Placements by table name.
 
     Raises:
-      UserError: a table that towers of several hosts share, an unknown one, or a replicated one.
+      UserError: a table is shared by towers on several hosts, unknown, or replicated.
     """
     placed = {}
-    work = [[0] * chips for _ in range(hosts)]  # of each chip, by whole tables
+    work = [[0] * chips for _ in range(hosts)]  # of each chip, from tables placed whole
     check_table_names(layout, overrides)
     tables = [(table, stack) for stack in layout.stacks for table in stack.tables]
     slots = {table: sum(field.length for field in layout.fields if field.table == table) for table, _ in tables}
-    # The heaviest first, so that whole tables spread evenly over a host's chips.
+    # Heaviest table first, so that whole tables spread evenly over a host's chips.
     for table, stack in sorted(tables, key=lambda pair: -slots[pair[0]] * pair[1].width):
         host = _find_host(layout, towers, table, hosts)
         chosen = _choose_strategy(table, overrides.get(table, strategy), stack.width, chips)
@@ -61,7 +61,7 @@ def _find_host(layout: EmbeddingLayout, towers: TowerLayout, table: str, hosts: 
     if len(found) > 1:
         raise UserError(
             f"table {table!r}: its columns {', '.join(columns)} are in towers of {len(found)} hosts, but a table lies "
-            "on one; put them in one tower, or give each column a vocabulary of its own"
+            "on one; put them in one tower, or give each column its own vocabulary"
         )
     return found.pop()
 

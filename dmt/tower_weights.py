@@ -1,7 +1,7 @@
 """Weights of all towers in one array: stacked on a leading axis T, each tower's block padded to the largest.
 
-Stacked, they divide over hosts by their first axis, and one product per weight serves all towers of a host. Entries
-beyond a tower's own sizes start at zero; `tower_modules` sees to it that they get a gradient of exactly zero.
+The first axis is sharded over hosts, and one matrix product per weight computes all towers of a host. Padding starts at
+zero; `tower_modules` ensures that its gradient is exactly zero.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Standard deviation of a normal distribution cut at two, as in JAX's own variance scaling.
+# Standard deviation of a standard normal distribution truncated at +-2, as in JAX's variance scaling.
 TRUNCATED_DEVIATION = 0.87962566103423978
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerWeight:
-    """One weight of every tower: its sizes and its start."""
+    """Shape and initialiser of one weight of all towers."""
 
-    axes: tuple[tuple[int, ...], ...]  # of each axis after the first, its size in each of the T towers
-    fan_in: int = 1  # for "normal": how many of these axes, from the first, a product sums over
-    gain: float = 1.0  # for "normal": mean square of the product's output over its input's
+    axes: tuple[tuple[int, ...], ...]  # for each axis after the first: its size in each of the T towers
+    fan_in: int = 1  # for "normal": number of leading axes (after T) that the matrix product sums over
+    gain: float = 1.0  # for "normal": mean square of the product's output divided by that of its input
     start: Literal["normal", "ones", "zeros"] = "normal"
 
     @property
@@ -32,25 +32,25 @@ class TowerWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[T, ...], every axis as large as its largest tower's."""
+        """[T, ...], each axis as large as in the largest tower."""
         return (self.count, *(max(axis) for axis in self.axes))
 
     def mask(self) -> np.ndarray:
-        """1 where a tower has an entry, 0 in the padding; float32 in the weight's shape."""
+        """Returns a float32 array of `shape`: 1 for entries of a tower, 0 for padding."""
         mask = np.zeros(self.shape, np.float32)
         for tower in range(self.count):
             mask[tower][self._block(tower)] = 1
         return mask
 
     def slice_tower(self, values: jax.Array, tower: int) -> jax.Array:
-        """One tower's own entries, [1, ...] without padding."""
+        """Returns the entries of one tower, [1, ...] without padding."""
         return values[(slice(tower, tower + 1), *self._block(tower))]
 
     def init(self, key: jax.Array) -> jax.Array:
-        """Draws the start; each tower's scale follows its own fan-in.
+        """Draws initial values; the scale of each tower depends on its fan-in.
 
         Args:
-          key: a random key; the same one gives the same weights however the towers lie on hosts.
+          key: random key; the same key gives the same weights for any placement of towers on hosts.
 
         Returns:
           Float32 array of `shape`, zeros in the padding.

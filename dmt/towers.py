@@ -1,9 +1,9 @@
-"""Which features share a tower, and which host holds it.
+"""Tower layout: the feature columns and tokens of each tower.
 
-A *tower* is a group of feature columns whose embeddings meet before they cross the slow link (paper 3.1). The number of
-towers `T` belongs to the model; hosts divide it, so one host holds `T / H` neighbouring towers and a trained model runs
-on fewer hosts, down to one. Towers need not have equally many tokens: arrays over towers are padded to the largest
-(`F_max`), and padding is dropped after the last exchange.
+A *tower* is a group of feature columns whose embeddings are combined before they cross the slow link (paper 3.1). The
+number of towers `T` is a setting of the model and a multiple of the number of hosts: each host holds `T / H`
+consecutive towers, so a trained model can run on fewer hosts, down to one. Towers may differ in their number of tokens:
+arrays over towers are padded to the largest (`F_max`), and padding is dropped after the last exchange.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from wukong_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TowerLayout:
-    """The towers of a model: columns, and the positions of their tokens among the model's N."""
+    """The towers of a model: their columns, and the positions of their tokens among the model's N."""
 
-    columns: tuple[tuple[str, ...], ...]  # of each tower, in the schema's order
-    tokens: tuple[tuple[int, ...], ...]  # of each tower, ascending
+    columns: tuple[tuple[str, ...], ...]  # columns of each tower, in the schema's order
+    tokens: tuple[tuple[int, ...], ...]  # token positions of each tower, ascending
 
     @property
     def count(self) -> int:
@@ -30,20 +30,20 @@ class TowerLayout:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """F_t: tokens of each tower."""
+        """F_t, the number of tokens of each tower."""
         return tuple(len(tokens) for tokens in self.tokens)
 
     @property
     def largest(self) -> int:
-        """F_max: tokens of the largest tower, to which the others are padded."""
+        """F_max, the number of tokens of the largest tower, to which the others are padded."""
         return max(self.sizes)
 
     def tower_of(self, column: str) -> int:
-        """The tower of a column."""
+        """Returns the tower of a column."""
         return next(index for index, columns in enumerate(self.columns) if column in columns)
 
     def padded_tokens(self, padding: int) -> np.ndarray:
-        """[T, F_max] int32 token positions, `padding` where a tower has no more."""
+        """Returns [T, F_max] int32 token positions, filled with `padding` where a tower has fewer tokens."""
         padded = np.full((self.count, self.largest), padding, np.int32)
         for index, tokens in enumerate(self.tokens):
             padded[index, : len(tokens)] = tokens
@@ -51,17 +51,17 @@ class TowerLayout:
 
 
 def build_tower_layout(token_columns: Sequence[str], towers: Sequence[Sequence[str]]) -> TowerLayout:
-    """Places the tokens of every column in its tower.
+    """Assigns the tokens of every column to its tower.
 
     Args:
-      token_columns: the column of each of the N tokens; empty for tokens made of several columns.
-      towers: the columns of each tower; together all columns, each once.
+      token_columns: column of each of the N tokens; "" for tokens projected from several columns.
+      towers: columns of each tower; every column is in exactly one.
 
     Returns:
       The layout; within a tower, columns and tokens keep the schema's order.
 
     Raises:
-      UserError: a column is missing, unknown or listed twice, a tower is empty, or columns are narrower than D.
+      UserError: a column is missing, unknown or listed twice, a tower is empty, or a column is narrower than D.
     """
     if "" in token_columns:
         raise UserError(
@@ -86,10 +86,10 @@ def build_tower_layout(token_columns: Sequence[str], towers: Sequence[Sequence[s
 
 
 def stride_towers(columns: Sequence[str], count: int) -> list[list[str]]:
-    """The paper's naive grouping (3.3): tower t holds columns t, t + T, t + 2T, ...
+    """Returns the paper's naive grouping (3.3): tower t holds columns t, t + T, t + 2T, ...
 
     Raises:
-      UserError: fewer columns than towers, or no tower.
+      UserError: `count` is below 1 or above the number of columns.
     """
     if not 1 <= count <= len(columns):
         raise UserError(
@@ -100,7 +100,7 @@ def stride_towers(columns: Sequence[str], count: int) -> list[list[str]]:
 
 
 def load_towers(path: str | Path) -> list[list[str]]:
-    """Reads the `towers` of a `towers.json`, as `scripts/partition_towers.py` writes it.
+    """Reads the `towers` of a `towers.json` written by `wukong-jax partition_towers`.
 
     Raises:
       UserError: the file is missing, is not JSON, or holds no list of towers.
@@ -116,15 +116,15 @@ def load_towers(path: str | Path) -> list[list[str]]:
         isinstance(tower, list) and all(isinstance(column, str) for column in tower) for tower in towers
     )
     if not valid or not towers:
-        raise UserError(f'{path}: holds no "towers", a list of lists of column names; make it by partition_towers.py')
+        raise UserError(f'{path}: holds no "towers", a list of lists of column names; make it with partition_towers.py')
     return towers
 
 
 def check_hosts_divide(towers: TowerLayout, hosts: int) -> None:
-    """Refuses a mesh whose hosts cannot share the towers evenly.
+    """Checks that the hosts of a mesh can share the towers evenly.
 
     Raises:
-      UserError: `hosts` does not divide T; a tower over several hosts is not supported.
+      UserError: `hosts` does not divide T; a tower cannot span several hosts.
     """
     if towers.count % hosts:
         raise UserError(

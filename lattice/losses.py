@@ -1,12 +1,12 @@
-"""What a Lattice network minimises: log loss with a weight per portfolio, and the correlation loss as an option.
+"""Training loss of Lattice networks: log loss weighted by portfolio, optional correlation and distillation losses.
 
     minimised = mean weighted log loss
                 + correlation_weight * mean over portfolios of (1 - corr(label, prediction))
-                + distillation_weight * mean log loss against a teacher's smoothed labels, where it had any
+                + distillation_weight * mean log loss against a teacher's smoothed labels, over the rows that have them
 
-The correlation loss is that of arXiv 2512.09200, section 3.3.4, L(X, Y) = 1 - Cov(X, Y) / (sigma_X sigma_Y) over a
-batch, X the labels and Y the predictions. That Y is the probability, that each portfolio has a term of its own, and its
-weight are our choices.
+The correlation loss is from arXiv 2512.09200, section 3.3.4: L(X, Y) = 1 - Cov(X, Y) / (sigma_X sigma_Y) over a batch,
+with labels X and predictions Y. Three choices are ours: Y is a probability, each portfolio has a separate term, and the
+value of the weight.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.loss import Loss, LossFunction, sum_log_loss
 
 OPTIONS = "config.loss.options"
-# Predictions of a smaller variance have no direction worth a gradient; a new network's are all but equal.
+# With a smaller variance the correlation is undefined or noise; predictions of a new network are almost equal.
 _LEAST_VARIANCE = 1e-8
 _SMOOTHING = 0.02
 
@@ -35,13 +35,13 @@ _SMOOTHING = 0.02
 class LatticeLossOptions:
     """`config.loss.options` of `lattice.losses:build`."""
 
-    correlation_weight: float = 0.0  # of the correlation loss; 0: it is not computed
+    correlation_weight: float = 0.0  # of the correlation loss; 0: not computed
     portfolio_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # "[domain/]objective" -> weight
-    distillation_weight: float = 0.0  # of the log loss against a teacher's labels; rows that it did not know have none
+    distillation_weight: float = 0.0  # of the log loss against a teacher's labels; rows without them are skipped
     label_smoothing: float = _SMOOTHING  # s: the teacher's probability p becomes (1 - s) p + s / 2
 
     def __post_init__(self) -> None:
-        """Refuses negative weights."""
+        """Checks ranges, and refuses label smoothing without distillation."""
         for name in ("correlation_weight", "distillation_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: at least 0")
@@ -58,10 +58,10 @@ class LatticeLossOptions:
 
 
 def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> jax.Array:
-    """Mean over portfolios of 1 - corr(label, predicted probability), within a batch.
+    """Computes the mean over portfolios of 1 - corr(label, predicted probability) within a batch.
 
-    A portfolio whose rows here are none or of one class, or whose predictions are all but equal (a standard deviation
-    below 1e-4), has no correlation and is left out.
+    Left out are portfolios without rows in the batch, with labels of one class, or with almost equal predictions
+    (standard deviation below 1e-4): their correlation is undefined.
 
     Args:
       logits: [B, O] float32.
@@ -69,7 +69,7 @@ def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> j
       domains: G.
 
     Returns:
-      [] float32, from 0 to 2; 0 where no portfolio has a correlation.
+      [] float32, from 0 to 2; 0 if no portfolio has a correlation.
     """
     own = jax.nn.one_hot(batch.domain, domains)  # [B, G]
     mass = batch.label_mask * batch.weight[:, None]  # [B, O]
@@ -91,22 +91,23 @@ def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> j
 
 
 def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) -> jax.Array:
-    """Log loss against a teacher's smoothed probabilities, over observed objectives of rows that the teacher knew.
+    """Computes the mean log loss against a teacher's smoothed probabilities, over rows with teacher outputs.
 
     Args:
-      outputs: aux "distilled_logits" [B, O] is read where there is one, else the logits.
-      batch: extras "teacher_logits" [B, O] and "teacher_hit" [B, 1], label_mask [B, O] and weight [B] are read.
-      smoothing: see `LatticeLossOptions`.
+      outputs: aux "distilled_logits" [B, O] is read if present, else the logits.
+      batch: extras "teacher_logits" [B, O] and "teacher_hit" [B, 1], label_mask [B, O] and weight [B] are read; only
+        observed objectives count.
+      smoothing: see `label_smoothing` of `LatticeLossOptions`.
 
     Returns:
-      [] float32, a mean; 0 where the teacher knew none.
+      [] float32; 0 if no row has teacher outputs.
 
     Raises:
       UserError: no teacher is joined to the rows.
     """
     if "teacher_logits" not in batch.extras:
         raise UserError(
-            f"{OPTIONS}.distillation_weight: the rows carry no teacher's logits; set config.data.join.factory to "
+            f"{OPTIONS}.distillation_weight: the rows have no teacher logits; set config.data.join.factory to "
             "'lattice.teacher.knowledge_transfer:build_join'"
         )
     logits = outputs.aux.get("distilled_logits", outputs.logits)
@@ -121,13 +122,13 @@ def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
 
     Args:
       options: keys of `LatticeLossOptions`.
-      schema: names of domains and objectives.
+      schema: provides the names of domains and objectives.
 
     Returns:
-      A function of outputs and batch; the log loss it reports is unweighted.
+      A function of outputs and batch; the log loss it reports has no portfolio weights.
 
     Raises:
-      UserError: an unknown option or portfolio, or a weight below 0.
+      UserError: an unknown option or portfolio, or a value out of range.
     """
     built = build_dataclass(LatticeLossOptions, options, OPTIONS)
     weights = _read_weights(built.portfolio_weights, schema)
@@ -150,10 +151,11 @@ def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
 
 
 def _read_weights(weights: Mapping[str, float], schema: Schema) -> np.ndarray:
-    """[G, O] float32."""
+    """Returns the portfolio weights, [G, O] float32."""
     domains, objectives = schema.domain_values or ("all",), [label.name for label in schema.labels]
     made = np.ones((len(domains), len(objectives)), np.float32)
-    for name, weight in sorted(weights.items(), key=lambda item: "/" in item[0]):  # a portfolio's own comes last
+    # Weights of single portfolios come last and override those of objectives.
+    for name, weight in sorted(weights.items(), key=lambda item: "/" in item[0]):
         domain, _, objective = name.rpartition("/")
         if objective not in objectives or (domain and domain not in domains):
             raise UserError(

@@ -33,7 +33,9 @@ PARTS = (
     "api",
     "scaling",
     "clusters",
+    "bench",
     "cli",
+    "__main__",
 )
 
 

@@ -41,7 +41,7 @@ class DataConfig(Part):
     The factory is "raw", "blocks", "planted_clicks", "planted_portfolios" (`data/sources.py`), or one from elsewhere.
     """
 
-    path: str = ""  # raw: a file or folder; blocks: the output folder of scripts/prepare_data.py
+    path: str = ""  # raw: a file or folder; blocks: the output folder of wukong-jax prepare_data
     schema: str = ""  # raw: a built-in schema's name, or a JSON file
     join: Part = dataclasses.field(default_factory=Part)  # what is joined to rows, called as build(options, schema)
     shuffle: bool = True  # False: training rows come in the order they were written, as from a log in event time

@@ -1,1 +1,1 @@
-"""Step times over emulated slow links: network namespaces on one machine."""
+"""Benchmark of training step times over slow links, emulated on one machine by Linux network namespaces."""

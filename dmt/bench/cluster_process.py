@@ -1,16 +1,16 @@
-"""What one emulated host's process does: joins the others over Gloo, then answers the driver's commands.
+"""The process of one emulated host: it joins the other hosts over Gloo, then answers the driver's commands.
 
-A worker script is
+A worker script looks like this:
 
     from dmt.bench.cluster_process import join_cluster, serve
 
     host = join_cluster()           # before the first use of jax
     serve({"run": run, ...})        # until the driver stops it
 
-How Gloo moves bytes. Measured on the links' counters (headers, below 1 %, taken off), as what one host sends in units
-of `P`, the bytes that each device puts in, on a mesh of 4 hosts x 2 chips with `P` of 4 MiB, with the form it follows,
-which held on 3 x 2 and 2 x 4 too; nothing crosses a link over `chip` alone. With `P` of 64 KiB the same, headers and
-Gloo's own messages being up to 10 %.
+The table shows how many bytes one host sends in each of Gloo's collectives, in units of `P`, the input bytes of one
+device. It was measured with the link counters (headers, below 1 %, subtracted) on 4 hosts x 2 chips with `P` = 4 MiB.
+The formulas also held on 3 x 2 and 2 x 4. Collectives over `chip` alone send nothing over the links. With `P` = 64 KiB
+the results are the same, except that headers and Gloo's control messages add up to 10 %.
 
 | collective     | over both axes            | over `host`          | how                                            |
 | -------------- | ------------------------- | -------------------- | ---------------------------------------------- |
@@ -19,13 +19,13 @@ Gloo's own messages being up to 10 %.
 | all-reduce     | 1.75 = 2 (H C - 1) / (H C)| 3 = 2 C (H - 1) / H  | host's last device sends to another host       |
 | reduce-scatter | 0.875 (2 x 4: 0.75)       | 1.5, 2, 2, 1.5       | recursive halving, then reordering; not a ring |
 
-Recursive halving: device i exchanges with i XOR 1 half of what it holds, with i XOR 2 a quarter, and so on, and ends
-with the block whose number has its own number's bits reversed, which it sends to whom it belongs. With 3 hosts of 2 it
-is uneven: 0.75, 0.83 and 1 over both axes, 1.33, 1.67 and 2 over `host`. A ring would send (H C - 1) / (H C) and
-C (H - 1) / H.
+Recursive halving: device i exchanges half of its data with device i XOR 1, a quarter with i XOR 2, and so on. It ends
+with the block whose number is its own number with the bits reversed, and sends this block to the device that needs it.
+With 3 hosts x 2 chips the hosts send unequal amounts: 0.75, 0.83 and 1 over both axes, 1.33, 1.67 and 2 over `host`. A
+ring would send (H C - 1) / (H C) and C (H - 1) / H.
 
-Commands and results are JSON lines over two pipes of the driver's, which do not cross the emulated network: steering a
-measurement adds nothing to the links' counters. Anything printed goes to the worker's log, never into the channel.
+Commands and results are lines of JSON over two pipes to the driver. The pipes do not cross the emulated network, so
+commands add nothing to the link counters. Anything a worker prints goes to its log, never into the pipes.
 """
 
 import json
@@ -49,10 +49,10 @@ RESULTS = "EMULATED_RESULTS_FD"
 
 @dataclass(frozen=True)
 class EmulatedHost:
-    """This process's place in the cluster.
+    """The position of this process in the cluster.
 
     Attributes:
-      host: its number, from 0; also its jax process index.
+      host: number of the host, from 0; also its JAX process index.
       hosts: H.
       chips: C, CPU devices of each host.
     """
@@ -63,10 +63,10 @@ class EmulatedHost:
 
 
 def read_host() -> EmulatedHost:
-    """Reads this process's place from its environment.
+    """Reads the position of this process from its environment variables.
 
     Returns:
-      The place.
+      The position.
 
     Raises:
       UserError: the process was not started by an emulated cluster.
@@ -80,14 +80,14 @@ def read_host() -> EmulatedHost:
 
 
 def join_cluster() -> EmulatedHost:
-    """Makes this process one of the cluster's: `jax.devices()` then holds all H * C devices, ordered by host.
+    """Joins the cluster; afterwards `jax.devices()` lists all H * C devices, ordered by host.
 
     Returns:
-      Its place.
+      The position of this process.
 
     Raises:
       UserError: the process was not started by an emulated cluster.
-      RuntimeError: the devices are not what the cluster was made for.
+      RuntimeError: the devices are not those that the cluster expects.
     """
     place = read_host()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -95,16 +95,16 @@ def join_cluster() -> EmulatedHost:
     found = [device.process_index for device in jax.devices()]
     expected = [host for host in range(place.hosts) for _ in range(place.chips)]
     if found != expected:
-        raise RuntimeError(f"jax.devices() belong to processes {found}, the cluster was made for {expected}")
+        raise RuntimeError(f"jax.devices() belong to processes {found}, the cluster expects {expected}")
     return place
 
 
 def serve(commands: Mapping[str, Callable[..., Any]]) -> None:
-    """Answers the driver until it closes the channel.
+    """Answers the driver's commands until the driver closes the pipe.
 
     Args:
-      commands: functions by name; each takes the call's keyword arguments and returns what JSON can hold. An exception
-        goes to the driver, with its traceback, and does not end the worker.
+      commands: functions by command name; each takes the call's keyword arguments and returns a JSON value. If one
+        raises, the driver gets the exception with its traceback, and the worker keeps running.
 
     Raises:
       UserError: the process was not started by an emulated cluster.
@@ -112,7 +112,7 @@ def serve(commands: Mapping[str, Callable[..., Any]]) -> None:
     read_host()
     requests_fd, replies_fd = int(os.environ[COMMANDS]), int(os.environ[RESULTS])
     for descriptor in (requests_fd, replies_fd):
-        os.set_inheritable(descriptor, False)  # a child of ours must not keep the channel open
+        os.set_inheritable(descriptor, False)  # a child process must not keep the pipes open
     with os.fdopen(requests_fd, "r") as requests, os.fdopen(replies_fd, "w") as replies:
         _send(replies, {"ready": True})
         for line in requests:
@@ -125,7 +125,7 @@ def _answer(commands: Mapping[str, Callable[..., Any]], request: dict[str, Any])
         return {"error": f"unknown command {name!r}; the worker serves {sorted(commands)}", "traceback": ""}
     try:
         result = commands[name](**request["arguments"])
-        json.dumps(result)  # a result that JSON cannot hold is the command's failure, not the channel's
+        json.dumps(result)  # report a result that JSON cannot hold as an error of the command
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return {"result": result}

@@ -1,20 +1,19 @@
-"""An emulated cluster: H hosts on one Linux machine, joined by links of a chosen rate, one process of C devices each.
+"""Emulated cluster: H hosts on one Linux machine, one process with C devices each, over links of a chosen rate.
 
     with EmulatedCluster(hosts=4, chips=2) as cluster:
         cluster.start([sys.executable, "worker.py"])
-        cluster.set_rate(400)                            # Mbit/s, while the workers live; None for unlimited
+        cluster.set_rate(400)                            # Mbit/s, while the workers run; None for unlimited
         before = cluster.read_counters()
         seconds = cluster.call("run", variant="flat", steps=8)
         after = cluster.read_counters()
 
-The `chip` axis of a `("host", "chip")` mesh over `jax.devices()` stays inside a process, and what it moves never
-reaches a link; the `host` axis crosses the links. What this measures is time over emulated links: the devices share the
-machine's cores, so the share of a step that links take compares with a real cluster, the rate does not.
-`dmt/network_namespaces.py` says how the links are made, `dmt/cluster_process.py` what a worker does and how Gloo moves
-bytes.
+In a `("host", "chip")` mesh over `jax.devices()`, traffic along `chip` stays inside a process; traffic along `host`
+crosses the links. All devices share the machine's cores, so the link rates are not comparable with those of a real
+cluster; the share of a step spent on the links is. `dmt/bench/network_namespaces.py` describes the links,
+`dmt/bench/cluster_process.py` the workers and the bytes that Gloo sends.
 
-Nothing stays behind: not after an exception, SIGINT (exit 130) or SIGTERM (exit 143), and not after SIGKILL, since a
-watchdog process sees the driver's end and cleans up; where that was killed as well, the next cluster removes it all.
+The network is always cleaned up: after an exception, SIGINT (exit 130) and SIGTERM (exit 143) by the driver, after
+SIGKILL by a watchdog process that notices the driver's end. If the watchdog was killed too, the next cluster cleans up.
 """
 
 import contextlib
@@ -40,15 +39,15 @@ _STOP_SECONDS = 5.0
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, ended or did not answer in time; the message holds the end of its log."""
+    """A worker failed, exited or did not answer in time; the message includes the last lines of its log."""
 
 
 class _Worker:
-    """One emulated host's process, its two pipes and its log."""
+    """The process of one emulated host, with its two pipes and its log."""
 
     def __init__(self, host: int, command: Sequence[str], environment: Mapping[str, str]):
         self.host = host
-        # Without a name in any folder, the log goes when the driver goes, however it ends.
+        # The log has no name in any folder, so it disappears with the driver, however that ends.
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         commands_end, self._requests = os.pipe()
         self.replies, results_end = os.pipe()
@@ -66,15 +65,15 @@ class _Worker:
         self._unread = b""
 
     def send(self, message: dict[str, Any]) -> None:
-        """Writes one request; a worker that has ended is noticed when its reply is read."""
+        """Writes one request; if the worker has exited, `receive` reports it."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._requests, json.dumps(message).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """Reads what has come; the message if it is whole.
+        """Reads the available bytes; returns the message once it is complete, None before.
 
         Raises:
-          WorkerError: the worker has ended.
+          WorkerError: the worker has exited.
         """
         chunk = os.read(self.replies, 1 << 16)
         if not chunk:
@@ -88,20 +87,20 @@ class _Worker:
         return json.loads(line)
 
     def read_tail(self) -> str:
-        """The log's last lines, for an error message; empty where there is no log."""
+        """Returns the last lines of the log for an error message; empty if the log is empty."""
         size = os.fstat(self.log.fileno()).st_size
         text = os.pread(self.log.fileno(), 1 << 16, max(0, size - (1 << 16))).decode(errors="replace")
         lines = text.splitlines()[-_LOG_TAIL_LINES:]
         return "".join(f"\n  host {self.host} | {line}" for line in lines)
 
     def close_requests(self) -> None:
-        """Tells the worker to end."""
+        """Tells the worker to exit."""
         if self._requests >= 0:
             os.close(self._requests)
             self._requests = -1
 
     def kill(self) -> None:
-        """Ends the process now and frees what belongs to it."""
+        """Kills the process and closes its pipes and its log."""
         self.process.kill()
         self.process.wait()
         self.close_requests()
@@ -110,15 +109,15 @@ class _Worker:
 
 
 class EmulatedCluster:
-    """H emulated hosts; a context manager, whose end removes all of them."""
+    """H emulated hosts, as a context manager that removes them on exit."""
 
     def __init__(self, hosts: int, chips: int, mtu: int = 9000):
-        """Describes the cluster; entering the context makes it.
+        """Stores the settings; the cluster is created on entering the context.
 
         Args:
           hosts: H.
           chips: C, CPU devices of each host's process.
-          mtu: largest IP packet of a link, bytes.
+          mtu: largest IP packet on a link, in bytes.
 
         Raises:
           UserError: chips below 1.
@@ -134,10 +133,10 @@ class EmulatedCluster:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "EmulatedCluster":
-        """Makes namespaces and links, unlimited; SIGINT and SIGTERM now end the driver through `__exit__`.
+        """Creates namespaces and unlimited links; from here on SIGINT and SIGTERM end the driver through `__exit__`.
 
         Raises:
-          UserError: no root, no iproute2, no right to make namespaces; hosts or mtu out of range.
+          UserError: not root, no iproute2, no permission to create namespaces, or hosts or mtu out of range.
         """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -152,8 +151,8 @@ class EmulatedCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the workers and removes namespaces and links."""
-        for number in self._handlers:  # a second Ctrl-C must not leave half of it
+        """Stops the workers and removes namespaces and links."""
+        for number in self._handlers:  # a second Ctrl-C must not interrupt the clean-up
             signal.signal(number, signal.SIG_IGN)
         try:
             self.stop(_STOP_SECONDS if kind is None else 0)
@@ -165,26 +164,26 @@ class EmulatedCluster:
 
     @property
     def addresses(self) -> list[str]:
-        """Each host's address on the emulated network."""
+        """The address of each host on the emulated network."""
         return list(self._get_network().addresses)
 
     def start(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, timeout_seconds: float = 120
     ) -> None:
-        """Starts one worker on each host, and waits until all serve.
+        """Starts one worker on each host and waits until all are ready.
 
         Args:
           command: the program and its arguments, the same on each host; it calls `cluster_process.join_cluster` and
             `serve`.
-          environment: variables beside this process's own. `XLA_FLAGS` given here comes before the device count.
-          timeout_seconds: how long the start may take.
+          environment: variables added to those of this process. The device count is appended to its `XLA_FLAGS`.
+          timeout_seconds: longest time until all workers are ready.
 
         Raises:
-          UserError: workers already run.
-          WorkerError: a worker ended, or did not serve in time.
+          UserError: workers are already running.
+          WorkerError: a worker exited, or was not ready in time.
         """
         if self._workers:
-            raise UserError("emulated cluster: its workers already run; stop() them before start()")
+            raise UserError("emulated cluster: its workers are already running; call stop() before start()")
         network = self._get_network()
         port = _FIRST_PORT + self._starts
         self._starts += 1
@@ -197,17 +196,17 @@ class EmulatedCluster:
         """Runs one command on all workers at once.
 
         Args:
-          command: a name that the workers serve.
-          timeout_seconds: how long all of them may take.
-          **arguments: the command's keyword arguments, the same for each host; what JSON can hold.
+          command: the name of a command that the workers serve.
+          timeout_seconds: longest time until all workers have answered.
+          **arguments: keyword arguments of the command, the same for each host; JSON values.
 
         Returns:
-          One result a host.
+          One result per host.
 
         Raises:
-          UserError: no workers run.
-          WorkerError: a worker failed, ended or did not answer in time. The workers are then stopped, since the others
-            may wait for the failed one in a collective; `start` makes new ones.
+          UserError: no workers are running.
+          WorkerError: a worker failed, exited or did not answer in time. All workers are then stopped, since the others
+            may be waiting for it in a collective; `start` starts new ones.
         """
         if not self._workers:
             raise UserError(f"emulated cluster: no workers for command {command!r}; call start() first")
@@ -216,10 +215,10 @@ class EmulatedCluster:
         return [reply["result"] for reply in self._collect(command, timeout_seconds)]
 
     def stop(self, grace_seconds: float = _STOP_SECONDS) -> None:
-        """Ends the workers; without any it does nothing.
+        """Stops the workers, if there are any.
 
         Args:
-          grace_seconds: how long they may take to end by themselves, before they are killed.
+          grace_seconds: time to exit by themselves before they are killed.
         """
         workers, self._workers = self._workers, []
         for worker in workers:
@@ -232,21 +231,21 @@ class EmulatedCluster:
             worker.kill()
 
     def set_rate(self, mbit: float | None) -> None:
-        """Limits every host's link, both ways, while the workers live. Call it between commands.
+        """Limits the link of every host in both directions. Call it between commands; workers may be running.
 
         Args:
-          mbit: 10^6 bits a second of Ethernet frames; None for unlimited.
+          mbit: rate of Ethernet frames, 10^6 bits per second; None for unlimited.
 
         Raises:
-          UserError: a rate that is not positive.
+          UserError: the rate is not positive.
         """
         self._get_network().set_rate(mbit)
 
     def read_counters(self) -> list[LinkCounters]:
-        """Reads what each host's link has carried; subtract two readings for what lay between them.
+        """Reads the traffic counters of each link; subtract two readings to get the traffic between them.
 
         Returns:
-          One a host.
+          One reading per host.
         """
         return self._get_network().read_counters()
 
@@ -277,7 +276,7 @@ class EmulatedCluster:
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
-            # None: a handler that Python did not install and cannot put back.
+            # None is a handler that Python did not install and cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._handlers = {}
 

@@ -1,13 +1,12 @@
-"""Removes the network namespaces of emulated hosts whose owner is gone.
+"""Clean-up of network namespaces of emulated hosts whose owner process has ended.
 
-A namespace's name carries its owner, `dmt-PID-START-NUMBER-PART`, with the start time of the process beside its id,
-since ids are used again. So whoever comes next can tell a dead owner's leftovers from a living cluster. Removing a
-namespace removes its links, its rate limits and, for the switch's namespace, the bridge: nothing of a cluster lives
-anywhere else, save the `/etc/netns/NAME` folder with its hosts file. The folder `/etc/netns` itself stays; it is
-iproute2's.
+A namespace's name identifies its owner: `dmt-PID-START-NUMBER-PART`. It includes the start time of the process because
+process ids are reused. A later process can thus tell leftovers of a dead owner from a running cluster. Removing a
+namespace also removes its links, its rate limits and, for the switch's namespace, the bridge. The only other trace of a
+cluster is the folder `/etc/netns/NAME` with its hosts file. The folder `/etc/netns` belongs to iproute2 and stays.
 
-Run as a program (`python namespace_cleanup.py PREFIX PID START`) it is the watchdog of one cluster: it waits for the
-owner's end, however it comes, and then cleans up. It uses the standard library only, so that it is up at once.
+Run as a program (`python namespace_cleanup.py PREFIX PID START`), this module is the watchdog of one cluster: it waits
+until the owner ends, for whatever reason, and then cleans up. It imports only the standard library, to start quickly.
 """
 
 import contextlib
@@ -24,8 +23,8 @@ from pathlib import Path
 NAMESPACE_SETTINGS = Path("/etc/netns")
 _NAME = re.compile(r"dmt-(\d+)-(\d+)-\d+-(?:switch|host\d+)")
 _KILL_SECONDS = 5.0
-# A command of the owner's may outlive it by a moment and still make a namespace; this many seconds without one end the
-# watch.
+# A command started by the owner may outlive it for a moment and still create a namespace, so the watchdog ends only
+# after this many seconds without one.
 _QUIET_SECONDS = 1.0
 
 
@@ -33,24 +32,24 @@ def read_start_time(pid: int) -> int | None:
     """Reads when a process started.
 
     Args:
-      pid: its id.
+      pid: id of the process.
 
     Returns:
-      Clock ticks since boot; None where no such process lives (an ended one that nobody waited for does not live).
+      Clock ticks since boot; None if no such process is running (a zombie is not running).
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces
+    fields = text.rpartition(")")[2].split()  # the process name before ")" may contain spaces
     return None if fields[0] in "ZX" else int(fields[19])
 
 
 def list_names(prefix: str = "") -> list[str]:
-    """Lists namespaces, and settings folders, of emulated clusters.
+    """Lists the namespaces and settings folders of emulated clusters.
 
     Args:
-      prefix: only names that start with this.
+      prefix: list only names that start with this.
 
     Returns:
       The names, sorted.
@@ -63,10 +62,10 @@ def list_names(prefix: str = "") -> list[str]:
 
 
 def remove_namespace(name: str) -> None:
-    """Kills what runs in a namespace, then removes the namespace and its settings; absent ones are no error.
+    """Kills the processes in a namespace, then removes the namespace and its settings folder, if they exist.
 
     Args:
-      name: the namespace.
+      name: name of the namespace.
     """
     deadline = time.monotonic() + _KILL_SECONDS
     while time.monotonic() < deadline:
@@ -82,10 +81,10 @@ def remove_namespace(name: str) -> None:
 
 
 def remove_leftovers() -> list[str]:
-    """Removes the namespaces of every owner that no longer lives.
+    """Removes the namespaces of all owners that have ended.
 
     Returns:
-      The names removed.
+      The removed names.
     """
     removed = []
     for name in list_names():
@@ -97,11 +96,11 @@ def remove_leftovers() -> list[str]:
 
 
 def wait_for_end(pid: int, start_time: int) -> None:
-    """Returns once a process has ended, at once where it already has.
+    """Waits until a process has ended.
 
     Args:
-      pid: its id.
-      start_time: as `read_start_time` gave it.
+      pid: id of the process.
+      start_time: its start time, from `read_start_time`.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -113,14 +112,14 @@ def wait_for_end(pid: int, start_time: int) -> None:
 
 
 def main(prefix: str, pid: str, start_time: str) -> None:
-    """Waits for the owner's end, then removes the namespaces of its cluster.
+    """Waits until the owner has ended, then removes the namespaces of its cluster.
 
     Args:
-      prefix: how the cluster's names start.
-      pid: the owner's process id.
-      start_time: the owner's start time.
+      prefix: common prefix of the cluster's names.
+      pid: process id of the owner.
+      start_time: start time of the owner.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the owner, not for who cleans up after it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the owner, not for the watchdog
         signal.signal(number, signal.SIG_IGN)
     wait_for_end(int(pid), int(start_time))
     quiet_since = time.monotonic()

@@ -1,33 +1,34 @@
-"""Emulated hosts' network: a namespace a host, each joined by one rate-limited link to a switch.
+"""Network of emulated hosts: one namespace per host, each with a rate-limited link to a switch.
 
                      switch's namespace: bridge
-        port0 | tbf      port1 | tbf      port2 | tbf          limits what a host receives
+        port0 | tbf      port1 | tbf      port2 | tbf          limits the receiving rate
               |                |                |
-         eth0 | tbf       eth0 | tbf       eth0 | tbf          limits what a host sends
+         eth0 | tbf       eth0 | tbf       eth0 | tbf          limits the sending rate
           host0's           host1's          host2's namespace
 
-The bridge has a namespace of its own, so nothing appears among the machine's own interfaces, its firewall rules do not
-apply, and two clusters use the same addresses without meeting.
+The bridge is in a namespace too. So the machine's network interfaces stay unchanged, its firewall rules do not apply,
+and two clusters can use the same addresses without conflict.
 
-What the settings are for, with one TCP stream's throughput on a shared machine of 2 cores:
+Reasons for the settings, with the throughput of one TCP stream on a shared machine of 2 cores:
 
-* frames of 9,000 bytes, as in most clusters' fabrics: goodput is 99 % of the rate that `tbf` keeps (it counts Ethernet
-  frames); with 1,500 it is 95 %.
-* segmentation offload stays on: without it one core sends 0.2 to 1.3 Gbit/s, and `unlimited` would not mean much. `tbf`
-  cuts what is larger than its burst, and counts the headers of every frame that an uncut one will become, so the rate
-  holds. The interfaces' counters count one header for an uncut one: they lie below a real wire's bytes by up to 0.7 %.
-* a queue far longer than any step's messages, and no early retransmission timeout: several hosts may send to one at
-  once. A drop, or a wait that TCP takes for one, would cost 200 ms, which no lossless fabric has.
-* few bytes of one connection in a queue (`tcp_limit_output_bytes`): connections then take turns, as they do on a
+* Frames of 9,000 bytes, as in the networks of most clusters: goodput is 99 % of the rate that `tbf` enforces (it counts
+  Ethernet frames); with 1,500 bytes it is 95 %.
+* Segmentation offload stays on. Without it one core sends only 0.2 to 1.3 Gbit/s, too slow for "unlimited". `tbf`
+  splits packets larger than its burst and counts the headers of all frames of an unsplit packet, so the rate is right.
+  The interface counters count one header per unsplit packet: up to 0.7 % fewer bytes than on a real wire.
+* A queue far longer than the messages of any step, and a late retransmission timeout, since several hosts may send to
+  one host at once. A dropped packet, or a delay that TCP mistakes for one, would cost 200 ms, which does not happen in
+  a lossless network.
+* Few bytes of one connection in a queue (`tcp_limit_output_bytes`), so that connections take turns, as they do on a
   network card.
-* reno instead of the machine's own choice of congestion control: the only one that every kernel has and lets a
-  namespace choose; without drops it just opens its window. No slow start after a pause between steps, and no memory of
-  earlier connections: a step costs the same whatever ran before.
+* Congestion control is reno, the only one that every kernel has and lets a namespace choose; without drops it only
+  opens its window. There is no slow start after a pause between steps, and nothing is remembered from earlier
+  connections, so the cost of a step does not depend on what ran before.
 
 Measured goodput of one stream: 99 % of the rate at 50 to 400 Mbit/s, 98 % at 1 Gbit/s, 96 % at 4 Gbit/s, 80 % at
-10 Gbit/s (the cores' limit), 20 Gbit/s and more when unlimited. Collectives of a ring reach the same; an all-to-all
-takes 1.05 times its bytes' time at 1 Gbit/s and 1.2 to 1.4 times at 50 to 100 Mbit/s, since hosts do not send to
-distinct receivers at every moment and a receiver's link then has a queue while another's idles.
+10 Gbit/s (the cores' limit), 20 Gbit/s and more when unlimited. Ring collectives reach the same. An all-to-all takes
+1.05 times as long as its bytes need at 1 Gbit/s, and 1.2 to 1.4 times at 50 to 100 Mbit/s: at times several hosts send
+to one receiver, whose link has a queue while another link is idle.
 """
 
 import itertools
@@ -45,9 +46,9 @@ from wukong_jax.errors import UserError
 MAX_HOSTS = 250  # addresses of one /24 network
 _MIN_MTU, _MAX_MTU = 1280, 65535
 _ETHERNET_HEADER = 14
-_BURST_SECONDS = 1e-3  # what a late timer (a busy core) may make up for
+_BURST_SECONDS = 1e-3  # longest delay of a timer (on a busy core) that a burst compensates
 _QUEUE_BYTES = 256 * 2**20
-_MIN_RETRANSMISSION_SECONDS = 5  # above what a queue of one step's messages delays a packet by on the slowest link
+_MIN_RETRANSMISSION_SECONDS = 5  # longer than one step's messages can delay a packet on the slowest link
 _CLUSTER_NUMBERS = itertools.count()
 
 _KERNEL_SETTINGS = {
@@ -55,20 +56,20 @@ _KERNEL_SETTINGS = {
     "net/ipv4/tcp_slow_start_after_idle": "0",
     "net/ipv4/tcp_no_metrics_save": "1",
     "net/ipv4/tcp_limit_output_bytes": "131072",
-    "net/ipv6/conf/all/disable_ipv6": "1",  # its neighbour messages would count as traffic
+    "net/ipv6/conf/all/disable_ipv6": "1",  # its neighbour discovery would count as traffic
     "net/ipv6/conf/default/disable_ipv6": "1",
 }
 
 
 @dataclass(frozen=True)
 class LinkCounters:
-    """What one host's link has carried since it was made, Ethernet headers included.
+    """Traffic of one host's link since its creation, Ethernet headers included.
 
     Attributes:
-      sent_bytes: from the host to the switch.
-      sent_packets: frames, or uncut larger ones where segmentation is offloaded.
-      received_bytes: from the switch to the host.
-      received_packets: likewise.
+      sent_bytes: bytes from the host to the switch.
+      sent_packets: frames from the host; with segmentation offload, larger packets that are not yet split.
+      received_bytes: bytes from the switch to the host.
+      received_packets: frames or larger packets to the host.
     """
 
     sent_bytes: int
@@ -77,7 +78,7 @@ class LinkCounters:
     received_packets: int
 
     def __sub__(self, earlier: "LinkCounters") -> "LinkCounters":
-        """What was carried since `earlier`."""
+        """Returns the traffic since `earlier`."""
         return LinkCounters(
             self.sent_bytes - earlier.sent_bytes,
             self.sent_packets - earlier.sent_packets,
@@ -87,10 +88,10 @@ class LinkCounters:
 
 
 def check_permission() -> None:
-    """Refuses where namespaces cannot be made.
+    """Checks that network namespaces can be created.
 
     Raises:
-      UserError: without Linux, root or iproute2.
+      UserError: not Linux, not root, or no iproute2.
     """
     if not sys.platform.startswith("linux"):
         raise UserError(f"emulated cluster: network namespaces need Linux, this is {sys.platform}")
@@ -104,17 +105,17 @@ def check_permission() -> None:
 
 
 class HostNetwork:
-    """The namespaces and links of one cluster. Made by the constructor; `remove` takes them away."""
+    """The namespaces and links of one cluster, created by the constructor and removed by `remove`."""
 
     def __init__(self, hosts: int, mtu: int):
-        """Starts the watchdog and removes dead owners' leftovers, then makes the namespaces and joins them.
+        """Removes leftovers of dead owners, starts the watchdog, then creates the namespaces and their links.
 
         Args:
-          hosts: how many.
-          mtu: largest IP packet of a link, bytes.
+          hosts: number of hosts, H.
+          mtu: largest IP packet on a link, in bytes.
 
         Raises:
-          UserError: a number out of range; no permission.
+          UserError: a number is out of range, or there is no permission.
         """
         if not 1 <= hosts <= MAX_HOSTS:
             raise UserError(f"emulated cluster: hosts={hosts}; must be 1 to {MAX_HOSTS}")
@@ -139,13 +140,13 @@ class HostNetwork:
             raise
 
     def set_rate(self, mbit: float | None) -> None:
-        """Limits every link, both ways. Call it while the links are idle: what waits in a queue may be lost.
+        """Limits every link in both directions. Call it while the links are idle: queued packets may be lost.
 
         Args:
-          mbit: 10^6 bits a second of Ethernet frames (without preamble and gap); None for no limit.
+          mbit: rate of Ethernet frames (without preamble and gap), 10^6 bits per second; None for no limit.
 
         Raises:
-          UserError: a rate that is not positive.
+          UserError: the rate is not positive.
         """
         if mbit is not None and not mbit > 0:
             raise UserError(f"emulated cluster: rate {mbit} Mbit/s; must be above 0, or None for unlimited")
@@ -164,10 +165,10 @@ class HostNetwork:
         self._limited = mbit is not None
 
     def read_counters(self) -> list[LinkCounters]:
-        """Reads every link's counters.
+        """Reads the traffic counters of every link.
 
         Returns:
-          One a host, counted at the switch's end of its link.
+          One reading per host, from the switch's end of its link.
         """
         links = json.loads(_run(["ip", "-n", self.switch, "-json", "-stats", "link", "show"]))
         statistics = {link["ifname"]: link["stats64"] for link in links}
@@ -183,14 +184,14 @@ class HostNetwork:
         ]
 
     def remove(self) -> None:
-        """Kills what runs in the namespaces, and removes them and all that belongs to them."""
+        """Kills the processes in the namespaces, removes the namespaces with their links, and stops the watchdog."""
         for name in namespace_cleanup.list_names(self.prefix):
             namespace_cleanup.remove_namespace(name)
         self._watchdog.kill()
         self._watchdog.wait()
 
     def _choose_burst(self, mbit: float | None) -> int:
-        """Bytes that pass unlimited after a pause: as few as hold the rate, and room for two frames."""
+        """Bytes that may pass without limit after a pause: as few as keep the rate, but at least two frames."""
         return max(2 * (self.mtu + _ETHERNET_HEADER), round((mbit or 0) * 1e6 / 8 * _BURST_SECONDS))
 
     def _make(self) -> None:
@@ -198,13 +199,13 @@ class HostNetwork:
         for name, address in zip(self.names, self.addresses, strict=True):
             folder = namespace_cleanup.NAMESPACE_SETTINGS / name
             folder.mkdir(parents=True)
-            # Gloo binds to what the machine's own name means: with the machine's own hosts file that is 127.0.0.1.
+            # Gloo binds to the address of the host name, which is 127.0.0.1 in the machine's hosts file.
             (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {own_name}\n")
         everyone = [self.switch, *self.names]
         _run(["ip", "-batch", "-"], [f"netns add {name}" for name in everyone])
         for name in everyone:
             settings = [f"echo {value} > /proc/sys/{key}" for key, value in _KERNEL_SETTINGS.items()]
-            # A kernel without IPv6, or without a namespaced setting, has no such file, and needs none.
+            # A kernel without IPv6, or without a setting per namespace, lacks the file and does not need the setting.
             script = "\n".join(f"[ ! -e {line.split()[-1]} ] || {line}" for line in settings)
             _run(["ip", "netns", "exec", name, "sh", "-e", "-c", script])
         _run(["ip", "-n", self.switch, "-batch", "-"], ["link add bridge type bridge mcast_snooping 0"])
@@ -230,8 +231,8 @@ class HostNetwork:
 
 
 def _start_watchdog(prefix: str, pid: int, start_time: int | None) -> subprocess.Popen:
-    # A session of its own: a signal to the owner's group, even SIGKILL, must not reach it. No pipe of the owner's:
-    # whoever reads the owner's output would wait for the watchdog's end.
+    # A new session, because a signal to the owner's process group, even SIGKILL, must not reach the watchdog. No
+    # inherited pipes, because a reader of the owner's output would wait until the watchdog ends.
     return subprocess.Popen(
         [sys.executable, "-I", namespace_cleanup.__file__, prefix, str(pid), str(start_time)],
         stdin=subprocess.DEVNULL,

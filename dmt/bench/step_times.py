@@ -1,8 +1,9 @@
-"""The towers' bench: which variants are held against which, how they are timed, and what is kept.
+"""Benchmark of the towers: the compared variants, their step times at several link rates, and the results kept.
 
-The *exchange share* of a link rate is `1 - t(unlimited) / t(rate)` of the better flat baseline: the part of its step
-that it spends on slow links. On a CPU the dense part is slow, so the share, not the rate, is what compares with a real
-cluster.
+SPTT is the semantic-preserving tower transform, the paper's exchange that leaves the flat model's results unchanged.
+
+The *exchange share* at a link rate is `1 - t(unlimited) / t(rate)` of the better flat baseline: the share of its step
+spent on slow links. Dense layers are slow on a CPU, so the share, not the rate, is comparable with a real cluster.
 """
 
 import dataclasses
@@ -14,29 +15,29 @@ from typing import Any
 
 from dmt.bench.emulated_cluster import EmulatedCluster
 from wukong_jax.errors import UserError
-from wukong_jax.files.whole_files import write_bytes_whole
+from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.reports.kept_results import write_results
 from wukong_jax.reports.theme import save_png, start_figure
 
 FLAT, TOWERS = "wukong_jax.embeddings.flat_exchange:build", "dmt.tower_exchange:build"
 BASELINES = ("flat", "flat column-wise")
-COUNTED_STEPS = 6  # N of the byte count; 2 N are taken too, so that what is not of the steps cancels
+COUNTED_STEPS = 6  # N of the byte count; the difference to 2 N steps removes traffic that is not part of a step
 Rows = list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to train the bench's model."""
+    """One of the compared ways to train the benchmark's model."""
 
     name: str
-    config: str  # the argument of the config file: "flat", "pass_through", or a compression
-    exchange: str  # factory
+    config: str  # argument of the config file: "flat", "pass_through", or a compression
+    exchange: str  # factory of the exchange
     exchange_options: Mapping[str, Any]
-    compression: float | None  # of embeddings that cross hosts; None: they cross as they are
+    compression: float | None  # compression of embeddings sent between hosts; None: uncompressed
 
 
 def list_variants(compressions: Sequence[int]) -> list[Variant]:
-    """The baselines, SPTT alone, towers at each compression, and the tower model run flat at the middle one."""
+    """Lists the baselines, SPTT alone, towers at each compression, and a tower model with the flat exchange."""
     by_table, by_column = {"placement": "table_wise"}, {"placement": "column_wise"}
     middle = compressions[len(compressions) // 2]
     return [
@@ -57,15 +58,15 @@ def measure(
     steps: int,
     say: Callable[[str], None],
 ) -> Iterator[Rows]:
-    """Builds all variants, counts their bytes, and times them in turns at every rate.
+    """Builds all variants, counts their bytes, and times them in turns at every link rate.
 
     Args:
-      cluster: with its workers started.
-      variants: to compare.
-      configs: of each, by name.
-      rates: of the links, Mbit/s; the first is None, unlimited.
-      rounds: turns of each variant at a rate.
-      steps: of a turn.
+      cluster: a cluster whose workers are started.
+      variants: the variants to compare.
+      configs: config of each variant, by name.
+      rates: link rates, Mbit/s; the first is None, unlimited.
+      rounds: turns of each variant at each rate.
+      steps: timed steps per turn.
       say: prints a line.
 
     Yields:
@@ -84,7 +85,7 @@ def measure(
         for _ in range(rounds):
             for variant in variants:
                 per_host = cluster.call("run", name=variant.name, steps=steps + 1)
-                # A step ends when the last host is done; the first of a turn also waits for the hosts to meet.
+                # A step ends when the slowest host is done. The first of a turn is dropped: hosts wait for each other.
                 seconds[variant.name] += [max(times) for times in zip(*per_host, strict=True)][1:]
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         unlimited = unlimited or medians
@@ -100,7 +101,7 @@ def measure(
 
 
 def count_bytes(cluster: EmulatedCluster, name: str) -> float:
-    """Bytes that all hosts send a step, by the links' own counters: the difference of 2 N and N steps, over N."""
+    """Returns the bytes that all hosts send per step by the link counters: (2 N steps minus N steps) / N."""
     sent = []
     for steps in (COUNTED_STEPS, 2 * COUNTED_STEPS):
         before = cluster.read_counters()
@@ -113,7 +114,7 @@ def count_bytes(cluster: EmulatedCluster, name: str) -> float:
 def describe(
     variant: Variant, rate: float | None, seconds: Sequence[float], baseline: float, share: float
 ) -> dict[str, Any]:
-    """One row: who, at which rate, how fast."""
+    """Returns one row of results: a variant, a link rate, and the step times."""
     median = statistics.median(seconds)
     return {
         "variant": variant.name,
@@ -129,7 +130,7 @@ def describe(
 
 
 def summarise_traffic(built: Mapping[str, Any], counted: float) -> dict[str, Any]:
-    """Bytes of a step across hosts, all hosts together: by the compiled program, by purpose, and by the counters."""
+    """Returns the bytes per step between hosts, summed over hosts: as compiled, by purpose, and as counted."""
     purposes: dict[str, float] = {}
     for row in built["traffic"]:
         purposes[row["purpose"]] = purposes.get(row["purpose"], 0) + row["host_bytes"]
@@ -144,7 +145,7 @@ def summarise_traffic(built: Mapping[str, Any], counted: float) -> dict[str, Any
 
 
 def format_row(row: Mapping[str, Any]) -> str:
-    """A line for the screen."""
+    """Formats a row as a line of text."""
     rate = "unlimited" if row["link_mbit"] is None else f"{row['link_mbit']:g} Mbit/s"
     return (
         f"{rate:>12}  {row['variant']:24} {row['step_ms']:9.1f} ms  {row['speedup_over_flat']:5.2f} x flat, share "
@@ -154,7 +155,7 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
-    """What `compare_variants.py` kept of the same config's variants, by variant; nothing for an empty text.
+    """Reads the results of `compare_variants.py` for the same config, by variant; empty if `folder` is "".
 
     Raises:
       UserError: the folder holds no results.
@@ -163,12 +164,12 @@ def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
         return {}
     path = Path(folder) / "results.json"
     if not path.exists():
-        raise UserError(f"--quality = {folder!r}: holds no results.json; make it by scripts/compare_variants.py")
+        raise UserError(f"--quality = {folder!r}: holds no results.json; make it with compare_variants")
     return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
 
 
 def join_quality(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]) -> Rows:
-    """Rows with their model's `test_auc` and `test_auc_std`, None where unknown; SPTT alone trains the flat model."""
+    """Adds each model's `test_auc` and `test_auc_std`, None if unknown; SPTT alone trains the flat model."""
     joined = []
     for row in rows:
         model = quality.get("flat" if row["config"] == "pass_through" else row["config"], {})
@@ -176,16 +177,30 @@ def join_quality(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mappin
     return joined
 
 
+def rejoin_quality(folder: Path, quality: Mapping[str, Mapping[str, Any]]) -> None:
+    """Joins quality to the rows that a folder of results holds, in place.
+
+    Raises:
+      UserError: the folder holds no results.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        raise UserError(f"--output = {str(folder)!r}: holds no results.json to join to; measure first")
+    kept = json.loads(path.read_text())
+    kept["rows"] = join_quality(kept["rows"], quality)
+    write_text_whole(path, json.dumps(kept, indent=1) + "\n")
+
+
 def write_speedup(
     folder: Path, command: str, rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Writes results.json, with each variant's test AUC where it is known, and the picture.
+    """Writes results.json, with the test AUC of each variant where it is known, and the picture.
 
     Args:
-      folder: the results' folder.
-      command: that made them.
-      rows: from `measure`.
-      quality: from `read_quality`.
+      folder: folder of the results.
+      command: the command line that produced them.
+      rows: rows from `measure`.
+      quality: results from `read_quality`.
     """
     joined = join_quality(rows, quality)
     write_results(folder, command, joined)
@@ -193,7 +208,7 @@ def write_speedup(
 
 
 def draw_speedup(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The speed-up over the better flat baseline against the share of its step that it spends on slow links."""
+    """Plots the speed-up over the better flat baseline against the share of its step spent on slow links."""
     figure = start_figure(8, 5, dpi=120)
     axes = figure.subplots()
     for name in dict.fromkeys(row["variant"] for row in rows):

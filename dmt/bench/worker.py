@@ -1,4 +1,4 @@
-"""What one emulated host does for the bench: builds variants of a run over the whole cluster and takes timed steps.
+"""Worker of the benchmark on one emulated host: builds variants of a run over the whole cluster and times steps.
 
 python -m dmt.bench.worker            (started by `dmt.bench.emulated_cluster`, not by hand)
 """
@@ -21,11 +21,11 @@ from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.size import count_flops
 
-_BATCHES = 4  # different ones, used in turns
+_BATCHES = 4  # distinct batches, used in turn
 
 
 class Bench:
-    """The variants built so far, each with its compiled step and its state."""
+    """The variants built so far, each with its compiled step and state."""
 
     def __init__(self) -> None:
         """Starts without variants."""
@@ -36,11 +36,11 @@ class Bench:
         """Builds and compiles a variant over all devices of the cluster.
 
         Args:
-          name: of the variant.
-          config: of its run, as JSON; its data are planted clicks.
+          name: name of the variant.
+          config: run config as JSON; its data are planted clicks.
 
         Returns:
-          `traffic`: rows of the compiled step's collectives; `flops`: per example; `seconds`: of compiling.
+          `traffic`: rows of the compiled step's collectives; `flops`: per example; `seconds`: compile time.
         """
         run_config = build_run_config(config)
         planted = build_dataclass(PlantedClicksConfig, run_config.data.options, "config.data.options")
@@ -57,14 +57,14 @@ class Bench:
         return {"traffic": traffic.to_rows(), "flops": count_flops(run)["train_flops_per_example"], "seconds": seconds}
 
     def run(self, name: str, steps: int) -> list[float]:
-        """Takes steps.
+        """Runs training steps.
 
         Args:
-          name: of a variant that was built.
-          steps: how many.
+          name: name of a built variant.
+          steps: number of steps.
 
         Returns:
-          The seconds of each, from the moment all of this host's devices were done with the one before.
+          Seconds of each step, measured from the time all devices of this host finished the previous one.
         """
         run, step, state, batches = self._variants[name]
         seconds = []
@@ -77,7 +77,7 @@ class Bench:
         return seconds
 
     def _make_batches(self, run: Run, clicks: PlantedClicks) -> list[Batch]:
-        """This host's slices of the first few global batches, on its devices."""
+        """Returns this host's slices of the first few global batches, on its devices."""
         batches = iterate_batches(
             clicks.source("train"),
             run.schema,

@@ -1,1 +1,1 @@
-"""Which features share a tower: learned from a trained flat run."""
+"""Partition of feature columns into towers, learned from a trained flat run."""

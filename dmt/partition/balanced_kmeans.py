@@ -1,9 +1,9 @@
-"""K-means with clusters of bounded size (Bradley, Bennett and Demiriz 2000): the assignment step is solved exactly.
+"""Balanced k-means: clusters of equal or bounded size (Bradley, Bennett and Demiriz 2000).
 
-Clusters of equally many points, to within one, are an assignment problem over the clusters' *slots*: floor(F / T) slots
-that must be filled in each cluster, and one more that may be. Clusters bounded by weight, or points that must stay
-together, are a small integer programme (HiGHS); its bounds hold exactly, and its search stops after a fixed number of
-nodes, so that the same input always gives the same result.
+The assignment step is solved exactly. If all clusters must have the same number of points, to within one, it is an
+assignment problem over *slots*: each cluster has floor(F / T) slots that must be filled, and one more that may be. With
+bounds on weight, or points that must stay together, it is a small integer program (HiGHS). The bounds then hold
+exactly; the search stops after a fixed number of nodes, so that the same input always gives the same result.
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linear_sum_
 from wukong_jax.errors import UserError
 
 _ITERATIONS = 100  # of Lloyd's method; far more than tens of points need
-_NODES = 2000  # of the integer programme's search tree
-_GAP = 1e-3  # relative, within which its optimum may be missed
+_NODES = 2000  # limit on the search tree of the integer program
+_GAP = 1e-3  # relative gap to the optimum at which the integer program may stop
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeLimits:
-    """Balance by weight: no cluster's weight above (1 + tolerance) times the mean, and none empty."""
+    """Bounds on weight: each cluster weighs at most (1 + tolerance) times the mean, and none is empty."""
 
-    what: str  # of the weights, for messages: "bytes"
-    weights: tuple[float, ...]  # of each point
+    what: str  # unit of the weights, for messages: "bytes"
+    weights: tuple[float, ...]  # weight of each point
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
@@ -38,13 +38,13 @@ class SizeLimits:
 
 @dataclasses.dataclass(frozen=True)
 class _Units:
-    """Points bound together, and what a cluster may hold of them."""
+    """Groups of points that stay together (units), and the bounds on the weight of a cluster."""
 
     members: np.ndarray  # [units, points] float64, 1 where the unit holds the point
     weights: np.ndarray  # [units]
-    low: float  # of a cluster's weight
-    high: float
-    alike: bool  # every unit is one point and they are balanced by count
+    low: float  # least weight of a cluster
+    high: float  # largest weight of a cluster
+    alike: bool  # every unit is one point, and clusters are balanced by count
 
     @property
     def count(self) -> int:
@@ -60,21 +60,21 @@ def cluster_balanced(
     restarts: int = 32,
     seed: int = 0,
 ) -> tuple[np.ndarray, float]:
-    """Balanced k-means: k-means++ seeding, several restarts, the least inertia kept.
+    """Runs balanced k-means from several k-means++ seedings and keeps the result of least inertia.
 
     Args:
       points: [F, n] float64.
-      clusters: T.
-      limits: bounds by weight; None: floor(F / T) to ceil(F / T) points a cluster.
-      keep_together: groups of points that share a cluster; groups that overlap are one.
-      restarts: of the seeding.
-      seed: of the seeding.
+      clusters: number of clusters, T.
+      limits: bounds on weight; None: each cluster has floor(F / T) to ceil(F / T) points.
+      keep_together: groups of points that must share a cluster; overlapping groups are merged.
+      restarts: number of seedings.
+      seed: random seed of the seedings.
 
     Returns:
-      ([F] int64 cluster of each point, the inertia: the sum of squared distances to the clusters' means).
+      ([F] int64 cluster of each point, the inertia: sum of squared distances to the cluster means).
 
     Raises:
-      UserError: fewer units than clusters, or no clustering within the bounds.
+      UserError: fewer points (or groups) than clusters, or no clustering meets the bounds.
     """
     units = _bind_units(len(points), clusters, limits, keep_together)
     fallback = _find_feasible(units, clusters, limits)
@@ -90,12 +90,12 @@ def cluster_balanced(
 def _run_lloyd(
     points: np.ndarray, centres: np.ndarray, units: _Units, fallback: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Assigns and averages in turns until nothing moves: ([F] labels, inertia)."""
+    """Alternates assignment and averaging until the inertia stops falling; returns ([F] labels, inertia)."""
     labels, inertia = np.zeros(len(points), np.int64), np.inf
     for _ in range(_ITERATIONS):
         costs = units.members @ ((points[:, None] - centres[None]) ** 2).sum(axis=-1)
         assigned = _assign(costs, units)
-        if assigned is None:  # the search ran out of nodes before it found any
+        if assigned is None:  # the node limit was reached before any solution was found
             assigned = fallback
         moved = (units.members.T @ np.eye(len(centres))[assigned]).argmax(axis=1)
         centres = np.stack([points[moved == cluster].mean(axis=0) for cluster in range(len(centres))])
@@ -107,7 +107,7 @@ def _run_lloyd(
 
 
 def _seed_centres(points: np.ndarray, clusters: int, generator: np.random.Generator) -> np.ndarray:
-    """K-means++: each next centre is a point drawn by its squared distance to the nearest one before, [T, n]."""
+    """Draws [T, n] centres by k-means++: points with probability by squared distance to the nearest chosen centre."""
     chosen = [int(generator.integers(len(points)))]
     while len(chosen) < clusters:
         distances = ((points[:, None] - points[chosen][None]) ** 2).sum(axis=-1).min(axis=1)
@@ -122,7 +122,7 @@ def _seed_centres(points: np.ndarray, clusters: int, generator: np.random.Genera
 def _bind_units(
     points: int, clusters: int, limits: SizeLimits | None, keep_together: Sequence[Sequence[int]]
 ) -> _Units:
-    """Turns groups into units with their weights and bounds."""
+    """Merges points that must stay together into units, with their weights and the bounds of a cluster."""
     owner = np.arange(points)
     for group in keep_together:
         for point in group[1:]:
@@ -136,11 +136,11 @@ def _bind_units(
 
 
 def _find_feasible(units: _Units, clusters: int, limits: SizeLimits | None) -> np.ndarray:
-    """Some assignment of units to clusters within the bounds, [units]; refuses bounds that cannot be met."""
+    """Returns some assignment [units] within the bounds; raises a UserError if none was found."""
     what = limits.what if limits else "columns"
     if units.count < clusters:
         raise UserError(
-            f"towers = {clusters}: at most {units.count}, the columns (or groups of columns of one table) there are"
+            f"towers = {clusters}: at most {units.count}, the number of columns (or groups that share a table)"
         )
     solved = _assign(np.zeros((units.count, clusters)), units)
     if solved is not None:
@@ -157,7 +157,7 @@ def _find_feasible(units: _Units, clusters: int, limits: SizeLimits | None) -> n
             "balance by bytes or ids"
         )
     raise UserError(
-        f"tolerance = {limits.tolerance:g}: allows {_show(units.high)} {what} a tower ({clusters} towers, mean "
+        f"tolerance = {limits.tolerance:g}: allows {_show(units.high)} {what} per tower ({clusters} towers, mean "
         f"{_show(mean)}), but the most even towers found need {_show(evenest)} (the largest table or column alone: "
         f"{_show(largest)}); "
         f"give tolerance {math.ceil(100 * (evenest / mean - 1)) / 100:.2f}, fewer towers, or balance by count"
@@ -165,14 +165,14 @@ def _find_feasible(units: _Units, clusters: int, limits: SizeLimits | None) -> n
 
 
 def _assign(costs: np.ndarray, units: _Units) -> np.ndarray | None:
-    """The cheapest assignment of units to clusters within the bounds.
+    """Returns the cheapest assignment of units to clusters within the bounds.
 
     Args:
       costs: [units, T].
       units: weights and bounds.
 
     Returns:
-      [units] int64; None where there is none, or none was found.
+      [units] int64; None if no assignment exists or none was found.
     """
     clusters = costs.shape[1]
     if units.alike:
@@ -183,11 +183,11 @@ def _assign(costs: np.ndarray, units: _Units) -> np.ndarray | None:
 
 
 def _assign_slots(costs: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Assigns [F, T] costs with `low` to `high` (at most one more) points a cluster, as an assignment problem."""
+    """Solves the assignment for [F, T] costs with `low` to `high` points per cluster, `high` at most `low` + 1."""
     count, clusters = costs.shape
     slots = np.repeat(costs, high, axis=1)  # cluster-major: `high` slots each
     optional = np.tile(np.arange(high) >= low, clusters)
-    # Rows of their own leave optional slots empty; a slot that must be filled is closed to them.
+    # Dummy points take the optional slots that stay empty; their cost keeps them out of slots that must be filled.
     closed = (count + 1.0) * (float(costs.max()) + 1)
     empty = np.tile(np.where(optional, 0.0, closed), (clusters * high - count, 1))
     rows, columns = linear_sum_assignment(np.concatenate([slots, empty]))
@@ -195,8 +195,8 @@ def _assign_slots(costs: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def _solve(units: _Units, clusters: int, costs: np.ndarray, high: float) -> OptimizeResult:
-    """The integer programme over x[unit, cluster] in {0, 1}: each unit once, no cluster empty, weights bounded."""
-    scale = max(units.weights.max(), 1e-300)  # weights of 1e12 bytes beside 1e3 would trouble the solver
+    """Solves the integer program over x[unit, cluster] in {0, 1}: each unit once, no cluster empty, bounded weight."""
+    scale = max(units.weights.max(), 1e-300)  # unscaled weights of 1e12 bytes next to 1e3 would trouble the solver
     each = np.kron(np.eye(units.count), np.ones((1, clusters)))
     filled = np.kron(np.ones((1, units.count)), np.eye(clusters))
     weight = np.kron(units.weights[None] / scale, np.eye(clusters))
@@ -210,7 +210,7 @@ def _solve(units: _Units, clusters: int, costs: np.ndarray, high: float) -> Opti
 
 
 def _pack_heaviest_first(units: _Units, clusters: int) -> np.ndarray:
-    """The heaviest unit first, each to the lightest cluster, none left empty: [units] int64."""
+    """Puts each unit, heaviest first, into the lightest cluster and leaves none empty; returns [units] int64."""
     labels, loads = np.zeros(units.count, np.int64), np.zeros(clusters)
     held = np.zeros(clusters, int)
     for place, unit in enumerate(np.argsort(-units.weights, kind="stable")):

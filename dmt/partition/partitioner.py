@@ -1,19 +1,19 @@
-"""The tower partitioner (TP, paper 3.3): which columns belong together, from what a flat model has learnt.
+"""Tower partitioner (TP, paper 3.3): groups feature columns into towers by the embeddings of a trained flat model.
 
     embeddings of a trained model -> affinity [F, F] -> distances -> positions -> balanced k-means -> towers
 
-Where the paper is silent, or its reading fails, we chose as follows. On planted clicks whose groups are known (16
-fields, 4 groups, a Wukong of width 16, three data sets), these choices found the groups exactly from every seed tried,
-and without any one of them some were missed:
+Where the paper leaves a choice open, or its literal reading fails, we chose as follows. On planted clicks with known
+groups (16 fields, 4 groups, a Wukong of width 16, three data sets), these choices recovered the groups exactly from
+every seed tried; without any one of them some groups were missed.
 
-- The affinity of two columns is |cosine| of their embeddings and its mean over a batch, in an order that is not stated.
-  Where two columns' values are independent, the mean of their cosines is the product of two mean directions and says
-  nothing of how the columns interact ("abs_of_mean", the formulas' literal reading, which found no group). The mean
-  of |cosine| sees whether their embeddings share directions ("mean_of_abs", the default).
-- Only the order of distances must survive, so affinities are stretched to fill 0 to 1: a mean of |cosine| never comes
-  near 0 (it is about sqrt(2 / (pi D)) for unrelated columns), and nearly equal distances leave groups no shape.
-- The layout has 8 dimensions by default, or T - 1 if that is more: T groups can be equally far from each other in no
-  fewer than T - 1, and a few more free it of poor minima. In the paper's 2, some columns changed places.
+- The affinity of two columns is based on |cosine| of their embeddings and a mean over a batch. The paper does not say
+  which comes first. "abs_of_mean", the literal reading of its formulas, found no group: if the values of two columns
+  are independent, the mean cosine is the product of two mean directions and does not depend on how the columns
+  interact. "mean_of_abs", the default, measures whether their embeddings share directions.
+- Affinities are stretched to the range 0 to 1, since only the order of distances matters. A mean of |cosine| is never
+  near 0 (about sqrt(2 / (pi D)) for unrelated columns), and almost equal distances do not separate groups.
+- The layout has 8 dimensions by default, or T - 1 if that is more. T groups at equal distances need at least T - 1
+  dimensions, and a few more avoid poor minima. With the paper's 2, some columns landed in the wrong group.
 """
 
 import dataclasses
@@ -33,25 +33,25 @@ AffinityOrder = Literal["mean_of_abs", "abs_of_mean"]
 
 
 class AffinitySums(NamedTuple):
-    """Sums over rows, to be added up batch by batch."""
+    """Sums over the rows of a batch; sums of several batches can be added."""
 
-    cosines: jax.Array  # [F, F] float32
-    absolute: jax.Array  # [F, F] float32, of |cosine|
-    pairs: jax.Array  # [F, F] float32, rows in which both columns have an embedding
-    present: jax.Array  # [F] float32, rows in which the column has one
+    cosines: jax.Array  # [F, F] float32, sums of cosines
+    absolute: jax.Array  # [F, F] float32, sums of |cosine|
+    pairs: jax.Array  # [F, F] float32, number of rows in which both columns have an embedding
+    present: jax.Array  # [F] float32, number of rows in which the column has one
 
 
 @dataclasses.dataclass(frozen=True)
 class PartitionOptions:
-    """How affinities become towers."""
+    """Settings of the partitioner."""
 
     towers: int  # T
-    strategy: Strategy = "coherent"  # together: the similar ("coherent") or the different ("diverse")
+    strategy: Strategy = "coherent"  # put similar ("coherent") or different ("diverse") columns in a tower
     dimensions: int | None = None  # of the layout; None: 8, or T - 1 if that is more (the paper: 2)
-    steps: int = 2000  # of Adam, on the layout
+    steps: int = 2000  # Adam steps of the layout
     learning_rate: float = 0.05  # of Adam
-    layouts: int = 8  # started at random positions; the one of least stress is kept
-    restarts: int = 32  # of k-means; the one of least inertia is kept
+    layouts: int = 8  # random starts of the layout; the one with the least stress is kept
+    restarts: int = 32  # of k-means; the one with the least inertia is kept
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,22 +72,22 @@ class PartitionOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """Columns in towers."""
+    """A grouping of columns into towers."""
 
-    towers: tuple[tuple[int, ...], ...]  # columns of each, ascending; towers by their first column
+    towers: tuple[tuple[int, ...], ...]  # columns of each tower, ascending; towers ordered by their first column
     positions: np.ndarray  # [F, dimensions] float64, the layout
-    plane: np.ndarray  # [F, 2] float64, a layout of the same distances to look at
+    plane: np.ndarray  # [F, 2] float64, a layout of the same distances in two dimensions, for the picture
     stress: float  # of the layout
-    inertia: float  # squared distances to the towers' centres, summed
+    inertia: float  # sum of squared distances to the tower centres
 
 
 @jax.jit
 def compute_affinity_sums(embeddings: jax.Array, weight: jax.Array) -> AffinitySums:
-    """Cosines of every two columns, summed over rows.
+    """Sums the cosines of every pair of columns over the rows.
 
     Args:
-      embeddings: [B, F, D] float32, zeros where a column has no embedding: such rows count for no pair of it.
-      weight: [B] float32; rows of weight 0 are padding, the others count alike.
+      embeddings: [B, F, D] float32. Zeros mean that a column has no embedding in a row; its pairs skip the row.
+      weight: [B] float32; rows of weight 0 are padding, all others count equally.
 
     Returns:
       The sums.
@@ -98,7 +98,7 @@ def compute_affinity_sums(embeddings: jax.Array, weight: jax.Array) -> AffinityS
     directions = jnp.swapaxes(embeddings / jnp.where(norms > 0, norms, 1), 0, 1)  # [F, B, D]
 
     def pair_one(column: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # One column at a time: [F, B] at once, not [F, F, B].
+        # One column at a time needs memory for [F, B], not [F, F, B].
         cosines = jnp.sum(directions * column, axis=-1)
         return cosines.sum(axis=1), jnp.abs(cosines).sum(axis=1)
 
@@ -107,14 +107,14 @@ def compute_affinity_sums(embeddings: jax.Array, weight: jax.Array) -> AffinityS
 
 
 def compute_affinity(sums: AffinitySums, order: AffinityOrder = "mean_of_abs") -> np.ndarray:
-    """The affinity I of every two columns.
+    """Returns the affinity I of every pair of columns.
 
     Args:
-      sums: over the rows.
-      order: see the module.
+      sums: sums over all rows.
+      order: whether the mean or the absolute value comes first; see the module docstring.
 
     Returns:
-      [F, F] float64 from 0 to 1, symmetric, 1 on the diagonal; 0 for columns that never meet in a row.
+      [F, F] float64 from 0 to 1, symmetric, 1 on the diagonal; 0 for columns that never occur in the same row.
     """
     pairs = np.maximum(np.asarray(sums.pairs, np.float64), 1)
     total = sums.absolute if order == "mean_of_abs" else np.abs(np.asarray(sums.cosines, np.float64))
@@ -125,14 +125,14 @@ def compute_affinity(sums: AffinitySums, order: AffinityOrder = "mean_of_abs") -
 
 
 def compute_distances(affinity: np.ndarray, strategy: Strategy) -> np.ndarray:
-    """The distances that the layout is to have.
+    """Turns affinities into target distances for the layout.
 
     Args:
       affinity: [F, F] from 0 to 1.
-      strategy: "coherent": 1 - I; "diverse": I.
+      strategy: "coherent" gives 1 - I, "diverse" gives I.
 
     Returns:
-      [F, F] float64, the affinities first stretched to fill 0 to 1; 0 on the diagonal.
+      [F, F] float64 from affinities stretched to the range 0 to 1; 0 on the diagonal.
     """
     others = ~np.eye(len(affinity), dtype=bool)
     if not others.any():
@@ -144,7 +144,7 @@ def compute_distances(affinity: np.ndarray, strategy: Strategy) -> np.ndarray:
 
 
 def compute_stress(positions: jax.Array, distances: jax.Array) -> jax.Array:
-    """Sum over i < j of (||X_i - X_j|| - D_ij)^2 (paper 3.3).
+    """Returns the stress, the sum over i < j of (||X_i - X_j|| - D_ij)^2 (paper 3.3).
 
     Args:
       positions: X, [F, n].
@@ -155,22 +155,22 @@ def compute_stress(positions: jax.Array, distances: jax.Array) -> jax.Array:
     """
     first, second = np.triu_indices(len(distances), k=1)
     squares = jnp.sum((positions[first] - positions[second]) ** 2, axis=-1)
-    # Positions that meet have no direction to part in: their gradient is 0, not the square root's infinity.
+    # Equal positions have no direction between them: their gradient is set to 0, not the square root's infinity.
     apart = squares > 1e-12
     lengths = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
     return jnp.sum((lengths - distances[first, second]) ** 2)
 
 
 def lay_out(distances: np.ndarray, dimensions: int, options: PartitionOptions) -> tuple[np.ndarray, float]:
-    """Places the columns so that their distances come near the wanted ones.
+    """Finds positions of the columns whose distances approximate the target distances.
 
     Args:
-      distances: [F, F].
-      dimensions: n.
-      options: steps, learning rate, layouts and seed.
+      distances: [F, F] target distances.
+      dimensions: n, dimensions of the positions.
+      options: steps, learning rate, layouts and seed are read.
 
     Returns:
-      ([F, n] float64, the stress): the best of `layouts` starts.
+      ([F, n] float64 positions, their stress), the best of `layouts` random starts.
     """
     starts = np.random.default_rng(options.seed).normal(0, 0.1, (options.layouts, len(distances), dimensions))
     positions, stresses = _minimise_stress(
@@ -187,7 +187,7 @@ def lay_out(distances: np.ndarray, dimensions: int, options: PartitionOptions) -
 def _minimise_stress(
     starts: jax.Array, distances: jax.Array, steps: jax.Array, learning_rate: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Adam from every start, [R, F, n], its rate falling by a cosine: the positions reached, and their stress [R]."""
+    """Runs Adam with cosine decay from every start [R, F, n]; returns final positions and their stress [R]."""
     adam = optax.scale_by_adam()
 
     def descend(start: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -214,16 +214,16 @@ def partition_columns(
 
     Args:
       affinity: [F, F] from 0 to 1.
-      options: how.
-      limits: weights of the columns and bounds on their sum in a tower; None: as many columns in each tower, to within
-        one (paper 3.3 with ratio 1, as near as F / T allows).
-      keep_together: groups of columns that must share a tower, as those of one table.
+      options: settings of the partitioner.
+      limits: weights of the columns and bounds on their sum in a tower; None: the same number of columns in each tower,
+        to within one (paper 3.3 with ratio 1, as close as F / T allows).
+      keep_together: groups of columns that must share a tower, such as the columns of one table.
 
     Returns:
-      The partition; a function of the arguments alone.
+      The partition; deterministic given the arguments.
 
     Raises:
-      UserError: more towers than can be filled, or bounds that no grouping meets.
+      UserError: more towers than can be filled, or no grouping meets the bounds.
     """
     distances = compute_distances(affinity, options.strategy)
     positions, stress = lay_out(distances, options.layout_dimensions, options)
@@ -236,7 +236,7 @@ def partition_columns(
 
 
 def compute_contrast(affinity: np.ndarray, towers: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """The mean affinity of pairs of columns inside towers, and between towers; NaN where there is no such pair."""
+    """Returns the mean affinity of column pairs within towers and between towers; NaN if there is no such pair."""
     tower_of = np.empty(len(affinity), int)
     for tower, columns in enumerate(towers):
         tower_of[list(columns)] = tower
@@ -251,11 +251,11 @@ def compute_contrast(affinity: np.ndarray, towers: Sequence[Sequence[int]]) -> t
 
 
 def compute_agreement(labels: Sequence[int], others: Sequence[int]) -> float:
-    """The adjusted Rand index of two groupings: 1 for the same, 0 on average for unrelated ones.
+    """Returns the adjusted Rand index of two groupings: 1 if they are equal, 0 on average if unrelated.
 
     Args:
-      labels: the group of each column, [F].
-      others: the same, of another grouping.
+      labels: [F] group of each column.
+      others: [F] group of each column in the other grouping.
     """
     table = np.zeros((max(labels) + 1, max(others) + 1))
     np.add.at(table, (np.asarray(labels), np.asarray(others)), 1)

@@ -1,4 +1,4 @@
-"""The picture of a partition: the layout coloured by tower, and the affinity matrix ordered by tower."""
+"""Picture of a partition: the layout coloured by tower, and the affinity matrix ordered by tower."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +10,16 @@ from matplotlib.patheffects import withStroke
 
 from wukong_jax.reports.theme import LIGHT, PALETTE, draw_colour_bar, save_png, start_figure
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # tell towers apart where there are more than colours
-_MOST_NAMES = 60  # more names than this cannot be read
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # distinguish more towers than there are colours
+_MOST_NAMES = 60  # with more columns, names would be unreadable and are left out
 
 
 def draw_partition(described: Mapping[str, Any], title: str) -> bytes:
     """Draws a partition.
 
     Args:
-      described: the content of `towers.json`.
-      title: above the picture.
+      described: content of `towers.json`.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
@@ -71,9 +71,9 @@ def _draw_layout(axes: Axes, described: Mapping[str, Any]) -> None:
 
 
 def _place_names(positions: Mapping[str, Sequence[float]], extent: float) -> dict[str, tuple[float, float]]:
-    """Where each name's left middle goes, so that names overlap neither each other nor the points.
+    """Places each name (middle of its left edge) so that names cover neither each other nor the points.
 
-    Names move up and down only, from a little right of their point, downwards pass by pass.
+    Points are taken from top to bottom. A name starts just right of its point and moves only up or down.
     """
     height, letter, gap = 0.032 * extent, 0.0125 * extent, 0.016 * extent
     points = list(positions.values())
@@ -106,7 +106,7 @@ def _draw_affinity(figure: Figure, axes: Axes, described: Mapping[str, Any]) -> 
     ordered = [column for tower in described["towers"] for column in tower]
     order = [index_of[column] for column in ordered]
     matrix = np.array(described["affinity"])[np.ix_(order, order)]
-    shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)  # the diagonal's 1 would hide the rest
+    shown = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)  # ones would dominate the colour scale
     image = axes.imshow(shown, cmap="viridis", interpolation="nearest")
     bar = draw_colour_bar(figure, axes, image, size=9, fraction=0.046, pad=0.02)
     bar.set_ylabel("Affinity", color=LIGHT.ink, fontsize=10)

@@ -1,7 +1,6 @@
-"""Towers from a finished run: its embeddings over some batches, their affinity, the partition, `towers.json`."""
+"""Partition of a finished run's columns into towers, written as `towers.json`, from the affinity of its embeddings."""
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +25,13 @@ from dmt.partition.partitioner import (
 from dmt.partition.pictures import draw_partition
 from dmt.towers import build_tower_layout, stride_towers
 from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.embeddings.exchange import TowerTokens
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.runs.drawn_batches import draw_batches
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.training.run import Run
@@ -45,38 +44,38 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclasses.dataclass(frozen=True)
 class RunAffinity:
-    """What a run's embeddings say of its columns, in the schema's order."""
+    """Affinity sums and ids per row of a run's columns, in the schema's order."""
 
-    columns: tuple[str, ...]  # F
+    columns: tuple[str, ...]  # F names
     sums: AffinitySums
     ids_per_row: np.ndarray  # [F] float64
-    rows: int  # that were read
+    rows: int  # number of rows read
     split: str
 
 
 @dataclasses.dataclass(frozen=True)
 class PartitionSettings:
-    """What the command line asks for."""
+    """Settings of the command."""
 
     options: PartitionOptions
     affinity: AffinityOrder = "mean_of_abs"
     balance: Balance = "count"
-    tolerance: float | None = None  # of balance by bytes or ids
+    tolerance: float | None = None  # for balance by bytes or ids
     batches: int = 16
 
     def __post_init__(self) -> None:
-        """Refuses what would have no effect."""
+        """Checks ranges, and refuses options without effect."""
         if self.batches < 1:
             raise UserError(f"batches = {self.batches}: at least 1")
         if self.balance == "count" and self.tolerance is not None:
             raise UserError(
-                f"tolerance = {self.tolerance:g}: towers balanced by count are as even as can be; leave it out, or "
+                f"tolerance = {self.tolerance:g}: towers balanced by count do not use it; leave it out, or "
                 "balance by bytes or ids"
             )
 
 
 def embed_tokens(run: Run, state: TrainState, batch: Batch) -> jax.Array:
-    """The embeddings that a flat model reads: [B, N, D] float32, zeros where there is no id."""
+    """Returns the embeddings that a flat model reads: [B, N, D] float32, zeros where there is no id."""
     routed = run.exchange.route_ids(batch.ids)
     values = run.exchange.collect(run.exchange.gather(state.tables, routed), routed, lambda towers: towers)
     assert not isinstance(values, TowerTokens)  # a run opened for scoring has the flat exchange
@@ -86,10 +85,10 @@ def embed_tokens(run: Run, state: TrainState, batch: Batch) -> jax.Array:
 
 
 def embed_columns(layout: EmbeddingLayout, tokens: jax.Array) -> jax.Array:
-    """One embedding a column: the sum of its tokens, which has the direction of their mean.
+    """Returns one embedding per column: the sum of its tokens, which has the direction of their mean.
 
     Args:
-      layout: without narrow columns.
+      layout: an embedding layout without narrow columns.
       tokens: [B, N, D] float32.
 
     Returns:
@@ -99,33 +98,24 @@ def embed_columns(layout: EmbeddingLayout, tokens: jax.Array) -> jax.Array:
 
 
 def read_batches(opened: OpenRun, batches: int, seed: int) -> tuple[str, Iterator[Batch]]:
-    """Batches of validation rows (training rows, where there are none), drawn without repetition: (split, batches)."""
+    """Returns (split, batches): random rows without repetition from validation, or from train if it has none."""
     split = "validation" if "validation" in opened.data.splits else "train"
-    run = opened.run
-    drawn = iterate_batches(
-        opened.data.source(split),
-        run.schema,
-        run.config.training.evaluation_batch_size,
-        position=Position(epoch=0, seed=seed, rows_consumed=0),
-        shuffle=True,
-        epochs=1,
-    )
-    return split, (batch for batch, _ in itertools.islice(drawn, batches))
+    return split, draw_batches(opened, split, batches, seed)
 
 
 def measure_affinity(opened: OpenRun, batches: int, seed: int) -> RunAffinity:
-    """Sums the cosines of a run's embeddings.
+    """Sums the cosines of a run's embeddings over random rows.
 
     Args:
-      opened: the run, at the state it is judged by.
-      batches: of the run's evaluation batch size; fewer where the split ends.
-      seed: of the choice of rows.
+      opened: the run, restored at the checkpoint to evaluate.
+      batches: number of batches of the run's evaluation batch size; fewer if the split ends earlier.
+      seed: random seed of the choice of rows.
 
     Returns:
-      The sums, and ids per row of each column.
+      The sums, and the ids per row of each column.
 
     Raises:
-      UserError: fewer than two columns, or columns that have no tokens of their own.
+      UserError: fewer than two columns, or narrow columns that share projected tokens.
     """
     run, layout = opened.run, opened.run.layout
     columns = tuple(field.column for field in layout.fields)
@@ -151,10 +141,10 @@ def measure_affinity(opened: OpenRun, batches: int, seed: int) -> RunAffinity:
 
 
 def weigh_columns(layout: EmbeddingLayout, measured: RunAffinity, balance: Balance) -> np.ndarray | None:
-    """What towers are balanced by, [F] float64: None for the count of columns.
+    """Returns the column weights by which towers are balanced, [F] float64; None for "count".
 
-    "bytes": of the columns' tables, optimizer arrays left out; a shared table counts once, at its first column.
-    "ids": a column's ids per row, on average over the rows that were read.
+    "bytes": size of the column's table without optimizer state; a shared table counts once, at its first column.
+    "ids": mean ids per row of the column, over the rows read.
     """
     if balance == "count":
         return None
@@ -169,7 +159,7 @@ def weigh_columns(layout: EmbeddingLayout, measured: RunAffinity, balance: Balan
 
 
 def find_shared_tables(layout: EmbeddingLayout) -> list[list[int]]:
-    """The columns of each table that several columns read; a table lies on one host, so they share a tower."""
+    """Returns the columns of each shared table; a table lies on one host, so its columns must share a tower."""
     by_table: dict[str, list[int]] = {}
     for index, field in enumerate(layout.fields):
         by_table.setdefault(field.table, []).append(index)
@@ -177,19 +167,19 @@ def find_shared_tables(layout: EmbeddingLayout) -> list[list[int]]:
 
 
 def partition_run(opened: OpenRun, settings: PartitionSettings) -> dict[str, Any]:
-    """Groups a run's columns into towers.
+    """Groups the columns of a run into towers.
 
-    Columns are taken in the order of their names, so that the schema's order has no part in the result.
+    Columns are sorted by name, so that the schema's order does not affect the result.
 
     Args:
       opened: the run.
-      settings: how.
+      settings: settings of the partition.
 
     Returns:
-      What `towers.json` holds; see `describe_partition`.
+      The content of `towers.json`; see `describe_partition`.
 
     Raises:
-      UserError: more towers than columns, bounds that cannot be met, or columns without tokens of their own.
+      UserError: more towers than columns, bounds that cannot be met, or narrow columns that share projected tokens.
     """
     layout, options = opened.run.layout, settings.options
     stride_towers([field.column for field in layout.fields], options.towers)  # refuses more towers than columns
@@ -219,14 +209,14 @@ def describe_partition(
     weights: np.ndarray | None,
     found: Partition,
 ) -> dict[str, Any]:
-    """The content of `towers.json`: the towers, how they were found, and strided towers to hold them against.
+    """Builds the content of `towers.json`: the towers, how they were found, and strided towers for comparison.
 
     Returns:
-      JSON values: "towers" (lists of column names), "loads" of each in the balanced quantity, "columns", "affinity"
-      (a row a column), "layout" (column to position), "plane" (the same in two dimensions, to look at), "similarity"
-      (mean affinity within and between towers), "strided" (the same of strided towers), "planted" (the generator's
-      groups and the agreement of both, where the rows were generated with groups), "stress", "inertia", "rows",
-      "split", "step" and "settings".
+      JSON values: "towers" (lists of column names), "loads" (of each tower, in the balanced quantity), "columns",
+      "affinity" (one row per column), "layout" (column to position), "plane" (column to position in two dimensions),
+      "similarity" (mean affinity within and between towers), "strided" (strided towers and their similarity), "planted"
+      (only for data generated with groups: these groups, and how well both kinds of towers agree with them), "stress",
+      "inertia", "rows", "split", "step" and "settings".
     """
     columns = measured.columns
     index_of = {column: index for index, column in enumerate(columns)}
@@ -268,23 +258,38 @@ def describe_partition(
     }
 
 
+def format_partition(described: dict[str, Any]) -> str:
+    """The towers, and their mean affinity beside that of strided towers, in lines of text."""
+    lines = [f"tower {index}: {', '.join(tower)}" for index, tower in enumerate(described["towers"])]
+    lines.append("mean affinity    within  between")
+    for name, contrast in (("these towers", described["similarity"]), ("strided towers", described["strided"])):
+        lines.append(f"{name:15}  {contrast['within']:.4f}   {contrast['between']:.4f}")
+    if "planted" in described:
+        planted = described["planted"]
+        lines.append(
+            f"agreement with the planted groups (adjusted Rand index): {planted['agreement']:.3f}, of strided towers "
+            f"{planted['strided_agreement']:.3f}"
+        )
+    return "\n".join(lines)
+
+
 def write_partition(described: dict[str, Any], output: Path, title: str) -> Path:
-    """Writes `towers.json` and its picture beside it, each whole.
+    """Writes `towers.json` and its picture next to it, each atomically.
 
     Args:
-      described: from `partition_run`.
-      output: the JSON file.
-      title: of the picture.
+      described: content of the file, from `partition_run`.
+      output: path of the JSON file.
+      title: title of the picture.
 
     Returns:
-      The picture's path.
+      The path of the picture.
 
     Raises:
       UserError: the files cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
-        raise UserError(f"--output = {output}: the picture takes that name; give a name that ends in .json")
+        raise UserError(f"--output = {output}: the picture gets that name; give a name that ends in .json")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_whole(picture, draw_partition(described, title))

@@ -1,1 +1,1 @@
-"""The field's networks for several domains and objectives, each on the same embeddings and trainer as Lattice's."""
+"""Baseline networks for several domains and objectives, with the same embeddings and trainer as Lattice networks."""

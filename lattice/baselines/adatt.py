@@ -1,11 +1,12 @@
-"""AdaTT-sp (arXiv 2304.04959): levels of experts that belong to tasks, every task seeing all of them and its own twice.
+"""AdaTT-sp, adaptive task-to-task fusion (arXiv 2304.04959): levels of task-specific experts, mixed by task gates.
 
-A level's output for task t is a softmax-gated sum of all tasks' experts, plus its own experts in a linear combination
-that no input changes: fusion learns a residual over what the task makes for itself. A task's experts and gate read what
-the level before made for it.
+The output of a level for task t is a softmax-gated sum of all tasks' experts, plus a linear combination of the task's
+own experts with weights that do not depend on the input, so that the gate learns only a residual. The experts and the
+gate of a task read its output from the previous level.
 
-Our choices: gates have no biases, as in the other networks here (the published code's have); the weights of the linear
-combination start at 1 / e (there at random); a single own expert has weight 1 and no parameter, as there.
+Choices of ours: gates have no biases, as in the other networks here (in the published code they have); the weights of
+the linear combination start at 1 / e (in the published code at random). As in the published code, a single expert per
+task has weight 1 and no parameter.
 """
 
 import dataclasses
@@ -27,12 +28,12 @@ class AdaTTOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.adatt:build`; all levels have the same sizes."""
 
     levels: int = 2
-    task_experts: int = 2  # e, of each task at each level
-    expert_hidden: tuple[int, ...] = (128,)  # widths of each expert, which ends after the last
-    expert_dropout: float = 0.0  # after each of its layers
+    task_experts: int = 2  # e, experts per task at each level
+    expert_hidden: tuple[int, ...] = (128,)  # layer widths of each expert; the last one is its output
+    expert_dropout: float = 0.0  # after each layer of an expert
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and experts without a layer."""
+        """Checks ranges, and refuses experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
         require_sizes(self, "levels", "task_experts")
@@ -42,7 +43,7 @@ class AdaTT(TowerModel):
     """Levels of adaptive task-to-task fusion, then towers."""
 
     def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n * D] to [T, B, h]."""
+        """Maps [B, n * D] to [T, B, h]."""
         options, tasks = self.options, self.task_count
         count = options.task_experts
         features = inputs
@@ -70,6 +71,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       An `AdaTT`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return AdaTT(build_options(AdaTTOptions, options, shape), shape)

@@ -1,4 +1,4 @@
-"""Soft gates of experts: shares that sum to one, a linear map of the task's input away."""
+"""Softmax gates that mix experts, with shares from a linear map of the task's input."""
 
 import flax.linen as nn
 import jax
@@ -12,8 +12,8 @@ class SoftmaxGates(nn.Module):
 
     Attributes:
       gates: number of gates.
-      choices: E, experts that each of them mixes.
-      dtype: of the products; shares are float32 until they enter one.
+      choices: E, number of experts that each gate mixes.
+      dtype: dtype of the matrix products; the shares are float32.
     """
 
     gates: int
@@ -25,7 +25,7 @@ class SoftmaxGates(nn.Module):
         """Computes the shares.
 
         Args:
-          inputs: [gates, B, n], or [B, n] where all gates read the same.
+          inputs: [gates, B, n], or [B, n] if all gates read the same input.
 
         Returns:
           [gates, B, E] float32.
@@ -37,10 +37,10 @@ class SoftmaxGates(nn.Module):
 
 
 def mix_shared(shares: jax.Array, experts: jax.Array) -> jax.Array:
-    """Mixes experts that all tasks see.
+    """Mixes experts shared by all tasks.
 
-    One product a row: at B = 4096, 6 tasks, 8 experts and 64 units it took 28 ms forward and backward on two busy
-    cores, where sums of scaled experts took 765 to 1094 ms.
+    This is one matrix product per row: at B = 4096, 6 tasks, 8 experts and 64 units it took 28 ms forward and backward
+    on two busy cores, while sums of scaled experts took 765 to 1094 ms.
 
     Args:
       shares: [T, B, E] float.
@@ -53,7 +53,7 @@ def mix_shared(shares: jax.Array, experts: jax.Array) -> jax.Array:
 
 
 def mix_own(shares: jax.Array, experts: jax.Array) -> jax.Array:
-    """Mixes experts that each task has for itself.
+    """Mixes each task's separate experts.
 
     Args:
       shares: [T, B, e] float.

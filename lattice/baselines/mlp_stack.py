@@ -1,4 +1,4 @@
-"""Many MLPs of equal sizes side by side: experts, gates and towers, as a few large products."""
+"""Stack of MLPs of equal sizes, for experts, gates and towers, computed as a few large matrix products."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from wukong_jax.layers.mlp import MLP
 
 
 class MLPStack(nn.Module):
-    """MLPs in an array of any number of axes, each with weights of its own; parameters lead with these axes.
+    """An array of MLPs with any number of axes and separate weights; these axes come first in every parameter.
 
     Attributes:
       counts: sizes of the array's axes.
-      hidden: see `wukong_jax.layers.mlp.MLP`, as all that follow.
+      hidden: hidden widths; for this and the following see `wukong_jax.layers.mlp.MLP`.
       features: width of the outputs; None ends after the last hidden layer.
-      dtype: of the products.
+      dtype: dtype of the matrix products.
       biases: whether every layer adds a bias.
-      dropout: rate after each hidden activation, drawn anew for each MLP.
-      output_scale: initial size of the outputs over their input's.
-      output_dtype: of the last product.
-      norm: whether a layer norm stands before each ReLU.
+      dropout: rate after each hidden activation, drawn independently for each MLP.
+      output_scale: initial size of the outputs relative to their inputs.
+      output_dtype: dtype of the last matrix product.
+      norm: whether to apply a layer norm before each ReLU.
     """
 
     counts: tuple[int, ...]
@@ -39,7 +39,7 @@ class MLPStack(nn.Module):
         """Applies all MLPs.
 
         Args:
-          inputs: [*some, B, n], `some` the first of the counts; MLPs along the other axes read the same rows.
+          inputs: [*some, B, n], where `some` are the first axes of `counts`; MLPs along other axes share the inputs.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:

@@ -1,4 +1,4 @@
-"""MMoE (Ma et al., KDD 2018): experts that all tasks share, and for each task a gate and a tower."""
+"""MMoE, multi-gate mixture of experts (Ma et al., KDD 2018): shared experts, with a gate and a tower for each task."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ class MMoEOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.mmoe:build`."""
 
     experts: int = 4  # E
-    expert_hidden: tuple[int, ...] = (128,)  # widths of each expert, which ends after the last
-    expert_dropout: float = 0.0  # after each of its layers
+    expert_hidden: tuple[int, ...] = (128,)  # layer widths of each expert; the last one is its output
+    expert_dropout: float = 0.0  # after each layer of an expert
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and experts without a layer."""
+        """Checks ranges, and refuses experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
         require_sizes(self, "experts")
@@ -32,7 +32,7 @@ class MMoE(TowerModel):
     """tower_t(sum over i of softmax(W_t x)_i E_i(x))."""
 
     def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n * D] to [T, B, h]."""
+        """Maps [B, n * D] to [T, B, h]."""
         options = self.options
         experts = self.stack((options.experts,), options.expert_hidden, options.expert_dropout, "experts")
         shares = SoftmaxGates(self.task_count, options.experts, self.shape.dtype, name="gates")(inputs)
@@ -50,6 +50,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       An `MMoE`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return MMoE(build_options(MMoEOptions, options, shape), shape)

@@ -1,4 +1,4 @@
-"""Partitioned normalisation: batch norm with moments, scales and biases of each domain (STAR, arXiv 2101.11427)."""
+"""Partitioned normalisation (STAR, arXiv 2101.11427): batch norm with moments, scales and biases for each domain."""
 
 import flax.linen as nn
 import jax
@@ -11,21 +11,22 @@ from wukong_jax.models.outputs import STATISTICS
 class PartitionedNorm(nn.Module):
     """z = (x - mean_p) / sqrt(variance_p + epsilon); y = scale * scale_p * z + bias + bias_p, for a row of domain p.
 
-    In training the moments are those of the batch's rows of domain p, and gradients pass through them; at test time
-    they are moving averages over batches, in the collection "statistics".
+    In training the moments are those of the batch's rows of domain p, and gradients flow through them. At test time
+    they are moving averages over batches, stored in the collection "statistics".
 
-    The paper's batches come from one domain each, ours from all. So a domain with fewer than two counted rows in a
-    batch keeps its averages, and one row alone is normalised to zero: batches have to be large for the rarest domain. A
-    moving average is the plain mean of the first batches, until 1 / (their number) falls below 1 - momentum, so that no
-    made-up start has to fade; it takes the unbiased variance. All of this is our choice.
+    In the paper each batch comes from one domain, here from all. A domain with fewer than two counted rows in a batch
+    therefore keeps its averages, and a single row is normalised to zero: batches must be large enough for the rarest
+    domain. A moving average is the plain mean over batches until 1 / (number of batches) falls below 1 - momentum, so
+    that no initial value has to decay; it uses the unbiased variance. All of this is our choice.
 
-    Rows are counted as the caller says. No model sees weights: of rows of weight 0, only padding can be left out.
+    The caller chooses which rows count. Models do not see row weights, so of rows with weight 0 only padding can be
+    left out.
 
     Attributes:
       domains: G.
-      momentum: of the moving averages.
-      epsilon: added to the variance. Not smaller: a number that never moved in a domain's training rows would be
-        blown up where it moves at test time.
+      momentum: momentum of the moving averages.
+      epsilon: added to the variance. A smaller value would blow up a feature that is constant in a domain's training
+        rows but varies at test time.
     """
 
     domains: int
@@ -34,13 +35,13 @@ class PartitionedNorm(nn.Module):
 
     @nn.compact
     def __call__(self, values: jax.Array, domain: jax.Array, counted: jax.Array, *, train: bool) -> jax.Array:
-        """Normalises.
+        """Normalises the values of each domain.
 
         Args:
           values: [B, n] float; moments are float32.
           domain: [B] int32.
-          counted: [B] bool, rows that the moments are taken of.
-          train: whether to use the batch's moments, and write the moving averages.
+          counted: [B] bool, rows that count in the moments.
+          train: whether to use the batch's moments and update the moving averages.
 
         Returns:
           [B, n] in the dtype of `values`.
@@ -74,21 +75,21 @@ _MOMENTS = {"mean": jnp.zeros, "variance": jnp.ones}  # before any batch
 def domain_moments(
     values: jax.Array, domain: jax.Array, counted: jax.Array, domains: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and variance of the rows of each domain.
+    """Computes the mean and variance over the rows of each domain.
 
     Args:
       values: [B, n] float32.
       domain: [B] int32.
-      counted: [B] bool, rows to take.
+      counted: [B] bool, rows that count.
       domains: G.
 
     Returns:
-      Numbers of rows taken [G], means [G, n] and biased variances [G, n], zeros where there are no rows.
+      Numbers of counted rows [G], means [G, n] and biased variances [G, n]; zeros for domains without rows.
     """
     own = jax.nn.one_hot(domain, domains) * counted[:, None]
     rows = own.sum(axis=0)
     shares = own / jnp.maximum(rows, 1)
     mean = jnp.matmul(shares.T, values, precision=jax.lax.Precision.HIGHEST)
-    # squares of deviations, not a difference of means, which rounding would swamp
+    # Squares of deviations are exact enough; E[x^2] - E[x]^2 would lose precision by cancellation.
     deviation = values - own_domain_rows(mean, domain)
     return rows, mean, jnp.matmul(shares.T, jnp.square(deviation), precision=jax.lax.Precision.HIGHEST)

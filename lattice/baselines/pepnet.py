@@ -1,13 +1,13 @@
-"""PEPNet (arXiv 2302.01115): gates made of the domain over the embeddings, and of the user over the towers' layers.
+"""PEPNet (arXiv 2302.01115): embeddings gated by the domain (EPNet), and tower layers gated by user priors (PPNet).
 
     EPNet: E' = gate([domain token, sg(E)]) * E
     PPNet: each hidden layer of every tower, times gate([priors, sg(E')])
     gate(x) = 2 sigmoid(MLP(x)) with one hidden layer, sg = stop gradient, * elementwise
 
-The domain is no input of the towers; it acts through EPNet alone, which with one domain has no token to read. Our
-choices: priors (user, item, author) are tokens of columns that the user names, as they are before EPNet, and not tables
-of their own; the layers' outputs are what is gated; gates start at exactly 1, as the last layers of their MLPs start at
-zero. As in FinalMLP here, gates' hidden layers have no norm.
+The domain is not an input of the towers; it acts only through EPNet, which with one domain has no domain token. Choices
+of ours: priors (user, item, author) are the tokens of columns that the user names, taken before EPNet, and have no
+separate tables; the outputs of layers are gated; gates start at exactly 1, since the last layers of their MLPs start at
+zero. As in FinalMLP here, the hidden layers of gates have no norm.
 """
 
 import dataclasses
@@ -26,25 +26,25 @@ from wukong_jax.models.finalmlp import context_places
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 
-GAMMA = 2.0  # the largest value of a gate, the paper's
+GAMMA = 2.0  # largest value of a gate, as in the paper
 
 
 @dataclasses.dataclass(frozen=True)
 class PEPNetOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.pepnet:build`.
 
-    A task is by default an objective, as in the paper; "portfolios" gives each domain towers of its own.
+    By default a task is an objective, as in the paper; "portfolios" gives each domain separate towers.
     """
 
     prior_columns: tuple[str, ...] = dataclasses.field(
         kw_only=True
     )  # columns that PPNet's gates read; [] = EPNet alone
-    tower_hidden: tuple[int, ...] = (128, 64)  # hidden widths of each task's tower, which ends in a logit
+    tower_hidden: tuple[int, ...] = (128, 64)  # hidden widths of each task's tower, which outputs a logit
     gate_units: int = 64  # width of every gate's hidden layer
     tasks: Tasks = "objectives"
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and priors of towers without a layer."""
+        """Checks ranges, and refuses priors for towers without a hidden layer."""
         super().__post_init__()
         require_sizes(self, "gate_units")
         if len(set(self.prior_columns)) < len(self.prior_columns):
@@ -57,7 +57,7 @@ class PEPNet(TowerModel):
     """EPNet over the flattened vectors, then towers under PPNet."""
 
     def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O] float32."""
+        """Maps [B, n, D] to [B, O] float32."""
         flat = inputs.reshape(len(inputs), -1)
         seen = [jax.lax.stop_gradient(flat)]
         if self.shape.domains > 1:
@@ -66,9 +66,9 @@ class PEPNet(TowerModel):
         return self.own_logits(self._gated_towers(inputs, gated, train), domain)
 
     def _gated_towers(self, inputs: jax.Array, gated: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] and, gated and flat, [B, n * D] to the tasks' logits [T, B] float32."""
+        """Maps inputs [B, n, D] and gated inputs [B, n * D] to the tasks' logits, [T, B] float32."""
         options, shape, tasks = self.options, self.shape, self.task_count
-        # slices: an index by a list would have a scatter for its gradient
+        # Slices, because the gradient of indexing by a list would be a scatter.
         places = context_places(options.prior_columns, shape)
         priors = [jax.lax.index_in_dim(inputs, place, 1, keepdims=False) for place in places]
         seen, hidden = [*priors, jax.lax.stop_gradient(gated)], gated
@@ -90,7 +90,7 @@ class PEPNet(TowerModel):
         return output(hidden, train=train)[:, :, 0]
 
     def _gate(self, name: str, seen: list[jax.Array], features: int, train: bool) -> jax.Array:
-        """A gate neural unit over concatenated vectors, [B, features] in (0, 2)."""
+        """Computes a gate from concatenated vectors, [B, features] in (0, 2)."""
         options, dtype = self.options, self.shape.dtype
         gate = MLP((options.gate_units,), features, dtype, options.mlp_biases, output_scale=0.0, name=name)
         return GAMMA * nn.sigmoid(gate(jnp.concatenate(seen, axis=1), train=train))
@@ -100,14 +100,14 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     """Builds the model from a config.
 
     Args:
-      options: keys of `PEPNetOptions`; `prior_columns` has to be given.
-      shape: sizes of inputs and outputs; `token_columns` gives the names for priors.
+      options: keys of `PEPNetOptions`; `prior_columns` is required.
+      shape: sizes of inputs and outputs; priors are found by name in `token_columns`.
 
     Returns:
       A `PEPNet`.
 
     Raises:
-      UserError: an unknown option or column, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option or column, a value out of range, or an option that would have no effect.
     """
     built = build_options(PEPNetOptions, options, shape)
     known = list(dict.fromkeys(column for column in shape.token_columns if column))

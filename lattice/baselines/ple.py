@@ -1,8 +1,8 @@
-"""PLE (Tang et al., RecSys 2020): levels of shared experts and of each task's own, that keep the two apart.
+"""PLE, progressive layered extraction (Tang et al., RecSys 2020): levels of shared and of task-specific experts.
 
-At a level (CGC), a task's gate mixes its own experts with the shared ones, and a shared gate mixes the experts of all
-tasks and the shared ones. The next level's experts and gates read what the gate before them made. The last level has no
-shared gate.
+At each level (customised gate control, CGC), a task's gate mixes its own experts with the shared ones, and a shared
+gate mixes the experts of all tasks and the shared ones. The experts and gates of the next level read the output of the
+corresponding gate. The last level has no shared gate.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ class PLEOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.ple:build`; all levels have the same sizes."""
 
     levels: int = 2
-    shared_experts: int = 2  # of each level
-    task_experts: int = 2  # of each task at each level
-    expert_hidden: tuple[int, ...] = (128,)  # widths of each expert, which ends after the last
-    expert_dropout: float = 0.0  # after each of its layers
+    shared_experts: int = 2  # per level
+    task_experts: int = 2  # per task at each level
+    expert_hidden: tuple[int, ...] = (128,)  # layer widths of each expert; the last one is its output
+    expert_dropout: float = 0.0  # after each layer of an expert
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and experts without a layer."""
+        """Checks ranges, and refuses experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
         require_sizes(self, "levels", "shared_experts", "task_experts")
@@ -40,14 +40,14 @@ class PLE(TowerModel):
     """Levels of customised gate control, then towers."""
 
     def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n * D] to [T, B, h]."""
+        """Maps [B, n * D] to [T, B, h]."""
         own = shared = inputs
         for level in range(self.options.levels):
             own, shared = self._extract(level, own, shared, train)
         return own
 
     def _extract(self, level: int, own: jax.Array, shared: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """One level: what each task's gate makes, [T, B, h], and what the shared gate makes, [B, h]."""
+        """Applies one level; returns the outputs of the tasks' gates, [T, B, h], and of the shared gate, [B, h]."""
         options, tasks, dtype = self.options, self.task_count, self.shape.dtype
         hidden, dropout, count = options.expert_hidden, options.expert_dropout, options.task_experts
         of_tasks = self.stack((tasks, count), hidden, dropout, f"task_experts_{level}")(own, train=train)
@@ -72,6 +72,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `PLE`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return PLE(build_options(PLEOptions, options, shape), shape)

@@ -1,7 +1,7 @@
-"""Separate networks: a deep network for each portfolio, over embeddings that all of them share and train.
+"""Separate networks: a deep network for each portfolio, over shared embeddings that all networks train.
 
-It is as near to "a model per portfolio" as one run comes. A fully separate model, with tables of its own, is a run of
-its own on that portfolio's rows. Dense columns enter as one vector, which all networks share too.
+This is as close to "a model per portfolio" as a single run can get. A fully separate model with separate tables is a
+separate run on that portfolio's rows. Dense columns enter as one vector, which all networks share, too.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class SeparateOptions(TowerOptions):
 
 
 class Separate(TowerModel):
-    """Vectors flattened to [B, n * D]; a network for each domain and objective."""
+    """A network for each domain and objective over the flattened vectors, [B, n * D]."""
 
     @property
     def tasks(self) -> Tasks:
@@ -32,7 +32,7 @@ class Separate(TowerModel):
         return "portfolios"
 
     def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """The flattened vectors themselves, [B, n * D]."""
+        """Returns the flattened vectors, [B, n * D], unchanged."""
         return inputs
 
 
@@ -47,6 +47,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `Separate`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return Separate(build_options(SeparateOptions, options, shape), shape)

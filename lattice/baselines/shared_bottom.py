@@ -1,4 +1,4 @@
-"""Shared bottom (Caruana, Machine Learning 28, 1997): one MLP that all tasks share, and a tower for each."""
+"""Shared bottom (Caruana, Machine Learning 28, 1997): one MLP shared by all tasks, and a tower for each task."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from wukong_jax.models.vector_model import build_options
 class SharedBottomOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.shared_bottom:build`.
 
-    `bottom_*` is about the dense columns, as in all models here; the bottom that gives this one its name is `shared_*`.
+    As in all models here, `bottom_*` options are about the dense columns; the shared MLP has the `shared_*` options.
     """
 
-    shared_hidden: tuple[int, ...] = (256, 128)  # widths of the layers that all tasks share
-    shared_dropout: float = 0.0  # after each of them
+    shared_hidden: tuple[int, ...] = (256, 128)  # widths of the shared layers
+    shared_dropout: float = 0.0  # after each shared layer
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a bottom without a layer, which is `separate`'s."""
+        """Checks ranges, and refuses a shared MLP without a layer, which would be `separate`."""
         super().__post_init__()
         require_layers(self, "shared_hidden")
 
@@ -32,7 +32,7 @@ class SharedBottom(TowerModel):
     """tower_t(MLP(x))."""
 
     def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """The shared layers: [B, n * D] to [B, h]."""
+        """Applies the shared layers: [B, n * D] to [B, h]."""
         options = self.options
         return self.hidden(options.shared_hidden, name="shared", dropout=options.shared_dropout)(inputs, train=train)
 
@@ -48,6 +48,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `SharedBottom`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return SharedBottom(build_options(SharedBottomOptions, options, shape), shape)

@@ -1,13 +1,14 @@
-"""STAR (arXiv 2101.11427): one network whose weights each domain multiplies by its own, behind partitioned norm.
+"""STAR (arXiv 2101.11427): a shared network whose weights are multiplied by domain weights, after a partitioned norm.
 
     normed = partitioned norm(x)
     each layer: x = relu((W_shared * W_p) x + b_shared + b_p), p the row's domain, * elementwise; the last has no relu
     logits = the last layer's + auxiliary network([x, domain token])
 
-Written from its definition: a well-known port normalises every domain by the whole batch, at test time too, and puts a
-norm and a relu on the logit. Our choices, where the paper has one objective or is silent: the last layer and the
-auxiliary network have an output for each objective; a domain's weights start at one and its biases at zero, so that all
-domains start as the shared network; `mlp_norm` puts a layer norm, shared by all domains, before each relu of both.
+This follows the paper's definition. A well-known port instead normalises every domain by the whole batch, also at test
+time, and applies a norm and a relu to the logit. Where the paper has one objective or leaves a choice open, we chose:
+the last layer and the auxiliary network have one output per objective; domain weights start at one and domain biases at
+zero, so that all domains start as the shared network; `mlp_norm` adds a layer norm, shared by all domains, before each
+relu of both networks.
 """
 
 import dataclasses
@@ -30,16 +31,16 @@ from wukong_jax.models.vector_model import VectorModelOptions, build_options
 
 @dataclasses.dataclass(frozen=True)
 class StarOptions(VectorModelOptions):
-    """`config.model.options` of `lattice.baselines.star:build`; sizes by default are ours."""
+    """`config.model.options` of `lattice.baselines.star:build`; the default sizes are our choice."""
 
     star_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of the star-shaped network
-    star_dropout: float = 0.0  # after each of its hidden layers
+    star_dropout: float = 0.0  # after each hidden layer of the star-shaped network
     auxiliary_hidden: tuple[int, ...] = (32,)  # hidden widths of the auxiliary network
     auxiliary_dropout: float = 0.0
     statistics_momentum: float = 0.99  # of the partitioned norm's moving averages
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a star without a hidden layer."""
+        """Checks ranges, and refuses a star-shaped network without a hidden layer."""
         super().__post_init__()
         require_layers(self, "star_hidden")
         if not 0 <= self.statistics_momentum < 1:
@@ -47,10 +48,10 @@ class StarOptions(VectorModelOptions):
 
 
 class Star(MultiDomainModel):
-    """Partitioned norm, star-shaped layers, and an auxiliary network that sees the domain."""
+    """Partitioned norm, star-shaped layers, and an auxiliary network that reads the domain token."""
 
     def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O] float32."""
+        """Maps [B, n, D] to [B, O] float32."""
         options, shape = self.options, self.shape
         flat = inputs.reshape(len(inputs), -1)
         norm = PartitionedNorm(shape.domains, options.statistics_momentum, name="partitioned_norm")
@@ -78,11 +79,11 @@ class StarDense(nn.Module):
 
     Attributes:
       domains: G.
-      features: of the output.
-      kernel_init: of the shared kernel.
-      dtype: of the products' operands.
-      output_dtype: of what they give.
-      biases: whether there are any.
+      features: width of the output.
+      kernel_init: initialiser of the shared kernel.
+      dtype: dtype of the operands of the matrix products.
+      output_dtype: dtype of their results.
+      biases: whether the layer has biases.
     """
 
     domains: int
@@ -96,8 +97,8 @@ class StarDense(nn.Module):
     def __call__(self, values: jax.Array, domain: jax.Array) -> jax.Array:
         """Applies the layer.
 
-        All domains' kernels in one product, of which each row keeps its own's part: kernels gathered by row would be B
-        copies.
+        One product computes the outputs for all domains, and each row keeps those of its domain. Gathering a kernel for
+        each row would make B copies.
 
         Args:
           values: [B, n] float.
@@ -133,6 +134,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `Star`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
     return Star(build_options(StarOptions, options, shape), shape)

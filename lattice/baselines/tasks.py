@@ -1,7 +1,7 @@
-"""What a task is, and the base of networks that have a tower for each.
+"""Tasks, either objectives or portfolios, and the base class of networks with a tower for each task.
 
-M3oE's tables (arXiv 2404.18465, table 2) name the same network by its tasks: "MTL" has one for each objective, "MDMT"
-one for each portfolio. Sizes by default are ours; no source gives any for all of these networks.
+M3oE (arXiv 2404.18465, table 2) names variants of a network by their tasks: "MTL" has one task per objective, "MDMT"
+one per portfolio. The default sizes are our choice; no source gives sizes for all of these networks.
 """
 
 import dataclasses
@@ -20,76 +20,76 @@ Tasks = Literal["objectives", "portfolios"]
 
 @dataclasses.dataclass(frozen=True)
 class TowerOptions(VectorModelOptions):
-    """Options of every network with towers."""
+    """Options of all networks with towers."""
 
-    tower_hidden: tuple[int, ...] = (64,)  # hidden widths of each task's tower, which ends in a logit
-    tower_dropout: float = 0.0  # after each of its hidden layers
+    tower_hidden: tuple[int, ...] = (64,)  # hidden widths of each task's tower, which outputs a logit
+    tower_dropout: float = 0.0  # after each hidden layer of a tower
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions(TowerOptions):
-    """Options of every network that lets the user say what a task is.
+    """Options of networks in which the user chooses what a task is.
 
-    "objectives": O tasks; the domain is one more input vector, learned, where there are several. "portfolios": G * O
-    tasks, of which a row's own domain's score it; the domain is no input. With one domain they are the same.
+    "objectives": O tasks; with several domains, a learned domain vector is an additional input. "portfolios": G * O
+    tasks; a row is scored by the tasks of its domain, and the domain is not an input. With one domain both are equal.
     """
 
     tasks: Tasks = "portfolios"
 
 
 class TowerModel(MultiDomainModel):
-    """Features for each task, a tower on each, and of their logits those of the row's own domain.
+    """Computes features and a tower for each task, and keeps the logits of each row's domain.
 
-    All towers are computed for all rows, as in training of untied weights elsewhere in Lattice: G times the products
-    that a row needs, and no copy of a weight.
+    All towers are computed for all rows, as with untied weights in Lattice networks. This takes G times the products
+    that a row needs, but copies no weights.
     """
 
     @property
     def tasks(self) -> Tasks:
-        """What a task is."""
+        """Whether tasks are objectives or portfolios."""
         return self.options.tasks
 
     @property
     def task_count(self) -> int:
-        """T: O, or G * O with the objectives of a domain side by side."""
+        """Number of tasks T: O, or G * O with the objectives of a domain next to each other."""
         shape = self.shape
         return shape.objectives * (shape.domains if self.tasks == "portfolios" else 1)
 
     def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """Towers on `task_features`: [B, n, D] to [B, O] float32."""
+        """Applies the towers to `task_features`: [B, n, D] to [B, O] float32."""
         if self.tasks == "objectives" and self.shape.domains > 1:
             inputs = jnp.concatenate([inputs, self.domain_token(domain)[:, None]], axis=1)
         features = self.task_features(inputs.reshape(len(inputs), -1), train)
         return self.own_logits(self._towers(features, train), domain)
 
     def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """What the towers read, called inside the compact `__call__`.
+        """Computes the towers' inputs; subclasses implement it, and the compact `__call__` calls it.
 
         Args:
           inputs: [B, n * D] in the compute dtype.
-          train: whether dropout is on.
+          train: whether to apply dropout.
 
         Returns:
-          [T, B, h], or [B, h] where all towers read the same.
+          [T, B, h], or [B, h] if all towers read the same features.
         """
         raise TypeError(f"{type(self).__name__}: a model with towers has to say what they read")
 
     def own_logits(self, logits: jax.Array, domain: jax.Array) -> jax.Array:
-        """Of every task's logit [T, B], each row's own: [B, O]."""
+        """Selects from the logits of all tasks, [T, B], those of each row's domain: [B, O]."""
         if self.tasks == "portfolios":
             by_domain = logits.reshape(self.shape.domains, self.shape.objectives, -1)
             logits = keep_own_domain(by_domain, domain)
         return logits.T
 
     def stack(self, counts: tuple[int, ...], hidden: tuple[int, ...], dropout: float, name: str) -> MLPStack:
-        """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
+        """Builds MLPs that end after their last hidden layer, with the options common to all MLPs of the model."""
         options = self.options
         return MLPStack(
             counts, hidden, None, self.shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name
         )
 
     def _towers(self, features: jax.Array, train: bool) -> jax.Array:
-        """[T, B, h] or [B, h] to logits [T, B] float32."""
+        """Maps [T, B, h] or [B, h] to logits [T, B] float32."""
         options, shape = self.options, self.shape
         towers = MLPStack(
             (self.task_count,),
@@ -107,10 +107,10 @@ class TowerModel(MultiDomainModel):
 
 
 def require_layers(options: VectorModelOptions, *names: str) -> None:
-    """Refuses an empty list of widths where a network needs a layer.
+    """Checks that lists of widths are not empty.
 
     Raises:
-      UserError: one of the options names no width.
+      UserError: one of the options is empty.
     """
     for name in names:
         if not getattr(options, name):
@@ -118,7 +118,7 @@ def require_layers(options: VectorModelOptions, *names: str) -> None:
 
 
 def require_sizes(options: VectorModelOptions, *names: str) -> None:
-    """Refuses counts below 1.
+    """Checks that counts are at least 1.
 
     Raises:
       UserError: one of the options is below 1.

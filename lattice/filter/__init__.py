@@ -1,1 +1,1 @@
-"""Which features to keep: permutation importance and Pareto selection."""
+"""Feature selection: permutation importance and Pareto layers over tasks (Lattice Filter)."""

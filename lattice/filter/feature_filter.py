@@ -1,13 +1,13 @@
-"""From a run to a smaller schema: importances of its features, the selection, and what it leaves.
+"""Feature selection by importance: chooses the features to keep and writes the smaller schema.
 
     DIR/importance.json   importance of each feature for each task, its standard error, the tasks' losses
-    DIR/selection.json    each feature's layer, whether it is kept, and why
+    DIR/selection.json    layer of each feature, whether it is kept, and why
     DIR/schema.json       the schema without the dropped columns, for config.data.schema
-    DIR/fronts.png        the layers, over two of the tasks
+    DIR/fronts.png        plot of the layers over two of the tasks
 
-Lattice Filter (paper 3.2.2). Our own choices, where the paper says nothing: the tasks are the objectives, or the
-portfolios where asked; and importances that do not stand out of their noise count as 0 (see `clear_noise`), so that
-useless features are equal, in the last layer, and the paper's random draw is among them.
+Lattice Filter (paper 3.2.2). Choices of ours that the paper leaves open: the tasks are the objectives, or optionally
+the portfolios; and importances within their noise count as 0 (see `clear_noise`). Useless features are thus equal and
+share the last layer, so the paper's random draw is among them.
 """
 
 import dataclasses
@@ -40,17 +40,17 @@ Tasks = Literal["objectives", "portfolios"]
 
 @dataclasses.dataclass(frozen=True)
 class FilterSettings:
-    """How features are chosen by their importances."""
+    """Settings of the selection."""
 
-    budget: int  # features to keep
+    budget: int  # number of features to keep
     method: Method = "pareto"
-    tasks: Tasks = "objectives"  # what importances are compared over
-    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weighted_sum: of tasks; others weigh 1
+    tasks: Tasks = "objectives"  # tasks over which importances are compared
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weighted_sum: task weights, default 1
     seed: int = 0  # of the draw from the last layer, or among equal sums
-    standard_errors: float = 3.0  # an importance below so many of its standard errors counts as 0; 0: all as measured
+    standard_errors: float = 3.0  # importances below this many standard errors count as 0; 0: use all as measured
 
     def __post_init__(self) -> None:
-        """Refuses what is out of range or would have no effect."""
+        """Checks ranges, and refuses options without effect."""
         if self.seed < 0:
             raise UserError(f"seed = {self.seed}: at least 0")
         if self.weights and self.method != "weighted_sum":
@@ -64,36 +64,37 @@ class FilterSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSelection:
-    """Which features stay, and why."""
+    """The kept and dropped features, with reasons."""
 
-    features: tuple[str, ...]  # F
+    features: tuple[str, ...]  # F names
     kept: np.ndarray  # [F] bool
-    reasons: tuple[str, ...]  # F
-    layers: Layers  # over the tasks, whatever the method
-    score: np.ndarray | None  # [F] float64, of method weighted_sum
-    tasks: TaskImportance  # that were compared, importances within noise set to 0
+    reasons: tuple[str, ...]  # F texts
+    layers: Layers  # over the tasks, for either method
+    score: np.ndarray | None  # [F] float64, for method weighted_sum
+    tasks: TaskImportance  # the compared tasks; importances within noise are 0
 
     @property
     def kept_names(self) -> tuple[str, ...]:
-        """The features that stay, in the schema's order."""
+        """Names of the kept features, in the schema's order."""
         return tuple(name for name, kept in zip(self.features, self.kept, strict=True) if kept)
 
     @property
     def dropped_names(self) -> tuple[str, ...]:
-        """The features that go, in the schema's order."""
+        """Names of the dropped features, in the schema's order."""
         return tuple(name for name, kept in zip(self.features, self.kept, strict=True) if not kept)
 
     @property
     def important(self) -> int:
-        """Features with an importance above 0 for some task: a larger budget keeps others by chance."""
+        """Number of features with an importance above 0 for some task; beyond it, features are kept by chance."""
         return int((self.tasks.importance > 0).any(axis=1).sum())
 
 
 def check_settings(settings: FilterSettings, schema: Schema) -> None:
-    """Refuses what a schema already rules out, before anything is measured.
+    """Checks the settings against the schema before anything is measured.
 
     Raises:
-      UserError: a budget out of range, portfolios of data with one domain, or a weight of no task.
+      UserError: the budget is out of range, portfolios are asked for but the data has one domain, or a weight names an
+        unknown task.
     """
     check_budget(settings.budget, len(list_features(schema)))
     tasks = [label.name for label in schema.labels]
@@ -109,14 +110,14 @@ def choose_features(measured: RunImportance, settings: FilterSettings) -> Featur
 
     Args:
       measured: the importances.
-      settings: how.
+      settings: settings of the selection.
 
     Returns:
       The selection.
 
     Raises:
-      UserError: a budget out of range, portfolios of data with one domain, a weight of no task, or an importance that
-        is not a number.
+      UserError: the budget is out of range, portfolios are asked for but the data has one domain, a weight names an
+        unknown task, or an importance is not a number.
     """
     tasks = _find_tasks(measured, settings)
     check_importance(tasks.importance, measured.features, tasks.tasks)
@@ -135,14 +136,14 @@ def choose_features(measured: RunImportance, settings: FilterSettings) -> Featur
 
 
 def clear_noise(tasks: TaskImportance, standard_errors: float) -> TaskImportance:
-    """Sets importances that noise explains to 0: those below so many of their standard errors, the negative among them.
+    """Sets importances below the given number of standard errors to 0, including negative ones.
 
-    Without it the noise of useless features decides layers: a feature that serves one task alone would have to be at
-    least as large as each useless one in the noise of all other tasks to dominate it.
+    Otherwise noise would decide the layers: to dominate a useless feature, a feature that helps only one task would
+    also need at least its noisy importance for every other task.
 
     Args:
       tasks: the importances.
-      standard_errors: 0 leaves them as they are.
+      standard_errors: threshold in standard errors; 0 leaves all importances unchanged.
     """
     if standard_errors == 0:
         return tasks
@@ -151,20 +152,20 @@ def clear_noise(tasks: TaskImportance, standard_errors: float) -> TaskImportance
 
 
 def reduce_schema(schema: Schema, kept: tuple[str, ...]) -> Schema:
-    """The schema without the features that are not kept.
+    """Removes the dropped features from a schema.
 
-    Columns keep their order. Where the owner of a vocabulary goes and columns that share it stay, the first of them
-    becomes the owner, with the same encoding and rows: ids keep their meaning.
+    Columns keep their order. If the owner of a vocabulary is dropped but columns that share it are kept, the first of
+    them becomes the owner with the same encoding and rows, so ids keep their meaning.
 
     Args:
-      schema: of the run, resolved or not.
-      kept: names of the features that stay.
+      schema: schema of the run, resolved or not.
+      kept: names of the features to keep.
 
     Returns:
-      The smaller schema; labels, domain, timestamp, group and weight as they were.
+      The smaller schema; labels, domain, timestamp, group and weight are unchanged.
 
     Raises:
-      UserError: a name is no feature.
+      UserError: a name is not a feature.
     """
     known = list_features(schema)
     for name in kept:
@@ -192,7 +193,7 @@ def reduce_schema(schema: Schema, kept: tuple[str, ...]) -> Schema:
 
 
 def find_new_owners(schema: Schema, kept: tuple[str, ...]) -> dict[str, str]:
-    """Vocabularies whose owner is dropped while others share them: name -> the kept column that takes it over."""
+    """Maps each vocabulary whose owner is dropped to the kept column that takes it over, if one shares it."""
     heirs: dict[str, str] = {}
     for column in schema.id_columns:
         if column.name in kept and column.vocabulary not in kept:
@@ -201,18 +202,18 @@ def find_new_owners(schema: Schema, kept: tuple[str, ...]) -> dict[str, str]:
 
 
 def describe_selection(selection: FeatureSelection, settings: FilterSettings, schema: Schema) -> dict[str, Any]:
-    """The content of `selection.json`.
+    """Builds the content of `selection.json`.
 
     Args:
-      selection: the features.
-      settings: how they were chosen.
-      schema: that they were chosen from.
+      selection: the selection.
+      settings: settings of the selection.
+      schema: schema with all features.
 
     Returns:
-      JSON values: "settings", "tasks", "kept" and "dropped" names, "important" (how many features are of importance for
-      some task), "layer_sizes", "new_owners" of vocabularies (see `find_new_owners`), and "features", one object each,
-      the kept first and by layer: "name", "kept", "layer" from 1, "dominated_by" (a feature of the layer before, or
-      null), "score" (weighted_sum only), "why".
+      JSON values: "settings", "tasks", "kept" and "dropped" names, "important" (number of features with importance
+      above 0 for some task), "layer_sizes", "new_owners" of vocabularies (see `find_new_owners`), and "features", one
+      object per feature, kept ones first, then by layer: "name", "kept", "layer" from 1, "dominated_by" (a feature of
+      the previous layer, or null), "score" (weighted_sum only), "why".
     """
     order = np.lexsort((selection.layers.layer, ~selection.kept))
     return {
@@ -236,19 +237,19 @@ def write_filter(
     title: str,
     axes: tuple[str, ...] = (),
 ) -> None:
-    """Writes the files of the module's docstring, each whole, `selection.json` last.
+    """Writes the files listed in the module docstring, each atomically, `selection.json` last.
 
     Args:
       measured: the importances.
-      selection: the features.
-      settings: how they were chosen.
-      schema: that they were chosen from.
-      output: the folder; made if missing.
-      title: of the picture.
-      axes: two tasks to draw; empty: the first two.
+      selection: the selection.
+      settings: settings of the selection.
+      schema: schema with all features.
+      output: output folder; created if missing.
+      title: title of the picture.
+      axes: the two tasks to plot; empty: the first two.
 
     Raises:
-      UserError: the picture's tasks are not two of those compared, or the folder cannot be written.
+      UserError: `axes` are not two of the compared tasks, or the folder cannot be written.
     """
     picture = draw_fronts(selection.tasks, selection.features, selection.layers.layer, selection.kept, title, axes)
     try:

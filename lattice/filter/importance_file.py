@@ -1,4 +1,4 @@
-"""Importances on disk: `importance.json`, so that features can be chosen again without shuffling again."""
+"""Reading and writing of `importance.json`, so that features can be selected again without measuring again."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from wukong_jax.strict_mapping import build_dataclass
 
 @dataclasses.dataclass(frozen=True)
 class _StoredTasks:
-    """What the file holds of a `TaskImportance`: a list a feature; null stands for what is no number."""
+    """A `TaskImportance` as stored in the file: one list per feature, null for NaN."""
 
     tasks: tuple[str, ...]
     rows: tuple[int, ...]
@@ -28,7 +28,7 @@ class _StoredTasks:
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """What the file holds of a `RunImportance`."""
+    """A `RunImportance` as stored in the file."""
 
     settings: ShuffleSettings
     rows: int
@@ -39,11 +39,11 @@ class _Stored:
 
 
 def describe_importance(measured: RunImportance) -> dict[str, Any]:
-    """The content of `importance.json`.
+    """Builds the content of `importance.json`.
 
     Returns:
       JSON values: "features"; "objectives" and "portfolios" (null with one domain), each with "tasks", "rows" and
-      "log_loss" of each, and "importance" and "standard_error", a list a feature; "settings", "rows" and "step".
+      "log_loss" per task, and "importance" and "standard_error", one list per feature; "settings", "rows" and "step".
     """
     return replace_nan_by_none(
         {
@@ -58,19 +58,19 @@ def describe_importance(measured: RunImportance) -> dict[str, Any]:
 
 
 def save_importance(measured: RunImportance, path: Path) -> None:
-    """Writes the file whole.
+    """Writes the file atomically.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     write_text_whole(path, json.dumps(describe_importance(measured)) + "\n")
 
 
 def load_importance(path: str | Path) -> RunImportance:
-    """Reads what `save_importance` wrote; the same numbers, bit for bit.
+    """Reads a file written by `save_importance`; all numbers are bit-identical.
 
     Raises:
-      UserError: the file is missing, is not of this kind, or holds tables of the wrong size.
+      UserError: the file is missing, has another format, or holds tables of the wrong size.
     """
     path = Path(path)
     try:

@@ -1,16 +1,16 @@
-"""Which features to keep: layers of features that nothing dominates, taken whole until a budget is full.
+"""Pareto selection of features: layers of non-dominated features are kept until a budget is full.
 
-Lattice Filter (paper 3.2.2): with f[i, j] the importance of feature i for task j, feature k dominates feature i where
-f[k, j] >= f[i, j] for every j and f[k, j] > f[i, j] for some j. Features that no feature dominates are the first layer,
-those that only earlier layers dominate the next, and so on; equal features do not dominate each other, so they share a
-layer. Layers are kept whole while the budget allows; of the layer that does not fit a uniform random sample is kept.
+Lattice Filter (paper 3.2.2): let f[i, j] be the importance of feature i for task j. Feature k dominates feature i if
+f[k, j] >= f[i, j] for every j and f[k, j] > f[i, j] for some j. The first layer holds the features that no feature
+dominates, the second those dominated only by the first layer, and so on. Equal features do not dominate each other, so
+they share a layer. Whole layers are kept while the budget allows, then a uniform random sample of the next layer.
 
 Dominance is transitive, so a feature's layer is the length of the longest chain of features above it. In descending
-lexicographic order every feature comes after those that dominate it: one pass over blocks of that order finds all
-layers with F^2 O / 2 comparisons, however many layers there are, and with memory for one block of rows of the
-dominance matrix. 12,000 features with 10 tasks take 0.2 s on one CPU core.
+lexicographic order every feature comes after those that dominate it. One pass over blocks in this order therefore finds
+all layers with F^2 O / 2 comparisons, however many layers there are, and stores only one block of rows of the dominance
+matrix at a time. 12,000 features with 10 tasks take 0.2 s on one CPU core.
 
-`select_weighted_sum` is what the layers are held against: one number a feature, the sum over tasks, and the highest.
+`select_weighted_sum` is the baseline: it keeps the features with the highest weighted sum of importances over tasks.
 """
 
 import dataclasses
@@ -22,31 +22,31 @@ from wukong_jax.data.blocks.random_streams import open_stream
 from wukong_jax.errors import UserError
 
 _BLOCK = 64  # features compared with all earlier ones at once
-# Random streams of one seed.
+# Numbers of the random streams.
 _LAST_LAYER, _TIES = 201, 202
 
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """The layer of every feature, and a feature that keeps it out of the layer before."""
+    """The layer of every feature, and a feature of the previous layer that dominates it."""
 
     layer: np.ndarray  # [F] int64, from 0
-    dominator: np.ndarray  # [F] int64, of the layer before; -1 in layer 0
+    dominator: np.ndarray  # [F] int64, a feature of the previous layer; -1 in layer 0
 
     @property
     def sizes(self) -> np.ndarray:
-        """Features of each layer, [layers] int64."""
+        """Number of features of each layer, [layers] int64."""
         return np.bincount(self.layer)
 
 
 @dataclasses.dataclass(frozen=True)
 class ParetoSelection:
-    """Features kept by layers."""
+    """Features kept by layer."""
 
     kept: np.ndarray  # [F] bool
     layers: Layers
-    last_layer: int  # that features were kept of
-    drawn: bool  # whether only some of the last layer fitted, so that chance chose
+    last_layer: int  # last layer with kept features
+    drawn: bool  # whether the last layer did not fit, so that a random part of it was drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,10 @@ class WeightedSelection:
 
 
 def compute_layers(importance: np.ndarray) -> Layers:
-    """Sorts features into layers.
+    """Assigns features to layers.
 
     Args:
-      importance: [F, O], finite; O counts tasks, objectives or portfolios alike.
+      importance: [F, O], finite; O is the number of tasks, which may be objectives or portfolios.
 
     Returns:
       The layers.
@@ -75,8 +75,8 @@ def compute_layers(importance: np.ndarray) -> Layers:
     if not np.isfinite(importance).all():
         raise ValueError("importance: not finite; see check_importance")
     ranks = _rank_by_task(importance)
-    order = np.lexsort(ranks.T[::-1])[::-1]  # descending, the first task first
-    is_first = np.ones(len(order), bool)  # of its equals
+    order = np.lexsort(ranks.T[::-1])[::-1]  # descending, by the first task first
+    is_first = np.ones(len(order), bool)  # whether a feature is the first among equal ones
     is_first[1:] = (ranks[order[1:]] != ranks[order[:-1]]).any(axis=1)
     first = order[is_first]
     layer, dominator = _peel(ranks[first])
@@ -91,11 +91,11 @@ def select_pareto(importance: np.ndarray, budget: int, seed: int) -> ParetoSelec
 
     Args:
       importance: [F, O], finite.
-      budget: features to keep, from 1 to F.
-      seed: of the draw from the last layer.
+      budget: number of features to keep, from 1 to F.
+      seed: random seed of the draw from the last layer.
 
     Returns:
-      The selection, of exactly `budget` features.
+      The selection of exactly `budget` features.
 
     Raises:
       UserError: the budget is out of range.
@@ -112,18 +112,18 @@ def select_pareto(importance: np.ndarray, budget: int, seed: int) -> ParetoSelec
 
 
 def select_weighted_sum(importance: np.ndarray, budget: int, weights: np.ndarray, seed: int) -> WeightedSelection:
-    """Keeps the features with the highest weighted sum of importances; of equal ones, a random part.
+    """Keeps the features with the highest weighted sum of importances; ties are broken at random.
 
-    The sum of rises of weighted losses is the rise of the weighted loss: what a filter by one combined loss would see.
+    The weighted sum is the increase of the weighted sum of losses, so this is a filter by one combined loss.
 
     Args:
       importance: [F, O], finite.
-      budget: features to keep, from 1 to F.
-      weights: [O], at least 0, of the tasks' losses.
-      seed: of the choice among equal sums.
+      budget: number of features to keep, from 1 to F.
+      weights: [O] weights of the tasks' losses, at least 0.
+      seed: random seed of the choice among equal sums.
 
     Returns:
-      The selection, of exactly `budget` features.
+      The selection of exactly `budget` features.
 
     Raises:
       UserError: the budget is out of range.
@@ -137,7 +137,7 @@ def select_weighted_sum(importance: np.ndarray, budget: int, weights: np.ndarray
 
 
 def check_importance(importance: np.ndarray, features: Sequence[str], tasks: Sequence[str]) -> None:
-    """Refuses importances that cannot be compared, by the names of feature and task.
+    """Checks that all importances are finite; the error names the feature and the task.
 
     Args:
       importance: [F, O].
@@ -145,7 +145,7 @@ def check_importance(importance: np.ndarray, features: Sequence[str], tasks: Seq
       tasks: O names.
 
     Raises:
-      UserError: one is not a finite number.
+      UserError: an importance is not a finite number.
     """
     bad = np.argwhere(~np.isfinite(importance))
     if len(bad):
@@ -158,31 +158,31 @@ def check_importance(importance: np.ndarray, features: Sequence[str], tasks: Seq
 
 
 def check_budget(budget: int, features: int) -> None:
-    """Refuses a budget that is not from 1 to the number of features.
+    """Checks that the budget is between 1 and the number of features.
 
     Raises:
-      UserError: it is out of range.
+      UserError: the budget is out of range.
     """
     if not 1 <= budget <= features:
-        raise UserError(f"budget = {budget}: must be from 1 to the {features} features there are")
+        raise UserError(f"budget = {budget}: must be from 1 to {features}, the number of features")
 
 
 def _rank_by_task(importance: np.ndarray) -> np.ndarray:
-    """Each value's rank among the distinct values of its task, [F, O]: the same order in narrow integers."""
+    """Replaces each importance by its rank among the distinct values of its task: [F, O] in small integers."""
     dtype = np.uint16 if len(importance) <= np.iinfo(np.uint16).max else np.uint32
     columns = [np.unique(column, return_inverse=True)[1].astype(dtype) for column in importance.T]
     return np.stack(columns, axis=1)
 
 
 def _peel(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Layers of distinct points in descending lexicographic order.
+    """Finds the layers of distinct points in descending lexicographic order.
 
     Args:
-      points: [F, O] unsigned. No point dominates an earlier one, and one that is at least as large as a later one
-        everywhere dominates it. The order already says so for the first coordinate, which is not compared.
+      points: [F, O] unsigned. In this order no point dominates an earlier one, and a point dominates a later one if it
+        is at least as large in every coordinate. The order ensures this for the first coordinate, which is skipped.
 
     Returns:
-      Layer from 0, and the place of a dominating point of the layer before or -1, each [F] int64.
+      The layer from 0, and the index of a dominating point of the previous layer or -1; each [F] int64.
     """
     coordinates = np.ascontiguousarray(points.T)[1:]
     count = len(points)

@@ -1,17 +1,17 @@
-"""How much each feature matters for each task: the rise of the task's log loss when the feature's values are shuffled.
+"""Permutation importance: the increase of each task's log loss when the values of a feature are shuffled.
 
-Lattice Filter (paper 3.2.2) ranks features by permutation importance; how it is computed is our own choice:
+Lattice Filter (paper 3.2.2) ranks features by permutation importance; the details are our choice:
 
 * A feature is one column of the schema: a number, an id, or a bag or sequence, whose slots move together.
-* Some rows of a split are drawn. In each shuffle every row gets the feature's value of another row (of a random
-  permutation, the same for all features of that shuffle, so that they are compared on equal terms); nothing else moves.
-* importance = mean of (log loss with the feature shuffled - log loss as it is), in nats, over shuffles and over those
-  rows in which the objective was observed, weighted as the rows are. A feature that the model does not read has
-  exactly 0. The standard error is that of a mean over rows, each row's rise being its mean over shuffles.
-* The tasks are the objectives, over all domains; and, where the data has domains, the portfolios: an objective over the
-  rows of one domain. Values are shuffled over the rows of all domains.
+* A random sample of rows is drawn from a split. In each shuffle, every row gets the feature's value from another row by
+  a random permutation; all else stays. All features share the permutation of a shuffle, for a fair comparison.
+* importance = mean of (log loss with the feature shuffled - log loss without shuffling), in nats. The mean is over
+  shuffles and over the rows in which the objective was observed, with the rows' weights. A feature that the model does
+  not read has exactly 0. The standard error is that of the mean over rows of each row's mean increase over shuffles.
+* The tasks are the objectives over all domains and, if the data has domains, the portfolios: an objective over the rows
+  of one domain. Values are shuffled over the rows of all domains.
 
-The model is restored once and compiled once. The cost is rows times features times shuffles predictions.
+The model is restored once and compiled once. The cost is rows x features x shuffles predictions.
 """
 
 import dataclasses
@@ -33,21 +33,21 @@ from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.mesh import batch_sharding, replicated
 
-_SHUFFLE = 211  # random stream of a seed
+_SHUFFLE = 211  # number of the random stream
 _NO_FEATURE = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class ShuffleSettings:
-    """Over which rows, and how often, values are shuffled."""
+    """Rows to use and number of shuffles."""
 
     split: str = "validation"
-    rows: int = 65_536  # drawn from the split; all of it where it has fewer
+    rows: int = 65_536  # number of rows drawn from the split; all if it has fewer
     shuffles: int = 3
-    seed: int = 0  # of the rows and of the shuffles
+    seed: int = 0  # of the choice of rows and of the shuffles
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks ranges."""
         if self.rows < 2:
             raise UserError(f"rows = {self.rows}: at least 2, to have something to shuffle")
         if self.shuffles < 1:
@@ -63,25 +63,25 @@ class TaskImportance:
     tasks: tuple[str, ...]  # O names
     importance: np.ndarray  # [F, O] float64, nats
     standard_error: np.ndarray  # [F, O] float64, of the mean over rows
-    log_loss: np.ndarray  # [O] float64, nats, with nothing shuffled
-    rows: np.ndarray  # [O] int64, that the task was observed in
+    log_loss: np.ndarray  # [O] float64, nats, without shuffling
+    rows: np.ndarray  # [O] int64, number of rows in which the task was observed
 
 
 @dataclasses.dataclass(frozen=True)
 class RunImportance:
-    """What shuffling says of a run's features."""
+    """Importances of a run's features."""
 
-    features: tuple[str, ...]  # F: dense columns, then id columns in the order of their slots
+    features: tuple[str, ...]  # F names: dense columns, then id columns in the order of their slots
     objectives: TaskImportance
-    portfolios: TaskImportance | None  # None: the data has one domain; those without rows are left out
+    portfolios: TaskImportance | None  # None if the data has one domain; portfolios without rows are left out
     settings: ShuffleSettings
-    rows: int  # that were read
-    step: int  # of the state
+    rows: int  # number of rows read
+    step: int  # training step of the checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class _Sums:
-    """Over the rows, per domain and objective: w is a row's weight, d its rise of a feature, mean over shuffles."""
+    """Sums over rows, per domain and objective; w: weight of a row, d: its mean increase of loss over shuffles."""
 
     rise: np.ndarray  # [F, ...] float64, sum of w d
     squared_rise: np.ndarray  # [F, ...] float64, sum of (w d)^2
@@ -93,12 +93,12 @@ class _Sums:
 
 
 def list_features(schema: Schema) -> tuple[str, ...]:
-    """The F features of a schema: dense columns, then id columns in the order of their slots."""
+    """Returns the F features of a schema: dense columns, then id columns in the order of their slots."""
     return tuple([column.name for column in schema.dense] + [column.name for column in schema.id_columns])
 
 
 def check_features(measured: RunImportance, schema: Schema) -> None:
-    """Refuses importances of another schema's features.
+    """Checks that the importances are of this schema's features.
 
     Raises:
       UserError: the features differ.
@@ -115,18 +115,18 @@ def check_features(measured: RunImportance, schema: Schema) -> None:
 def measure_importance(
     opened: OpenRun, settings: ShuffleSettings, say: Callable[[str], None] = lambda text: None
 ) -> RunImportance:
-    """Shuffles each feature of a run and takes the rises of its losses.
+    """Shuffles each feature of a run and measures the increases of its losses.
 
     Args:
-      opened: the run, at the state it is judged by.
-      settings: which rows, how many shuffles.
-      say: gets a line of progress after each batch.
+      opened: the run, restored at the checkpoint to evaluate.
+      settings: rows to use and number of shuffles.
+      say: called with a line of progress after each batch.
 
     Returns:
       The importances.
 
     Raises:
-      UserError: no such split, or an objective that no row of it has.
+      UserError: the split does not exist, or an objective is observed in none of the rows read.
     """
     run = opened.run
     if settings.split not in opened.data.splits:
@@ -153,20 +153,20 @@ def measure_importance(
 
 
 def draw_rows(source: BlockSource, schema: Schema, settings: ShuffleSettings) -> Columns:
-    """Rows of a split drawn without repetition, in a random order; rows of weight 0 are passed over.
+    """Draws rows of a split without repetition, in random order; rows of weight 0 are skipped.
 
-    A split of many blocks gives the rows of as many random blocks as are needed.
+    Only as many random blocks are read as are needed.
 
     Args:
       source: the split.
-      schema: of its rows.
-      settings: how many, and the seed.
+      schema: schema of its rows.
+      settings: number of rows, and the seed.
 
     Returns:
-      Name to array of [rows, ...] as in a block, with what is joined to the rows.
+      Arrays [rows, ...] by column name as in a block, with the columns joined to the rows.
 
     Raises:
-      UserError: fewer than two rows have weight.
+      UserError: fewer than two rows have a weight above 0.
     """
     parts: list[dict[str, np.ndarray]] = []
     missing = settings.rows
@@ -193,11 +193,11 @@ def draw_rows(source: BlockSource, schema: Schema, settings: ShuffleSettings) ->
 
 
 def build_move(schema: Schema) -> Callable[[Batch, Batch, Any], Batch]:
-    """Builds the pure function that gives a batch one feature's values of other rows.
+    """Builds a pure function that replaces one feature of a batch by its values in other rows.
 
     Returns:
-      (batch, others, feature) -> batch, where `feature` [] int32 is a place in `list_features`, -1 for none; all of the
-      feature's slots come from `others` [B] rows, and nothing else does.
+      (batch, others, feature) -> batch, where `feature` [] int32 is an index into `list_features`, -1 for none. All
+      slots of the feature come from the [B] rows of `others`, all else from `batch`.
     """
     feature_of_dense = np.arange(len(schema.dense))
     lengths = [column.max_length for column in schema.id_columns]
@@ -212,17 +212,17 @@ def build_move(schema: Schema) -> Callable[[Batch, Batch, Any], Batch]:
 
 
 def compute_losses(logits: jax.Array, batch: Batch) -> jax.Array:
-    """Log losses times weight, 0 where not observed: [B, O] float32."""
+    """Returns log losses times weight, [B, O] float32; 0 where an objective is not observed."""
     mass = batch.label_mask * batch.weight[:, None]
     return jnp.where(mass > 0, mass * compute_row_log_loss(logits, batch.labels), 0.0)
 
 
 def sum_by_domain(losses: jax.Array, batch: Batch, domains: int) -> jax.Array:
-    """Sums over the rows of each domain that a weighted mean and its standard error need.
+    """Computes the sums per domain that a weighted mean and its standard error need.
 
     Args:
-      losses: [B, O] float32, times weight; or rises of them.
-      batch: its label_mask, weight and domain are read.
+      losses: [B, O] float32, losses times weight, or increases of them.
+      batch: label_mask, weight and domain are read.
       domains: G.
 
     Returns:
@@ -235,7 +235,7 @@ def sum_by_domain(losses: jax.Array, batch: Batch, domains: int) -> jax.Array:
 
 
 class _RiseMeter:
-    """A run's model between the functions above, each compiled once."""
+    """Measures the increases of a run's losses, batch by batch; every function is compiled once."""
 
     def __init__(self, opened: OpenRun) -> None:
         run = opened.run
@@ -246,22 +246,22 @@ class _RiseMeter:
         self._predict = opened.predict_batch
 
         def add(total: jax.Array, logits: jax.Array, batch: Batch, before: jax.Array) -> jax.Array:
-            # Row by row: the difference of two float32 sums would lose the small rises.
+            # Subtract row by row: the difference of two float32 sums would lose small increases.
             return total + (compute_losses(logits, batch) - before)
 
         self._add = jax.jit(add, out_shardings=by_batch)
         self._sum = jax.jit(functools.partial(sum_by_domain, domains=domains), out_shardings=replicated(run.mesh))
 
     def measure(self, batch: Batch, others: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
-        """One batch.
+        """Measures one batch.
 
         Args:
           batch: [B] rows.
-          others: for each shuffle, the rows that features come from.
+          others: for each shuffle, the rows from which shuffled values are taken.
 
         Returns:
-          `sum_by_domain` of the losses [3, G, O], and of the rises of each feature, summed over shuffles,
-          [F, 3, G, O]; float32.
+          `sum_by_domain` of the losses, [3, G, O], and of each feature's increases summed over shuffles, [F, 3, G, O];
+          both float32.
         """
         sent = put_batch(batch, self._mesh)
         moved = [put_batch(other, self._mesh) for other in others]
@@ -269,7 +269,7 @@ class _RiseMeter:
         before = self._add_rises(sent, [sent], _NO_FEATURE, zeros, zeros)
         rises: list[np.ndarray] = []
         waiting: jax.Array | None = None
-        for feature in range(self._features):  # one is computed ahead of the one that is read
+        for feature in range(self._features):  # the next feature is computed while the previous result is read
             ahead = self._sum(self._add_rises(sent, moved, feature, zeros, before), sent)
             if waiting is not None:
                 rises.append(np.asarray(waiting))
@@ -279,7 +279,7 @@ class _RiseMeter:
     def _add_rises(
         self, batch: Batch, moved: Sequence[Batch], feature: int, total: jax.Array, before: jax.Array
     ) -> jax.Array:
-        """The losses with a feature moved less those before, [B, O], added to the total for each shuffle."""
+        """Adds to `total` [B, O], for each shuffle, the losses with a feature shuffled minus those in `before`."""
         for other in moved:
             logits = self._predict(self._move(batch, other, np.int32(feature)))
             total = self._add(total, logits, batch, before)
@@ -320,7 +320,7 @@ def _sum_rises(opened: OpenRun, rows: Columns, settings: ShuffleSettings, say: C
 
 
 def _cut(rows: Columns, order: np.ndarray, schema: Schema, size: int) -> Iterator[Batch]:
-    """Batches of the rows in an order, the last padded."""
+    """Yields batches of the rows in the given order; the last one is padded."""
     starts = range(0, len(order), size)
     chunks = ({name: array[order[start : start + size]] for name, array in rows.items()} for start in starts)
     return batch_rows(chunks, schema, size)
@@ -341,7 +341,7 @@ def _list_sums(sums: _Sums) -> list[np.ndarray]:
 
 
 def _form(tasks: tuple[str, ...], sums: _Sums) -> TaskImportance:
-    """Means and standard errors, from sums [O] or [F, O]: error^2 = sum of w^2 (d - mean)^2 / (sum of w)^2."""
+    """Computes means and standard errors from the sums: error^2 = sum of w^2 (d - mean)^2 / (sum of w)^2."""
     mean = sums.rise / sums.weight
     spread = sums.squared_rise - 2 * mean * sums.weighted_rise + mean**2 * sums.squared_weight
     error = np.sqrt(np.maximum(spread, 0)) / sums.weight

@@ -1,4 +1,4 @@
-"""The picture of a selection: features over two tasks, coloured by layer, and how many of each layer are kept."""
+"""Picture of a selection: features over two tasks, coloured by layer, and the number kept of each layer."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from lattice.filter.permutation_importance import TaskImportance
 from wukong_jax.errors import UserError
 from wukong_jax.reports.theme import FADED, LIGHT, dress_axes, save_png, start_figure
 
-# Layers are an order, so their colours are one: dark to light, told apart by lightness alone.
+# Layers are ordered, so their colours are too: dark to light, distinguishable by lightness alone.
 _COLOURS = tuple(to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.0, 0.78, 7)))
 _MOST_NAMES = 40
 _MOST_BARS = 100
@@ -36,11 +36,11 @@ def draw_fronts(
 
     Args:
       tasks: the importances, [F, O].
-      features: F names; the kept are named in the picture where there is room.
+      features: F names; kept features are labelled where there is room.
       layer: [F] integer, from 0.
       kept: [F] bool.
-      title: above the picture.
-      axes: the two tasks to draw; empty: the first two. A lone task is drawn over the features' places in the schema.
+      title: title above the picture.
+      axes: the two tasks to plot; empty: the first two. A single task is plotted over the features in schema order.
 
     Returns:
       PNG bytes.
@@ -52,13 +52,13 @@ def draw_fronts(
     figure = start_figure(12.4, 6.4, title)
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     points = _place_features(tasks.importance, chosen)
-    _scale_axes(left, points, tasks.tasks, chosen)  # first: the scales decide the margins
+    _scale_axes(left, points, tasks.tasks, chosen)  # must come first: the scales determine the margins
     _draw_features(left, points, layer, kept)
     if len(tasks.tasks) == 2:
         _draw_stairs(left, points, layer)
     _draw_legend(left, int(layer.max()))
     _draw_sizes(right, layer, kept)
-    figure.canvas.draw()  # names need to know where everything lies
+    figure.canvas.draw()  # placing names needs the final positions of everything else
     _draw_names(left, points, features, layer, kept)
     return save_png(figure)
 
@@ -79,7 +79,7 @@ def _colour(layer: int) -> str:
 
 
 def _place_features(importance: np.ndarray, chosen: list[int]) -> np.ndarray:
-    """Where each feature lies in the picture, [F, 2]."""
+    """Returns the position of each feature in the plot, [F, 2]."""
     if len(chosen) == 2:
         return importance[:, chosen]
     return np.column_stack([np.arange(1, len(importance) + 1), importance[:, chosen[0]]])
@@ -96,7 +96,7 @@ def _draw_features(axes: Axes, points: np.ndarray, layer: np.ndarray, kept: np.n
 
 
 def _scale_axes(axes: Axes, points: np.ndarray, tasks: Sequence[str], chosen: list[int]) -> None:
-    """Scales, zero lines, grid and words of the axes."""
+    """Sets scales, zero lines, grid and labels of the axes."""
     names = [f"Importance for {tasks[index]}: rise of log loss (nats)" for index in chosen]
     axes.set_yscale("symlog", linthresh=_find_linear_part(points[:, 1]))
     axes.axhline(0, color=LIGHT.muted, linewidth=0.8, zorder=1)
@@ -111,14 +111,14 @@ def _scale_axes(axes: Axes, points: np.ndarray, tasks: Sequence[str], chosen: li
 
 
 def _draw_stairs(axes: Axes, points: np.ndarray, layer: np.ndarray) -> None:
-    """The front of each coloured layer: what its features dominate lies below and left of the line."""
+    """Draws the front of each coloured layer; the features it dominates lie below and to the left."""
     for index in range(min(len(_COLOURS), int(layer.max()) + 1)):
         x, y = points[layer == index][np.argsort(points[layer == index, 0])].T
         axes.step(x, y, where="pre", color=_colour(index), linewidth=1.0, alpha=0.6, zorder=2)
 
 
 def _find_linear_part(values: np.ndarray) -> float:
-    """Where an axis turns from linear to logarithmic: the power of ten above a hundredth of the largest value."""
+    """Returns where an axis changes from linear to logarithmic: the power of ten above 1 % of the largest value."""
     largest = float(np.abs(values).max())
     return 10.0 ** math.ceil(math.log10(largest) - 2) if largest > 0 else 1.0
 
@@ -147,9 +147,9 @@ def _mark(colour: str, marker: str, label: str) -> Line2D:
 
 
 def _draw_names(axes: Axes, points: np.ndarray, features: Sequence[str], layer: np.ndarray, kept: np.ndarray) -> None:
-    """Names of kept features, earlier layers first, each where it covers no other name or point.
+    """Labels kept features, earlier layers first, where the name covers no other name or point.
 
-    A feature without such a place has no name there, nor have features that share one point.
+    Features without such a place, and features that share one point, get no label.
     """
     _, place_of, sharing = np.unique(points, axis=0, return_inverse=True, return_counts=True)
     named = kept & (sharing[place_of.reshape(-1)] == 1)

@@ -1,4 +1,4 @@
-"""Row blocks with less in them, dropped columns or rows, so that a smaller model trains without the raw files."""
+"""Copies of prepared data with fewer columns or rows, so that a smaller model trains without the raw files."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ from wukong_jax.schema import Schema, schema_to_json
 
 
 def write_reduced_rows(data: RunData, reduced: Schema, output: Path) -> None:
-    """Writes a prepared data folder with fewer columns and the same rows, see `write_rewritten_rows`.
+    """Writes a prepared data folder with fewer columns and the same rows; see `write_rewritten_rows`.
 
     Args:
-      data: the whole rows.
-      reduced: resolved, see `feature_filter.reduce_schema`.
-      output: must not exist.
+      data: the full rows.
+      reduced: the smaller schema, resolved; see `feature_filter.reduce_schema`.
+      output: output folder; must not exist.
 
     Raises:
       UserError: the folder exists or cannot be written, or rows cannot be read.
@@ -33,15 +33,15 @@ def write_reduced_rows(data: RunData, reduced: Schema, output: Path) -> None:
 def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Columns], Columns], output: Path) -> None:
     """Writes a prepared data folder of rewritten rows: `schema.json`, `blocks/`, `vocabulary/`, `report.json`.
 
-    Rows keep their order and splits, ids their meaning. It is written aside and renamed, so a folder of that name is
-    a whole one. The report is counted anew; what it says beyond the columns stays, but for a generator's Bayes metrics
-    where rows or labels are left out.
+    Rows keep their order and splits, ids their meaning. The folder is written under a temporary name and renamed, so a
+    folder named `output` is complete. The statistics of columns in the report are recomputed. Its other entries are
+    copied, except that a generator's Bayes metrics are dropped if rows or labels are left out.
 
     Args:
-      data: the whole rows.
-      schema: of the rewritten ones, resolved; its id columns are some of the whole's.
-      rewrite: rows of the data to rows of that schema, as many or fewer.
-      output: must not exist.
+      data: the full rows.
+      schema: schema of the rewritten rows, resolved; its id columns are a subset of the full schema's.
+      rewrite: maps rows of the data to rows of `schema`, the same number or fewer.
+      output: output folder; must not exist.
 
     Raises:
       UserError: the folder exists or cannot be written, or rows cannot be read.
@@ -62,15 +62,15 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
 
 
 def reduce_rows(columns: Columns, whole: Schema, reduced: Schema) -> Columns:
-    """Rows without the dropped columns.
+    """Removes dropped columns from rows.
 
     Args:
-      columns: [rows, ...] of the whole schema.
-      whole: that schema.
-      reduced: the smaller one; its columns stand in the same order.
+      columns: arrays [rows, ...] of the full schema.
+      whole: the full schema.
+      reduced: the smaller schema, with its columns in the same order.
 
     Returns:
-      [rows, ...] of the smaller schema.
+      Arrays [rows, ...] of the smaller schema.
     """
     dense_names = {column.name for column in reduced.dense}
     id_names = {column.name for column in reduced.id_columns}
@@ -89,7 +89,7 @@ def _write_split(
     statistics: RowStatistics,
 ) -> None:
     with BlockWriter(directory, split, schema, data.splits["train"].rows_per_block) as writer:
-        if split not in data.splits:  # it has no rows, and stays so
+        if split not in data.splits:  # a split without rows stays empty
             return
         blocks = data.splits[split]
         for index in range(blocks.num_blocks):
@@ -99,7 +99,7 @@ def _write_split(
 
 
 def _copy_vocabularies(data: RunData, reduced: Schema, directory: Path) -> None:
-    """Each vocabulary under the name of its owner, which may be another column than before."""
+    """Copies each vocabulary under the name of its owner, which may be a different column than before."""
     before = {column.name: column.vocabulary for column in data.schema.id_columns}
     for column in reduced.id_columns:
         source = vocabulary_path(data.vocabulary, before[column.name])

@@ -18,7 +18,7 @@ class LatticeOptions:
 
     *Untied weights* cost a copy per domain; where domains agree they take data from each other for nothing, so only the
     heads are untied by default. "ffn" and "fmb" are for domains whose gradients conflict
-    (`scripts/partition_portfolios.py` measures it).
+    (`wukong-jax partition_portfolios` measures it).
     """
 
     layers: int = 2  # L, each a transformer block (where there are sequences) and a fusion block

@@ -1,1 +1,1 @@
-"""(domain, objective) portfolios: counts, affinities, groups, and a model for each group."""
+"""Portfolios, the (domain, objective) pairs of a data set: statistics, affinities, and groups that share a model."""

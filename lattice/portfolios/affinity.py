@@ -1,10 +1,10 @@
-"""How well two portfolios go together: shared ids, like delays and densities, gradients that do not fight.
+"""Affinity of portfolios: shared ids, similar delays and densities of labels, and gradients without conflict.
 
     affinity(p, q) = w_users * Jaccard(users) + w_items * Jaccard(items) - w_delay * |log(delay_p / delay_q)|
                      - w_density * |log(density_p / density_q)| - w_conflict * max(0, -cos(gradient_p, gradient_q))
 
-The criteria are those reported of the Lattice Partitioner (arXiv 2512.09200, section 3.1): overlap of ids, kind of
-feedback, gradients where domains conflict. The formula, and its weights, are our own; no values are public.
+The criteria are those reported for the Lattice Partitioner (arXiv 2512.09200, section 3.1): overlap of ids, kind of
+feedback, and gradients where domains conflict. The formula and its weights are our choice; no values are public.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from wukong_jax.training.step import run_network
 
 @dataclasses.dataclass(frozen=True)
 class AffinityWeights:
-    """Weights of the terms. A factor of 10 in delay or density costs as much as a Jaccard overlap of 0.46 gains."""
+    """Weights of the terms. By default a factor of 10 in delay or density cancels a Jaccard overlap of 0.46."""
 
     users: float = 1.0
     items: float = 1.0
@@ -44,26 +44,26 @@ class AffinityWeights:
 
 @dataclasses.dataclass(frozen=True)
 class Affinity:
-    """The affinity of all pairs and what it is made of, each [P, P] float64."""
+    """The affinity of all pairs and its terms, each [P, P] float64."""
 
     total: np.ndarray
-    users: np.ndarray  # Jaccard overlaps
-    items: np.ndarray
+    users: np.ndarray  # Jaccard overlap
+    items: np.ndarray  # Jaccard overlap
     delay: np.ndarray  # |log ratio|
-    density: np.ndarray
-    cosine: np.ndarray  # of gradients; 0 where none were measured
+    density: np.ndarray  # |log ratio|
+    cosine: np.ndarray  # of gradients; 0 if none were measured
 
 
 def compute_affinity(rows: PortfolioRows, weights: AffinityWeights, cosine: np.ndarray | None = None) -> Affinity:
-    """Combines what is known of all pairs.
+    """Computes the affinity of all pairs of portfolios.
 
     Args:
       rows: P portfolios.
-      weights: of the terms.
-      cosine: [P, P] of gradients, see `compute_cosines`; None: not measured, no pair conflicts.
+      weights: weights of the terms.
+      cosine: [P, P] cosines of gradients, see `compute_cosines`; None: not measured, no pair conflicts.
 
     Returns:
-      The affinities, symmetric; the diagonal says nothing.
+      The affinities, symmetric; the diagonal has no meaning.
     """
     users, items = compute_overlaps(rows.users), compute_overlaps(rows.items)
     delay = _log_ratios([p.delay_seconds for p in rows.portfolios])
@@ -80,7 +80,7 @@ def compute_affinity(rows: PortfolioRows, weights: AffinityWeights, cosine: np.n
 
 
 def compute_overlaps(ids: Sequence[np.ndarray]) -> np.ndarray:
-    """Jaccard overlaps |A and B| / |A or B| of all pairs of sets of ids: [P, P]; 0 for two empty sets."""
+    """Returns the Jaccard overlaps |A and B| / |A or B| of all pairs of id sets, [P, P]; 0 for two empty sets."""
     made = np.zeros((len(ids), len(ids)))
     for i, first in enumerate(ids):
         for j, second in enumerate(ids[: i + 1]):
@@ -90,44 +90,44 @@ def compute_overlaps(ids: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def compute_cosines(gradients: np.ndarray) -> np.ndarray:
-    """Cosines of all pairs of gradients, over the weights that both reach.
+    """Computes the cosines of all pairs of gradients, over the weights for which both are nonzero.
 
-    Heads of their own and untied weights get no gradient from others; counted, they would hide a conflict in what is
-    shared.
+    A portfolio's separate head and untied weights get no gradient from other portfolios. Including them would hide a
+    conflict in the shared weights.
 
     Args:
       gradients: [P, weights].
 
     Returns:
-      [P, P] float64; 0 where a pair shares no weight.
+      [P, P] float64; 0 if a pair shares no weight.
     """
     reached = (gradients != 0).astype(np.float64)
     exact = gradients.astype(np.float64)
-    sizes = np.sqrt((exact**2) @ reached.T)  # [p, q]: of p's gradient over the weights that q reaches
+    sizes = np.sqrt((exact**2) @ reached.T)  # [p, q]: norm of p's gradient over the weights where q's is nonzero
     scale = sizes * sizes.T
     return np.divide(exact @ exact.T, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def measure_gradients(opened: OpenRun, portfolios: Sequence[Portfolio], batches: Iterable[Batch]) -> np.ndarray:
-    """The gradient of each portfolio's mean log loss, over some rows, in the dense weights of a trained shared model.
+    """Computes the gradient of each portfolio's mean log loss in the dense weights of a trained shared model.
 
     Args:
-      opened: the run, at the state it is judged by.
-      portfolios: P of them, named as its schema's domains and objectives.
-      batches: of its rows.
+      opened: the run, restored at the checkpoint to evaluate.
+      portfolios: P portfolios, with the domain and objective names of the run's schema.
+      batches: batches of the run's rows.
 
     Returns:
       [P, weights] float32.
 
     Raises:
-      UserError: the run has no such portfolio, or the batches no row of one.
+      UserError: the run does not have a portfolio, or the batches contain no row of it.
     """
     run, state = opened.run, opened.state
     domains = list(run.schema.domain_values or ("all",))
     objectives = [label.name for label in run.schema.labels]
     for portfolio in portfolios:
         if portfolio.domain not in domains or portfolio.objective not in objectives:
-            raise UserError(f"portfolio {portfolio.name}: not one of the shared model; give a run that has it")
+            raise UserError(f"portfolio {portfolio.name}: the shared model does not have it; give a run that does")
 
     def compute_loss(params: Any, rows: Any, routed: Any, batch: Batch, domain: Any, objective: Any) -> Any:
         variables = {"params": params, STATISTICS: state.statistics}
@@ -151,7 +151,7 @@ def measure_gradients(opened: OpenRun, portfolios: Sequence[Portfolio], batches:
             totals[place] = add(totals[place], state.params, state.tables, on_devices, *map(jnp.int32, where))
     for portfolio, (_, weight) in zip(portfolios, totals, strict=True):
         if not weight > 0:
-            raise UserError(f"portfolio {portfolio.name}: no row of it in the batches read; raise --batches")
+            raise UserError(f"portfolio {portfolio.name}: the batches read have no row of it; raise --batches")
     return np.stack([_flatten(gradient, float(weight)) for gradient, weight in totals])
 
 

@@ -1,7 +1,7 @@
-"""What a consolidated network is worth against a model per portfolio: losses in pairs of seeds, costs in sum.
+"""Comparison of one consolidated network with a separate model per portfolio: losses paired by seed, and total costs.
 
-The claim of the paper's table of capacity (section 4) is that fewer models serve the same portfolios with less. Whether
-they serve them as well is asked of each portfolio, by normalized entropy (NE) on the same test rows.
+The paper's capacity table (section 4) claims that fewer models serve the same portfolios at lower cost. Whether they
+serve them equally well is checked for each portfolio, by normalized entropy (NE) on the same test rows.
 """
 
 import dataclasses
@@ -11,30 +11,31 @@ from typing import Any
 
 import numpy as np
 
-# A portfolio counts as worse beyond this part of its own model's NE, or two standard errors, whichever is more.
+# A portfolio is worse if its NE exceeds that of its separate model by more than this share of it, and by more than two
+# standard errors.
 TOLERATED = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class PortfolioComparison:
-    """One portfolio, served by a network of its own and by the consolidated one."""
+    """One portfolio, served by a separate model and by the consolidated network."""
 
     portfolio: str
-    alone: float  # mean NE over seeds
-    together: float
+    alone: float  # separate model: mean NE over seeds
+    together: float  # consolidated network: mean NE over seeds
     difference: float  # mean over seeds of together - alone
-    standard_error: float  # of the difference, from its spread over seeds; nan with one seed
-    worse: bool  # the difference is above what is tolerated, or not a number
+    standard_error: float  # of the difference, from its standard deviation over seeds; NaN with one seed
+    worse: bool  # whether the difference exceeds the tolerance or is NaN
 
 
 def compare_portfolios(
     alone: Mapping[str, Sequence[float | None]], together: Mapping[str, Sequence[float | None]]
 ) -> list[PortfolioComparison]:
-    """Holds each portfolio's NE against that of its own model.
+    """Compares each portfolio's NE in the consolidated network with that of its separate model.
 
     Args:
-      alone: portfolio -> NE of its own model, one per seed; None where it has none (labels of one class).
-      together: the same of the consolidated network, the same seeds in the same order.
+      alone: portfolio -> NE of its separate model, one per seed; None if undefined (labels of one class).
+      together: portfolio -> NE in the consolidated network, for the same seeds in the same order.
 
     Returns:
       A comparison for each portfolio, in the order of `alone`.
@@ -62,13 +63,13 @@ def compare_portfolios(
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """What serving takes."""
+    """Compute and memory needed for serving."""
 
-    flops_per_impression: float  # forward FLOPs to score all objectives of a row, averaged over the rows of traffic
-    embedding_rows: int  # different ids in the training rows of a model's domains, summed over models
+    flops_per_impression: float  # forward FLOPs to score all objectives of a row, averaged over the traffic
+    embedding_rows: int  # distinct ids in the training rows of a model's domains, summed over models
 
     def saving_from(self, other: "Capacity") -> tuple[float, float]:
-        """The parts of another one's FLOPs and embeddings that this one saves."""
+        """Returns the shares of the other capacity's FLOPs and embedding rows that this one saves."""
         return (
             1 - self.flops_per_impression / other.flops_per_impression,
             1 - self.embedding_rows / other.embedding_rows,
@@ -76,11 +77,11 @@ class Capacity:
 
 
 def add_capacities(models: Mapping[Any, Capacity], traffic: Mapping[Any, float]) -> Capacity:
-    """The capacity of models side by side.
+    """Returns the total capacity of several models served together.
 
     Args:
-      models: by whatever names them; a model's FLOPs are those of one row that it is asked to score.
-      traffic: by the same, the share of all rows that it is asked to score.
+      models: capacity of each model by any key, with the FLOPs for one row that the model scores.
+      traffic: share of all rows that each model scores, by the same keys.
     """
     return Capacity(
         sum(traffic[name] * model.flops_per_impression for name, model in models.items()),

@@ -1,4 +1,4 @@
-"""Groups of portfolios as files: rules read, `groups.json` with its reasons, a folder of rows for each group."""
+"""Files of portfolio groups: reads rules, reads and writes `groups.json`, and formats groups as text."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def load_rules(path: str | Path) -> tuple[Rule, ...]:
     """Reads must-not-meet rules: JSON, {"must_not_meet": [["domain_0", "domain_1"], ["user", "domain_2"]]}.
 
     Raises:
-      UserError: the file is missing or says something else.
+      UserError: the file is missing or has another format.
     """
     try:
         document = json.loads(Path(path).read_text())
@@ -35,7 +35,7 @@ def load_rules(path: str | Path) -> tuple[Rule, ...]:
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid or set(document) != {"must_not_meet"}:
-        raise UserError(f'--rules = {path}: expected {{"must_not_meet": [["one", "other"], ...]}}, names of two each')
+        raise UserError(f'--rules = {path}: expected {{"must_not_meet": [["one", "other"], ...]}}, pairs of names')
     return tuple(Rule(*pair) for pair in pairs)
 
 
@@ -48,11 +48,11 @@ def describe_groups(
     schema: Schema,
     budget: float | None,
 ) -> dict[str, Any]:
-    """What `groups.json` holds.
+    """Builds the content of `groups.json`.
 
     Returns:
-      "groups" (each its portfolios, the different ids its domains read, dropped columns with the rule), "merges" in
-      order with the affinity and its parts, "portfolios", "affinity" [P, P] and its parts, "rules", "weights",
+      "groups" (portfolios, number of distinct ids that the domains read, dropped columns with the rule), "merges" in
+      order with the affinity and its terms, "portfolios", "affinity" [P, P] and its terms, "rules", "weights",
       "budget", and "model_runs_per_row" of these groups.
     """
     names = [p.name for p in rows.portfolios]
@@ -79,7 +79,7 @@ def describe_groups(
 
 
 def load_groups(path: str | Path) -> list[dict[str, Any]]:
-    """The groups of a `groups.json`: each "portfolios" and "dropped_columns".
+    """Reads the groups of a `groups.json`, each with "portfolios" and "dropped_columns".
 
     Raises:
       UserError: the file is missing or holds no groups.
@@ -91,14 +91,14 @@ def load_groups(path: str | Path) -> list[dict[str, Any]]:
                 raise ValueError
             group.setdefault("dropped_columns", {})
     except OSError as error:
-        raise UserError(f"groups {path}: {error.strerror}; write it with scripts/partition_portfolios.py") from None
+        raise UserError(f"groups {path}: {error.strerror}; write it with wukong-jax partition_portfolios") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"groups {path}: holds no groups; write it with scripts/partition_portfolios.py") from None
+        raise UserError(f"groups {path}: holds no groups; write it with wukong-jax partition_portfolios") from None
     return groups
 
 
 def write_groups(described: Mapping[str, Any], output: Path, title: str) -> Path:
-    """Writes `groups.json` and the picture beside it; returns the picture's path.
+    """Writes `groups.json` and the picture next to it; returns the path of the picture.
 
     Raises:
       UserError: the folder cannot be written.
@@ -114,7 +114,7 @@ def write_groups(described: Mapping[str, Any], output: Path, title: str) -> Path
 
 
 def format_groups(described: Mapping[str, Any]) -> str:
-    """The groups and the steps that led there, in lines."""
+    """Formats the groups and the merges that formed them as lines of text."""
     lines = []
     for index, group in enumerate(described["groups"]):
         lines.append(f"group {index}: {', '.join(group['portfolios'])}")
@@ -147,7 +147,7 @@ def _describe_merge(merge: Merge, names: Sequence[str], affinity: Affinity) -> d
 
 
 def split_name(portfolio: Portfolio | str) -> tuple[str, str]:
-    """(domain, objective) of a portfolio or its name; domains may hold a slash, objectives may not."""
+    """Returns (domain, objective) of a portfolio or its name; domains may contain a slash, objectives may not."""
     name = portfolio if isinstance(portfolio, str) else portfolio.name
     domain, _, objective = name.rpartition("/")
     return domain, objective

@@ -1,12 +1,12 @@
-"""The Lattice Partitioner: portfolios to groups, one model each, by affinity, under a compute budget and hard rules.
+"""Lattice Partitioner: groups portfolios by affinity, one model per group, under a compute budget and hard rules.
 
-Greedy agglomeration: every portfolio starts alone; the allowed pair of groups of the highest mean affinity is merged,
-as long as that is positive or the models of all groups cost more than the budget. Where that ends above the budget,
-since rules stand between groups that affinity made, it starts again with what saves compute. The paper (arXiv
-2512.09200, section 3.1) gives criteria and no algorithm; this one is our choice.
+Greedy agglomeration: every portfolio starts as a group. The allowed pair of groups with the highest mean affinity is
+merged, as long as this affinity is positive or the models of all groups cost more than the budget. If merging ends
+above the budget because rules forbid further merges, it starts again and, while above the budget, merges only pairs
+that save compute. The paper (arXiv 2512.09200, section 3.1) gives criteria but no algorithm; this one is our choice.
 
-A model is run on every row of every domain it holds, once for all objectives of that domain, so what merging saves
-in compute is the second model over the same rows; what it saves in memory are tables that several models had.
+A model runs on every row of each of its domains, once for all objectives of that domain. Merging therefore saves
+compute where two models would run on the same rows, and memory where several models would hold the same tables.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ import numpy as np
 from lattice.portfolios.portfolios import Portfolio
 from wukong_jax.errors import UserError
 
-_SLACK = 1e-9  # of a budget, for what division loses
+_SLACK = 1e-9  # tolerance of the budget for rounding errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Two that may not meet in one model: domains, portfolios ("domain/objective") or feature columns."""
+    """Two domains, portfolios ("domain/objective") or feature columns that must not be in the same model."""
 
     first: str
     second: str
@@ -32,19 +32,19 @@ class Rule:
 class Merge:
     """One step of the agglomeration."""
 
-    first: tuple[int, ...]  # portfolios of the two groups
-    second: tuple[int, ...]
-    affinity: float  # mean over the pairs across
+    first: tuple[int, ...]  # portfolios of the first group
+    second: tuple[int, ...]  # portfolios of the second group
+    affinity: float  # mean over pairs of one portfolio from each group
     because: str  # "affinity" or "budget"
 
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """The groups, and how they came about."""
+    """The groups, and the merges that formed them."""
 
-    groups: tuple[tuple[int, ...], ...]  # portfolios of each, ascending; groups by their first
+    groups: tuple[tuple[int, ...], ...]  # portfolios of each group, ascending; groups ordered by their first
     merges: tuple[Merge, ...]
-    cost: float  # model runs per row of traffic, all domains together
+    cost: float  # model runs per row of traffic, over all domains
 
 
 def partition_portfolios(
@@ -57,17 +57,17 @@ def partition_portfolios(
     """Groups portfolios.
 
     Args:
-      portfolios: P of them.
+      portfolios: P portfolios.
       affinity: [P, P].
-      domain_rows: rows of each domain: its traffic.
-      budget: most model runs per row of traffic, at least 1 (one model for all); None: as many as affinity leaves.
-      rules: of domains and portfolios that may not meet; those of features are no concern here.
+      domain_rows: number of rows of each domain, its traffic.
+      budget: largest number of model runs per row of traffic, at least 1 (one model for all); None: no limit.
+      rules: pairs that must not be in one group; rules about feature columns are ignored here.
 
     Returns:
-      The grouping; equal affinities merge the earlier groups first.
+      The grouping; among equal affinities, the earlier groups are merged first.
 
     Raises:
-      UserError: the budget is below 1, or exceeded by both orders of merging.
+      UserError: the budget is below 1, or neither order of merging meets it.
     """
     if budget is not None and budget < 1:
         raise UserError(f"budget = {budget:g} model runs a row: at least 1, which is one model for everything")
@@ -93,7 +93,7 @@ def _merge(
     forbidden: np.ndarray,
     saving_first: bool,
 ) -> Grouping:
-    """The agglomeration; `saving_first`: above the budget only pairs that save compute are merged."""
+    """Runs the agglomeration; with `saving_first`, only pairs that save compute are merged above the budget."""
     weights = np.array([p.weight for p in portfolios])
     groups: list[tuple[int, ...]] = [(index,) for index in range(len(portfolios))]
     merges: list[Merge] = []
@@ -112,7 +112,7 @@ def _merge(
 def compute_cost(
     groups: Sequence[tuple[int, ...]], portfolios: Sequence[Portfolio], domain_rows: Mapping[str, int]
 ) -> float:
-    """Model runs per row of traffic: each group's model runs on the rows of all its domains."""
+    """Returns model runs per row of traffic: each group's model runs on the rows of all its domains."""
     runs = sum(sum(domain_rows[domain] for domain in {portfolios[i].domain for i in group}) for group in groups)
     return runs / sum(domain_rows.values())
 
@@ -120,19 +120,19 @@ def compute_cost(
 def find_dropped_columns(
     group: Sequence[int], portfolios: Sequence[Portfolio], rules: Collection[Rule], columns: Collection[str]
 ) -> dict[str, str]:
-    """Feature columns that a group's model may not read, and why.
+    """Finds the feature columns that a group's model must not read, with reasons.
 
-    A rule of a feature and a domain (or portfolio) drops the feature where the group holds that domain; a rule of two
-    features drops the second.
+    A rule about a feature and a domain (or portfolio) drops the feature if the group contains that domain; a rule about
+    two features drops the second.
 
     Args:
-      group: its portfolios.
-      portfolios: all.
-      rules: all.
+      group: portfolios of the group.
+      portfolios: all portfolios.
+      rules: all rules.
       columns: names of all feature columns.
 
     Returns:
-      Column to reason.
+      Reasons by column name.
     """
     held = {name for i in group for name in (portfolios[i].domain, portfolios[i].name)}
     dropped = {}
@@ -147,10 +147,10 @@ def find_dropped_columns(
 
 
 def check_rules(rules: Collection[Rule], portfolios: Sequence[Portfolio], columns: Collection[str]) -> None:
-    """Refuses rules that name nothing, or that no grouping can keep.
+    """Checks that rules name existing things, and that a grouping can satisfy them.
 
     Raises:
-      UserError: by the rule.
+      UserError: a name is unknown, or one part of a rule contains the other.
     """
     known = {name for p in portfolios for name in (p.domain, p.name)} | set(columns)
     for rule in rules:
@@ -168,7 +168,7 @@ def check_rules(rules: Collection[Rule], portfolios: Sequence[Portfolio], column
 
 
 def _find_forbidden(portfolios: Sequence[Portfolio], rules: Collection[Rule]) -> np.ndarray:
-    """[P, P] bool: which two portfolios may not be in one group."""
+    """Returns [P, P] bool: which pairs of portfolios must not be in one group."""
     forbidden = np.zeros((len(portfolios), len(portfolios)), bool)
     for rule in rules:
         first, second = (
@@ -188,10 +188,10 @@ def _find_best_pair(
     dear: bool,
     saving_first: bool,
 ) -> tuple[int, int, float] | None:
-    """The allowed pair of groups of the highest mean affinity, weighted by both portfolios' worth.
+    """Finds the allowed pair of groups with the highest mean affinity, weighted by the portfolios' weights.
 
-    A pair without a domain in common saves no run of a model; while the groups are too dear it is not merged
-    against its affinity, and with `saving_first` not at all.
+    Merging groups without a common domain saves no model runs. While the cost is above the budget (`dear`), such pairs
+    are merged only if their affinity is positive, and with `saving_first` not at all.
     """
     best: tuple[int, int, float] | None = None
     for second in range(len(groups)):

@@ -1,4 +1,4 @@
-"""The picture of a grouping: affinities and gradient cosines of all pairs of portfolios, ordered by group."""
+"""Picture of a grouping: affinities and gradient cosines of all pairs of portfolios, ordered by group."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from matplotlib.patches import Rectangle
 
 from wukong_jax.reports.theme import LIGHT, draw_colour_bar, save_png, start_figure
 
-_MOST_NUMBERS = 14  # portfolios up to which cells are numbered
+_MOST_NUMBERS = 14  # with more portfolios, cells show no numbers
 
 
 def draw_groups(described: Mapping[str, Any], title: str) -> bytes:
     """Draws a grouping.
 
     Args:
-      described: the content of `groups.json`.
-      title: above the picture.
+      described: content of `groups.json`.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
@@ -37,7 +37,7 @@ def draw_groups(described: Mapping[str, Any], title: str) -> bytes:
 
 
 def _draw_matrix(figure: Figure, axes: Axes, values: np.ndarray, names: list[str], label: str) -> None:
-    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)  # a portfolio with itself says nothing
+    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)  # the diagonal has no meaning
     reach = max(np.nanmax(np.abs(shown), initial=0.0), 1e-3)
     image = axes.imshow(shown, cmap="PuOr", vmin=-reach, vmax=reach)
     axes.set_title(label, loc="left", color=LIGHT.ink, fontsize=11)

@@ -1,4 +1,4 @@
-"""Portfolios: the (domain, objective) pairs of a data set, and what each has in rows, ids, density and delay."""
+"""Portfolios, the (domain, objective) pairs of a data set: rows, ids, density and delay of each."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +10,7 @@ from wukong_jax.data.blocks.row_blocks import RowBlocks
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
 
-# The delay of what is known at once: logarithms of delays are compared, and nothing is reported faster.
+# Delay of outcomes known at once, and the shortest delay: delays are compared by their logarithms.
 IMMEDIATE_SECONDS = 1.0
 
 
@@ -20,43 +20,43 @@ class Portfolio:
 
     domain: str
     objective: str
-    rows: int  # on which the objective was observed
+    rows: int  # number of rows in which the objective was observed
     positives: int
-    users: int  # different ids of the user column; 0 where no column was named
-    items: int
+    users: int  # distinct ids of the user column; 0 if no column was named
+    items: int  # distinct ids of the item column; 0 if no column was named
     delay_seconds: float  # median time to the positive outcome
-    weight: float  # what it is worth, such as its revenue; relative
+    weight: float  # relative value, such as its revenue
 
     @property
     def name(self) -> str:
-        """As metrics are named."""
+        """The name used in metrics, "domain/objective"."""
         return f"{self.domain}/{self.objective}"
 
     @property
     def density(self) -> float:
-        """Share of positive labels; half a label where there is none, so that its logarithm exists."""
+        """Share of positive labels, counting half a label if there is none, so that its logarithm exists."""
         return max(self.positives, 0.5) / self.rows
 
 
 @dataclasses.dataclass(frozen=True)
 class PortfolioRows:
-    """The portfolios of a split, and the ids that they share or do not."""
+    """The portfolios of a split and the ids in their rows."""
 
     portfolios: tuple[Portfolio, ...]
-    users: tuple[np.ndarray, ...]  # ascending ids of each
-    items: tuple[np.ndarray, ...]
+    users: tuple[np.ndarray, ...]  # user ids of each portfolio, ascending
+    items: tuple[np.ndarray, ...]  # item ids of each portfolio, ascending
     ids: Mapping[str, Mapping[str, np.ndarray]]  # domain -> vocabulary -> ascending ids in its rows
 
     @property
     def traffic(self) -> dict[str, int]:
-        """Rows of each domain: those of its portfolio that is observed most."""
+        """Number of rows of each domain, taken from its most observed portfolio."""
         rows: dict[str, int] = {}
         for portfolio in self.portfolios:
             rows[portfolio.domain] = max(rows.get(portfolio.domain, 0), portfolio.rows)
         return rows
 
     def count_ids(self, domains: Collection[str]) -> int:
-        """Different (vocabulary, id) pairs in the rows of some domains: the embeddings that their model reads."""
+        """Counts the distinct (vocabulary, id) pairs in the rows of some domains: the embeddings their model reads."""
         vocabularies = {name for domain in domains for name in self.ids[domain]}
         nothing = np.zeros(0, np.int64)
         return sum(
@@ -72,20 +72,20 @@ def measure_portfolios(
     conversions: ConversionLog | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> PortfolioRows:
-    """Counts the portfolios of a split.
+    """Computes the statistics of a split's portfolios.
 
     Args:
-      blocks: the split's rows.
+      blocks: rows of the split.
       user: id column of users; empty: none.
-      item: id column of items.
-      conversions: times of positive outcomes of these rows; objectives that it lacks are known at once.
-      weights: by portfolio ("domain/objective"); others weigh 1.
+      item: id column of items; empty: none.
+      conversions: times of positive outcomes in these rows; objectives without entries are known at once.
+      weights: weights by portfolio ("domain/objective"); 1 for all others.
 
     Returns:
-      The portfolios that have rows, domains outermost.
+      The portfolios that have rows, ordered by domain, then by objective.
 
     Raises:
-      UserError: no such column or portfolio, or a weight below 0.
+      UserError: an unknown column or portfolio, or a weight below 0.
     """
     schema = blocks.schema
     domains = schema.domain_values or ("all",)
@@ -130,7 +130,7 @@ def measure_portfolios(
 
 
 def format_portfolios(portfolios: Sequence[Portfolio]) -> str:
-    """The table of portfolios, one a line."""
+    """Formats portfolios as a table with one line each."""
     header = ("portfolio", "rows", "positives", "density", "users", "items", "median delay", "weight")
     lines = [header] + [
         (
@@ -156,7 +156,7 @@ def format_portfolios(portfolios: Sequence[Portfolio]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration in the largest unit that leaves a number of at least 1: "90 s", "2.5 h", "7 d"."""
+    """Formats a duration in the largest unit in which it is at least 1: "45 s", "2.5 h", "7 d"."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -164,7 +164,7 @@ def format_seconds(seconds: float) -> str:
 
 
 class _Seen:
-    """What one portfolio's rows hold."""
+    """Counts over the rows of one portfolio."""
 
     def __init__(self) -> None:
         self.rows = self.positives = 0
@@ -181,7 +181,7 @@ class _Seen:
 
 
 class _Touched:
-    """The different ids of each vocabulary that some rows read."""
+    """Distinct ids of each vocabulary over some rows."""
 
     def __init__(self, schema: Schema) -> None:
         self._ranges = [(column.vocabulary, start, stop) for column, start, stop in schema.slot_ranges()]
@@ -207,7 +207,7 @@ def _find_slots(schema: Schema, name: str) -> list[int]:
 def _measure_delays(
     conversions: ConversionLog | None, stamps: np.ndarray, blocks: RowBlocks
 ) -> dict[tuple[int, int], float]:
-    """Median seconds from impression to its first conversion, by (domain, objective)."""
+    """Returns the median seconds from impression to first conversion, by (domain, objective)."""
     if conversions is None:
         return {}
     if len(conversions.impression) and conversions.impression.max() >= len(stamps):
@@ -218,7 +218,7 @@ def _measure_delays(
     domains = np.concatenate([blocks.read(index)["domain"] for index in range(blocks.num_blocks)])
     order = np.lexsort((conversions.timestamp, conversions.objective, conversions.impression))
     impression, objective = conversions.impression[order], conversions.objective[order]
-    first = np.ones(len(order), bool)  # of its impression and objective
+    first = np.ones(len(order), bool)  # whether it is the first of its impression and objective
     first[1:] = (impression[1:] != impression[:-1]) | (objective[1:] != objective[:-1])
     impression, objective = impression[first], objective[first]
     delays = conversions.timestamp[order][first] - stamps[impression]

@@ -1,1 +1,1 @@
-"""Search over model sizes, and the sharding of each dense layer."""
+"""Lattice Sketch: search over model sizes, and choice of a sharding for each dense layer."""

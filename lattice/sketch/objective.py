@@ -1,9 +1,9 @@
-"""What Lattice Sketch maximises, AUC / FLOPs^0.003, and the budgets that a model must keep.
+"""Objective of Lattice Sketch, AUC / FLOPs^0.003, and the budgets of a model.
 
-The objective is the paper's (Lattice Sketch, by a note on the paper; the paper's own text says no more of it). Its
-exponent is a price: twice the FLOPs must raise AUC by a factor of 2^0.003, that is 0.21 %, and a seventeenth of them
-may cost 0.85 % of it. The unit of FLOPs scales all objectives alike, so it has no part in who wins; ours are training
-FLOPs per example, as in `summary.json`.
+The objective is the paper's, as reported in a note on it. Its exponent is the price of compute: twice the FLOPs must
+raise AUC by a factor of 2^0.003, or 0.21 %, and a model with a seventeenth of the FLOPs may lose 0.85 % of AUC. The
+unit of FLOPs scales all objectives equally and does not affect the ranking; we use training FLOPs per example, as in
+`summary.json`.
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ EXPONENT = 0.003
 
 
 def compute_objective(auc: float, flops: float, exponent: float = EXPONENT) -> float:
-    """AUC / FLOPs^exponent.
+    """Returns AUC / FLOPs^exponent.
 
     Args:
-      auc: of validation rows, between 0 and 1.
+      auc: validation AUC, between 0 and 1.
       flops: training FLOPs per example.
-      exponent: the price of FLOPs; 0: none.
+      exponent: price of FLOPs; 0: FLOPs are free.
 
     Raises:
-      UserError: a model without FLOPs, whose objective would be infinite.
-      ValueError: no such AUC.
+      UserError: the model has no FLOPs, so its objective would be infinite.
+      ValueError: the AUC is out of range.
     """
     if not 0 <= auc <= 1:
         raise ValueError(f"auc = {auc}: between 0 and 1")
@@ -38,30 +38,30 @@ def compute_objective(auc: float, flops: float, exponent: float = EXPONENT) -> f
 
 
 def compute_auc_of_equal_objective(objective: float, flops: np.ndarray, exponent: float = EXPONENT) -> np.ndarray:
-    """The AUCs at which models of so many FLOPs, [n], have this objective: a line of equal worth in a picture."""
+    """Returns the AUCs at which models with these FLOPs, [n], have this objective, to plot a contour line."""
     return objective * flops**exponent
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a found model may cost at most; None: no limit."""
+    """Limits on the cost of a model; None: no limit."""
 
-    flops: float | None = None  # training FLOPs per example, tables excluded
-    milliseconds: float | None = None  # of one predict step over `SearchOptions.latency_rows` rows, on this machine
+    flops: float | None = None  # training FLOPs per example, without tables
+    milliseconds: float | None = None  # time of a predict step over `SearchOptions.latency_rows` rows on this machine
 
     def __post_init__(self) -> None:
-        """Refuses budgets that nothing keeps."""
+        """Checks that limits are positive."""
         for name in ("flops", "milliseconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"budget_{name} = {value:g}: above 0, or left out for no limit")
 
     def explain_excess(self, flops: float, milliseconds: float | None = None) -> str:
-        """Says which limit a model breaks, with both numbers; empty where it keeps them.
+        """Returns a message about the limit that a model exceeds, with both numbers; empty if it exceeds none.
 
         Args:
           flops: training FLOPs per example.
-          milliseconds: of its predict step; None: not measured, and so not judged.
+          milliseconds: time of its predict step; None: not measured and not checked.
         """
         if self.flops is not None and flops > self.flops:
             return f"{flops:.4g} training FLOPs per example: the budget is {self.flops:.4g}"

@@ -1,4 +1,4 @@
-"""The picture of a search: every trial by its FLOPs and its AUC, drawn by matplotlib without a display."""
+"""Picture of a search: the FLOPs and AUC of every trial."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ def draw_trials(trials: Sequence[Trial], options: SearchOptions, title: str) -> 
     """Draws a search.
 
     Args:
-      trials: ended ones, the hand-made run first; one or more are complete.
-      options: the search.
-      title: above the picture.
+      trials: finished trials, the hand-made run first; at least one is complete.
+      options: options of the search.
+      title: title above the picture.
 
     Returns:
       PNG bytes.
@@ -38,7 +38,7 @@ def draw_trials(trials: Sequence[Trial], options: SearchOptions, title: str) -> 
 
 
 def _find_limits(trials: Sequence[Trial]) -> tuple[float, float]:
-    """Limits of the AUC axis: those of complete trials with room below, where the stopped ones mostly lie."""
+    """Returns the limits of the AUC axis: the range of complete trials, with room below for stopped ones."""
     aucs = [trial.auc for trial in trials if trial.state == COMPLETE and trial.auc is not None]
     span = max(max(aucs) - min(aucs), 0.002)
     return min(aucs) - 0.5 * span, max(aucs) + 0.15 * span
@@ -62,7 +62,7 @@ def _draw_ended(axes: Axes, trials: Sequence[Trial], low: float) -> None:
 
 
 def _draw_hand_made_and_best(axes: Axes, trials: Sequence[Trial], options: SearchOptions) -> None:
-    """Rings around both, and the AUC at which a model of other FLOPs would be worth the same as each."""
+    """Draws a ring around both, and for each a contour line: the AUC at which other FLOPs give the same objective."""
     best = choose_best(trials)
     flops = np.array([trial.flops for trial in trials if trial.flops is not None])
     line = np.geomspace(flops.min(), flops.max() * 1.0001, 50)

@@ -1,4 +1,4 @@
-"""How long a model's predict step takes, on the devices that are here."""
+"""Latency of a model's predict step on the local devices."""
 
 import statistics
 import time
@@ -14,22 +14,22 @@ from wukong_jax.training.run import Run
 
 
 def measure_predict_milliseconds(run: Run, data: RunData, rows: int, repeats: int) -> float:
-    """Median time of the compiled predict step, tables and exchange included, over one batch of validation rows.
+    """Measures the median time of the compiled predict step on one batch, including tables and exchange.
 
-    The batch lies on the devices already and the first call, which compiles, is not counted. Weights are the initial
-    ones: time does not depend on them.
+    The batch is already on the devices, and the first call, which compiles, is not counted. The weights are newly
+    initialised, since the time does not depend on them.
 
     Args:
-      run: the model; tables are made for it.
-      data: with a validation split.
-      rows: B of the batch; a shorter split is padded.
-      repeats: timings.
+      run: the model; its tables are created here.
+      data: rows with a validation split.
+      rows: batch size B; a shorter split is padded.
+      repeats: number of timed calls.
 
     Returns:
       Milliseconds.
 
     Raises:
-      UserError: no validation rows, or rows that the mesh does not divide.
+      UserError: there are no validation rows, or `rows` is not divisible by the devices of the mesh.
     """
     check_batch_divides(run.mesh, rows, "config.search.latency_rows")
     if "validation" not in data.splits:

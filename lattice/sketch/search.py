@@ -1,13 +1,13 @@
-"""Lattice Sketch: a search over a run's sizes for AUC / FLOPs^0.003 under a budget, in a folder of its own.
+"""Lattice Sketch: search over the sizes of a model for the best AUC / FLOPs^0.003 under a budget.
 
 The paper alternates this search with one over shardings (`sharding_programme.py`) and runs Bayesian optimisers in
-parallel; which, and over what, it does not say. Here trials run one after another, the hand-made run first, and
-Optuna's estimator suggests the next (`sketch_trials.py`). A point that breaks the budget by its counted FLOPs, or
-whose model refuses it, is never trained.
+parallel; it does not say which ones, or over what. Here trials run one after another. The first is the hand-made run,
+the next ones are suggested by Optuna (`trials.py`). A point is never trained if its FLOPs exceed the budget or its
+model refuses it.
 
-A trial is an ordinary run in a folder of its own. It is trained in stages, each a longer `training.steps` of the same
-run, and may be stopped between two of them. Stages end at steps where the run evaluates anyway, and no learning rate
-reads `training.steps`, so a trial that is not stopped ends as if it had been trained in one go.
+A trial is an ordinary run in a separate folder. It is trained in stages with increasing `training.steps` and may be
+stopped between stages. Stages end at steps where the run evaluates anyway, and no learning rate depends on
+`training.steps`, so a trial that is not stopped gives the same result as a run without stages.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ Say = Callable[[str], None]
 MOST_REFUSED = 200  # points in a row that may be refused before the search gives up
 _BEST_CONFIG = '''"""The best run that a search found: trial {number}.
 
-Command:   python scripts/train.py --config={path} --workdir=FOLDER
+Command:   wukong-jax train --config={path} --workdir=FOLDER
 """
 
 import json
@@ -71,13 +71,13 @@ def get_config() -> ConfigDict:
 
 
 class Sketch:
-    """A search in its folder: `data/` (rows, prepared once), `trials/` (run folders), `sketch.json`."""
+    """A search and its folder: `data/` (rows, prepared once), `trials/` (run folders), `sketch.json`."""
 
     def __init__(self, config: SketchConfig, workdir: str | Path, say: Say = print):
-        """Opens the folder; prepares the rows if that has not been done.
+        """Opens the folder, and prepares the rows if they are not there yet.
 
         Raises:
-          UserError: the folder holds another search, the rows cannot be prepared or have no validation split.
+          UserError: the folder holds another search, or the rows cannot be prepared or have no validation split.
         """
         self.config, self.folder, self.say = config, Path(workdir), say
         self.options = config.search
@@ -95,7 +95,7 @@ class Sketch:
         return f"--workdir = {self.folder}: another process searches there; wait for it, or give another folder"
 
     def _claim(self) -> None:
-        """Goes on with the search that the folder holds; refuses another one. `trials` may be raised."""
+        """Loads the search in the folder; raises a UserError if its config differs, except for name and `trials`."""
         path = self.folder / "sketch.json"
         if path.exists():
             before = self._load()
@@ -108,7 +108,7 @@ class Sketch:
                     )
             self.trials = [build_dataclass(Trial, trial, f"{path}: trial") for trial in before["trials"]]
             if before["optuna"] != optuna.__version__:
-                self.say(f"Optuna is {optuna.__version__}, was {before['optuna']}: the suggestions to come may differ")
+                self.say(f"Optuna is {optuna.__version__}, was {before['optuna']}: the next suggestions may differ")
         self._save()
 
     def _load(self) -> dict[str, Any]:
@@ -120,22 +120,22 @@ class Sketch:
             raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {fix}") from None
         missing = {"run", "search", "optuna", "trials"} - content.keys()
         if missing:
-            raise UserError(f"{path}: has no {sorted(missing)[0]!r}, and so is not a search's; give another --workdir")
+            raise UserError(f"{path}: has no {sorted(missing)[0]!r}, so it is not a search; give another --workdir")
         return content
 
     def run(self) -> Trial:
-        """Trains trials until there are as many as asked for, or no new point is found.
+        """Trains trials until their number is reached or no new point is found.
 
         Returns:
-          The best one.
+          The best trial.
 
         Raises:
-          UserError: nothing keeps the budget.
-          SystemExit: code 143 or 130 after a signal; the trial under way is saved and goes on at the next start.
+          UserError: no complete trial is within the budget.
+          SystemExit: code 143 or 130 after a signal; the current trial is saved and resumed at the next start.
         """
-        compiled = self.folder / "compiled" / platform.node()  # a trial's stages run one program
+        compiled = self.folder / "compiled" / platform.node()  # the stages of a trial share a compiled program
         with hold_lock(self.folder / ".lock", self._busy), keep_programs_in(compiled):
-            self._claim()  # again: another process may have gone on since
+            self._claim()  # again: another process may have continued the search
             while (trial := self._open_trial()) is not None:
                 if trial.state == RUNNING:
                     trial = self._train(trial)
@@ -149,7 +149,7 @@ class Sketch:
             return best
 
     def _open_trial(self) -> Trial | None:
-        """The trial under way, or the next: weighed, and written down before it is trained."""
+        """Returns the unfinished trial, or the next one, checked against the budget and saved before training."""
         if self.trials and self.trials[-1].state == RUNNING:
             return self.trials[-1]
         if sum(trial.was_trained for trial in self.trials) >= self.options.trials:
@@ -163,20 +163,20 @@ class Sketch:
         number = len(self.trials)
         values = suggest_values(self.trials, self.options, number) if number else self.config.hand_made
         if values is None:
-            self.say("no point is left that has not been tried")
+            self.say("no untried point was found")
             return None
         trial = self._weigh(number, values)
         self._keep(trial)
         return trial
 
     def _weigh(self, number: int, values: Values) -> Trial:
-        """Counts, and times where there is a budget of time; the hand-made run is never refused."""
+        """Counts FLOPs, and measures latency if it has a budget; the hand-made run is never refused."""
         try:
             config = resolve_model_options(self.config.build_run(values, str(self.data.directory)))
             run = build_run(config, self.data.schema)
             size = describe_size(run, run.abstract_state().params)
             flops = float(size["train_flops_per_example"])
-            compute_objective(0.5, flops, self.options.exponent)  # refuses a model without FLOPs now
+            compute_objective(0.5, flops, self.options.exponent)  # refuses a model without FLOPs before training
         except UserError as error:
             if number == 0:
                 raise
@@ -212,7 +212,7 @@ class Sketch:
                 if max((step for step, _ in read_validation(folder)), default=0) < rung:
                     summary = self._train_to(config, rung, folder)
                     if summary["stopped_because"] != ALL_DONE:
-                        break  # the run's own early stop: longer training changes nothing
+                        break  # the run stopped early by itself: more steps would change nothing
                 seen = [point for point in read_validation(folder) if point[0] <= rung]
                 if seen and is_hopeless(self.trials[: trial.number], self.options, trial.flops, seen):
                     reason = f"below the median of complete trials at step {seen[-1][0]:,}"
@@ -234,14 +234,14 @@ class Sketch:
         return dataclasses.replace(done, state=COMPLETE, objective=objective)
 
     def _train_to(self, config: RunConfig, step: int | None, folder: Path) -> dict[str, Any]:
-        """Trains a trial's run up to a step, or to its end."""
+        """Trains a trial's run up to a step; None: to its end."""
         if step is not None:
             config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=step))
         with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
             return train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
 
     def trial_folder(self, number: int) -> Path:
-        """The run folder of a trial."""
+        """Returns the run folder of a trial."""
         return self.folder / "trials" / f"{number:04d}"
 
     def _keep(self, trial: Trial) -> None:
@@ -278,15 +278,15 @@ class Sketch:
 
 
 def list_rungs(config: RunConfig, data: RunData, shares: Sequence[float]) -> list[int]:
-    """The steps at which a trial may be stopped: the run's evaluations nearest to shares of its steps.
+    """Returns the steps at which a trial may be stopped: the evaluations nearest to the given shares of all steps.
 
     Args:
-      config: the run.
-      data: its rows.
-      shares: of all steps, above 0 and below 1.
+      config: config of the run.
+      data: rows of the run.
+      shares: shares of all steps, above 0 and below 1.
 
     Returns:
-      Steps, ascending, each below the run's last; shares that meet at one evaluation count once.
+      Ascending steps without duplicates, each below the run's last step.
     """
     total = total_steps(config, data)
     every = config.training.evaluate_every_steps
@@ -296,9 +296,9 @@ def list_rungs(config: RunConfig, data: RunData, shares: Sequence[float]) -> lis
 
 
 def read_validation(folder: Path) -> list[tuple[int, float]]:
-    """(step, AUC) of a run's evaluations so far, AUCs that are no numbers left out.
+    """Reads (step, validation AUC) of a run's evaluations so far, without AUCs that are NaN.
 
-    A line that a killed run tore counts as not written: the run goes on from its checkpoint and writes it again.
+    An incomplete line of a killed run is skipped: the run resumes from its checkpoint and writes it again.
     """
     points = {}
     for line in read_metrics(folder / "metrics.jsonl"):
@@ -309,7 +309,7 @@ def read_validation(folder: Path) -> list[tuple[int, float]]:
 
 
 def describe_trial(trial: Trial) -> str:
-    """One line of what came of a trial."""
+    """Formats the result of a trial as one line."""
     values = ", ".join(f"{_shorten(key)} {value}" for key, value in trial.values.items())
     text = f"trial {trial.number} ({values}): {trial.state}"
     if trial.flops is not None:
@@ -322,6 +322,6 @@ def describe_trial(trial: Trial) -> str:
 
 
 def _shorten(key: str) -> str:
-    """The last name of a dotted key, with its place where it names one of a list."""
+    """Returns the last name of a dotted key; for an element of a list, the list's name and the index."""
     names = key.split(".")
     return ".".join(names[-2:] if names[-1].isdigit() else names[-1:])

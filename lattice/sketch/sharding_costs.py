@@ -1,16 +1,16 @@
-"""What sharding a dense layer costs: memory on a chip, and time in a train step, by arithmetic on a counted model.
+"""Cost model of sharded dense layers: memory on a chip, and time in a train step, from counted parameters and FLOPs.
 
-Strategies, on a mesh of H hosts x C chips (FSDP: each chip keeps a part of every weight, and gathers a layer's whole
-weights when their turn comes, once forward and once backward):
+Strategies on a mesh of H hosts x C chips (FSDP, fully sharded data parallel: each chip keeps a part of every weight and
+gathers the whole weights of a layer when they are needed, once in the forward and once in the backward pass):
 
-    replicated    every chip keeps everything; gradients are summed over the mesh
-    fsdp_chips    kept in C parts, one a chip of a host; the parts' gradients are summed over the hosts
-    fsdp_all      kept in H * C parts
+    replicated    every chip keeps all weights; gradients are summed over the mesh
+    fsdp_chips    C parts, one per chip of a host; the gradients of a part are summed over hosts
+    fsdp_all      H * C parts
 
-Times are our own model, as the paper gives none: compute at a flat rate; of each ring collective over n ranks, what a
-rank sends, (n - 1) / n of the array for a gather or a reduce-scatter and twice that for a sum, over the link's rate;
-collectives over the whole mesh go through the hosts' fast links first, so that the slow ones carry 1 / C of an array
-per chip. Compute and links do not overlap here: the sum is an upper bound.
+The paper gives no times; this model is ours. Compute runs at a constant rate. In a ring collective over n ranks, a rank
+sends (n - 1) / n of the array for a gather or reduce-scatter, and twice that for a sum, at the rate of the link.
+Collectives over the whole mesh use the fast links within hosts first, so that the slow links carry 1 / C of an array
+per chip. Compute and communication do not overlap, so the sum is an upper bound.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ STRATEGIES = (REPLICATED, FSDP_CHIPS, FSDP_ALL)
 
 @dataclasses.dataclass(frozen=True)
 class DenseLayer:
-    """A layer as it is counted."""
+    """Size of a dense layer."""
 
     name: str
     parameters: int
@@ -40,18 +40,18 @@ class DenseLayer:
 
 @dataclasses.dataclass(frozen=True)
 class ClusterRates:
-    """A mesh and its speeds, as measured or as printed by the maker."""
+    """A mesh and its rates, measured or from the data sheet."""
 
     hosts: int  # H
-    chips: int  # C, of a host
-    flops_per_second: float  # that a chip reaches on such layers
-    chip_bytes_per_second: float  # that a chip sends on the fast link
-    host_bytes_per_second: float  # that a chip sends on the slow link, all chips of its host sending too
-    chip_start_seconds: float = 0.0  # before a collective on the fast link moves its first byte
-    host_start_seconds: float = 0.0  # the same on the slow link
+    chips: int  # C
+    flops_per_second: float  # rate of a chip on such layers
+    chip_bytes_per_second: float  # rate of a chip on the fast link
+    host_bytes_per_second: float  # rate of a chip on the slow link while all chips of its host send
+    chip_start_seconds: float = 0.0  # latency of a collective on the fast link
+    host_start_seconds: float = 0.0  # latency of a collective on the slow link
 
     def __post_init__(self) -> None:
-        """Refuses sizes and rates that are none."""
+        """Checks ranges."""
         for name in ("hosts", "chips"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: at least 1")
@@ -65,21 +65,21 @@ class ClusterRates:
 
 @dataclasses.dataclass(frozen=True)
 class BytesPerWeight:
-    """What stands behind one weight; the defaults are float32 with Adam."""
+    """Bytes per weight; the defaults are for float32 with Adam."""
 
     weight: int = 4  # kept
     gradient: int = 4  # kept until the update, and sent
     optimizer: int = 8  # two moments
-    gathered: int = 4  # sent when a layer's weights are gathered; 2 for bfloat16 products
+    gathered: int = 4  # sent when a layer's weights are gathered; 2 for matrix products in bfloat16
 
     @property
     def kept(self) -> int:
-        """Bytes that stay through a step."""
+        """Bytes kept throughout a step."""
         return self.weight + self.gradient + self.optimizer
 
 
 class _Collectives(NamedTuple):
-    """Bytes that a chip sends for a layer in one step on each link, and how many collectives that takes."""
+    """Bytes that a chip sends for a layer in one step on each link, and the number of collectives."""
 
     chip_bytes: float
     host_bytes: float
@@ -90,21 +90,21 @@ class _Collectives(NamedTuple):
 def count_layers(
     build: Callable[[Mapping[str, Any], ModelShape], nn.Module], options: Mapping[str, Any], shape: ModelShape
 ) -> list[DenseLayer]:
-    """The layers of a stack, counted: the difference that each makes to the whole model's parameters and products.
+    """Counts each layer of a stack by the parameters and FLOPs that it adds to the whole model.
 
-    The first one holds what surrounds the stack as well (the dense columns' MLP, the head), so that the sum is the
-    whole model's.
+    The first layer includes everything outside the stack (the dense columns' MLP, the head), so that the sum over
+    layers is that of the whole model.
 
     Args:
       build: a model factory with an option `layers`, such as `wukong_jax.models.wukong:build`.
-      options: its options, `layers` among them.
-      shape: the model's sizes.
+      options: options of the model, including `layers`.
+      shape: sizes of the model.
 
     Raises:
-      UserError: no option `layers`.
+      UserError: there is no option `layers`.
     """
     if "layers" not in options:
-        raise UserError("layers: not among the model's options; layers are counted for stacks whose options name it")
+        raise UserError("layers: not among the model's options; only models with this option can be counted by layer")
     counted: list[DenseLayer] = []
     before = Cost(0, 0.0, 0.0, 0.0)
     for layers in range(1, int(options["layers"]) + 1):
@@ -121,7 +121,7 @@ def count_layers(
 
 
 def compute_memory_bytes(layer: DenseLayer, strategy: str, cluster: ClusterRates, size: BytesPerWeight) -> int:
-    """What one chip keeps of a layer through a step: weights, gradients and optimizer state, in bytes."""
+    """Returns the bytes of a layer kept on one chip throughout a step: weights, gradients and optimizer state."""
     parts = {REPLICATED: 1, FSDP_CHIPS: cluster.chips, FSDP_ALL: cluster.hosts * cluster.chips}[strategy]
     return -(-layer.parameters // parts) * size.kept
 
@@ -129,13 +129,13 @@ def compute_memory_bytes(layer: DenseLayer, strategy: str, cluster: ClusterRates
 def compute_seconds(
     layer: DenseLayer, strategy: str, cluster: ClusterRates, size: BytesPerWeight, rows_per_chip: int
 ) -> float:
-    """A layer's time in a train step, its collectives' starts left out: see `compute_start_seconds`.
+    """Returns a layer's time in a train step, without the latency of collectives (see `compute_start_seconds`).
 
     Args:
-      layer: counted.
-      strategy: of `STRATEGIES`.
-      cluster: the mesh.
-      size: bytes of a weight.
+      layer: the counted layer.
+      strategy: one of `STRATEGIES`.
+      cluster: the mesh and its rates.
+      size: bytes per weight.
       rows_per_chip: B / (H * C).
 
     Returns:
@@ -147,10 +147,10 @@ def compute_seconds(
 
 
 def compute_start_seconds(strategy: str, cluster: ClusterRates) -> float:
-    """Starts of a strategy's collectives.
+    """Returns the latency of a strategy's collectives.
 
-    Neighbours under one strategy send theirs together, as compilers combine them, so only the first layer and the ones
-    after a change pay: this is the programme's cost of a change.
+    Compilers combine the collectives of consecutive layers with the same strategy, so only the first layer and the
+    first one after each change pay it. It is the cost of a change in the dynamic program.
     """
     sent = _count_collectives(DenseLayer("", 0, 0.0), strategy, cluster, BytesPerWeight())
     return sent.chip_starts * cluster.chip_start_seconds + sent.host_starts * cluster.host_start_seconds
@@ -163,7 +163,7 @@ def build_problem(
     size: BytesPerWeight = BytesPerWeight(),
     strategies: Sequence[str] = STRATEGIES,
 ) -> ShardingProblem:
-    """The programme's inputs; the first layer's time holds its starts."""
+    """Builds the input of the dynamic program; the first layer's time includes the latency of its collectives."""
     starts = np.array([compute_start_seconds(s, cluster) for s in strategies])
     seconds = np.array(
         [[compute_seconds(layer, s, cluster, size, rows_per_chip) for s in strategies] for layer in layers]
@@ -183,23 +183,23 @@ def choose_strategies(
     limit_bytes: int,
     size: BytesPerWeight = BytesPerWeight(),
 ) -> tuple[tuple[str, ...], ShardingPlan]:
-    """The fastest strategy of each layer under a limit of dense memory on a chip.
+    """Chooses the fastest strategies for the layers under a limit on a chip's memory for dense layers.
 
-    While a sharded layer computes, its gathered weights and whole gradient lie beside what is kept; the largest
-    layer's are set aside from the limit, except where nothing is sharded.
+    While a sharded layer computes, its gathered weights and whole gradient need memory in addition to what is kept. The
+    limit is reduced by this amount for the largest layer, unless nothing is sharded.
 
     Args:
-      layers: from `count_layers`.
-      cluster: the mesh.
+      layers: layers from `count_layers`.
+      cluster: the mesh and its rates.
       rows_per_chip: B / (H * C).
-      limit_bytes: of a chip's memory, without tables and activations.
-      size: bytes of a weight.
+      limit_bytes: memory of a chip, without tables and activations.
+      size: bytes per weight.
 
     Returns:
-      (names of `STRATEGIES`, one a layer; the plan).
+      (one of `STRATEGIES` per layer, the plan).
 
     Raises:
-      UserError: nothing fits.
+      UserError: no plan fits.
     """
     alone = build_problem(layers, cluster, rows_per_chip, size, (REPLICATED,))
     whole = find_sharding(alone, limit_bytes) if alone.memory_bytes.sum() <= limit_bytes else None
@@ -218,16 +218,16 @@ def choose_strategies(
 
 
 def _count_collectives(layer: DenseLayer, strategy: str, cluster: ClusterRates, size: BytesPerWeight) -> _Collectives:
-    over_chips = (cluster.chips - 1) / cluster.chips  # of an array, that each rank of a ring sends
+    over_chips = (cluster.chips - 1) / cluster.chips  # share of an array that each rank of a ring sends
     over_hosts = (cluster.hosts - 1) / cluster.hosts
     weights, gradients = layer.parameters * size.gathered, layer.parameters * size.gradient
-    slow = 1 / cluster.chips  # the share of an array that a chip takes to the slow link
-    if strategy == REPLICATED:  # reduce-scatter in the host, sum over hosts, gather in the host
+    slow = 1 / cluster.chips  # share of an array that a chip sends over the slow link
+    if strategy == REPLICATED:  # reduce-scatter within hosts, sum over hosts, gather within hosts
         chip_bytes, host_bytes, chip, host = 2 * over_chips * gradients, 2 * over_hosts * gradients * slow, 2, 1
-    elif strategy == FSDP_CHIPS:  # two gathers and a reduce-scatter in the host, sum over hosts
+    elif strategy == FSDP_CHIPS:  # two gathers and a reduce-scatter within hosts, sum over hosts
         chip_bytes = over_chips * (2 * weights + gradients)
         host_bytes, chip, host = 2 * over_hosts * gradients * slow, 3, 1
-    else:  # both ways over both links
+    else:  # two gathers and a reduce-scatter, each over both links
         chip_bytes = over_chips * (2 * weights + gradients)
         host_bytes, chip, host = over_hosts * (2 * weights + gradients) * slow, 3, 3
     return _Collectives(chip_bytes, host_bytes, chip if cluster.chips > 1 else 0, host if cluster.hosts > 1 else 0)

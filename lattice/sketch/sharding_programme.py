@@ -1,14 +1,14 @@
-"""Which sharding each layer gets under a memory limit: Lattice Sketch's dynamic programme, solved exactly.
+"""Dynamic program of Lattice Sketch, solved exactly: the sharding of each layer under a memory limit.
 
-The recursion, by a note on the paper (which prints the layer's index on both sides, a slip that is mended here), for
-layer l, memory r and strategies s:
+The recursion for layer l, memory r and strategies s is from a note on the paper. The note prints the index l on both
+sides, a misprint corrected here:
 
     OPT[l, r] = min over s of OPT[l-1, r - R(s)] + T(s) + C(s)
 
-R is a layer's memory, T its time, C what changing the strategy costs. A change has two ends, so the state needs the
-strategy of the layer before as well: OPT[l, r, s] with C(previous, s). And memory need not be cut into steps: for each
-(l, s) the time falls in steps as r grows, so only those steps are kept, the (memory, time) pairs that no other pair
-beats in both. That is exact, with memory in whole bytes.
+R is the memory of a layer, T its time, and C the cost of changing the strategy. C depends on two layers, so the state
+must include the strategy of the previous layer: OPT[l, r, s] with C(previous, s). Memory need not be discretised: for
+each (l, s) the time is a step function of r, so it is enough to keep the Pareto front of (memory, time) pairs. This is
+exact, with memory in whole bytes.
 
 Letters: L layers, S strategies.
 """
@@ -25,9 +25,9 @@ from wukong_jax.errors import UserError
 class ShardingProblem:
     """Costs of every layer under every strategy."""
 
-    seconds: np.ndarray  # [L, S] float64: T, a layer's time in a train step
-    memory_bytes: np.ndarray  # [L, S] int64: R, what a layer keeps on one chip
-    change_seconds: np.ndarray  # [S, S] float64: C, of a layer under the column's strategy after one under the row's
+    seconds: np.ndarray  # [L, S] float64: T, time of a layer in a train step
+    memory_bytes: np.ndarray  # [L, S] int64: R, memory of a layer on one chip
+    change_seconds: np.ndarray  # [S, S] float64: C, cost of changing from the row's strategy to the column's
 
     def __post_init__(self) -> None:
         """Checks shapes and signs."""
@@ -45,7 +45,7 @@ class ShardingProblem:
 
 
 class ShardingPlan(NamedTuple):
-    """A strategy for every layer, and what they cost together."""
+    """A strategy for every layer, and their total costs."""
 
     strategies: tuple[int, ...]  # L indices
     seconds: float
@@ -53,29 +53,29 @@ class ShardingPlan(NamedTuple):
 
 
 class _Front(NamedTuple):
-    """Ways to shard the layers so far, the last under one strategy; memory rises and time falls from way to way."""
+    """Pareto front of plans for the layers so far whose last layer has one strategy, by rising memory, falling time."""
 
     memory: np.ndarray  # [n] int64
     seconds: np.ndarray  # [n] float64
-    strategy: np.ndarray  # [n], of the layer before
-    place: np.ndarray  # [n], in that strategy's front
+    strategy: np.ndarray  # [n], strategy of the previous layer
+    place: np.ndarray  # [n], index in the front of that strategy
 
 
 def find_sharding(problem: ShardingProblem, limit_bytes: int, step_bytes: int = 1) -> ShardingPlan:
-    """The fastest strategies whose memory together keeps a limit.
+    """Finds the fastest strategies whose total memory is within a limit.
 
     Args:
-      problem: the layers' costs.
-      limit_bytes: of memory on one chip.
-      step_bytes: each layer's memory counts as rounded up to a multiple of it. 1: exact. More bounds the work where all
-        layers differ (at most limit / step pairs for each strategy); the limit is still kept, but a faster plan that
-        just fits may be missed.
+      problem: costs of the layers.
+      limit_bytes: memory limit of one chip.
+      step_bytes: the memory of each layer is rounded up to a multiple of this. 1: exact. A larger step bounds the work
+        when all layers differ (at most limit / step pairs per strategy). The limit is still respected, but a faster
+        plan that barely fits may be missed.
 
     Returns:
-      The plan; of two equally fast ones that of less memory. Its memory is the true one, not rounded.
+      The plan; of equally fast ones, the one with less memory. Its memory is exact, not rounded.
 
     Raises:
-      UserError: nothing fits, with what would be needed.
+      UserError: no plan fits; the message names the memory needed.
     """
     if step_bytes < 1:
         raise UserError(f"step_bytes = {step_bytes}: at least 1")
@@ -87,7 +87,7 @@ def find_sharding(problem: ShardingProblem, limit_bytes: int, step_bytes: int = 
             f"memory limit = {limit_bytes:,} bytes: {len(needed)} layers need at least {int(needed.sum()):,}{rounded}; "
             "give more memory or chips, or a smaller model"
         )
-    after = needed.sum() - np.cumsum(needed)  # of the layers after each
+    after = needed.sum() - np.cumsum(needed)  # least memory of all layers after each one
     fronts = [[_start(problem, memory, s, limit_bytes - after[0]) for s in range(problem.seconds.shape[1])]]
     for layer in range(1, len(needed)):
         fronts.append(
@@ -108,7 +108,7 @@ def _start(problem: ShardingProblem, memory: np.ndarray, strategy: int, room: in
 def _extend(
     problem: ShardingProblem, memory: np.ndarray, before: list[_Front], layer: int, strategy: int, room: int
 ) -> _Front:
-    """The front of one more layer under a strategy, after each of the fronts before it."""
+    """Builds the front of the next layer under a strategy from the fronts of the previous layer."""
     made = [
         _Front(
             front.memory + memory[layer, strategy],

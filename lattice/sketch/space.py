@@ -1,7 +1,7 @@
-"""What a search may change: ranges of a run's own config keys, and how a point of them becomes a run.
+"""Search space: ranges of a run's config keys, and the run config for a point of the space.
 
-A search is a run's config with one more section, `config.search`. Its `space` names keys of the run by their dotted
-names, or nested as the run nests them; a number in a name is a place in a list (`model.options.head_hidden.0`).
+A search is a run's config with an additional section, `config.search`. Its `space` names keys of the run by dotted
+names, or nested as in the run; a number in a name is an index into a list (`model.options.head_hidden.0`).
 """
 
 import copy
@@ -25,18 +25,18 @@ Values = Mapping[str, Any]  # dotted key -> value, of every searched key
 class ParameterRange:
     """The values of one key: numbers from `low` to `high`, both included, or one of `choices`."""
 
-    low: Any = None  # whole numbers where low and high are
+    low: Any = None  # values are integers if low and high are
     high: Any = None
-    step: int = 1  # whole numbers only: widths as multiples of it, as matrix units want them
-    log: bool = False  # drawn evenly in the logarithm
-    choices: tuple[Any, ...] = ()  # of any kind, lists too
-    also: tuple[str, ...] = ()  # further keys that take the same value
+    step: int = 1  # integers only: values are multiples of it, such as widths that suit matrix units
+    log: bool = False  # drawn uniformly in the logarithm
+    choices: tuple[Any, ...] = ()  # values of any type, including lists
+    also: tuple[str, ...] = ()  # other keys that take the same value
 
     def __post_init__(self) -> None:
-        """Refuses ranges that are empty or say two things."""
+        """Refuses ranges that are empty or contradictory."""
         if self.choices:
             if self.low is not None or self.high is not None or self.log or self.step != 1:
-                raise UserError("choices: have no low, high, step or log; leave one or the other out")
+                raise UserError("choices: have no low, high, step or log; leave out one or the other")
             if len({json.dumps(choice) for choice in self.choices}) != len(self.choices):
                 raise UserError(f"choices = {list(self.choices)}: none twice")
             return
@@ -55,11 +55,11 @@ class ParameterRange:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its values are whole numbers."""
+        """Whether the values are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def explain_outside(self, value: Any) -> str:
-        """Says why a value is not one of the range's; empty where it is."""
+        """Returns a message why a value is not in the range; empty if it is."""
         if self.choices:
             named = [json.dumps(choice) for choice in self.choices]
             return "" if json.dumps(value) in named else f"not one of {', '.join(named)}"
@@ -72,21 +72,21 @@ class ParameterRange:
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """`config.search`: what is searched, how long, and under which budget."""
+    """`config.search`: the space, the number of trials and the budget of a search."""
 
     space: Mapping[str, ParameterRange]
-    trials: int = 20  # models that are trained, the hand-made one and the stopped ones counted
+    trials: int = 20  # number of trained models, including the hand-made one and stopped ones
     seed: int = 0  # of the suggestions
-    startup_trials: int = 5  # trained at random before the sampler learns; completed before any is stopped early
+    startup_trials: int = 5  # random trials before the sampler learns, and complete trials before early stopping
     rungs: tuple[float, ...] = (0.25, 0.5)  # shares of the steps at which a trial may be stopped; empty: never
     exponent: float = EXPONENT  # of FLOPs in the objective
     budget_flops: float | None = None  # training FLOPs per example
-    budget_milliseconds: float | None = None  # of a predict step
-    latency_rows: int = 512  # rows of the batch whose predict step is timed
-    latency_repeats: int = 15  # timings whose median counts
+    budget_milliseconds: float | None = None  # time of a predict step
+    latency_rows: int = 512  # batch size of the timed predict step
+    latency_repeats: int = 15  # number of timings; their median counts
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks ranges, and refuses options without effect."""
         if not self.space:
             raise UserError("space = {}: name one or more keys of the run, with low and high or with choices")
         for name in ("trials", "startup_trials", "latency_rows", "latency_repeats"):
@@ -101,32 +101,32 @@ class SearchOptions:
                 if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                     value = getattr(self, name)
                     raise UserError(f"{name} = {value}: nothing is timed without budget_milliseconds; leave it out")
-        Budget(self.budget_flops, self.budget_milliseconds)  # refuses limits that nothing keeps
+        Budget(self.budget_flops, self.budget_milliseconds)  # checks the limits
 
     @property
     def budget(self) -> Budget:
-        """The limits of a found model."""
+        """Limits on the cost of a model."""
         return Budget(self.budget_flops, self.budget_milliseconds)
 
 
 @dataclasses.dataclass(frozen=True)
 class SketchConfig:
-    """A search: the hand-made run, and what of it may change."""
+    """A search: the hand-made run, and the options of the search."""
 
-    run: Mapping[str, Any]  # a RunConfig as a JSON mapping, every default filled in
+    run: Mapping[str, Any]  # a RunConfig as a JSON mapping with all defaults filled in
     search: SearchOptions
 
     @property
     def hand_made(self) -> Values:
-        """The searched keys' values in the run as it was written."""
+        """Values of the searched keys in the hand-made run."""
         return {key: _read_key(self.run, key) for key in self.search.space}
 
     def build_run(self, values: Values, data: str | None = None) -> RunConfig:
-        """The run at a point of the space.
+        """Builds the run config at a point of the space.
 
         Args:
-          values: of every searched key.
-          data: a folder of row blocks to read in place of the run's own data; None: as the run says.
+          values: value of every searched key.
+          data: folder of row blocks to read instead of the data in the config; None: keep the config's data.
 
         Raises:
           UserError: the config refuses a value.
@@ -141,7 +141,7 @@ class SketchConfig:
 
 
 def start_sketch_config() -> ConfigDict:
-    """A run's ConfigDict with a `search` section, for a config file to fill in."""
+    """Returns a run's ConfigDict with a `search` section, for a config file to fill in."""
     config = start_config()
     defaults = {field.name: field.default for field in dataclasses.fields(SearchOptions) if field.name != "space"}
     budgets = {"budget_flops": placeholder(float), "budget_milliseconds": placeholder(float)}
@@ -150,17 +150,17 @@ def start_sketch_config() -> ConfigDict:
 
 
 def build_sketch_config(mapping: ConfigDict | Mapping[str, Any]) -> SketchConfig:
-    """Turns the dict of a config file into a checked `SketchConfig`.
+    """Builds a checked `SketchConfig` from the dict of a config file.
 
     Raises:
-      UserError: an unknown key, a wrong type or a value out of range, of the run or of the search; a searched key that
+      UserError: an unknown key, a wrong type or a value out of range, in the run or in the search; a searched key that
         the run does not set; a hand-made value outside its range.
     """
     plain = dict(mapping.to_dict() if isinstance(mapping, ConfigDict) else mapping)
     if "search" not in plain:
         raise UserError("config.search: missing; add what is searched, as in configs/sketch_small.py")
     search = without_unset(plain.pop("search"))
-    # Sorted: suggestions must not depend on the order in which keys are written.
+    # Sorted, because suggestions must not depend on the order of keys in the config file.
     search["space"] = dict(sorted(_flatten_space(search.get("space", {})).items()))
     options = build_dataclass(SearchOptions, search, "config.search")
     run = json.loads(json.dumps(to_mapping(build_run_config(plain))))
@@ -170,7 +170,7 @@ def build_sketch_config(mapping: ConfigDict | Mapping[str, Any]) -> SketchConfig
 
 
 def _flatten_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys, from names that are dotted or nested; what names a bound, choices or nothing is a range."""
+    """Flattens dotted or nested names to dotted keys; a mapping is a range if empty or with low, high or choices."""
     flat: dict[str, Any] = {}
     for name, node in space.items():
         if isinstance(node, Mapping) and node and not {"low", "high", "choices"} & node.keys():
@@ -194,7 +194,9 @@ def _check_space(config: SketchConfig) -> None:
         for name in values.also:
             if _read_key(config.run, name) != hand_made:
                 other = _read_key(config.run, name)
-                raise UserError(f"{where}.also: the run has {hand_made!r} there and {name} = {other!r}; make them one")
+                raise UserError(
+                    f"{where}.also: the run has {hand_made!r} there and {name} = {other!r}; make them equal"
+                )
         twice = seen & {key, *values.also}
         if twice:
             raise UserError(f"{where}: {sorted(twice)[0]} is searched twice; leave one out")
@@ -215,7 +217,7 @@ def _read_key(mapping: Any, key: str) -> Any:
 
 
 def _write_key(mapping: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a key that is there."""
+    """Sets an existing key."""
     *path, last = key.split(".")
     node: Any = mapping
     for name in path:

@@ -1,8 +1,8 @@
-"""The trials of a search: what is remembered of each, and Optuna's part: the next point, and whether to stop early.
+"""Trials of a search: their records, and the decisions made with Optuna: the next point, and early stopping.
 
-Both are pure functions of the trials so far. Optuna's own storages keep trials but not the sampler's random state, so
-a search that is started again would go another way; here each suggestion has a random stream of its own, by the
-search's seed and the trial's number, and what is remembered is written by us, whole.
+Both decisions are pure functions of the trials so far. Optuna's storages keep trials but not the random state of the
+sampler, so a resumed search would continue differently. Here each suggestion has a separate random stream, derived from
+the search's seed and the trial's number, and the trials are stored by `search.py`.
 """
 
 import dataclasses
@@ -18,53 +18,53 @@ from lattice.sketch.space import ParameterRange, SearchOptions, Values
 
 RUNNING: Final = "running"
 COMPLETE: Final = "complete"
-PRUNED: Final = "pruned"  # stopped early, or exploded
+PRUNED: Final = "pruned"  # stopped early, or diverged
 REFUSED: Final = "refused"  # never trained
-_ATTEMPTS = 64  # draws of a point that has not been tried before the space counts as used up
+_ATTEMPTS = 64  # if no draw among this many is a new point, the space counts as exhausted
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One point of the space and what came of it."""
+    """One point of the space and its results."""
 
     number: int  # 0: the hand-made run
-    values: Mapping[str, Any]  # of every searched key
+    values: Mapping[str, Any]  # value of every searched key
     state: Literal["running", "complete", "pruned", "refused"]
     reason: str = ""  # why it was pruned or refused
-    flops: float | None = None  # training FLOPs per example; None: its model refuses the values
+    flops: float | None = None  # training FLOPs per example; None: the model refused the values
     dense_parameters: int | None = None
-    milliseconds: float | None = None  # of a predict step; None: not timed
-    within_budget: bool = True  # only the hand-made run is trained without
-    evaluations: tuple[tuple[Any, ...], ...] = ()  # (step, validation AUC), along the way
-    auc: float | None = None  # validation AUC of the state it is judged by
+    milliseconds: float | None = None  # time of a predict step; None: not measured
+    within_budget: bool = True  # only the hand-made run is also trained above the budget
+    evaluations: tuple[tuple[Any, ...], ...] = ()  # (step, validation AUC) during training
+    auc: float | None = None  # validation AUC of the checkpoint to evaluate
     test: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # test metrics; the search does not read them
     objective: float | None = None
 
     @property
     def was_trained(self) -> bool:
-        """Whether any step was taken."""
+        """Whether the trial was trained, completely or in part."""
         return self.state in (COMPLETE, PRUNED)
 
 
 def choose_best(trials: Sequence[Trial]) -> Trial | None:
-    """The complete trial of the highest objective within the budget; the earlier of two equals. None: there is none."""
+    """Returns the complete trial with the highest objective within the budget, the earlier of equal ones, or None."""
     found = [trial for trial in trials if trial.state == COMPLETE and trial.within_budget]
     return max(found, key=lambda trial: (trial.objective, -trial.number), default=None)
 
 
 def suggest_values(trials: Sequence[Trial], options: SearchOptions, number: int) -> Values | None:
-    """The next point: at random for `startup_trials`, then by a multivariate tree-structured Parzen estimator.
+    """Suggests the next point: random for `startup_trials`, then by a multivariate tree-structured Parzen estimator.
 
-    Points that were pruned or refused count as worse than all complete ones, a refused one as worse than any, so that
-    the sampler learns the budget's border.
+    Pruned points count as worse than all complete ones, and refused points as worse than all others, so that the
+    sampler learns where the budget ends.
 
     Args:
-      trials: ended ones.
-      options: the search.
-      number: of the trial to come.
+      trials: finished trials.
+      options: options of the search.
+      number: number of the next trial.
 
     Returns:
-      A point that has not been tried; None where 64 draws found none, the space being used up.
+      A point that has not been tried; None if 64 draws found none, since the space is exhausted.
     """
     tried = {_write_point(trial.values) for trial in trials}
     startup = options.startup_trials + sum(not trial.was_trained for trial in trials)
@@ -76,7 +76,7 @@ def suggest_values(trials: Sequence[Trial], options: SearchOptions, number: int)
             seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=False
         )
         asked = study.ask(distributions)
-        study.tell(asked, state=optuna.trial.TrialState.FAIL)  # failed ones are not learned from
+        study.tell(asked, state=optuna.trial.TrialState.FAIL)  # the sampler ignores failed trials
         values = {key: _read_parameter(options.space[key], asked.params[key]) for key in options.space}
         if _write_point(values) not in tried:
             return values
@@ -84,13 +84,13 @@ def suggest_values(trials: Sequence[Trial], options: SearchOptions, number: int)
 
 
 def is_hopeless(trials: Sequence[Trial], options: SearchOptions, flops: float, aucs: Sequence[Sequence[float]]) -> bool:
-    """The median rule: whether a trial's best objective so far is below the median of complete ones at the same step.
+    """Returns whether a trial's best objective so far is below the median of complete trials at the same step.
 
     Args:
-      trials: the earlier ones.
-      options: the search.
-      flops: the trial's training FLOPs per example.
-      aucs: its (step, validation AUC) so far.
+      trials: the earlier trials.
+      options: options of the search.
+      flops: training FLOPs per example of the trial.
+      aucs: (step, validation AUC) of the trial so far.
     """
     study = _build_study(trials, options)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
@@ -127,7 +127,7 @@ def _build_study(trials: Sequence[Trial], options: SearchOptions) -> optuna.Stud
 def _build_distribution(values: ParameterRange) -> optuna.distributions.BaseDistribution:
     if values.choices:
         return optuna.distributions.CategoricalDistribution([json.dumps(choice) for choice in values.choices])
-    if values.is_whole:  # in units of the step: Optuna has no steps in a logarithm
+    if values.is_whole:  # in units of the step, because Optuna does not combine log with step
         low, high = values.low // values.step, values.high // values.step
         return optuna.distributions.IntDistribution(low, high, log=values.log)
     return optuna.distributions.FloatDistribution(float(values.low), float(values.high), log=values.log)

@@ -1,1 +1,1 @@
-"""Knowledge transfer: a teacher's outputs stored, and joined to a student's rows."""
+"""Knowledge transfer (KTAP): a store of a teacher's outputs, and the join of these outputs to a student's rows."""

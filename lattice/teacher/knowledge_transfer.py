@@ -1,12 +1,13 @@
-"""KTAP: a teacher runs ahead and writes what it makes of rows to a store; a student reads features and soft labels.
+"""Knowledge transfer via asynchronous precomputation (KTAP): a student reads what a teacher wrote to a store before.
 
-    teacher, after chunk t:  store[key of each row of chunk t, or of t + 1] = (backbone embedding, logits), at that time
-    student, at row i:       store[key of i], not older than the time to live, as extras of the batch
+    teacher, after chunk t:  store[key of each row of chunk t, or of t + 1] = (backbone embedding, logits, current time)
+    student, at row i:       store[key of i], if not older than the time to live, as extras of the batch
 
-After arXiv 2512.09200, section 3.4, as reported: features are projected to input tokens, logits are soft labels of
-a distillation term beside the log loss; a miss is a zero vector and no term; features are clipped and labels smoothed.
-Ours: what a key is (id columns, with the second of the impression or without), that a row reads nothing written after
-it, and the sizes of clip and smoothing. `lattice.losses` has the term, `lattice.network.network` the tokens.
+As reported for arXiv 2512.09200, section 3.4: embeddings are projected to input tokens; logits are soft labels of a
+distillation term added to the log loss; a miss gives a zero vector and no distillation term; embeddings are clipped and
+labels smoothed. Choices of ours: the key (id columns, optionally with the second of the impression), that a row reads
+nothing written after it, and the amounts of clipping and smoothing. The distillation term is in `lattice.losses`, the
+tokens are in `lattice.network.network`.
 """
 
 import dataclasses
@@ -35,14 +36,14 @@ EMBEDDING, LOGITS, HIT = "teacher_embedding", "teacher_logits", "teacher_hit"
 class TransferOptions:
     """`config.data.join.options` of `lattice.teacher.knowledge_transfer:build_join`."""
 
-    store: str  # the store's folder
-    time_to_live_hours: float = 6.0  # age up to which an entry counts; some hours are reported
-    clip: float = 3.0  # embeddings are cut to [-clip, clip]
-    kept_share: float = 1.0  # of the hits, by a hash of the key; less shows what misses cost
+    store: str  # folder of the store
+    time_to_live_hours: float = 6.0  # entries older than this are ignored; "several hours" are reported
+    clip: float = 3.0  # embeddings are clipped to [-clip, clip]
+    kept_share: float = 1.0  # share of hits to use, by a hash of the key; below 1 to measure the cost of misses
     seed: int = 0  # of that hash
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks ranges."""
         for name in ("time_to_live_hours", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: above 0")
@@ -51,13 +52,13 @@ class TransferOptions:
 
 
 class TeacherJoin:
-    """Rows to what the teacher knew of them; see `wukong_jax.data.blocks.row_join`."""
+    """Joins stored teacher outputs to rows; see `wukong_jax.data.blocks.row_join`."""
 
     def __init__(self, options: TransferOptions, schema: Schema) -> None:
         """Opens the store.
 
         Raises:
-          UserError: there is none, it has key columns that the schema lacks, or other objectives.
+          UserError: there is no store, the schema lacks its key columns, or its objectives differ.
         """
         self._options, self.store = options, TeacherStore(options.store)
         description = self.store.description
@@ -71,17 +72,17 @@ class TeacherJoin:
 
     @property
     def widths(self) -> Mapping[str, int]:
-        """Numbers a row of each added column."""
+        """Width of each added column."""
         description = self.store.description
         return {EMBEDDING: description.width, LOGITS: len(description.objectives), HIT: 1}
 
     def __call__(self, columns: Columns) -> Mapping[str, np.ndarray]:
-        """What the store knew of rows at their time, [rows, width] float32 each."""
+        """Returns the stored outputs available at the time of each row, each [rows, width] float32."""
         known, _ = self.look_up(columns)
         return known
 
     def look_up(self, columns: Columns) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The added columns, and the ages of what was found: [rows] int64 seconds, 0 where missed."""
+        """Returns the added columns and the ages of the entries found, [rows] int64 seconds, 0 for misses."""
         options = self._options
         keys = build_keys(columns, self._slots, self.store.description.with_timestamp)
         found = self.store.read(keys, columns["timestamp"], options.time_to_live_hours * 3600)
@@ -99,42 +100,42 @@ def build_join(options: Mapping[str, Any], schema: Schema) -> TeacherJoin:
 
     Args:
       options: keys of `TransferOptions`.
-      schema: of the rows.
+      schema: schema of the rows.
 
     Returns:
       A `TeacherJoin`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or a store that does not fit the rows.
+      UserError: an unknown option, a value out of range, or a store that does not match the schema.
     """
     return TeacherJoin(build_dataclass(TransferOptions, options, OPTIONS), schema)
 
 
 def find_key_slots(schema: Schema, columns: Sequence[str]) -> list[int]:
-    """The id slots of some columns, in their order.
+    """Returns the id slots of the named columns, in the given order.
 
     Raises:
-      UserError: none are named, or the schema has no such id column.
+      UserError: no column is named, or the schema has no such id column.
     """
     slots = {column.name: range(start, stop) for column, start, stop in schema.slot_ranges()}
     for name in columns:
         if name not in slots:
             raise UserError(f"key column {name!r}: no id column of schema {schema.name!r}; it has {', '.join(slots)}")
     if not columns:
-        raise UserError("key columns = []: name the id columns that make a key, as user,item")
+        raise UserError("key columns = []: name the id columns that form a key, such as user,item")
     return [slot for name in columns for slot in slots[name]]
 
 
 def build_keys(columns: Columns, slots: Sequence[int], with_timestamp: bool) -> np.ndarray:
-    """The 64-bit keys of rows: a hash chained over their ids, and their second where that is part of a key.
+    """Computes the 64-bit keys of rows: a chained hash of their ids and, optionally, their timestamp.
 
     Args:
-      columns: rows.
-      slots: id slots.
-      with_timestamp: whether a key is one impression.
+      columns: arrays of the rows.
+      slots: id slots that form the key.
+      with_timestamp: whether the timestamp is part of the key, so that a key identifies one impression.
 
     Returns:
-      [rows] uint64. Two of n different keys agree with probability n^2 / 2^65.
+      [rows] uint64. Among n distinct keys, the probability of any collision is about n^2 / 2^65.
     """
     state = np.full(len(columns["weight"]), 0x5EED, np.uint64)
     parts = [columns["ids"][:, slot] for slot in slots] + ([columns["timestamp"]] if with_timestamp else [])
@@ -144,17 +145,17 @@ def build_keys(columns: Columns, slots: Sequence[int], with_timestamp: bool) -> 
 
 
 def run_teacher(opened: OpenRun, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
-    """A teacher's embeddings and logits of rows.
+    """Computes a teacher's embeddings and logits of rows.
 
     Args:
-      opened: the teacher's run, whose model has an aux "backbone" [B, d].
-      batches: of rows.
+      opened: run of the teacher, whose model has an aux output "backbone" [B, d].
+      batches: batches of rows.
 
     Yields:
-      (batch, embeddings [rows, d] float32, logits [rows, O] float32) without padding rows.
+      (batch, embeddings [rows, d] float32, logits [rows, O] float32), without padding rows.
 
     Raises:
-      UserError: the model has no backbone to read.
+      UserError: the model has no "backbone" output.
     """
     run, state = opened.run, opened.state
     forward = build_forward(run.network, run.exchange)

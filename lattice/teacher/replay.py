@@ -1,10 +1,10 @@
-"""The teacher's side of a replay in event time: it trains on a chunk of the log, then writes what it makes of rows.
+"""Replay of a teacher in event time: it trains on one chunk of the log after the other and fills the store.
 
-The training rows, in the order of their log, are cut into chunks at whole steps. After chunk t the teacher's latest
-state scores either the rows of chunk t itself ("same": a student of chunk t + 1 finds keys that recur), or those of
-chunk t + 1 and, after the last chunk, of the evaluation splits ("next": candidates that were known before they were
-shown). Either way an entry is dated in the second after the last row that the teacher had been trained on, so nothing
-that a student reads knows its own label, or that of a row of the same second.
+The training rows, in log order, are cut into chunks at whole steps. After chunk t, the teacher's latest state scores
+either the rows of chunk t ("same": a student finds keys that recur in chunk t + 1), or the rows of chunk t + 1 and,
+after the last chunk, those of the evaluation splits ("next": as if candidates were scored before they are shown). In
+both cases an entry is dated one second after the last row that the teacher was trained on. So what a student reads
+never depends on the label of its row, or of a row of the same second.
 """
 
 import dataclasses
@@ -39,17 +39,17 @@ _EVALUATION = ("validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class ReplaySettings:
-    """How the teacher runs ahead."""
+    """Settings of the replay."""
 
     chunks: int
     key_columns: tuple[str, ...]
-    with_timestamp: bool = False  # a key is one impression
+    with_timestamp: bool = False  # whether a key identifies one impression
     scored: Scored = "next"
 
     def __post_init__(self) -> None:
-        """Refuses what leaves nothing to read."""
+        """Checks ranges, and refuses settings that would leave nothing to read."""
         if self.chunks < 2:
-            raise UserError(f"chunks = {self.chunks}: at least 2; a student reads what an earlier chunk taught")
+            raise UserError(f"chunks = {self.chunks}: at least 2; a student reads outputs from an earlier chunk")
         if self.scored not in ("same", "next"):
             raise UserError(f"scored = {self.scored!r}: 'same' or 'next'")
         if self.with_timestamp and self.scored == "same":
@@ -59,21 +59,21 @@ class ReplaySettings:
 def replay_teacher(
     config: RunConfig, workdir: str | Path, store: str | Path, settings: ReplaySettings, say: Callable[[str], None]
 ) -> TeacherStore:
-    """Trains a teacher chunk by chunk and fills a store; started again, it goes on where it was.
+    """Trains a teacher chunk by chunk and fills a store; if started again, it resumes.
 
     Args:
-      config: the teacher's; one pass over rows that are not shuffled.
-      workdir: its run folder; `replay.json` there counts the chunks done, and says how they were.
+      config: config of the teacher; one epoch over rows that are not shuffled.
+      workdir: run folder of the teacher; its `replay.json` holds the number of chunks done and the settings.
       store: folder of the store.
-      settings: how.
-      say: prints a line a chunk.
+      settings: settings of the replay.
+      say: prints a line per chunk.
 
     Returns:
       The store.
 
     Raises:
-      UserError: rows that are shuffled or not in time order, several passes, a model without a backbone, or a folder
-        where a replay with other settings, or into another store, has begun.
+      UserError: rows are shuffled or not in time order, there is more than one epoch, the model has no backbone output,
+        or the folder holds a replay with other settings or another store.
     """
     folder, workdir = Path(store), Path(workdir)
     if config.data.shuffle:
@@ -90,7 +90,7 @@ def replay_teacher(
         if done and not (folder / "store.json").exists():
             raise UserError(
                 f"store {folder}: is gone, and the replay in {workdir} has written {done} of {settings.chunks} chunks "
-                "to it; give another --workdir to write all again"
+                "to it; give another --workdir to start again"
             )
         for chunk in range(done, settings.chunks):
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
@@ -105,7 +105,7 @@ def replay_teacher(
 
 
 def find_chunk_ends(rows: int, batch: int, chunks: int) -> list[int]:
-    """Rows before each chunk and after the last, at whole steps: `chunks` + 1 ascending numbers.
+    """Returns the row numbers at which chunks begin and end, at whole steps: `chunks` + 1 ascending numbers.
 
     Raises:
       UserError: fewer steps than chunks.
@@ -117,16 +117,16 @@ def find_chunk_ends(rows: int, batch: int, chunks: int) -> list[int]:
 
 
 def read_timestamps(blocks: BlockSource) -> np.ndarray:
-    """The seconds of a split's rows: [rows] int64.
+    """Reads the timestamps of a split, [rows] int64 seconds.
 
     Raises:
-      UserError: they do not ascend.
+      UserError: the rows are not in time order.
     """
     times = np.concatenate([blocks.read(index)["timestamp"] for index in range(blocks.num_blocks)])
     late = np.flatnonzero(np.diff(times) < 0)
     if len(late):
         raise UserError(
-            f"training row {int(late[0]) + 1}: comes before the row in front of it; a replay needs rows in time order "
+            f"training row {int(late[0]) + 1}: is earlier than the row before it; a replay needs rows in time order "
             "(split by time, or sort the raw file)"
         )
     return times
@@ -135,16 +135,17 @@ def read_timestamps(blocks: BlockSource) -> np.ndarray:
 def measure_hits(
     data: RunData, store: str | Path, time_to_live_hours: float, ends: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """How often a student finds what it looks for, and how old that is.
+    """Measures how often a student finds an entry in the store, and the age of these entries.
 
     Args:
-      data: rows.
+      data: the student's rows.
       store: folder of the store.
-      time_to_live_hours: as the student has it.
+      time_to_live_hours: the student's setting.
       ends: see `find_chunk_ends`.
 
     Returns:
-      A row a chunk and evaluation split: "rows", their number; "hit_rate"; "mean_age_seconds", of hits.
+      One entry per chunk and evaluation split: "rows", its name; "number" of rows; "hit_rate"; "mean_age_seconds" of
+      the hits, None without hits.
     """
     join = TeacherJoin(TransferOptions(str(store), time_to_live_hours), data.schema)
     found = []
@@ -168,13 +169,13 @@ def measure_hits(
 
 
 class _Progress:
-    """How far a replay has come, in a file that also says what replay it is."""
+    """The file that holds the number of chunks done and the settings of the replay."""
 
     def __init__(self, path: Path, replay: dict[str, Any]) -> None:
         self._path, self._replay = path, replay
 
     def read(self) -> int:
-        """Chunks done; refuses another replay's."""
+        """Returns the number of chunks done; raises a UserError if the file is of another replay."""
         if not self._path.exists():
             return 0
         begun = json.loads(self._path.read_text())
@@ -191,7 +192,7 @@ class _Progress:
 
 
 def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
-    """The teacher as it stands: a state chosen on validation rows would know what comes after the log."""
+    """Opens the teacher's latest state; a state chosen by validation rows would leak later rows into the replay."""
     run = build_run(config, data.schema)
     checkpoints = Checkpoints(RunFolder(str(workdir)).checkpoints, run.exchange, read_only=True)
     try:
@@ -202,7 +203,7 @@ def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
 
 
 def _describe(opened: OpenRun, settings: ReplaySettings) -> StoreDescription:
-    """What the store is to hold; the width is that of a row's backbone."""
+    """Returns the description of the store; its width is that of the teacher's backbone output."""
     run = opened.run
     find_key_slots(run.schema, settings.key_columns)
     first = next(opened.read_split("train"))
@@ -214,7 +215,7 @@ def _describe(opened: OpenRun, settings: ReplaySettings) -> StoreDescription:
 def _write_chunk(
     opened: OpenRun, store: TeacherStore, settings: ReplaySettings, ends: Sequence[int], chunk: int, now: int
 ) -> int:
-    """Scores and writes the rows that are due after a chunk, a segment; returns how many."""
+    """Scores the rows due after a chunk and writes them as one segment; returns their number."""
     run = opened.run
     last = chunk + 1 == settings.chunks
     if settings.scored == "same":
@@ -236,7 +237,7 @@ def _write_chunk(
 
 
 def _read_rows(opened: OpenRun, split: str, first: int, last: int | None) -> Iterator[Batch]:
-    """Batches of a range of a split's rows; those outside it have weight 0."""
+    """Yields the batches that contain a range of a split's rows; rows outside the range get weight 0."""
     size = opened.config.training.evaluation_batch_size
     for index, batch in enumerate(opened.read_split(split)):
         place = index * size + np.arange(size)

@@ -1,12 +1,12 @@
-"""What a teacher knows of keys, on disk: embeddings and logits by 64-bit key, written at a time, read up to an age.
+"""Key-value store of a teacher's outputs on disk: embeddings and logits by 64-bit key, with the time of writing.
 
     FOLDER/store.json                 width, objectives, key columns
-    FOLDER/next_segment               number of the segment that is written next
-    FOLDER/segment-00000007/*.npy     keys, written_at, embeddings, logits: one write each, sorted by (key, time)
+    FOLDER/next_segment               number of the next segment
+    FOLDER/segment-00000007/*.npy     keys, written_at, embeddings, logits of one write, sorted by (key, time)
 
-A segment is written aside and renamed, so a writer that crashes leaves whole segments and rubbish that the next one
-removes; readers see a segment whole or not at all, and find new ones when they ask (`refresh`). Segments are mapped,
-not read: a look-up touches the rows it finds.
+A segment is written under a temporary name and renamed. A crashed writer thus leaves only complete segments and an
+unfinished folder, which the next writer removes. Readers see a segment completely or not at all, and find new ones by
+`refresh`. Segments are memory-mapped: a look-up reads only the rows it finds.
 """
 
 import dataclasses
@@ -29,72 +29,72 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class StoreDescription:
-    """What `store.json` holds."""
+    """Content of `store.json`."""
 
-    width: int  # numbers of an embedding
+    width: int  # d, width of an embedding
     objectives: tuple[str, ...]  # of the logits
-    key_columns: tuple[str, ...]  # id columns that make a key, in order
-    with_timestamp: bool = False  # whether the row's second is part of the key: an impression, not a pair
+    key_columns: tuple[str, ...]  # id columns that form a key, in order
+    with_timestamp: bool = False  # whether the row's timestamp is part of the key, so that a key is one impression
     version: int = _VERSION
 
 
 class Knowledge(NamedTuple):
-    """What the store knew of B keys at their times."""
+    """Entries found for B keys at their times."""
 
     hit: np.ndarray  # [B] bool
-    age: np.ndarray  # [B] int64, seconds since it was written; 0 where missed
-    embeddings: np.ndarray  # [B, d] float32, zeros where missed
-    logits: np.ndarray  # [B, O] float32, zeros where missed
+    age: np.ndarray  # [B] int64, seconds since the entry was written; 0 for misses
+    embeddings: np.ndarray  # [B, d] float32, zeros for misses
+    logits: np.ndarray  # [B, O] float32, zeros for misses
 
 
 class TeacherStore:
-    """A store opened for reading or writing; one writer at a time, any number of readers."""
+    """A store open for reading and writing; one writer at a time, any number of readers."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Opens a store that exists.
+        """Opens an existing store.
 
         Raises:
-          UserError: the folder holds none.
+          UserError: the folder holds no store, or one of another version.
         """
         self.folder = Path(folder)
         try:
             mapping = json.loads((self.folder / "store.json").read_text())
         except OSError as error:
-            raise UserError(f"store {self.folder}: {error.strerror}; write one with scripts/run_teacher.py") from None
+            raise UserError(f"store {self.folder}: {error.strerror}; write one with wukong-jax run_teacher") from None
         except ValueError as error:
-            raise UserError(f"store {self.folder}: store.json is not JSON ({error}); write the store anew") from None
+            raise UserError(f"store {self.folder}: store.json is not JSON ({error}); write the store again") from None
         self.description = build_dataclass(StoreDescription, mapping, f"{self.folder}/store.json")
         if self.description.version != _VERSION:
             raise UserError(
-                f"store {self.folder}: version {self.description.version}, this program reads {_VERSION}; write it anew"
+                f"store {self.folder}: version {self.description.version}, this program reads {_VERSION}; rewrite it"
             )
         self._segments: dict[str, tuple[np.ndarray, ...]] = {}
         self._index = _Index.build([])
         self.refresh()
 
     def refresh(self) -> None:
-        """Looks for segments written since, and for segments removed."""
+        """Picks up segments that were written or removed since the last refresh."""
         names = sorted(path.name for path in self.folder.glob("segment-*") if path.is_dir())
         for name in names:
             if name not in self._segments:
                 try:
                     self._segments[name] = _open_segment(self.folder / name)
                 except UserError:
-                    if (self.folder / name).exists():  # else it was forgotten since it was listed
+                    if (self.folder / name).exists():  # else it was removed after listing
                         raise
         self._segments = {name: self._segments[name] for name in names if name in self._segments}
         self._index = _Index.build(list(self._segments.values()))
 
     def read(self, keys: np.ndarray, now: np.ndarray, time_to_live: float) -> Knowledge:
-        """Looks keys up: the newest that was written at or before a key's time, if it is not too old.
+        """Looks up the newest entry of each key written at or before its time, if it is not too old.
 
         Args:
           keys: [B] uint64.
-          now: [B] int64, seconds.
-          time_to_live: seconds after which what was written counts no more.
+          now: [B] int64, time of each look-up in seconds.
+          time_to_live: largest age of an entry in seconds.
 
         Returns:
-          What was found.
+          The entries found.
         """
         description, index = self.description, self._index
         place = index.find(keys, now)
@@ -111,7 +111,7 @@ class TeacherStore:
         return Knowledge(hit, np.where(hit, age, 0), embeddings, logits)
 
     def write(self, keys: np.ndarray, written_at: np.ndarray, embeddings: np.ndarray, logits: np.ndarray) -> None:
-        """Adds a segment; of equal (key, time) pairs the last stays.
+        """Adds a segment; of equal (key, time) pairs, the last one is kept.
 
         Args:
           keys: [n] uint64.
@@ -120,15 +120,15 @@ class TeacherStore:
           logits: [n, O], stored as float32.
 
         Raises:
-          UserError: another process is writing, the arrays do not fit the store, hold what is not a number or what
-            float16 cannot hold, or the disk is full.
+          UserError: another process is writing, the arrays have the wrong shape, contain values that are not finite or
+            too large for float16, or the disk is full.
         """
         arrays = self._check(keys, written_at, embeddings, logits)
         with hold_lock(self.folder / ".writer", f"store {self.folder}: another process is writing to it; wait for it"):
-            for rubbish in self.folder.glob(".unfinished-*"):  # of a writer that crashed
+            for rubbish in self.folder.glob(".unfinished-*"):  # left by a crashed writer
                 shutil.rmtree(rubbish, ignore_errors=True)
             taken = [int(path.name.removeprefix("segment-")) for path in self.folder.glob("segment-*")]
-            counter = self.folder / "next_segment"  # never falls: a forgotten segment's name would mislead its readers
+            counter = self.folder / "next_segment"  # never decreases: readers may still map a removed segment of a name
             number = max([int(counter.read_text()) if counter.exists() else 0, *(one + 1 for one in taken)])
             name = f"segment-{number:08d}"
             aside = self.folder / f".unfinished-{name}"
@@ -143,12 +143,12 @@ class TeacherStore:
         self.refresh()
 
     def forget(self, before: int) -> int:
-        """Removes the segments in which everything was written before a time; returns how many."""
+        """Removes the segments whose entries were all written before a time; returns their number."""
         with hold_lock(self.folder / ".writer", f"store {self.folder}: another process is writing to it; wait for it"):
-            self.refresh()  # another process may have written or forgotten some
+            self.refresh()  # another process may have written or removed segments
             old = [name for name, arrays in self._segments.items() if arrays[1].max() < before]
             for name in old:
-                (self.folder / name).rename(self.folder / f".unfinished-{name}")  # gone at once, for readers
+                (self.folder / name).rename(self.folder / f".unfinished-{name}")  # hides it from readers at once
                 shutil.rmtree(self.folder / f".unfinished-{name}", ignore_errors=True)
         self.refresh()
         return len(old)
@@ -178,10 +178,10 @@ class TeacherStore:
 
 
 def create_store(folder: str | Path, description: StoreDescription) -> TeacherStore:
-    """Makes an empty store, or opens the one that is there.
+    """Creates an empty store, or opens an existing one.
 
     Raises:
-      UserError: the folder holds a store of another description, or cannot be written.
+      UserError: the folder holds a store with another description, or cannot be written.
     """
     folder = Path(folder)
     if (folder / "store.json").exists():
@@ -200,12 +200,12 @@ def create_store(folder: str | Path, description: StoreDescription) -> TeacherSt
 
 
 class _Index(NamedTuple):
-    """All segments' keys in one order: by key, then time, then segment."""
+    """Index of the keys of all segments, sorted by key, then time, then segment."""
 
     keys: np.ndarray  # [n] uint64
     written_at: np.ndarray  # [n] int64
     segment: np.ndarray  # [n] int32
-    row: np.ndarray  # [n] int64, inside the segment
+    row: np.ndarray  # [n] int64, row within the segment
 
     @staticmethod
     def build(segments: list[tuple[np.ndarray, ...]]) -> "_Index":
@@ -218,10 +218,10 @@ class _Index(NamedTuple):
         return _Index(keys[order], times[order], segment[order], row[order])
 
     def find(self, keys: np.ndarray, now: np.ndarray) -> np.ndarray:
-        """[B] int64: the place of the newest entry of each key at or before its time, -1 where there is none."""
+        """Returns [B] int64: index of the newest entry of each key at or before its time, -1 if there is none."""
         first = np.searchsorted(self.keys, keys, side="left")
         place = np.searchsorted(self.keys, keys, side="right") - 1
-        while True:  # as often as a key was written after its time
+        while True:  # each pass skips one entry that was written after the time of the look-up
             late = place >= first
             late[late] = self.written_at[place[late]] > now[late]
             if not late.any():
@@ -230,7 +230,7 @@ class _Index(NamedTuple):
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """On the disk when it returns, so that a power cut after the renaming leaves no empty file under a good name."""
+    """Saves an array and syncs it to disk, so that a power cut after the rename cannot leave an empty file."""
     with path.open("wb") as file:
         np.save(file, array)
         file.flush()
@@ -241,7 +241,7 @@ def _open_segment(folder: Path) -> tuple[np.ndarray, ...]:
     try:
         arrays = tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: damaged ({error}); remove the folder, what it held is then missed") from None
+        raise UserError(f"{folder}: damaged ({error}); remove the folder, look-ups then miss its entries") from None
     if len({len(array) for array in arrays}) != 1:
         raise UserError(f"{folder}: damaged (arrays of unequal length); remove the folder, what it held is then missed")
     return arrays

@@ -1,1 +1,1 @@
-"""Attribution windows: impressions and conversions to training rows with labels of several windows."""
+"""Attribution windows of delayed objectives (Lattice Zipper): training rows from impressions and conversions."""

@@ -1,16 +1,16 @@
-"""Event-time replay: an impression log and its conversions as the stream of training rows that existed at each second.
+"""Event-time replay: turns a log of impressions and conversions into a stream of training rows.
 
-    impression at t, judged by window W -> emitted once, at t + W, labelled 1 if it has converted by then
+    impression at t with window W -> emitted once, at t + W, with label 1 if it has converted by then
 
-Nothing reads past an emission's own second, so a row that is trained on says what was known when it came. The stream
-is in the order of emission times, and in the impressions' order where these are equal (our own choice).
+A row depends only on what was known at the second of its emission. The stream is ordered by emission time; rows of
+equal time keep the order of their impressions (our choice).
 
-The impressions judged by one window are emitted in their own order, so the stream is a merge of K sorted ones. Each
-reads the log for itself, block by block: K blocks are held, however long the windows are, and the log is read K
-times. The first conversion of each impression is held in memory (16 bytes a conversion).
+The impressions of one window are emitted in log order, so the stream merges K sorted streams. Each stream reads the log
+separately, block by block: K blocks are in memory, however long the windows are, and the log is read K times. The first
+conversion of each impression is kept in memory (16 bytes per conversion).
 
-Which window judges an impression is a policy's choice: "zipper" draws it (`attribution_windows`), any window's name
-means that window for all impressions. The longest alone is what a system without early labels waits for.
+A policy assigns the windows: "zipper" draws one for each impression (`attribution_windows`); the name of a window
+assigns this window to all impressions. A system without early labels uses the longest window only.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
 
-NEVER = np.iinfo(np.int64).max  # the delay, in seconds, of a conversion that does not come
+NEVER = np.iinfo(np.int64).max  # delay in seconds if there is no conversion
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """Which window judges each impression."""
+    """Assignment of a window to each impression."""
 
     name: str
-    choices: tuple[int, ...]  # windows that it may choose, ascending
+    choices: tuple[int, ...]  # windows that the policy may assign, ascending
     choose: Callable[[Columns], np.ndarray]  # rows as in a block -> [B] int32 windows
 
 
@@ -42,37 +42,37 @@ class Policy:
 class Emissions:
     """Consecutive emissions of a stream."""
 
-    rows: Columns  # the impressions' own columns
-    impression: np.ndarray  # [B] int64, row of the impression log
-    window: np.ndarray  # [B] int32, that judged it
-    time: np.ndarray  # [B] int64 seconds, at which it was emitted
-    converted: np.ndarray  # [B, delayed objectives] bool, within the window
+    rows: Columns  # columns of the impressions
+    impression: np.ndarray  # [B] int64, row in the impression log
+    window: np.ndarray  # [B] int32, window of the impression
+    time: np.ndarray  # [B] int64 seconds, time of emission
+    converted: np.ndarray  # [B, delayed objectives] bool, whether it converted within the window
 
     def take(self, chosen: np.ndarray) -> "Emissions":
-        """The emissions of a mask [B] or of places [n]."""
+        """Returns the emissions selected by a mask [B] or by indices [n]."""
         rows = {name: array[chosen] for name, array in self.rows.items()}
         return Emissions(rows, *(array[chosen] for array in self.arrays))
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What is not a column of the impression."""
+        """All arrays except the columns of the impressions."""
         return self.impression, self.window, self.time, self.converted
 
 
 class FirstConversions:
-    """When each impression first converted; later conversions of the same objective change no label."""
+    """Times of each impression's first conversions; later conversions of the same objective change no label."""
 
     def __init__(self, log: ConversionLog, objectives: Sequence[int], rows: int, where: str) -> None:
         """Sorts the log by impression.
 
         Args:
-          log: sorted by time.
-          objectives: places of the delayed objectives among the schema's labels.
-          rows: of the impression log.
-          where: what the log is, the start of every error.
+          log: conversions, sorted by time.
+          objectives: indices of the delayed objectives among the schema's labels.
+          rows: number of rows of the impression log.
+          where: description of the log, the start of every error message.
 
         Raises:
-          UserError: the log names an impression that is not there, or an objective that is not among the delayed.
+          UserError: the log contains an impression that does not exist, or an objective that is not delayed.
         """
         outside = (log.impression < 0) | (log.impression >= rows)
         if outside.any():
@@ -84,29 +84,29 @@ class FirstConversions:
         if len(foreign):
             raise UserError(
                 f"{where}: holds conversions of label {foreign[0]} of the schema, which is not zipped, so its final "
-                "labels would tell the future; add it to the objectives, or leave its conversions out of the log"
+                "labels would leak the future; add it to the objectives, or leave its conversions out of the log"
             )
         self.objectives = tuple(objectives)
         self._where = where
         self._firsts = []
         for objective in objectives:
             own = log.objective == objective
-            # The log ascends in time, so an impression's first place in it is its first conversion.
+            # The log is sorted by time, so the first entry of an impression is its first conversion.
             impression, places = np.unique(log.impression[own], return_index=True)
             self._firsts.append((impression, log.timestamp[own][places]))
 
     def delays(self, first_row: int, rows: Columns) -> np.ndarray:
-        """Seconds from impression to first conversion.
+        """Returns the seconds from impression to first conversion.
 
         Args:
-          first_row: of consecutive impressions, in their log.
-          rows: their columns.
+          first_row: row number in the log of the first of B consecutive impressions.
+          rows: columns of these impressions.
 
         Returns:
-          [B, delayed objectives] int64; NEVER where there is no conversion.
+          [B, delayed objectives] int64; NEVER if there is no conversion.
 
         Raises:
-          UserError: a conversion comes before its impression, or of an objective that its impression does not have.
+          UserError: a conversion precedes its impression, or the impression does not have its objective.
         """
         timestamps = rows["timestamp"]
         delays = np.full((len(timestamps), len(self._firsts)), NEVER)
@@ -130,13 +130,13 @@ class FirstConversions:
 
 
 def build_policy(name: str, windows: AttributionWindows, signature: Sequence[str], schema: Schema) -> Policy:
-    """Finds a policy by name.
+    """Builds a policy by name.
 
     Args:
-      name: "zipper", a window's name, or "longest", which stands for the last window's name.
+      name: "zipper", the name of a window, or "longest" for the last window.
       windows: the K windows, their shares and the seed.
-      signature: id columns that make the signature together with the timestamp.
-      schema: of the impressions.
+      signature: id columns that form the signature together with the timestamp.
+      schema: schema of the impressions.
 
     Raises:
       UserError: an unknown policy or id column.
@@ -156,29 +156,29 @@ def build_policy(name: str, windows: AttributionWindows, signature: Sequence[str
 
 
 def find_signature_slots(signature: Sequence[str], schema: Schema) -> list[int]:
-    """The id slots of the named columns, all slots of a bag.
+    """Returns the id slots of the named columns, with all slots of a bag.
 
     Raises:
-      UserError: no column, or one that the schema does not have.
+      UserError: no column is named, or the schema does not have one.
     """
     slots = {column.name: range(start, stop) for column, start, stop in schema.slot_ranges()}
     for name in signature:
         if name not in slots:
             raise UserError(f"signature = {','.join(signature)}: no id column {name!r}; there are {', '.join(slots)}")
     if not signature:
-        raise UserError("signature = (): name the columns that identify an impression, as user,item")
+        raise UserError("signature = (): name the columns that identify an impression, such as user,item")
     return [slot for name in signature for slot in slots[name]]
 
 
 def read_impressions(source: BlockSource, where: str) -> Iterator[tuple[int, Columns]]:
-    """Reads a log of impressions in order.
+    """Reads a log of impressions and checks that it is in time order.
 
     Args:
-      source: its rows.
-      where: what it is, for errors.
+      source: rows of the log.
+      where: description of the log for error messages.
 
     Yields:
-      (row number of the first, columns) of each block.
+      (row number of the first row, columns) of each block.
 
     Raises:
       UserError: an impression is earlier than the one before it.
@@ -201,21 +201,21 @@ def read_impressions(source: BlockSource, where: str) -> Iterator[tuple[int, Col
 def replay(
     source: BlockSource, policy: Policy, seconds: Sequence[int], conversions: FirstConversions, now: int, where: str
 ) -> Iterator[Emissions]:
-    """Replays the impressions as training rows.
+    """Replays impressions as training rows.
 
     Args:
-      source: impressions in the order of time.
-      policy: which window judges each.
-      seconds: the K windows' lengths.
-      conversions: of these impressions.
-      now: seconds; what is emitted later does not exist yet.
-      where: what the source is, for errors.
+      source: impressions in time order.
+      policy: assigns a window to each impression.
+      seconds: lengths of the K windows.
+      conversions: conversions of these impressions.
+      now: cut-off in seconds; later emissions are left out.
+      where: description of the source for error messages.
 
     Yields:
-      Chunks of emissions with time up to `now`, in the order of (time, impression) within and across chunks.
+      Chunks of emissions up to `now`, ordered by (time, impression) within and across chunks.
 
     Raises:
-      UserError: impressions out of order, or conversions that do not fit them.
+      UserError: impressions are out of order, or conversions do not match them.
     """
     streams = [
         _replay_window(source, policy, window, seconds[window], conversions, now, where) for window in policy.choices
@@ -224,10 +224,10 @@ def replay(
 
 
 def merge_emissions(streams: Sequence[Iterator[Emissions]]) -> Iterator[Emissions]:
-    """Merges streams of chunks, each in the order of (time, impression), into one of that order."""
+    """Merges streams of chunks, each ordered by (time, impression), into one stream in this order."""
     heads = {index: head for index, stream in enumerate(streams) if (head := next(stream, None)) is not None}
     while heads:
-        # Up to the earliest end of a chunk that is held, no stream can bring anything earlier.
+        # The next chunk of a stream starts after its current one, so all up to the earliest end can be emitted.
         time, impression = min((int(head.time[-1]), int(head.impression[-1])) for head in heads.values())
         parts = []
         for index, head in list(heads.items()):
@@ -252,15 +252,16 @@ def compare_policies(
     now: int,
     where: str,
 ) -> dict[str, dict[str, Any]]:
-    """What each policy would have emitted by `now`, counted in one reading of the log.
+    """Counts what each policy would have emitted by `now`, in one pass over the log.
 
     Returns:
-      Policy to JSON values: "emitted" and "not_yet_emitted" rows, "mean_age_at_emission" (seconds from impression to
-      emission) and "mean_age_at_cutoff" (to `now`) of the emitted, null where there are none, and "by_window": for each
-      window it chooses, "emitted" and "positives" (one number a delayed objective, in the conversions' order).
+      JSON values by policy: "emitted" and "not_yet_emitted" rows; "mean_age_at_emission" (seconds from impression to
+      emission) and "mean_age_at_cutoff" (seconds from impression to `now`) of emitted rows, null without any; and
+      "by_window": for each window of the policy, "emitted" and "positives" (one number per delayed objective, in the
+      order of `conversions`).
 
     Raises:
-      UserError: impressions out of order, or conversions that do not fit them.
+      UserError: impressions are out of order, or conversions do not match them.
     """
     seconds = np.array(windows.seconds)
     emitted = np.zeros((len(policies), len(seconds)), np.int64)
@@ -285,7 +286,7 @@ def compare_policies(
 def _describe_counts(
     policy: Policy, windows: AttributionWindows, rows: int, emitted: np.ndarray, positives: np.ndarray, ages: int
 ) -> dict[str, Any]:
-    """One policy's counts by window, `emitted` [K] and `positives` [K, delayed objectives], as JSON values."""
+    """Returns one policy's counts per window, `emitted` [K] and `positives` [K, delayed objectives], as JSON values."""
     total = int(emitted.sum())
     return {
         "emitted": total,
@@ -308,11 +309,11 @@ def _replay_window(
     now: int,
     where: str,
 ) -> Iterator[Emissions]:
-    """The impressions that one window judges, emitted in their own order; chunks are never empty."""
+    """Yields the emissions of one window's impressions in log order; chunks are never empty."""
     for first_row, rows in read_impressions(source, where):
         times = rows["timestamp"] + seconds
         if times[0] > now:
-            return  # and so are all that follow
+            return  # all later rows are after `now`, too
         places = np.flatnonzero((policy.choose(rows) == window) & (times <= now))
         if not len(places):
             continue

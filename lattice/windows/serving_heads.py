@@ -1,7 +1,7 @@
-"""How well a head serves: its predictions against the labels of another objective, such as the longest window's.
+"""Evaluation of heads against the labels of another objective, such as the longest attribution window's.
 
-A run's own metrics hold each head against its own label. What a head of a short window is worth in serving is how it
-foretells the final label, which is another column.
+The metrics of a run compare each head with its own label. But in serving, a head trained on a short window must predict
+the final label, which is another column.
 """
 
 from collections.abc import Mapping
@@ -12,25 +12,25 @@ from wukong_jax.runs.open_run import OpenRun
 
 
 def evaluate_heads(opened: OpenRun, split: str, truths: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Scores a split and judges heads by the labels they are to foretell.
+    """Scores a split and evaluates heads against the labels they should predict.
 
     Args:
       opened: a trained run.
-      split: of its rows.
-      truths: head -> objective whose labels judge it, both names of label columns.
+      split: name of the split.
+      truths: head -> objective whose labels are the truth; both are names of label columns.
 
     Returns:
-      Head -> metrics over the rows that have its truth, as of one objective (`compute_exact_metrics`).
+      Head -> metrics over the rows in which its truth is observed, for one objective (`compute_exact_metrics`).
 
     Raises:
-      UserError: the split has no rows, or a name is no label column.
+      UserError: the split has no rows, or a name is not a label column.
     """
     names = [label.name for label in opened.schema.labels]
     for name in {*truths, *truths.values()}:
         if name not in names:
             raise UserError(f"head {name!r}: no such objective; there are {', '.join(names)}")
     if split not in opened.data.splits:
-        raise UserError(f"split {split!r}: has no rows to judge heads on")
+        raise UserError(f"split {split!r}: has no rows to evaluate heads on")
     rows = opened.score_split(split)
     judged = {}
     for head, truth in truths.items():

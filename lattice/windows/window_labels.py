@@ -1,10 +1,10 @@
-"""Window heads as objectives: a delayed objective becomes one label column for each attribution window (Lattice 3.2.1).
+"""Label columns per attribution window: each delayed objective becomes one objective per window (Lattice 3.2.1).
 
     conversion  ->  conversion@1h, conversion@1d, conversion@7d
 
-A training row observes (label_mask 1) the column of the window that judged it and none of the other windows', so the
-loss reaches the assigned head alone, in any model that has a logit for each objective. The last of the K columns is
-the one that serves. What the paper calls K heads on one backbone is thus O + K - 1 objectives of one model.
+In a training row, only the column of the window assigned to it is observed (label_mask 1). The loss thus trains only
+the assigned head, in any model with one logit per objective. The last of the K columns is used for serving. The paper's
+K heads on one backbone are thus O + K - 1 objectives of one model.
 """
 
 import dataclasses
@@ -20,24 +20,24 @@ _NOT_DELAYED = -1
 
 @dataclasses.dataclass(frozen=True)
 class WindowLabels:
-    """Where each of the O' label columns comes from."""
+    """The O' label columns of training rows, and where each comes from."""
 
-    labels: tuple[LabelColumn, ...]  # O'
-    source: np.ndarray  # [O'] int64, place among the impressions' labels
-    delayed: np.ndarray  # [O'] int64, place among the delayed objectives, -1: not delayed
-    window: np.ndarray  # [O'] int64, -1: not delayed
-    seconds: tuple[int, ...]  # of the K windows
+    labels: tuple[LabelColumn, ...]  # O' columns
+    source: np.ndarray  # [O'] int64, index among the impressions' labels
+    delayed: np.ndarray  # [O'] int64, index among the delayed objectives, -1: not delayed
+    window: np.ndarray  # [O'] int64, index of the window, -1: not delayed
+    seconds: tuple[int, ...]  # lengths of the K windows
 
     def judge(
         self, labels: np.ndarray, label_mask: np.ndarray, window: np.ndarray, converted: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of training rows, each judged by one window.
+        """Computes the labels of training rows, each for the one window assigned to it.
 
         Args:
-          labels: [B, O] of the impressions; those of delayed objectives are not read.
+          labels: [B, O] labels of the impressions; those of delayed objectives are not read.
           label_mask: [B, O] of the impressions.
-          window: [B] int, that judges each.
-          converted: [B, delayed objectives] bool, within that window.
+          window: [B] int, the window assigned to each row.
+          converted: [B, delayed objectives] bool, whether it converted within that window.
 
         Returns:
           (labels, label_mask), both [B, O'] float32.
@@ -49,22 +49,22 @@ class WindowLabels:
     def judge_by_all(
         self, labels: np.ndarray, label_mask: np.ndarray, delays: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of evaluation rows: every window's, from the delays.
+        """Computes the labels of evaluation rows for all windows, from conversion delays.
 
         Args:
-          labels: [B, O] of the impressions; those of delayed objectives are not read.
+          labels: [B, O] labels of the impressions; those of delayed objectives are not read.
           label_mask: [B, O] of the impressions.
-          delays: [B, delayed objectives] int64 seconds.
+          delays: [B, delayed objectives] int64 seconds from impression to first conversion.
 
         Returns:
-          As `judge`.
+          (labels, label_mask), both [B, O'] float32.
         """
         within = delays[:, self.delayed] <= np.array(self.seconds)[self.window]
         known = np.where(self.window == _NOT_DELAYED, labels[:, self.source], within)
         return self._masked(known, label_mask[:, self.source])
 
     def judge_by_longest(self, labels: np.ndarray, label_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of evaluation rows of which no delays are known: the final label is the longest window's alone."""
+        """Computes the labels of evaluation rows without known delays: the final label is the longest window's."""
         observed = (self.window == _NOT_DELAYED) | (self.window == len(self.seconds) - 1)
         return self._masked(labels[:, self.source], label_mask[:, self.source] * observed)
 
@@ -75,23 +75,23 @@ class WindowLabels:
 
 
 def name_head(objective: str, window: str) -> str:
-    """The label column of one objective and one window."""
+    """Returns the name of the label column of one objective and one window."""
     return f"{objective}@{window}"
 
 
 def build_window_labels(
     schema: Schema, objectives: Sequence[str], names: Sequence[str], seconds: Sequence[int]
 ) -> WindowLabels:
-    """Puts K label columns in each delayed objective's place.
+    """Replaces each delayed objective by K label columns.
 
     Args:
-      schema: of the impressions.
-      objectives: the delayed ones.
-      names: of the K windows.
-      seconds: their lengths.
+      schema: schema of the impressions.
+      objectives: names of the delayed objectives.
+      names: names of the K windows.
+      seconds: lengths of the K windows.
 
     Raises:
-      UserError: an objective that the schema does not have, or a new column whose name is taken.
+      UserError: the schema lacks an objective, or already has a column with the name of a new one.
     """
     known = [label.name for label in schema.labels]
     for objective in objectives:

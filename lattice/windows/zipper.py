@@ -1,22 +1,23 @@
-"""Lattice Zipper (Lattice 3.2.1): training rows of mixed attribution windows from impressions and their conversions.
+"""Lattice Zipper (Lattice 3.2.1): training rows with mixed attribution windows, from impressions and conversions.
 
-A conversion may take days. Judged by a short window, rows are fresh and their labels miss what converts later; judged
-by the longest, labels are right and rows are days old. Zipper judges each impression by one window of K, emits it
-once, when that window closes, and trains a head for each window on one backbone; the longest window's head serves.
+A conversion may take days. With a short attribution window, rows are fresh but labels miss later conversions; with the
+longest, labels are complete but rows are days old. Zipper assigns one of K windows to each impression and emits it
+once, when this window closes. The model has one head per window on one backbone; the longest window's head is used for
+serving.
 
     impressions (row blocks in time order) + conversion log -> row blocks whose training rows are in emission order
 
-A window's head is an objective (`window_labels`), so any model and the trainer as it is train what this writes. The
-training rows are those that had been emitted by a cut-off `now`: an impression whose window is open is not there, so
-that freshness is real. A row keeps its impression's time as its timestamp. Labels of objectives that are not delayed
-are taken to be known when the first window closes.
+A window's head is an objective (`window_labels`), so any model can be trained on the rows without changes. Training
+rows are those emitted up to a cut-off `now`: impressions whose window is still open are missing, as in production. A
+row's timestamp is that of its impression. Labels of objectives that are not delayed are assumed to be known when the
+first window closes.
 
-Validation and test rows all stay, in their order. With a conversion log of their split they have the labels of all
-windows, so each head can be judged by its own window and by the longest. Without one they have the final label
-alone, which is taken for the longest window's, and the shorter windows are masked.
+All validation and test rows are kept in their order. With a conversion log of their split they have the labels of all
+windows, so each head can be evaluated by its own window and by the longest. Without one they only have the final label,
+which is taken as the longest window's; the shorter windows are masked.
 
-`policy` writes what is to be compared with: all impressions judged by one window. The schema has all K heads then too;
-the report names the one that serves.
+`policy` can also assign one window to all impressions, as a baseline. The schema still has all K heads; the report
+names the one used for serving.
 """
 
 import dataclasses
@@ -48,14 +49,14 @@ from wukong_jax.schema import Schema, schema_to_json
 
 @dataclasses.dataclass(frozen=True)
 class ZipperSettings:
-    """What to zip, and how."""
+    """Settings of Zipper."""
 
-    objectives: tuple[str, ...]  # the delayed ones
+    objectives: tuple[str, ...]  # names of the delayed objectives
     windows: AttributionWindows = dataclasses.field(default_factory=AttributionWindows)
-    policy: str = "zipper"  # "zipper", "longest" or one window's name
-    now: int | None = None  # seconds; None: the first validation or test row
+    policy: str = "zipper"  # "zipper", "longest" or the name of a window
+    now: int | None = None  # cut-off in seconds; None: time of the first validation or test row
     signature: tuple[str, ...] = ("user", "item")  # id columns; with the timestamp they identify an impression
-    last_rows: int | None = None  # only so many emissions, the latest, so that policies can be held to equal rows
+    last_rows: int | None = None  # keep only this many latest emissions, to compare policies at equal rows
 
 
 def write_zipped(
@@ -63,23 +64,24 @@ def write_zipped(
 ) -> dict[str, Any]:
     """Writes a prepared data directory whose training rows are the emissions up to the cut-off.
 
-    It is written aside and renamed, so a directory of that name is a whole one.
+    The directory is written under a temporary name and renamed, so a directory named `output` is complete.
 
     Args:
       impressions: a prepared data directory with timestamps, its training rows in time order.
-      conversions: of "train", and of "validation" and "test" where there are any; rows count from each split's start.
-      output: must not exist.
-      settings: how.
+      conversions: conversion log of "train", and optionally of "validation" and "test"; row numbers start at 0 in each
+        split.
+      output: output directory; must not exist.
+      settings: settings of Zipper.
 
     Returns:
-      The report: as of prepared raw files, the impressions' own under "impressions", and under "zipper": "policy",
-      "windows" (name to seconds), "shares", "seed", "signature", "now", "training_rows", "serving" (objective to
-      the column that serves), "truth" (objective to the column of the longest window), "evaluation_windows" (split to
-      "all" or "longest": whose labels its rows have) and "policies", see `event_replay.compare_policies`.
+      The report: the same as for prepared raw files, that of the impressions under "impressions", and under "zipper":
+      "policy", "windows" (name to seconds), "shares", "seed", "signature", "now", "training_rows", "serving" (objective
+      to the label column used for serving), "truth" (objective to the label column of the longest window),
+      "evaluation_windows" (split to "all" or "longest": the windows whose labels its rows have) and "policies", see
+      `event_replay.compare_policies`.
 
     Raises:
-      UserError: folders that cannot be read or written, a log that does not fit its rows, or settings under which
-        there are no training rows.
+      UserError: a folder cannot be read or written, a log does not match its rows, or there are no training rows.
     """
     output = Path(output)
     with write_whole_folder(output) as aside:
@@ -93,16 +95,14 @@ def write_zipped(
 
 
 class _Zipping:
-    """One directory's impressions, opened, and what becomes of them."""
+    """Opens one directory of impressions and writes its training and evaluation rows."""
 
     def __init__(self, directory: Path, conversions: Mapping[str, ConversionLog], settings: ZipperSettings) -> None:
         self._directory, self._settings = directory, settings
         self._splits = {split: open_row_blocks(directory, split) for split in SPLITS}
         schema = self._splits["train"].schema
         if not schema.timestamp_columns:
-            raise UserError(
-                f"impressions {directory}: the schema has no timestamp column, without which no time passes"
-            )
+            raise UserError(f"impressions {directory}: the schema has no timestamp column, which Zipper needs")
         if "train" not in conversions:
             raise UserError("conversions: none of the training rows; give the log of that split")
         windows = settings.windows
@@ -117,7 +117,7 @@ class _Zipping:
         self._now = self._find_first_evaluation() if settings.now is None else settings.now
 
     def describe(self) -> dict[str, Any]:
-        """What `write_zipped` reports under "zipper"; refuses a cut-off by which the policy has emitted nothing."""
+        """Returns the "zipper" part of the report; raises a UserError if nothing is emitted by the cut-off."""
         settings, windows = self._settings, self._settings.windows
         policies = [self._policy] + [
             self._build_policy(name, self._splits["train"].schema)
@@ -153,7 +153,7 @@ class _Zipping:
         }
 
     def write(self, directory: Path) -> RowStatistics:
-        """Writes the blocks of every split, and the vocabularies, and takes the rows' statistics."""
+        """Writes the vocabularies and the blocks of every split; returns the statistics of the rows."""
         vocabulary = self._directory / "vocabulary"
         if vocabulary.is_dir():
             shutil.copytree(vocabulary, directory / "vocabulary")
@@ -200,10 +200,10 @@ class _Zipping:
             first_row += len(rows["timestamp"])
 
     def _find_first_evaluation(self) -> int:
-        """The time of the first row that a model is judged on: what it is trained on must have come before."""
+        """Returns the time of the first evaluation row; training rows must be emitted before it."""
         times = [int(rows["timestamp"].min()) for split in SPLITS[1:] for rows in _read_blocks(self._splits[split])]
         if not times:
-            raise UserError("now = None: there is no validation or test row to take the time of; give the cut-off")
+            raise UserError("now = None: there is no validation or test row to take it from; give the cut-off")
         return min(times)
 
     def _build_policy(self, name: str, schema: Schema) -> Policy:
@@ -214,7 +214,7 @@ class _Zipping:
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """The report of the impressions; empty where there is none."""
+    """Reads the report of the impressions; empty if there is none."""
     if not path.exists():
         return {}
     try:

@@ -1,27 +1,25 @@
-"""compare_consolidation.py: each model gets its own rows and schedule; losses and capacities go to the right rows.
+"""compare_consolidation: each model gets its own rows and schedule; losses and capacities go to the right rows.
 
-Training is replaced by a summary made from the rows' schema, so the test is about what the script asks for.
+Training is replaced by a summary made from the rows' schema, so the test is about what the command asks for.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.cli.command import run_command
 from tests.repository import ROOT
 from wukong_jax.config import RunConfig
 from wukong_jax.data.blocks.row_blocks import open_row_blocks
-from wukong_jax.errors import UserError
 from wukong_jax.schema import load_schema
 
 DOMAINS, OBJECTIVES = ("domain_0", "domain_1"), ("click", "like")
 
 
 @pytest.fixture
-def run_script(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+def compare(monkeypatch, tmp_path):
     trained: dict[str, RunConfig] = {}
 
     def train(config: RunConfig, workdir: str, say) -> dict:
@@ -37,22 +35,19 @@ def run_script(monkeypatch, tmp_path):
         return {"test": test, "serve_flops_per_example": 100.0 * len(names), "embedding_parameters": 7}
 
     def run(*flags: str) -> dict[str, RunConfig]:
-        import compare_consolidation
-
-        monkeypatch.setattr("wukong_jax.api.train", train)
-        monkeypatch.setattr(sys, "argv", ["compare_consolidation.py", *flags])
-        compare_consolidation.main()
+        monkeypatch.setattr("wukong_jax.scaling.repeats.train", train)
+        run_command("compare_consolidation", *flags)
         return trained
 
     return run
 
 
-def test_models_of_portfolios_groups_and_all(run_script, tmp_path) -> None:
+def test_models_of_portfolios_groups_and_all(compare, tmp_path) -> None:
     groups = [[f"{DOMAINS[0]}/click", f"{DOMAINS[0]}/like"], [f"{DOMAINS[1]}/click"], [f"{DOMAINS[1]}/like"]]
     described = [{"portfolios": group, "dropped_columns": {}} for group in groups]
     described[1]["dropped_columns"] = {"item": "may not meet domain_1"}
     (tmp_path / "groups.json").write_text(json.dumps({"groups": described}))
-    trained = run_script(
+    trained = compare(
         f"--config={ROOT / 'configs' / 'lattice' / 'planted.py'}",
         "--alone=related/lattice",
         "--together=related/tied,related/mmoe",
@@ -110,33 +105,3 @@ def count_ids(data: Path, domains: list[int]) -> int:
             ids = columns["ids"][np.isin(columns["domain"], domains), start:stop].reshape(-1)
             seen |= {(column.vocabulary, value) for value in ids[ids >= 0].tolist()}
     return len(seen)
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["home/click"], "home/like is in 0 groups"),
-        (["home/click", "home/like", "home/click"], "home/click is in 2 groups"),
-        (["home/click", "home/like", "moon/click"], "moon/click is not of this data"),
-    ],
-)
-def test_groups_must_hold_each_portfolio_once(monkeypatch, names, message) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import compare_consolidation
-
-    described = [{"portfolios": [name], "dropped_columns": {}} for name in names]
-    with pytest.raises(UserError, match=f"--groups: {message}; give groups that hold each portfolio of the data once"):
-        compare_consolidation.read_groups(described, ["home/click", "home/like"])
-
-
-def test_rows_made_of_something_else_are_refused(monkeypatch, tmp_path) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from repeat_run import claim_made_folder
-
-    claim_made_folder(tmp_path / "rows", {"windows": ("1h", "1d"), "seed": 0})
-    claim_made_folder(tmp_path / "rows", {"windows": ("1h", "1d"), "seed": 0})
-    with pytest.raises(UserError, match=r"rows: made with windows = \['1h', '1d'\], not \['1h'\]; give another"):
-        claim_made_folder(tmp_path / "rows", {"windows": ("1h",), "seed": 0})
-    claim_made_folder(tmp_path / "data", {"planted": {"rows": 4, "seed": 0}})
-    with pytest.raises(UserError, match=r"data: made with planted.seed = 0, not 1; give another"):
-        claim_made_folder(tmp_path / "data", {"planted": {"rows": 4, "seed": 1}})

@@ -1,19 +1,18 @@
-"""compare_variants.py: each variant and seed has a folder of its own, overrides reach the config, rows are kept."""
+"""compare_variants: each variant and seed has a folder of its own, overrides reach the config, rows are kept."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.command import run_command
 from tests.repository import ROOT
 from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
 
 
 @pytest.fixture
-def run_script(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+def compare(monkeypatch):
     trained: list[tuple[RunConfig, str]] = []
 
     def train(config: RunConfig, workdir: str, say) -> dict:
@@ -23,18 +22,15 @@ def run_script(monkeypatch, tmp_path):
         return summary | {"test": {"auc": 0.8 + config.seed / 100}}
 
     def run(*flags: str) -> list[tuple[RunConfig, str]]:
-        import compare_variants
-
-        monkeypatch.setattr("wukong_jax.api.train", train)
-        monkeypatch.setattr(sys, "argv", ["compare_variants.py", *flags])
-        compare_variants.main()
+        monkeypatch.setattr("wukong_jax.scaling.repeats.train", train)
+        run_command("compare_variants", *flags)
         return trained
 
     return run
 
 
-def test_each_variant_has_its_own_folders_and_all_overrides(run_script, tmp_path) -> None:
-    trained = run_script(
+def test_each_variant_has_its_own_folders_and_all_overrides(compare, tmp_path) -> None:
+    trained = compare(
         "--config.data.path=somewhere",  # before the config: the order of flags does not matter
         f"--config={ROOT / 'configs' / 'dmt' / 'frappe.py'}",
         "--variants=flat,4",
@@ -52,9 +48,11 @@ def test_each_variant_has_its_own_folders_and_all_overrides(run_script, tmp_path
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert [(row["variant"], row["seeds"]) for row in rows] == [("flat", [1, 3]), ("4", [1, 3])]
     assert rows[0]["test_auc"] == pytest.approx(0.82)
+    command = json.loads((tmp_path / "out" / "results.json").read_text())["command"]
+    assert command.startswith("wukong-jax compare_variants --config.data.path=somewhere --config=")
 
 
-def test_files_of_one_name_do_not_share_a_folder(run_script, tmp_path) -> None:
+def test_files_of_one_name_do_not_share_a_folder(compare, tmp_path) -> None:
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -65,7 +63,7 @@ def test_files_of_one_name_do_not_share_a_folder(run_script, tmp_path) -> None:
         f"quickstart = runpy.run_path({str(ROOT / 'configs' / 'quickstart.py')!r})\n"
         "def get_config(variant):\n    return quickstart['get_config']()\n"
     )
-    trained = run_script(
+    trained = compare(
         f"--config={config}",
         f"--variants=4,{files[0]};4,{files[1]}",
         "--seeds=0",
@@ -75,6 +73,15 @@ def test_files_of_one_name_do_not_share_a_folder(run_script, tmp_path) -> None:
     assert len({workdir for _, workdir in trained}) == 2
 
 
-def test_a_variant_named_twice_is_refused(run_script, tmp_path) -> None:
-    with pytest.raises(UserError, match="names one twice"):
-        run_script("--config=F", "--variants=a,a", "--seeds=0", "--workdir=W", f"--output={tmp_path}")
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--variants=a,a", "--seeds=0"], "names one twice"),
+        (["--variants=a,b", "--seeds=0,0"], "--seeds = '0,0': give one or more, none twice"),
+        (["--variants=a,b", "--seeds="], "--seeds = '': give one or more"),
+        (["--variants=a,b", "--seeds=0", "--config.seed=3"], "--config.seed=3: --seeds says the seeds"),
+    ],
+)
+def test_flags_that_say_two_things_are_refused(compare, tmp_path, flags, message) -> None:
+    with pytest.raises(UserError, match=message):
+        compare("--config=F", "--workdir=W", f"--output={tmp_path}", *flags)

@@ -1,15 +1,14 @@
-"""compare_windows.py end to end on a few thousand planted impressions: equal rows, the serving head, a row a policy."""
+"""compare_windows end to end on a few thousand planted impressions: equal rows, the serving head, a row a policy."""
 
 import json
 
 import pytest
 
+from tests.end_to_end.run_script import run_script
 from tests.repository import ROOT
 
 
 def test_policies_train_on_equal_rows_and_are_judged_by_the_final_label(tmp_path):
-    from tests.end_to_end.run_script import run_script
-
     code, _, err = run_script(
         "compare_windows.py",
         f"--config={ROOT / 'configs' / 'lattice' / 'zipper_planted.py'}",

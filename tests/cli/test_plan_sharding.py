@@ -1,10 +1,10 @@
-"""plan_sharding.py: a mixed plan between all replicated and all sharded, and what it refuses."""
+"""plan_sharding: a mixed plan between all replicated and all sharded, and what it refuses."""
 
 import re
-import sys
 
 import pytest
 
+from tests.cli.command import run_command
 from tests.repository import ROOT
 from wukong_jax.errors import UserError
 
@@ -16,13 +16,9 @@ FLAGS = (
 
 
 @pytest.fixture
-def plan(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import plan_sharding
-
+def plan(capsys):
     def run(*flags: str) -> tuple[list[str], dict[str, tuple[float, float]]]:
-        monkeypatch.setattr(sys, "argv", ["plan_sharding.py", *FLAGS, *flags])
-        plan_sharding.main()
+        run_command("plan_sharding", *FLAGS, *flags)
         lines = capsys.readouterr().out.splitlines()
         strategies = [line.split()[-1] for line in lines if re.match(r"layer \d", line)]
         costs = [re.match(r"(.+): ([\d.]+) MiB.*, ([\d.e-]+) ms", line) for line in lines]
@@ -48,7 +44,8 @@ def test_a_limit_between_the_extremes_mixes_strategies(plan):
     [
         (("--memory_gib=0.000001",), "memory limit = .* give more memory or chips"),
         (("--memory_gib=1", "--config.training.batch_size=511"), "batch_size = 511: 8 chips do not divide it"),
-        (("--memory_gib=1", "--tflops=0"), "flops_per_second = 0: above 0"),
+        (("--memory_gib=1", "--tflops=0"), r"--tflops = 0\.0: must be above 0"),
+        (("--memory_gib=1", "--config.mesh.hosts=4"), "mesh.hosts=4: --hosts and --chips say the mesh"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(plan, flags, message):

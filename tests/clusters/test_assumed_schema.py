@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from wukong_jax.clusters.assumed_schema import assume_rows, choose_schema, parse_table_rows
-from wukong_jax.config import DataConfig
+from wukong_jax.clusters.assumed_schema import assume_rows, assume_run, choose_schema
+from wukong_jax.config import DataConfig, start_config
 from wukong_jax.data.raw.builtin_schemas import load_builtin_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import schema_to_json
@@ -68,11 +68,13 @@ def test_unknown_domain_is_refused():
         assume_rows(load_builtin_schema("census_income"), (5,))
 
 
-@pytest.mark.parametrize("text", ["many", "1", "5,,6", "5,-2"])
-def test_text_that_is_no_row_count_is_refused(text):
-    with pytest.raises(UserError, match="--table_rows"):
-        parse_table_rows(text)
-
-
-def test_row_counts_are_read():
-    assert (parse_table_rows(""), parse_table_rows("5"), parse_table_rows("5,6")) == ((), (5,), (5, 6))
+def test_a_run_whose_rows_are_assumed_needs_no_path():
+    mapping = start_config()
+    mapping.name, mapping.data.format, mapping.data.schema = "assumed", "raw", "avazu"
+    mapping.embeddings.width, mapping.training.batch_size, mapping.training.steps = 4, 8, 1
+    mapping.embeddings.optimizer.kind, mapping.embeddings.optimizer.learning_rate = "sgd", 0.1
+    with pytest.raises(UserError, match=r"config\.data\.path = ''"):
+        assume_run(mapping)
+    config, schema = assume_run(mapping, schema="criteo", table_rows=(1000,))
+    assert (config.name, config.training.batch_size, schema.name) == ("assumed", 8, "criteo")
+    assert set(schema.vocabulary_rows().values()) == {1000}

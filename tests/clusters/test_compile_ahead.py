@@ -207,8 +207,9 @@ def test_script_compiles_for_hardware_that_is_not_here(tmp_path, target, compile
     ("flags", "code", "says"),
     [
         (("--target=nowhere",), 1, "error: target = 'nowhere'"),
-        (("--target=h100_1x8", "--workdir=here"), 2, "--workdir: nothing is trained"),
-        (("--table_rows=5",), 2, "--target"),
+        (("--target=h100_1x8", "--workdir=here"), 2, "usage error: unknown flag --workdir"),
+        (("--target=h100_1x8", "--table_rows=1"), 2, "--table_rows = [1]: must be all at least 2"),
+        (("--table_rows=5",), 2, "usage error: --target is missing"),
     ],
 )
 def test_script_refuses_in_one_line(flags, code, says):

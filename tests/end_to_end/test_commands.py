@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.run_script import TINY, run_script, train_tiny
-from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig
+from wukong_jax.data.planted.clicks import PlantedClicks
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.metrics.auc import compute_auc
 
 pytestmark = pytest.mark.slow

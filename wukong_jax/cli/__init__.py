@@ -1,1 +1,1 @@
-"""The commands: flags, help, exit codes and one-line errors."""
+"""The commands: one parser, exit codes, a module for each command."""

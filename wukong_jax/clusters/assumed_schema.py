@@ -4,10 +4,36 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from wukong_jax.config import DataConfig
+from ml_collections import ConfigDict
+
+from wukong_jax.config import DataConfig, RunConfig, build_run_config
 from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
+
+
+def assume_run(
+    mapping: ConfigDict, schema: str = "", data: str = "", table_rows: Sequence[int] = ()
+) -> tuple[RunConfig, Schema]:
+    """A run's config and schema where its rows are not.
+
+    Args:
+      mapping: the config as its file returned it.
+      schema: see `choose_schema`.
+      data: see `choose_schema`.
+      table_rows: see `assume_rows`.
+
+    Returns:
+      The checked config, and the schema with all rows known.
+
+    Raises:
+      UserError: a bad value in the config, or as `choose_schema` and `assume_rows`.
+    """
+    rows = mapping.get("data", ConfigDict())
+    if (schema or data or table_rows) and rows.get("format") in ("raw", "blocks") and not rows.get("path"):
+        rows.path = "unread"  # a config refuses to name no rows
+    config = build_run_config(mapping)
+    return config, assume_rows(choose_schema(config.data, schema, data), table_rows)
 
 
 def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schema:
@@ -31,21 +57,6 @@ def choose_schema(config: DataConfig, schema: str = "", data: str = "") -> Schem
     if schema:
         return find_schema(schema)
     return config.build_source().schema()
-
-
-def parse_table_rows(text: str) -> tuple[int, ...]:
-    """Reads `--table_rows`: whole numbers of at least 2 separated by commas; row 0 is the unknown row.
-
-    Raises:
-      UserError: it is not.
-    """
-    try:
-        rows = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        rows = (0,)
-    if any(count < 2 for count in rows):
-        raise UserError(f"--table_rows = {text!r}: expected whole numbers of at least 2, separated by commas")
-    return rows
 
 
 def assume_rows(schema: Schema, table_rows: Sequence[int]) -> Schema:

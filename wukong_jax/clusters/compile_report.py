@@ -1,13 +1,16 @@
 """Formats the costs of a step compiled for a cluster, as text and as JSON."""
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from wukong_jax.clusters.compile_ahead import CompiledStep
+from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import CHIP, HOST
 from wukong_jax.sharding.traffic.step_traffic import format_traffic
 
@@ -37,6 +40,21 @@ def describe_step(step: CompiledStep) -> dict[str, Any]:
         "chip_bytes": traffic.total(axis=CHIP),
         "traffic": traffic.to_rows(),
     }
+
+
+def load_findings(path: str | Path) -> dict[str, Any]:
+    """Reads what `describe_step` returned, from a JSON file.
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    try:
+        findings = json.loads(Path(path).read_text())
+    except ValueError:
+        findings = None
+    if not isinstance(findings, dict) or not {"target", "config", "memory", "traffic"} <= set(findings):
+        raise UserError(f"{path}: not what compile_for_cluster writes with --output; give such a file")
+    return findings
 
 
 def flatten_findings(findings: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
     if not (directory / "schema.json").exists():
         raise UserError(
             f"config.data.path = {config.path!r}: {directory} holds no row blocks (no schema.json); "
-            "run scripts/prepare_data.py first, or use the data source 'raw'"
+            "run wukong-jax prepare_data first, or use the data source 'raw'"
         )
     data = _open(directory)
     return dataclasses.replace(data, join=build_join(config, data.schema))

@@ -10,7 +10,8 @@ import pytest
 
 from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.data.blocks.row_blocks import SPLITS, open_row_blocks
-from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig, write_planted_clicks
+from wukong_jax.data.planted.clicks import PlantedClicks, write_planted_clicks
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.data.planted.structures import PlantedLogit, ZipfSampler
 from wukong_jax.data.planted.subsets import draw_groups
 from wukong_jax.errors import UserError

@@ -18,6 +18,7 @@ from dmt.partition.run import (
     write_partition,
 )
 from dmt.towers import load_towers
+from tests.end_to_end.run_script import run_script, train_tiny
 from wukong_jax.config import build_run_config, start_config
 from wukong_jax.embeddings.layout import EmbeddingsConfig, FieldOverride, build_embedding_layout
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
@@ -213,8 +214,6 @@ def test_narrow_columns_are_refused(opened):
     ],
 )
 def test_the_script_fails_in_one_line(flags, code, words, tmp_path):
-    from tests.end_to_end.run_script import run_script
-
     flags = [flag.format(tmp=tmp_path) for flag in flags]
     actual, out, err = run_script("partition_towers.py", *flags)
     assert actual == code, err
@@ -227,8 +226,6 @@ def test_the_script_fails_in_one_line(flags, code, words, tmp_path):
 
 @pytest.mark.slow
 def test_the_script_partitions_a_finished_run(tmp_path):
-    from tests.end_to_end.run_script import run_script, train_tiny
-
     train_tiny(tmp_path / "run")
     code, out, err = run_script("partition_towers.py", f"--workdir={tmp_path / 'run'}", "--towers=2", "--batches=2")
     assert code == 0, err

@@ -10,6 +10,7 @@ from lattice.windows.attribution_windows import AttributionWindows, draw_windows
 from lattice.windows.serving_heads import evaluate_heads
 from lattice.windows.window_labels import build_window_labels
 from lattice.windows.zipper import ZipperSettings, write_zipped
+from tests.end_to_end.run_script import run_script
 from wukong_jax.config import DataConfig, build_run_config
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch
 from wukong_jax.data.blocks.conversion_log import build_conversion_log, save_conversion_log
@@ -387,8 +388,6 @@ def test_a_head_whose_name_is_taken_is_refused():
 
 
 def test_the_script_zips_and_says_what_each_policy_emits(tmp_path):
-    from tests.end_to_end.run_script import run_script
-
     write_impressions(tmp_path / "log", {"train": TRAIN, "test": LATER})
     save_conversion_log(LOG, tmp_path / "train.npz")
     save_conversion_log(LATER_LOG, tmp_path / "test.npz")
@@ -414,8 +413,6 @@ def test_the_script_zips_and_says_what_each_policy_emits(tmp_path):
     ],
 )
 def test_the_script_fails_in_one_line(flags, code, words):
-    from tests.end_to_end.run_script import run_script
-
     actual, out, err = run_script("zip_windows.py", *flags)
     assert actual == code, err
     assert words in err

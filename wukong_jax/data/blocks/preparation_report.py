@@ -1,5 +1,6 @@
 """Collects statistics of a prepared data set while it is written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,20 @@ class RowStatistics:
                 value: _by_split(self._domains[:, index]) for index, value in enumerate(resolved.domain_values)
             }
         return report
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """Rows and label rates of each split, the sizes of the tables, and what preparing took, in lines of text."""
+    lines = [f"{'split':<12}{'rows':>14}" + "".join(f"{name:>16}" for name in report["label_rate"])]
+    for split, rows in report["rows"].items():
+        rates = [rates[split] for rates in report["label_rate"].values()]
+        shown = "".join(f"{'-' if rate is None else f'{rate:.4f}':>16}" for rate in rates)
+        lines.append(f"{split:<12}{rows:>14,}" + shown)
+    tables = report["vocabulary_rows"]
+    lines.append(f"{sum(tables.values()):,} rows in {len(tables)} tables; {report['skipped_rows']:,} bad rows skipped")
+    lines += [f"  skipped: {example}" for example in report["skipped_examples"][:3]]
+    lines.append(f"{report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**30:.2f} GiB")
+    return "\n".join(lines)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

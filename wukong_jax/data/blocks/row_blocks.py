@@ -278,7 +278,7 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
         raise UserError(f"split = {split!r}: not one of {', '.join(SPLITS)}")
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"data directory {directory}: no such folder; make it with scripts/prepare_data.py")
+        raise UserError(f"data directory {directory}: no such folder; make it with wukong-jax prepare_data")
     schema = load_schema(directory / "schema.json")
     path = directory / "blocks" / f"{split}.json"
     try:

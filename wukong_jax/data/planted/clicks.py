@@ -8,8 +8,6 @@ determine how hard the data is; the generator does not depend on any model. Rows
 own counter-based random stream, so any range of rows can be generated alone and is always the same.
 """
 
-import dataclasses
-import itertools
 import json
 import math
 from pathlib import Path
@@ -23,9 +21,9 @@ from wukong_jax.data.blocks.preparation_report import RowStatistics
 from wukong_jax.data.blocks.random_streams import open_stream
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
 from wukong_jax.data.planted.bayes_metrics import BayesMetrics, compute_bayes_metrics, compute_expected_metrics
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.data.planted.orders import MOST_ROWS, compute_order_floors, enumerate_values
-from wukong_jax.data.planted.structures import PlantedLogit, Structure, ZipfSampler
-from wukong_jax.errors import UserError
+from wukong_jax.data.planted.structures import PlantedLogit, ZipfSampler
 from wukong_jax.files.whole_folder import write_whole_folder
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
 from wukong_jax.strict_mapping import to_mapping
@@ -34,67 +32,6 @@ _BLOCK_ROWS = 8192
 # Random streams of one seed.
 _STRUCTURE, _ROWS, _SAMPLE = 0, 1, 2
 _BIAS_ROWS = 1 << 17
-
-
-@dataclasses.dataclass(frozen=True)
-class PlantedClicksConfig:
-    """A planted data set; everything follows from these numbers."""
-
-    seed: int = 0
-    fields: int = 16  # categorical fields
-    values_per_field: int = 50  # known values of each
-    zipf_exponent: float = 1.1  # of the values' frequencies; 0 = uniform
-    dense_fields: int = 0  # standard normal numbers; they join orders 1 and 2 (1 with groups)
-    structure: Structure = "factorized"
-    orders: tuple[int, ...] = (1, 2)  # ascending
-    order_shares: tuple[float, ...] = (0.3, 0.7)  # of the logit's variance, one per order, sum 1
-    interactions: int = 24  # terms of each order from 2 up (subsets of fields); all where there are fewer
-    latent_width: int = 4  # coordinates of a field value
-    groups: int = 0  # random parts of the categorical fields; terms of order 2 up then join fields of one part
-    group_share: float = 1.0  # share of these terms that keep to one group; the others join several
-    logit_deviation: float = 1.5  # standard deviation of the true logit
-    base_rate: float = 0.25  # mean of the labels
-    train_rows: int = 1_000_000
-    validation_rows: int = 100_000
-    test_rows: int = 200_000
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        _require(self.fields >= 0, "fields", self.fields, "at least 0")
-        _require(self.dense_fields >= 0, "dense_fields", self.dense_fields, "at least 0")
-        _require(2 <= self.values_per_field < 2**31 - 1, "values_per_field", self.values_per_field, "at least 2")
-        _require(self.zipf_exponent >= 0, "zipf_exponent", self.zipf_exponent, "at least 0")
-        _require(
-            self.structure in ("factorized", "field_aware"), "structure", self.structure, "factorized or field_aware"
-        )
-        ascending = all(a < b for a, b in itertools.pairwise(self.orders))
-        _require(bool(self.orders) and self.orders[0] >= 1 and ascending, "orders", self.orders, "ascending, from 1")
-        fitting = len(self.order_shares) == len(self.orders) and min(self.order_shares) > 0
-        _require(fitting, "order_shares", self.order_shares, f"one above 0 for each of the orders {self.orders}")
-        _require(abs(sum(self.order_shares) - 1) < 1e-6, "order_shares", self.order_shares, "of sum 1")
-        _require(self.interactions >= 1, "interactions", self.interactions, "at least 1")
-        _require(self.latent_width >= 1, "latent_width", self.latent_width, "at least 1")
-        self._check_groups()
-        _require(self.logit_deviation > 0, "logit_deviation", self.logit_deviation, "above 0")
-        _require(0 < self.base_rate < 1, "base_rate", self.base_rate, "between 0 and 1")
-        for split in SPLITS:
-            _require(self.rows(split) >= 0, f"{split}_rows", self.rows(split), "at least 0")
-
-    def _check_groups(self) -> None:
-        fitting = self.groups == 0 or 2 <= self.groups <= self.fields // 2
-        _require(fitting, "groups", self.groups, f"0, or 2 to half of fields = {self.fields}")
-        _require(self.groups == 0 or self.orders[-1] > 1, "groups", self.groups, "0 where order 1 is the only one")
-        if self.groups == 0:
-            _require(self.group_share == 1, "group_share", self.group_share, "1 without groups; set groups")
-        inside = round(self.group_share * self.interactions)
-        _require(
-            self.group_share <= 1 and inside >= 1, "group_share", self.group_share, "at most 1, and at least a term"
-        )
-
-    def rows(self, split: str) -> int:
-        """Rows of a split."""
-        return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}[split]
 
 
 class PlantedClicks:
@@ -320,8 +257,3 @@ def _find_bias(logits: np.ndarray, base_rate: float) -> float:
         else:
             high = middle
     return (low + high) / 2
-
-
-def _require(holds: bool, key: str, value: Any, limit: str) -> None:
-    if not holds:
-        raise UserError(f"{key} = {value!r}: must be {limit}")

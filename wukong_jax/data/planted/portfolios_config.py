@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Annotated, Any
 
 from wukong_jax.data.blocks.row_blocks import SPLITS
 from wukong_jax.errors import UserError
@@ -15,43 +15,43 @@ class PlantedPortfoliosConfig:
     Field values, users' segments and items' categories are numbers from 1 (the most frequent) to `values_per_field`.
     """
 
-    seed: int = 0
-    domains: int = 3  # G; named domain_0, domain_1, ...
-    domain_shares: tuple[float, ...] = ()  # of the rows, one per domain, sum 1; empty = equal
-    domain_as_field: bool = False  # the domain also as a categorical column, for models that do not read `domain`
-    objectives: tuple[str, ...] = ("click", "like")  # names of the O labels
-    base_rates: tuple[float, ...] = (0.25, 0.1)  # mean label of each objective, the same in every domain
-    absent_portfolios: tuple[str, ...] = ()  # as "domain_1/like": not observed there, label mask 0
-    domain_relatedness: float = 0.7  # correlation of an objective's true logits in two domains, 0 to 1
-    objective_relatedness: float = 0.5  # correlation of two objectives' true logits in a domain, 0 to 1
-    opposed_domains: tuple[int, ...] = ()  # their common part has the other sign: conflict with all domains not listed
-    users_per_segment: int = 20  # users of a domain = segments x this
-    items_per_category: int = 4  # items of a domain = categories x this
-    user_overlap: float = 0.5  # share of a domain's users that are in every domain; the others are in it alone
-    item_overlap: float = 0.5  # the same of items
-    fields: int = 4  # categorical fields beside user and item
-    values_per_field: int = 50
-    zipf_exponent: float = 1.1  # of all frequencies; 0 = uniform
-    dense_fields: int = 2  # standard normal numbers; they join orders 1 and 2
-    useless_fields: int = 0  # categorical columns that no logit depends on
-    useless_dense_fields: int = 0  # dense ones
-    orders: tuple[int, ...] = (1, 2)  # ascending
-    order_shares: tuple[float, ...] = (0.3, 0.7)  # of the logit's variance without the sequence's share, sum 1
-    interactions: int = 12  # terms of each order from 2 up (subsets of fields); all where there are fewer
-    latent_width: int = 2  # coordinates of a value
-    sequence_length: int = 0  # items in a row's history; 0 = no such column
-    sequence_share: float = 0.0  # of the logit's variance: the item against the history
-    sequence_decay: float = 0.8  # weight of an item of the history against the one after it, above 0, at most 1
-    logit_deviation: float = 1.5  # standard deviation of every portfolio's true logit
-    days: float = 14.0  # that the rows of all splits are spread over, evenly
-    drift_degrees: float = 0.0  # that the planted weights turn from the first row to the last
-    delayed_objectives: tuple[str, ...] = ()  # their positives come after the impression
-    delay_hours: tuple[float, ...] = (24.0,)  # scale of the exponential delay: one per domain, or one for all
-    delay_deviation: float = 0.5  # of the natural logarithm of a row's scale, from its columns
-    longest_window_hours: float = 168.0  # no conversion comes later
-    train_rows: int = 1_000_000
-    validation_rows: int = 100_000
-    test_rows: int = 200_000
+    seed: Annotated[int, "of all that is drawn"] = 0
+    domains: Annotated[int, "number G of domains, named domain_0, domain_1, ..."] = 3
+    domain_shares: Annotated[tuple[float, ...], "shares of the rows, one per domain, sum 1; empty = equal"] = ()
+    domain_as_field: Annotated[bool, "the domain as a categorical column, too, for models that do not read it"] = False
+    objectives: Annotated[tuple[str, ...], "names of the O labels"] = ("click", "like")
+    base_rates: Annotated[tuple[float, ...], "mean label of each objective, the same in every domain"] = (0.25, 0.1)
+    absent_portfolios: Annotated[tuple[str, ...], 'as "domain_1/like": not observed there, label mask 0'] = ()
+    domain_relatedness: Annotated[float, "correlation of an objective's true logits in two domains, 0 to 1"] = 0.7
+    objective_relatedness: Annotated[float, "correlation of two objectives' true logits in a domain, 0 to 1"] = 0.5
+    opposed_domains: Annotated[tuple[int, ...], "their common part has the other sign: they conflict with others"] = ()
+    users_per_segment: Annotated[int, "users of a domain = segments x this"] = 20
+    items_per_category: Annotated[int, "items of a domain = categories x this"] = 4
+    user_overlap: Annotated[float, "share of a domain's users that are in every domain; others are in it alone"] = 0.5
+    item_overlap: Annotated[float, "the same share of items"] = 0.5
+    fields: Annotated[int, "categorical fields beside user and item"] = 4
+    values_per_field: Annotated[int, "known values of each field"] = 50
+    zipf_exponent: Annotated[float, "of all frequencies; 0 = uniform"] = 1.1
+    dense_fields: Annotated[int, "standard normal numbers; they join orders 1 and 2"] = 2
+    useless_fields: Annotated[int, "categorical columns that no logit depends on"] = 0
+    useless_dense_fields: Annotated[int, "dense columns that no logit depends on"] = 0
+    orders: Annotated[tuple[int, ...], "of the interactions, ascending"] = (1, 2)
+    order_shares: Annotated[tuple[float, ...], "of the logit's variance less the sequence's, sum 1"] = (0.3, 0.7)
+    interactions: Annotated[int, "terms of each order from 2 up (subsets of fields); all where there are fewer"] = 12
+    latent_width: Annotated[int, "coordinates of a value"] = 2
+    sequence_length: Annotated[int, "items in a row's history; 0 = no such column"] = 0
+    sequence_share: Annotated[float, "of the logit's variance: the item against the history"] = 0.0
+    sequence_decay: Annotated[float, "weight of an item of the history against the next one, above 0, to 1"] = 0.8
+    logit_deviation: Annotated[float, "standard deviation of every portfolio's true logit"] = 1.5
+    days: Annotated[float, "that the rows of all splits are spread over, evenly"] = 14.0
+    drift_degrees: Annotated[float, "that the planted weights turn from the first row to the last"] = 0.0
+    delayed_objectives: Annotated[tuple[str, ...], "their positives come after the impression"] = ()
+    delay_hours: Annotated[tuple[float, ...], "scale of the exponential delay: of each domain, or of all"] = (24.0,)
+    delay_deviation: Annotated[float, "of the natural logarithm of a row's scale, from its columns"] = 0.5
+    longest_window_hours: Annotated[float, "no conversion comes later"] = 168.0
+    train_rows: Annotated[int, "training rows"] = 1_000_000
+    validation_rows: Annotated[int, "validation rows"] = 100_000
+    test_rows: Annotated[int, "test rows"] = 200_000
 
     def __post_init__(self) -> None:
         """Refuses values out of range, by name."""
@@ -115,7 +115,7 @@ class PlantedPortfoliosConfig:
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("fields", "dense_fields", "useless_fields", "useless_dense_fields", "sequence_length"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
-        # With two values, all centred coordinates lie on one line, and those of a term may cancel.
+        # The centred coordinates of two values all lie on one line, and a term's may cancel.
         _require(self.values_per_field >= 3, "values_per_field", self.values_per_field, "at least 3")
         for key in ("users_per_segment", "items_per_category"):
             ids = self.values_per_field * getattr(self, key) * self.domains

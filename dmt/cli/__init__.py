@@ -1,0 +1,1 @@
+"""The commands of towers; `wukong_jax.cli.commands` lists them."""

@@ -1,0 +1,48 @@
+"""Train towers grouped by the tower partitioner (TP) against strided towers.
+
+    wukong-jax compare_groupings --config=F --data=NAME --variant=M --seeds=0,1,2 --workdir=W
+        --output=docs/results/dmt_partitioner [--config.key=value]
+
+Config `F:NAME/flat` is trained once and partitioned (coherent and diverse); then `F:NAME/M` with strided towers and
+with each partition is trained with every seed. Runs resume; rows of other data sets in results.json stay.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from wukong_jax.cli.flags import CommandLine
+from wukong_jax.cli.settings import SeedFlags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(SeedFlags):
+    """The command's flags."""
+
+    data: Annotated[str, "the data set: the first part of the config's variants"]
+    variant: Annotated[str, "the model with towers: the second part"]
+    command: CommandLine
+
+
+def run(settings: Settings) -> None:
+    """Trains, partitions, trains again, writes results.json."""
+    from dmt.partition.groupings import compare_groupings
+    from wukong_jax.cli.run_config import build_config
+    from wukong_jax.reports.kept_results import write_results
+
+    output = Path(settings.output)
+    rows = _read_other_rows(output / "results.json", settings.data)
+    build = functools.partial(build_config, settings)
+    workdir = Path(settings.workdir)
+    for row in compare_groupings(build, settings.data, settings.variant, workdir, settings.seeds, output):
+        rows.append(row)
+        write_results(output, settings.command, rows)
+        print(f"{row['grouping']}: test AUC {row['test_auc']:.5f} +- {row['test_auc_std'] or 0:.5f}")
+
+
+def _read_other_rows(path: Path, data: str) -> list[dict[str, Any]]:
+    """The rows of results.json that are not of this data set."""
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [row for row in rows if row.get("data") != data]

@@ -1,0 +1,1 @@
+"""The commands of Lattice; `wukong_jax.cli.commands` lists them."""

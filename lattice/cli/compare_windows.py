@@ -1,0 +1,54 @@
+"""Train a network on the rows that each attribution policy emits, and judge its heads.
+
+    wukong-jax compare_windows --config=configs/zipper_planted.py --objective=conversion --windows=6h,1d,7d
+        --policies=zipper,6h,1d,7d --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--shares=0.2,0.2,0.6]
+        [--config.key=value]
+
+The config's rows are impressions with conversion logs; every policy's own rows are written to W/rows/<policy>. All
+train on equally many rows, the latest emitted. A policy is judged by the head that serves, on test rows, against the
+longest window's label, so let that window cover what the log has. The last row, "final labels", is a network that had
+every impression's final label at once: out of reach, a mark to measure by. Each run resumes by itself.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+from wukong_jax.cli.flags import CommandLine
+from wukong_jax.cli.settings import SeedFlags
+from wukong_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(SeedFlags):
+    """The command's flags."""
+
+    objective: Annotated[str, "the delayed objective"]
+    windows: Annotated[tuple[str, ...], "attribution windows, ascending, units s, m, h, d, w"]
+    policies: Annotated[tuple[str, ...], "zipper, or windows by name"]
+    shares: Annotated[tuple[float, ...], "of the windows, sum 1 (default: equal)"] = ()
+    command: CommandLine
+
+    def __post_init__(self) -> None:
+        """Refuses a policy that is given twice."""
+        super().__post_init__()
+        if not self.policies or len(set(self.policies)) != len(self.policies):
+            raise UserError(f"--policies = {','.join(self.policies)!r}: give one or more, none twice")
+
+
+def run(settings: Settings) -> None:
+    """Zips, trains each policy, judges its serving head, writes results.json."""
+    from lattice.windows.attribution_windows import AttributionWindows
+    from lattice.windows.comparison import PolicyComparison
+    from lattice.windows.zipper import ZipperSettings
+    from wukong_jax.cli.run_config import build_config
+    from wukong_jax.reports.kept_results import write_results
+
+    zipper = ZipperSettings((settings.objective,), AttributionWindows(settings.windows, settings.shares))
+    comparison = PolicyComparison(build_config(settings), Path(settings.workdir), zipper, settings.seeds)
+    rows: list[dict[str, Any]] = []
+    for row in comparison.compare(settings.policies):
+        rows.append(row)
+        path = write_results(Path(settings.output), settings.command, rows)
+        losses = f"log loss {row['test_log_loss']:.5f}, calibration {row['test_calibration']:.4f}"
+        print(f"{row['variant']}: {losses} (in {path})")

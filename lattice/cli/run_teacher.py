@@ -1,0 +1,54 @@
+"""Train a teacher chunk by chunk, and store what it knows for students (Lattice KTAP).
+
+    wukong-jax run_teacher --config=F --workdir=W --store=DIR --keys=user,item [--chunks=8] [--config.KEY=value]
+
+A student is an ordinary run whose config joins the store to its rows:
+    config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"
+    config.data.join.options = {"store": DIR, "time_to_live_hours": 6.0}
+    config.model.options: teacher_tokens (features); config.loss: lattice.losses:build, distillation_weight (labels)
+Prints the hit rate and the age of what such a student finds, and leaves them in DIR/hits.json.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from wukong_jax.cli.settings import RunFlags
+from wukong_jax.ranges import Above, AtLeast
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(RunFlags):
+    """The command's flags."""
+
+    store: Annotated[str, "the folder of the store to write"]
+    keys: Annotated[tuple[str, ...], "id columns whose ids are a key of the store"]
+    chunks: Annotated[int, "pieces of the log", AtLeast(2)] = 8
+    scored: Annotated[Literal["same", "next"], "rows that the teacher scores after a chunk: its own, or the next"] = (
+        "next"
+    )
+    key: Annotated[Literal["pair", "impression"], "a key is the ids of --keys, or these and the second"] = "pair"
+    time_to_live_hours: Annotated[float, "age up to which a student reads an entry", Above(0)] = 6.0
+
+
+def run(settings: Settings) -> None:
+    """Replays, measures hits, prints."""
+    from lattice.teacher.replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
+    from wukong_jax.cli.run_config import build_config
+    from wukong_jax.files.whole_files import write_text_whole
+    from wukong_jax.runs.folder import RunFolder
+    from wukong_jax.runs.rows import open_run_data
+
+    config, say = build_config(settings), functools.partial(print, flush=True)
+    replay = ReplaySettings(settings.chunks, settings.keys, settings.key == "impression", settings.scored)
+    replay_teacher(config, settings.workdir, settings.store, replay, say)
+    data = open_run_data(config.data, RunFolder(settings.workdir).data, say)
+    ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, replay.chunks)
+    hits = measure_hits(data, settings.store, settings.time_to_live_hours, ends)
+    write_text_whole(Path(settings.store) / "hits.json", json.dumps(hits, indent=1) + "\n")
+    print("a student finds         rows  hit rate  mean age")
+    for row in hits:
+        age = "-" if row["mean_age_seconds"] is None else f"{row['mean_age_seconds'] / 3600:.2f} h"
+        print(f"{row['rows']:18} {row['number']:>9,} {row['hit_rate']:>9.3f} {age:>9}")

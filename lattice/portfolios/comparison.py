@@ -1,0 +1,159 @@
+"""A model for each portfolio against networks for all, trained with the same seeds and judged on the same rows.
+
+The model of a portfolio, or of a group of portfolios, reads their rows only, has tables of its own, and a learning rate
+schedule as much shorter as its rows are fewer. A model is asked about every row of its domains, and its embeddings are
+the ids that these rows hold.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lattice.portfolios.consolidation import Capacity, add_capacities, compare_portfolios
+from lattice.portfolios.groups import load_groups
+from lattice.portfolios.portfolios import PortfolioRows, measure_portfolios
+from lattice.portfolios.rows import write_group_rows
+from wukong_jax.config import RunConfig, stretch_schedule
+from wukong_jax.errors import UserError
+from wukong_jax.runs.rows import RunData, open_run_data
+from wukong_jax.runs.shared_rows import claim_made_folder
+from wukong_jax.scaling.repeats import train_seeds
+from wukong_jax.strict_mapping import to_mapping
+
+LOSS = "normalized_entropy"
+METRICS = (LOSS, "auc", "log_loss", "calibration")
+Portfolio = str  # "domain/objective"
+Groups = Mapping[tuple[Portfolio, ...], tuple[str, ...]]  # portfolios -> columns that their model may not read
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """Portfolios served by one or more models: test metrics of each by seed, and what serving takes."""
+
+    metrics: Mapping[Portfolio, Mapping[str, list[float]]]
+    capacity: Capacity
+
+
+class ConsolidationComparison:
+    """The rows of a comparison, prepared once, and its trained models, each in a folder of its own."""
+
+    def __init__(self, config: RunConfig, folder: Path, seeds: Sequence[int]) -> None:
+        """Prepares the rows.
+
+        Args:
+          config: of the model that is trained for single portfolios and groups.
+          folder: of all runs and of the rows.
+          seeds: to train every model with.
+
+        Raises:
+          UserError: the folder holds other rows, or the rows cannot be prepared.
+        """
+        self.config, self.folder, self.seeds = config, folder, seeds
+        claim_made_folder(folder / "data", to_mapping(config.data))
+        self.data: RunData = open_run_data(config.data, folder / "data", print)
+        self.portfolios: PortfolioRows = measure_portfolios(self.data.splits["train"])
+        self.names = [portfolio.name for portfolio in self.portfolios.portfolios]
+
+    def compare(self, alone: str, networks: Mapping[str, RunConfig], groups_file: str = "") -> Iterator[dict[str, Any]]:
+        """Trains models of single portfolios, networks for all, and models of groups.
+
+        Args:
+          alone: the name of the single portfolios' model.
+          networks: configs by name.
+          groups_file: a `groups.json`; empty: no groups.
+
+        Yields:
+          A row of results for each, when its runs are done.
+        """
+        groups = read_groups(load_groups(Path(groups_file)), self.names) if groups_file else {}
+        single = self._serve_groups({(name,): () for name in self.names}, "alone")
+        yield self._describe(f"{alone} for each portfolio", single, single)
+        for name, network in networks.items():
+            place = self.folder / "together" / re.sub("[/,]", "_", name)
+            own = dataclasses.replace(network, data=network.data.read_blocks(self.data.directory))
+            served = read_served({tuple(self.names): train_seeds(own, place, self.seeds)}, self.portfolios)
+            yield self._describe(name, served, single)
+        if groups:
+            yield self._describe(f"{alone} for each group", self._serve_groups(groups, "groups"), single)
+
+    def _describe(self, name: str, served: Served, alone: Served) -> dict[str, Any]:
+        return {"variant": name, "seeds": list(self.seeds)} | describe(served, alone)
+
+    def _serve_groups(self, groups: Groups, place: str) -> Served:
+        """Trains a model for each group on its rows without its dropped columns, in `<place>/<its portfolios>`."""
+        trained = {}
+        for group, dropped in groups.items():
+            folder = self.folder / place / re.sub(r"[^\w.-]+", "_", "+".join(group))
+            made_of = {"portfolios": group, "dropped_columns": dropped, "data": self.data.fingerprint}
+            claim_made_folder(folder / "rows", made_of)
+            if not (folder / "rows").exists():
+                write_group_rows(self.data, group, dropped, folder / "rows")
+            rows_config = self.config.data.read_blocks(folder / "rows")
+            rows = open_run_data(rows_config, folder, print).splits["train"].rows
+            own = stretch_schedule(self.config, rows / self.data.splits["train"].rows)
+            own = dataclasses.replace(own, name=f"{self.config.name}: {', '.join(group)}", data=rows_config)
+            trained[group] = train_seeds(own, folder, self.seeds)
+        return read_served(trained, self.portfolios)
+
+
+def read_groups(described: Sequence[Mapping[str, Any]], names: Sequence[Portfolio]) -> Groups:
+    """Groups to the columns that they may not read.
+
+    Raises:
+      UserError: they do not hold each portfolio of the data once.
+    """
+    held = [name for group in described for name in group["portfolios"]]
+    for name in (*names, *held):
+        if held.count(name) != 1 or name not in names:
+            times = f"in {held.count(name)} groups" if name in names else "not of this data"
+            raise UserError(f"--groups: {name} is {times}; give groups that hold each portfolio of the data once")
+    return {tuple(group["portfolios"]): tuple(group["dropped_columns"]) for group in described}
+
+
+def read_served(
+    trained: Mapping[tuple[Portfolio, ...], Mapping[int, Mapping[str, Any]]], portfolios: PortfolioRows
+) -> Served:
+    """Metrics and capacity of the models of groups, from the summaries of their seeds."""
+    metrics: dict[Portfolio, dict[str, list[float]]] = {}
+    capacities, asked = {}, {}
+    all_rows = sum(portfolios.traffic.values())
+    for group, summaries in trained.items():
+        first = next(iter(summaries.values()))
+        for portfolio in group:
+            prefix = _find_prefix(first["test"], portfolio)
+            metrics[portfolio] = {
+                key: [summary["test"][prefix + key] for summary in summaries.values()] for key in METRICS
+            }
+        domains = {portfolio.rpartition("/")[0] for portfolio in group}
+        capacities[group] = Capacity(first["serve_flops_per_example"], portfolios.count_ids(domains))
+        asked[group] = sum(portfolios.traffic[domain] for domain in domains) / all_rows
+    names = [portfolio.name for portfolio in portfolios.portfolios]
+    return Served({name: metrics[name] for name in names}, add_capacities(capacities, asked))
+
+
+def describe(served: Served, alone: Served) -> dict[str, Any]:
+    """A row: for each portfolio the metrics and the comparison, their means, and the capacity saved."""
+    losses, own = ({name: metrics[LOSS] for name, metrics in one.metrics.items()} for one in (served, alone))
+    compared = compare_portfolios(own, losses)
+    flops, embeddings = served.capacity.saving_from(alone.capacity)
+    row: dict[str, Any] = dataclasses.asdict(served.capacity)
+    row |= {"flops_saved": flops, "embeddings_saved": embeddings}
+    row["mean_difference"] = sum(one.difference for one in compared) / len(compared)
+    for one in compared:
+        facts = dataclasses.asdict(one)
+        del facts["portfolio"]
+        row |= {f"{one.portfolio}/{key}": value for key, value in facts.items()}
+        row |= {f"{one.portfolio}/{key}": value for key, value in served.metrics[one.portfolio].items()}
+    return row
+
+
+def _find_prefix(metrics: Mapping[str, float], portfolio: Portfolio) -> str:
+    """How a portfolio's metrics begin in its model's summary; what there is but one of is left out of names."""
+    domain, _, objective = portfolio.rpartition("/")
+    candidates = (f"{domain}/{objective}/", f"{objective}/", "")
+    for name in candidates:
+        if f"{name}{LOSS}" in metrics:
+            return name
+    raise UserError(f"portfolio {portfolio}: has no test rows to be compared on; leave it out of the data")

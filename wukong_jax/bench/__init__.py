@@ -1,0 +1,1 @@
+"""Benches: how fast data, tables and the train step are on this machine."""

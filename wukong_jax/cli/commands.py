@@ -1,0 +1,79 @@
+"""The commands by group. Each is a module that is named here and loaded when it is asked for.
+
+A command's module has a docstring (its help), a settings dataclass `Settings` (its flags) and a function
+`run(settings)`. What takes long to load is imported at the start of `run`, so that `--help` is quick.
+"""
+
+import difflib
+import importlib
+from types import ModuleType
+
+from wukong_jax.cli.parser import UsageError
+
+GROUPS = {
+    "train and score": ("wukong_jax.cli.train", "wukong_jax.cli.evaluate", "wukong_jax.cli.predict"),
+    "data": (
+        "wukong_jax.cli.prepare_data",
+        "wukong_jax.cli.make_planted_clicks",
+        "wukong_jax.cli.make_planted_portfolios",
+        "wukong_jax.cli.convert_movielens",
+        "wukong_jax.cli.convert_kuairand",
+    ),
+    "scaling": (
+        "wukong_jax.cli.repeat_run",
+        "wukong_jax.cli.compare_variants",
+        "wukong_jax.cli.scaling_curve",
+        "wukong_jax.cli.count_presets",
+    ),
+    "towers": ("dmt.cli.partition_towers", "dmt.cli.compare_groupings"),
+    "Lattice": (
+        "lattice.cli.partition_portfolios",
+        "lattice.cli.compare_consolidation",
+        "lattice.cli.zip_windows",
+        "lattice.cli.compare_windows",
+        "lattice.cli.filter_features",
+        "lattice.cli.run_teacher",
+        "lattice.cli.search_sketch",
+    ),
+    "clusters": (
+        "wukong_jax.cli.compile_for_cluster",
+        "wukong_jax.cli.keep_compiled",
+        "lattice.cli.plan_sharding",
+    ),
+    "bench": (
+        "wukong_jax.cli.bench_data",
+        "wukong_jax.cli.bench_embeddings",
+        "wukong_jax.cli.bench_train_step",
+        "dmt.cli.bench_dmt",
+    ),
+}
+MODULES = {name.rpartition(".")[2]: name for names in GROUPS.values() for name in names}
+
+
+def load_command(name: str) -> ModuleType:
+    """Imports a command's module.
+
+    Args:
+      name: the command's, with underscores or dashes.
+
+    Raises:
+      UsageError: there is no such command.
+    """
+    known = name.replace("-", "_")
+    if known not in MODULES:
+        near = difflib.get_close_matches(known, MODULES, n=1)
+        raise UsageError(f"unknown command {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    return importlib.import_module(MODULES[known])
+
+
+def describe_commands() -> str:
+    """The help of `wukong-jax`: the commands by group, a line each."""
+    lines = ["usage: wukong-jax COMMAND [flags]", ""]
+    width = max(map(len, MODULES))
+    for group, names in GROUPS.items():
+        lines.append(f"{group}:")
+        for name in names:
+            summary = (importlib.import_module(name).__doc__ or "").partition("\n")[0].rstrip(".")
+            lines.append(f"  {name.rpartition('.')[2]:{width}}  {summary}")
+        lines.append("")
+    return "\n".join([*lines, "wukong-jax COMMAND --help describes a command and its flags."])

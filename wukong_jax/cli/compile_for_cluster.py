@@ -1,0 +1,55 @@
+"""Compile the train step for a cluster that is not here: its time, memory and traffic.
+
+    wukong-jax compile_for_cluster --config=configs/criteo_10k.py --target=h100_4x8 --table_rows=1000000
+        [--schema=NAME_OR_FILE | --data=FOLDER] [--output=FILE.json] [--config.key=value]
+
+No device is needed, only the platform's compiler: pip install 'wukong-jax[tpu]' for TPUs, 'wukong-jax[compile_gpu]'
+for GPUs. No rows are read: tables whose size only data would tell get --table_rows. The mesh is the target's; a TPU
+slice, or a GPU host, is a host of the mesh; config.mesh may divide these further. Exit code 1 where the step does not
+fit the device's memory.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+from wukong_jax.cli.settings import AssumedRowsFlags
+from wukong_jax.clusters.targets import NAMED_TARGETS, find_target
+from wukong_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(AssumedRowsFlags):
+    """The command's flags."""
+
+    target: Annotated[
+        str,
+        f"{', '.join(NAMED_TARGETS)}, or tpu:CHIP:SHAPE[:SLICES] as tpu:v5p:4x4x4:4, or gpu:CHIP:HOSTSxGPUS as "
+        "gpu:h100:4x8",
+    ]
+    target_config: Annotated[str, "a GPU's description: a GpuTargetConfigProto in XLA's text form"] = ""
+    output: Annotated[str, "JSON file to write"] = ""
+
+
+def run(settings: Settings) -> None:
+    """Compiles, prints, writes."""
+    from wukong_jax.cli.run_config import load_config_dict
+    from wukong_jax.clusters.assumed_schema import assume_run
+    from wukong_jax.clusters.compile_ahead import compile_train_step, describe_devices, use_no_accelerator
+    from wukong_jax.clusters.compile_report import describe_step, format_step
+
+    description = Path(settings.target_config).read_text() if settings.target_config else None
+    target = find_target(settings.target, description)
+    use_no_accelerator()
+    devices = describe_devices(target)
+    config, schema = assume_run(load_config_dict(settings), settings.schema, settings.data, settings.table_rows)
+    step = compile_train_step(config, schema, target, devices)
+    print(format_step(step))
+    if settings.output:
+        Path(settings.output).write_text(json.dumps(describe_step(step), indent=1) + "\n")
+    if not step.fits:
+        raise UserError(
+            f"target = {target.name!r}: a device needs {step.memory.total:,} bytes and has {target.memory_bytes:,}; "
+            "choose smaller tables or batches, or spread the tables over more devices"
+        )

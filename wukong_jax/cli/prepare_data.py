@@ -1,0 +1,80 @@
+"""Turn raw files into row blocks, vocabularies, a resolved schema and a report.
+
+    wukong-jax prepare_data --schema=criteo --input=train.txt.gz --output=data/criteo
+
+The flags from --split on replace the schema's own split. After a failure nothing is left behind.
+"""
+
+import dataclasses
+import sys
+import time
+from typing import Annotated, Any, Literal
+
+from wukong_jax.data.raw.builtin_schemas import BUILTIN_SCHEMAS
+from wukong_jax.ranges import AtLeast
+
+_REPORT_SECONDS = 5.0  # between two lines about progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The command's flags."""
+
+    schema: Annotated[str, f"a schema file, or one of {', '.join(BUILTIN_SCHEMAS)}"]
+    input: Annotated[tuple[str, ...], "raw files, folders or glob patterns"]
+    output: Annotated[str, "the folder to make"]
+    on_bad_row: Annotated[Literal["stop", "skip"], "stop, or skip, count and report"] = "stop"
+    overwrite: Annotated[bool, "replace a data set that was prepared before"] = False
+    min_count: Annotated[int | None, "of every vocabulary, in place of the schema's", AtLeast(1)] = None
+    rows_per_block: Annotated[int, "rows of a block", AtLeast(1)] = 8192
+    chunk_mib: Annotated[int, "raw text in work at once, MiB", AtLeast(1)] = 16
+    split: Annotated[Literal["file", "random", "time", "order"] | None, "how rows are split"] = None
+    train: Annotated[str | None, "split by file: pattern of the training files"] = None
+    validation: Annotated[str | None, "split by file: pattern of the validation files"] = None
+    test: Annotated[str | None, "split by file: pattern of the test files"] = None
+    validation_share_of_test: Annotated[float | None, "split by file: share of test rows made validation"] = None
+    validation_fraction: Annotated[float | None, "split by random, time or order: share of validation rows"] = None
+    test_fraction: Annotated[float | None, "split by random, time or order: share of test rows"] = None
+    seed: Annotated[int | None, "split by file or random: of the draw"] = None
+
+    @property
+    def split_options(self) -> dict[str, Any]:
+        """The options of the split that were given."""
+        files = ("train", "validation", "test", "validation_share_of_test")
+        names = (*files, "validation_fraction", "test_fraction", "seed")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def run(settings: Settings) -> None:
+    """Prepares, prints the report."""
+    from wukong_jax.data.blocks.preparation_report import format_report
+    from wukong_jax.data.raw.builtin_schemas import find_schema
+    from wukong_jax.data.raw.prepare import prepare_data
+    from wukong_jax.data.raw.schema_changes import change_min_count, change_split
+
+    schema = change_split(find_schema(settings.schema), settings.split, settings.split_options)
+    if settings.min_count is not None:
+        schema = change_min_count(schema, settings.min_count)
+    report = prepare_data(
+        schema,
+        settings.input,
+        settings.output,
+        on_bad_row=settings.on_bad_row,
+        overwrite=settings.overwrite,
+        chunk_bytes=settings.chunk_mib << 20,
+        rows_per_block=settings.rows_per_block,
+        progress=_Progress(),
+    )
+    print(f"{format_report(report)}; wrote {settings.output}")
+
+
+class _Progress:
+    """Prints a line now and then."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() - self._last >= _REPORT_SECONDS:
+            self._last = time.monotonic()
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,39 @@
+"""Train one config with several seeds, and keep the mean and spread of its metrics.
+
+    wukong-jax repeat_run --config=F --workdir=W --seeds=0,1,2 --output=docs/results/NAME [--config.key=value]
+
+Each seed is a run of its own in W/seed_<n> and resumes by itself; started again, the command goes on with what is
+missing. The first seed's pictures are kept, too.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from wukong_jax.cli.flags import CommandLine
+from wukong_jax.cli.settings import SeedFlags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(SeedFlags):
+    """The command's flags."""
+
+    command: CommandLine
+
+
+def run(settings: Settings) -> None:
+    """Trains every seed, writes results.json."""
+    from wukong_jax.cli.run_config import build_config
+    from wukong_jax.reports.kept_results import summarise_seeds, write_results
+    from wukong_jax.scaling.repeats import train_seeds
+
+    row = summarise_seeds(train_seeds(build_config(settings), settings.workdir, settings.seeds))
+    output = Path(settings.output)
+    for picture in Path(f"{settings.workdir}/seed_{settings.seeds[0]}/pictures").glob("*.png"):
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, output)
+    path = write_results(output, settings.command, [row])
+    for metric in ("auc", "log_loss"):
+        if f"test_{metric}" in row:
+            print(f"test {metric}: {row[f'test_{metric}']:.6f} +- {row[f'test_{metric}_std'] or 0:.6f}")
+    print(f"wrote {path}")

@@ -1,0 +1,64 @@
+"""Search settings, train every (model, size, seed) of a sweep, and draw the curves.
+
+    wukong-jax scaling_curve --config=configs/scaling_small.py --workdir=runs/small [--config.run.KEY=value]
+    wukong-jax scaling_curve --config=F --workdir=W --shard=0/4     one of four machines over one file system
+    wukong-jax scaling_curve --config=F --workdir=W --only_report --output=docs/results/NAME
+
+With several shards each search is trained by one shard. The others wait for it before they train their part of the
+curves (--wait=false: they end instead, and the same command goes on later). Every unit resumes by itself, is skipped
+when it is done, and may fail or explode alone; the command can be stopped at any time and started again. Leaves
+report.html, pictures, CSV files and points.json in the folder, of what there is so far.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from wukong_jax.cli.flags import CommandLine
+from wukong_jax.cli.settings import RunFlags
+from wukong_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(RunFlags):
+    """The command's flags."""
+
+    shard: Annotated[str | None, "i/n: train the i-th of n parts only, i from 0 (default: 0/1)"] = None
+    wait: Annotated[bool | None, "with several shards: wait for the searches of the others (default: true)"] = None
+    only_report: Annotated[bool, "train nothing, report on what there is"] = False
+    output: Annotated[str, "a second folder, for results.json, pictures and CSV files"] = ""
+    command: CommandLine
+
+    def __post_init__(self) -> None:
+        """Refuses flags that would not be read."""
+        for name in ("shard", "wait"):
+            if self.only_report and getattr(self, name) is not None:
+                raise UserError(f"--{name}: is not read with --only_report, which trains nothing; leave it out")
+        if self.wait is not None and self.shard is None:
+            raise UserError("--wait: is not read without --shard; there are no other shards to wait for; leave it out")
+
+
+def run(settings: Settings) -> None:
+    """Trains this shard's part, reports on the whole."""
+    from wukong_jax.cli.run_config import load_config_dict
+    from wukong_jax.scaling.report.sweep_report import keep_results, report_sweep
+    from wukong_jax.scaling.sweep.config import build_sweep_config
+    from wukong_jax.scaling.sweep.shards import parse_shard, train_shard
+    from wukong_jax.scaling.sweep.sweep import Sweep
+
+    shard, shards = parse_shard(settings.shard or "0/1")
+    sweep = Sweep(build_sweep_config(load_config_dict(settings)), settings.workdir, say=_say)
+    if not settings.only_report:
+        train_shard(sweep, shard, shards, settings.wait is not False, _say)
+    print(f"report: {report_sweep(sweep)}")
+    if sweep.failed:
+        errors = sweep.folder / next(iter(sweep.failed)).folder / "error.txt"
+        raise UserError(f"{len(sweep.failed)} units failed, such as {errors}; the same command tries them again")
+    if settings.output:
+        missing = sweep.count_missing()
+        print(f"kept{f', without {missing} units that are missing' if missing else ''}: ", end="")
+        print(keep_results(sweep, Path(settings.output), settings.command))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,31 @@
+"""Rows that are prepared once and read by several runs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.config_upgrade import upgrade_config
+from wukong_jax.errors import UserError
+from wukong_jax.files.whole_files import write_text_whole
+from wukong_jax.strict_mapping import list_changes
+
+
+def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Notes beside a folder of rows what they are made of, so that no others are taken for them.
+
+    Args:
+      folder: of the rows; the note is `<folder>.made_of.json`.
+      made_of: JSON values that decide the rows.
+
+    Raises:
+      UserError: the folder was made of something else.
+    """
+    note = folder.with_name(f"{folder.name}.made_of.json")
+    made = json.loads(note.read_text()) if note.exists() else made_of
+    if "format" in made:  # a `config.data` of an earlier version
+        upgrade_config({"data": made})
+    for name, (old, new) in list_changes(made, made_of).items():
+        raise UserError(f"{folder}: made with {name} = {old!r}, not {new!r}; give another --workdir")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_text_whole(note, json.dumps(made_of, indent=1) + "\n")

@@ -1,0 +1,28 @@
+"""One config trained with several seeds."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wukong_jax.api import train
+from wukong_jax.config import RunConfig
+
+
+def train_seeds(config: RunConfig, folder: str | Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Trains a config with every seed, in `folder/seed_<n>`; each run resumes by itself.
+
+    Args:
+      config: with any seed.
+      folder: of the runs.
+      seeds: to train with, in this order.
+
+    Returns:
+      Seed to summary.
+    """
+    return {seed: train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", _say) for seed in seeds}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
