@@ -1,8 +1,10 @@
-"""One distribution, three packages: wukong_jax, dmt and lattice."""
+"""One distribution, three packages: wukong_jax, dmt and lattice; the configs are installed as wukong_jax.configs."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+CONFIGS = ["configs", *(f"configs.{name}" for name in find_packages("configs"))]
 
 # Python 3.11 resolves JAX 0.10.2 (later releases need 3.12); Python 3.12 and 3.13 resolve JAX 0.12. Both are tested.
 setup(
@@ -13,8 +15,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
-    package_data={"wukong_jax": ["clusters/*.txtpb", "data/raw/schemas/*.json", "py.typed"]},
+    packages=[
+        *find_packages(include=["wukong_jax*", "dmt*", "lattice*"]),
+        *(f"wukong_jax.{name}" for name in CONFIGS),  # in a package of ours: nobody else's environment gets a `configs`
+    ],
+    package_dir={"wukong_jax.configs": "configs"},
+    package_data={
+        "wukong_jax": ["clusters/*.txtpb", "data/raw/schemas/*.json", "py.typed"],
+        "wukong_jax.configs": ["lattice/*.json"],
+    },
     entry_points={"console_scripts": ["wukong-jax=wukong_jax.cli.main:main"]},
     install_requires=[
         "jax>=0.10",
@@ -44,6 +53,14 @@ setup(
         "trackio": ["trackio>=0.4"],
         # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],
+        "dev": [
+            "setuptools>=70.1",
+            "pytest>=8",
+            "pytest-xdist>=3.8",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "scikit-learn>=1.5",
+            "optuna>=5.0",
+        ],
     },
 )

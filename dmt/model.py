@@ -15,6 +15,7 @@ from dmt.towers import TowerLayout, build_tower_layout, load_towers, stride_towe
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
 from wukong_jax.factories import load_factory
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
@@ -91,7 +92,7 @@ class TowerModel(nn.Module):
         *,
         train: bool,
     ) -> Outputs:
-        """Runs the dense model over what the towers sent.
+        """Runs the dense model over the vectors that the towers sent.
 
         Args:
           compressed: [B, T, P_max, D_out] float32, from `compress`; padding is dropped here.
@@ -104,47 +105,31 @@ class TowerModel(nn.Module):
           Outputs with logits [B, O] float32.
         """
         flat = compressed.reshape(compressed.shape[0], -1, compressed.shape[-1])
-        return self._run_over(dense, take_vectors(flat, self._vector_places()), domain, extras, train)
+        vectors = take_vectors(flat, self._vector_places())
+        present = jnp.ones(vectors.shape[:2], jnp.float32)
+        return self.over(ModelInputs(dense, vectors, present, domain, extras), train=train)
 
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
         """Computes the logits from the embeddings in the schema's order, tower by tower, without padding.
 
         Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D].
-          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors in their tower, and every
-            vector of a tower counts as present.
-          domain: [B] int32.
-          extras: what only one system needs.
+          inputs: absent tokens count as zero vectors in their tower, and every vector of a tower counts as present.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
           Outputs with logits [B, O] float32.
         """
         if not self.compresses:
-            return self.over(dense, embeddings, token_mask, domain, extras, train=train)
+            return self.over(inputs, train=train)
         order = np.concatenate([np.array(tokens) for tokens in self.towers.tokens])
-        tokens = take_vectors(embeddings * token_mask[:, :, None], order)
+        tokens = take_vectors(inputs.present_embeddings, order)
         vectors, first = [], 0
         for tower, size in enumerate(self.towers.sizes):
             vectors.append(self.tower_modules.compress_tower(tower, tokens[:, first : first + size]))
             first += size
-        return self._run_over(dense, jnp.concatenate(vectors, axis=1), domain, extras, train)
-
-    def _run_over(
-        self, dense: jax.Array, vectors: jax.Array, domain: jax.Array, extras: Mapping[str, jax.Array], train: bool
-    ) -> Outputs:
-        mask = jnp.ones(vectors.shape[:2], jnp.float32)
-        return self.over(dense, vectors, mask, domain, extras, train=train)
+        sent = jnp.concatenate(vectors, axis=1)
+        present = jnp.ones(sent.shape[:2], jnp.float32)
+        return self.over(inputs._replace(embeddings=sent, token_mask=present), train=train)
 
     def _vector_places(self) -> np.ndarray:
         """Where the dense model's vectors are among T * P_max; in the schema's order where the towers change none."""

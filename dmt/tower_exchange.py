@@ -19,7 +19,7 @@ up inside the host only.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -29,23 +29,24 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dmt.tower_placement import place_towers
 from dmt.towers import TowerLayout, check_hosts_divide
-from wukong_jax.embeddings.exchange import Compress, TowerTokens
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.embeddings.exchange import BoundNetwork
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.message_dtype import add_in, send_in
 from wukong_jax.embeddings.placed_exchange import (
     BY_RANK,
     ExchangeDtype,
     PlacedExchange,
-    Routed,
+    PlacedExchangeOptions,
+    PlacedIds,
     Rows,
     concatenate_flat,
     exchange_over,
     split_flat,
 )
-from wukong_jax.embeddings.placement import Placement, Strategy, build_placement
+from wukong_jax.embeddings.placement import Placement, build_placement
 from wukong_jax.embeddings.placement_planner import check_allocated, count_allocated_bytes, read_budget
 from wukong_jax.embeddings.rearrange import gather_vectors, invert_index, take_vectors
-from wukong_jax.embeddings.tables import Tables
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import CHIP, HOST, compute_rank
@@ -56,13 +57,10 @@ TOWER_WEIGHTS: AxisRules = ((r"(^|/)towers/", PartitionSpec(HOST)),)
 
 
 @dataclasses.dataclass(frozen=True)
-class TowerExchangeOptions:
+class TowerExchangeOptions(PlacedExchangeOptions):
     """`config.exchange.options` of `dmt.tower_exchange:build`."""
 
     placement: Literal["auto", "table_wise", "column_wise", "row_wise"] = "auto"  # of every table, inside its host
-    tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # of single tables
-    dtype: ExchangeDtype = "float32"  # of embeddings, tower outputs and their gradients while they travel
-    memory_gib: float | None = None  # per chip, for tables and their optimizer arrays; None: no limit
 
 
 def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model: Any) -> "TowerExchange":
@@ -157,29 +155,7 @@ class TowerExchange(PlacedExchange):
         )
         return "\n".join(lines)
 
-    def route_ids(self, ids: jax.Array) -> Routed:
-        """Brings ids to the ranks that hold their rows; see `Exchange`."""
-        return self.route_placed(ids)
-
-    def gather(self, tables: Tables, routed: Routed) -> Rows:
-        """Reads the rows, where they lie; see `Exchange`."""
-        return self.gather_placed(tables, routed)
-
-    def apply_row_gradients(
-        self,
-        tables: Tables,
-        routed: Routed,
-        rows: Rows,
-        row_gradients: Rows,
-        step: jax.Array,
-        learning_rate_scale: jax.Array,
-        key: jax.Array,
-    ) -> Tables:
-        """Takes the row optimizers' step; see `Exchange`."""
-        step_key = jax.random.fold_in(key, step)
-        return self.update_placed(tables, routed, rows, row_gradients, step, learning_rate_scale, step_key)
-
-    def route_local(self, ids: jax.Array) -> Routed:
+    def route_local(self, ids: jax.Array) -> PlacedIds:
         """Peers first, then inside the host; see `PlacedExchange`."""
         hosts, chips, batch = self.hosts, self.chips, len(ids)
         extended = jnp.pad(ids, ((0, 0), (0, 1)), constant_values=-1)
@@ -205,20 +181,35 @@ class TowerExchange(PlacedExchange):
         rank = compute_rank(self.mesh)
         return {name: self.lookups[name].find_rows(rank, arrived[name]) for name in self.lookups}
 
-    def collect(
-        self, rows: Rows, routed: Routed, compress: Compress | None = None
-    ) -> dict[str, jax.Array] | TowerTokens:
-        """Brings vectors, or what the towers make of them, to the devices of the batch; see `Exchange`."""
+    def collect(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
+        """Brings vectors to the devices of the batch as they are, without tower modules; see `Exchange`."""
+        with jax.named_scope("collect"):
+            return self.map_shards(self._collect_local, (BY_RANK, BY_RANK))(rows, routed)
+
+    def run_network(self, network: BoundNetwork, rows: Rows, routed: PlacedIds, batch: Batch, *, train: bool) -> Any:
+        """Runs the model's tower modules on the towers' hosts, and the rest where the batch is; see `Exchange`."""
         if not self.compresses:
-            with jax.named_scope("collect"):
-                return self.map_shards(self._collect_local, (BY_RANK, BY_RANK))(rows, routed)
-        assert compress is not None
+            return super().run_network(network, rows, routed, batch, train=train)
+        sent = self.send_towers(rows, routed, network.model.compress)
+        return network.model.finish(sent, batch.dense, batch.domain, batch.extras, train=train)
+
+    def send_towers(self, rows: Rows, routed: PlacedIds, compress: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """Applies tower modules on the towers' hosts and brings what they return to the devices of the batch.
+
+        Args:
+          rows: from `gather`.
+          routed: from `route_ids`.
+          compress: the tower modules, [T, B, F_max, D] to [T, B, P_max, D_out].
+
+        Returns:
+          [B, T, P_max, D_out] float32.
+        """
         with jax.named_scope("collect"):
             tokens = self.map_shards(self._collect_towers_local, (BY_RANK, BY_RANK), BY_TOWER)(rows, routed)
         with jax.named_scope("towers"):
-            made = compress(tokens)
+            compressed = compress(tokens)
         with jax.named_scope("peer_exchange"):
-            return TowerTokens(self.map_shards(self._exchange_peers_local, BY_TOWER)(made))
+            return self.map_shards(self._exchange_peers_local, BY_TOWER)(compressed)
 
     def _split_slots(self, message: jax.Array, names: list[str]) -> dict[str, jax.Array]:
         """[C, H, b, slots] to [R, L] of each stack."""
@@ -226,7 +217,7 @@ class TowerExchange(PlacedExchange):
         pieces = jax.lax.split(message, [self.lookups[name].slots_per_rank for name in names], axis=1)
         return dict(zip(names, pieces, strict=True))
 
-    def _meet_in_host(self, rows: Rows, routed: Routed) -> dict[str, jax.Array]:
+    def _meet_in_host(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
         """Steps (b), (d) and (e): each stack's vectors of this host, for this chip's share of every host's rows.
 
         Returns:
@@ -251,7 +242,7 @@ class TowerExchange(PlacedExchange):
             met[name] = add_in(self.dtype, scatter)(parts[name])
         return {name: met[name].reshape(hosts, -1, *met[name].shape[1:]) for name in self.lookups}
 
-    def _collect_local(self, rows: Rows, routed: Routed) -> dict[str, jax.Array]:
+    def _collect_local(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
         """Without tower modules: vectors of every stack of the layout, [b, vectors, w] each, in the schema's order."""
         met = self._meet_in_host(rows, routed)
         send = send_in(self.dtype, functools.partial(exchange_over, axis_name=HOST))
@@ -266,7 +257,7 @@ class TowerExchange(PlacedExchange):
             collected[stack.name] = take_vectors(joined, invert_index(positions, stack.vectors))
         return collected
 
-    def _collect_towers_local(self, rows: Rows, routed: Routed) -> jax.Array:
+    def _collect_towers_local(self, rows: Rows, routed: PlacedIds) -> jax.Array:
         """[T / H, H b, F_max, D]: the tokens of this host's towers, for this chip's share of every host's rows."""
         met = self._meet_in_host(rows, routed)
         width = self.layout.width

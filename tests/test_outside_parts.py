@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from wukong_jax.runs.train_loop import train
 
 from tests import outside_parts
+from wukong_jax.api import train
 from wukong_jax.config import build_run_config
 from wukong_jax.config_files import load_config
 from wukong_jax.data.sources import RowSource

@@ -51,6 +51,8 @@ def test_rows_of_an_unresolved_schema_are_refused(tmp_path):
         ({"sequences": [{"name": "past", "separator": " ", "vocabulary_of": "nowhere"}]}, "'nowhere'"),
         ({"dense": [{"name": "age", "transform": "bucketise"}]}, "boundaries"),
         ({"dense": [{"name": "age", "transform": "bucketise", "boundaries": [2, 1]}]}, "must ascend"),
+        ({"categorical": [{"name": "city", "min_count": 0}]}, r"categorical\[0\]\.min_count = 0: must be at least 1"),
+        ({"categorical": [{"name": "city", "separator": "|", "max_length": 0}]}, r"max_length = 0: must be at least 1"),
         ({"split": {"by": "time"}}, "timestamp"),
         ({"split": {"test_fraction": 0.95}}, "sum below 1"),
         ({"split": {"by": "file"}}, "training files"),

@@ -1,11 +1,14 @@
 """The one shape of everything a config chooses: a factory's name, and options for that factory.
 
 Model, loss, exchange, join, optimizer and data source are all named in this way, so each can come from any package.
+
+A factory's module may also offer *companions*: functions of fixed names that serve the same part. There is one,
+`resolve_options(options)` beside a model's factory: it replaces names of files in the options by their contents.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -55,3 +58,21 @@ def load_factory(key: str, name: str, short_names: Mapping[str, str] = _NO_SHORT
     except (ImportError, AttributeError, ValueError) as error:
         names = [*map(repr, short_names), "'module:function', such as 'wukong_jax.models.wukong:build'"]
         raise UserError(f"{key} = {name!r}: {error}; give {' or '.join(names)}") from None
+
+
+def find_companion(key: str, name: str, companion: str) -> Callable[..., Any] | None:
+    """Finds a function in the module of a factory.
+
+    Args:
+      key: of the config, where the factory is named.
+      name: the factory, "module:function".
+      companion: the function's name.
+
+    Returns:
+      The function; None where the module that `name` names has none.
+
+    Raises:
+      UserError: the factory cannot be imported; the message starts with `key`.
+    """
+    load_factory(key, name)
+    return getattr(importlib.import_module(MOVED.get(name, name).partition(":")[0]), companion, None)

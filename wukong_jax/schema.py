@@ -13,9 +13,10 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import AtLeast
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 NumericTransform = Literal["none", "log1p", "criteo_log", "standardise", "bucketise"]
@@ -95,12 +96,12 @@ class CategoricalColumn:
     name: str
     encoding: Literal["vocabulary", "hash", "identity"] = "vocabulary"
     rows: int | None = None  # hash, identity: given; vocabulary: resolved, the unknown row included
-    min_count: int = 1  # vocabulary: values seen less often in the training rows are unknown
+    min_count: Annotated[int, AtLeast(1)] = 1  # vocabulary: values seen less often in the training rows are unknown
     salt: int = 0  # hash: changes which values collide
     transform: NumericTransform = "none"  # criteo_log or bucketise: discretise a number first
     boundaries: tuple[float, ...] = ()
     separator: str | None = None  # given: a bag, its values split here
-    max_length: int = 1  # slots of a bag
+    max_length: Annotated[int, AtLeast(1)] = 1  # slots of a bag
     vocabulary_of: str | None = None  # share the vocabulary (and the table) of this other column
 
     def __post_init__(self) -> None:
@@ -113,8 +114,6 @@ class CategoricalColumn:
             )
         if self.separator is None and self.max_length != 1:
             raise UserError(f"max_length = {self.max_length} of column {self.name!r}: a bag needs a separator")
-        if self.max_length < 1:
-            raise UserError(f"max_length = {self.max_length} of column {self.name!r}: at least 1")
         if self.transform in ("log1p", "standardise"):
             raise UserError(
                 f"transform = {self.transform!r} of column {self.name!r}: a categorical column takes none, "
@@ -134,8 +133,6 @@ class CategoricalColumn:
             raise UserError(f"salt = {self.salt} of column {self.name!r}: only encoding 'hash' has one")
         if self.min_count != 1 and self.encoding != "vocabulary":
             raise UserError(f"min_count = {self.min_count} of column {self.name!r}: only encoding 'vocabulary' has one")
-        if self.min_count < 1:
-            raise UserError(f"min_count = {self.min_count} of column {self.name!r}: at least 1")
         if self.transform != "none" and self.separator is not None:
             raise UserError(f"transform = {self.transform!r} of column {self.name!r}: not possible for a bag")
 

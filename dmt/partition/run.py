@@ -25,7 +25,6 @@ from dmt.partition.partitioner import (
 from dmt.partition.pictures import draw_partition
 from dmt.towers import build_tower_layout, stride_towers
 from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.embeddings.exchange import TowerTokens
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.errors import UserError
@@ -77,8 +76,7 @@ class PartitionSettings:
 def embed_tokens(run: Run, state: TrainState, batch: Batch) -> jax.Array:
     """Returns the embeddings that a flat model reads: [B, N, D] float32, zeros where there is no id."""
     routed = run.exchange.route_ids(batch.ids)
-    values = run.exchange.collect(run.exchange.gather(state.tables, routed), routed, lambda towers: towers)
-    assert not isinstance(values, TowerTokens)  # a run opened for scoring has the flat exchange
+    values = run.exchange.collect(run.exchange.gather(state.tables, routed), routed)
     parameters = {"params": state.params.get("tokens", {})}
     embeddings, _ = TokenAssembly(run.layout).apply(parameters, values, batch.ids)
     return embeddings

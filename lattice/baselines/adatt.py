@@ -18,7 +18,17 @@ import jax
 import jax.numpy as jnp
 
 from lattice.baselines.gates import SoftmaxGates, mix_shared
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers, require_sizes
+from lattice.baselines.tasks import (
+    TaskOptions,
+    count_tasks,
+    hidden_stack,
+    require_layers,
+    require_sizes,
+    task_inputs,
+    tower_logits,
+)
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 
@@ -39,25 +49,34 @@ class AdaTTOptions(TaskOptions):
         require_sizes(self, "levels", "task_experts")
 
 
-class AdaTT(TowerModel):
+class AdaTT(nn.Module):
     """Levels of adaptive task-to-task fusion, then towers."""
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, n * D] to [T, B, h]."""
-        options, tasks = self.options, self.task_count
-        count = options.task_experts
-        features = inputs
+    options: AdaTTOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        features = task_inputs(self, inputs, train=train)
         for level in range(options.levels):
-            stack = self.stack((tasks, count), options.expert_hidden, options.expert_dropout, f"experts_{level}")
-            experts = stack(features, train=train)
-            shares = SoftmaxGates(tasks, tasks * count, self.shape.dtype, name=f"gates_{level}")(features)
-            of_all = mix_shared(shares, experts.reshape(-1, *experts.shape[2:]))
-            if count == 1:
-                features = of_all + experts[:, 0]
-            else:
-                own = self.param(f"own_{level}", nn.initializers.constant(1 / count), (tasks, count))
-                features = of_all + jnp.einsum("te,tebh->tbh", own.astype(experts.dtype), experts)
-        return features
+            features = self._fuse(level, features, train)
+        return tower_logits(features, inputs.domain, options, shape, options.tasks, train=train)
+
+    def _fuse(self, level: int, features: jax.Array, train: bool) -> jax.Array:
+        """One level, [T, B, h], or [B, n * D] before the first, to [T, B, h]."""
+        options, shape = self.options, self.shape
+        tasks, count, dropout = count_tasks(options.tasks, shape), options.task_experts, options.expert_dropout
+        sizes = (tasks, count), options.expert_hidden
+        stack = hidden_stack(*sizes, options, shape, name=f"experts_{level}", dropout=dropout)
+        experts = stack(features, train=train)
+        shares = SoftmaxGates(tasks, tasks * count, shape.dtype, name=f"gates_{level}")(features)
+        of_all = mix_shared(shares, experts.reshape(-1, *experts.shape[2:]))
+        if count == 1:
+            return of_all + experts[:, 0]
+        own = self.param(f"own_{level}", nn.initializers.constant(1 / count), (tasks, count))
+        return of_all + jnp.einsum("te,tebh->tbh", own.astype(experts.dtype), experts)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -5,10 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from lattice.baselines.gates import SoftmaxGates, mix_shared
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers, require_sizes
+from lattice.baselines.tasks import (
+    TaskOptions,
+    count_tasks,
+    hidden_stack,
+    require_layers,
+    require_sizes,
+    task_inputs,
+    tower_logits,
+)
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 
@@ -28,15 +37,22 @@ class MMoEOptions(TaskOptions):
         require_sizes(self, "experts")
 
 
-class MMoE(TowerModel):
+class MMoE(nn.Module):
     """tower_t(sum over i of softmax(W_t x)_i E_i(x))."""
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, n * D] to [T, B, h]."""
-        options = self.options
-        experts = self.stack((options.experts,), options.expert_hidden, options.expert_dropout, "experts")
-        shares = SoftmaxGates(self.task_count, options.experts, self.shape.dtype, name="gates")(inputs)
-        return mix_shared(shares, experts(inputs, train=train))
+    options: MMoEOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        flat = task_inputs(self, inputs, train=train)
+        sizes = (options.experts,), options.expert_hidden
+        experts = hidden_stack(*sizes, options, shape, name="experts", dropout=options.expert_dropout)
+        gates = SoftmaxGates(count_tasks(options.tasks, shape), options.experts, shape.dtype, name="gates")
+        features = mix_shared(gates(flat), experts(flat, train=train))
+        return tower_logits(features, inputs.domain, options, shape, options.tasks, train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

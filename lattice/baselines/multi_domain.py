@@ -1,74 +1,25 @@
-"""Base class of the baselines: inputs from `VectorModel`, and logits that depend on the domain."""
-
-from collections.abc import Mapping
+"""Logits that depend on the domain: domain tokens, per-domain rows of a table, and selection of the row's domain."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.models.outputs import Outputs
-from wukong_jax.models.vector_model import VectorModel
+from wukong_jax.models.shape import ModelShape
 
 
-class MultiDomainModel(VectorModel):
-    """A network over a row's vectors and its domain; subclasses compute the logits in `portfolio_logits`.
+def domain_token(module: nn.Module, domain: jax.Array, shape: ModelShape) -> jax.Array:
+    """A learned vector that says which domain a row is of, [B, D] in the compute dtype.
 
-    Attributes:
-      options: a subclass of `VectorModelOptions`.
-      shape: sizes of inputs and outputs.
+    It starts above the embeddings, of which 0.02 is usual, as it learns at the dense weights' slower rate, and far
+    below 1, which would drown them. Our choice.
+
+    Args:
+      module: whose parameter "domain_token" it is; this is called inside its compact method.
+      domain: [B] int32.
+      shape: sizes and compute dtype.
     """
-
-    @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
-        """Computes the logits.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D].
-          token_mask: [B, N] float32, 1 = token present; absent tokens are zero vectors.
-          domain: [B] int32 in [0, G).
-          extras: not used.
-          train: whether to apply dropout (rng collection "dropout") and update running statistics.
-
-        Returns:
-          Outputs with the logits [B, O] float32 of each row's domain, and no aux.
-        """
-        inputs = self.inputs(dense, embeddings * token_mask[:, :, None], train)
-        filled = jnp.any(token_mask > 0, axis=1) if self.shape.tokens else jnp.ones(len(domain), bool)
-        return Outputs(self.portfolio_logits(inputs, domain, filled, train).astype(jnp.float32), {})
-
-    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """Computes the logits; subclasses implement it, and the compact `__call__` calls it.
-
-        Args:
-          inputs: [B, n, D] in the compute dtype; n = N, or N + 1 with the dense vector first.
-          domain: [B] int32.
-          filled: [B] bool, rows with any token. Padding has none. All true if the model has no tokens, since padding
-            cannot be detected then.
-          train: whether to apply dropout and update running statistics.
-
-        Returns:
-          [B, O], any float dtype.
-        """
-        raise TypeError(f"{type(self).__name__}: a multi-domain model has to say its logits")
-
-    def domain_token(self, domain: jax.Array) -> jax.Array:
-        """Returns a learned vector for each row's domain, [B, D] in the compute dtype.
-
-        Its initial scale is our choice: above that of embeddings (usually 0.02), since it is trained at the lower
-        learning rate of dense weights, and far below 1, which would dominate the embeddings.
-        """
-        table = self.param("domain_token", nn.initializers.normal(0.1), (self.shape.domains, self.shape.width))
-        return own_domain_rows(table, domain).astype(self.shape.dtype)
+    table = module.param("domain_token", nn.initializers.normal(0.1), (shape.domains, shape.width))
+    return own_domain_rows(table, domain).astype(shape.dtype)
 
 
 def own_domain_rows(table: jax.Array, domain: jax.Array) -> jax.Array:

@@ -19,12 +19,23 @@ import jax
 import jax.numpy as jnp
 
 from lattice.baselines.mlp_stack import MLPStack
-from lattice.baselines.tasks import TaskOptions, Tasks, TowerModel, require_layers, require_sizes
+from lattice.baselines.multi_domain import domain_token
+from lattice.baselines.tasks import (
+    TaskOptions,
+    Tasks,
+    count_tasks,
+    hidden_stack,
+    own_logits,
+    require_layers,
+    require_sizes,
+)
 from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import MLP
 from wukong_jax.models.finalmlp import context_places
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.models.vector_model import build_options, input_vectors
 
 GAMMA = 2.0  # largest value of a gate, as in the paper
 
@@ -53,27 +64,36 @@ class PEPNetOptions(TaskOptions):
             require_layers(self, "tower_hidden")
 
 
-class PEPNet(TowerModel):
+class PEPNet(nn.Module):
     """EPNet over the flattened vectors, then towers under PPNet."""
 
-    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, n, D] to [B, O] float32."""
-        flat = inputs.reshape(len(inputs), -1)
-        seen = [jax.lax.stop_gradient(flat)]
-        if self.shape.domains > 1:
-            seen.insert(0, self.domain_token(domain))
-        gated = flat * self._gate("epnet", seen, flat.shape[1], train)
-        return self.own_logits(self._gated_towers(inputs, gated, train), domain)
+    options: PEPNetOptions
+    shape: ModelShape
 
-    def _gated_towers(self, inputs: jax.Array, gated: jax.Array, train: bool) -> jax.Array:
-        """Maps inputs [B, n, D] and gated inputs [B, n * D] to the tasks' logits, [T, B] float32."""
-        options, shape, tasks = self.options, self.shape, self.task_count
-        # Slices, because the gradient of indexing by a list would be a scatter.
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
+        seen = [jax.lax.stop_gradient(flat)]
+        if shape.domains > 1:
+            seen.insert(0, domain_token(self, inputs.domain, shape))
+        gated = flat * self._gate("epnet", seen, flat.shape[1], train)
+        logits = self._gated_towers(vectors, gated, train)
+        return Outputs(own_logits(logits, inputs.domain, shape, options.tasks), {})
+
+    def _gated_towers(self, vectors: jax.Array, gated: jax.Array, train: bool) -> jax.Array:
+        """[B, n, D] and, gated and flat, [B, n * D] to the tasks' logits [T, B] float32."""
+        options, shape = self.options, self.shape
+        tasks, dropout = count_tasks(options.tasks, shape), options.tower_dropout
+        # slices: an index by a list would have a scatter for its gradient
         places = context_places(options.prior_columns, shape)
-        priors = [jax.lax.index_in_dim(inputs, place, 1, keepdims=False) for place in places]
+        priors = [jax.lax.index_in_dim(vectors, place, 1, keepdims=False) for place in places]
         seen, hidden = [*priors, jax.lax.stop_gradient(gated)], gated
         for index, width in enumerate(options.tower_hidden):
-            hidden = self.stack((tasks,), (width,), options.tower_dropout, f"tower_{index}")(hidden, train=train)
+            layer = hidden_stack((tasks,), (width,), options, shape, name=f"tower_{index}", dropout=dropout)
+            hidden = layer(hidden, train=train)
             if priors:
                 gate = self._gate(f"ppnet_{index}", seen, tasks * width, train)
                 hidden = hidden * gate.reshape(-1, tasks, width).transpose(1, 0, 2)

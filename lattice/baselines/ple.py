@@ -14,7 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from lattice.baselines.gates import SoftmaxGates, mix_own, mix_shared
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers, require_sizes
+from lattice.baselines.mlp_stack import MLPStack
+from lattice.baselines.tasks import (
+    TaskOptions,
+    count_tasks,
+    hidden_stack,
+    require_layers,
+    require_sizes,
+    task_inputs,
+    tower_logits,
+)
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
 
@@ -36,22 +47,32 @@ class PLEOptions(TaskOptions):
         require_sizes(self, "levels", "shared_experts", "task_experts")
 
 
-class PLE(TowerModel):
+class PLE(nn.Module):
     """Levels of customised gate control, then towers."""
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, n * D] to [T, B, h]."""
-        own = shared = inputs
-        for level in range(self.options.levels):
+    options: PLEOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        own = shared = task_inputs(self, inputs, train=train)
+        for level in range(options.levels):
             own, shared = self._extract(level, own, shared, train)
-        return own
+        return tower_logits(own, inputs.domain, options, shape, options.tasks, train=train)
 
     def _extract(self, level: int, own: jax.Array, shared: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Applies one level; returns the outputs of the tasks' gates, [T, B, h], and of the shared gate, [B, h]."""
-        options, tasks, dtype = self.options, self.task_count, self.shape.dtype
-        hidden, dropout, count = options.expert_hidden, options.expert_dropout, options.task_experts
-        of_tasks = self.stack((tasks, count), hidden, dropout, f"task_experts_{level}")(own, train=train)
-        of_all = self.stack((options.shared_experts,), hidden, dropout, f"shared_experts_{level}")(shared, train=train)
+        """One level: what each task's gate makes, [T, B, h], and what the shared gate makes, [B, h]."""
+        options, shape = self.options, self.shape
+        tasks, count, dtype = count_tasks(options.tasks, shape), options.task_experts, shape.dtype
+
+        def experts(counts: tuple[int, ...], name: str) -> MLPStack:
+            hidden, dropout = options.expert_hidden, options.expert_dropout
+            return hidden_stack(counts, hidden, options, shape, name=f"{name}_{level}", dropout=dropout)
+
+        of_tasks = experts((tasks, count), "task_experts")(own, train=train)
+        of_all = experts((options.shared_experts,), "shared_experts")(shared, train=train)
         shares = SoftmaxGates(tasks, count + options.shared_experts, dtype, name=f"gates_{level}")(own)
         mixed = mix_own(shares[:, :, :count], of_tasks) + mix_shared(shares[:, :, count:], of_all)
         if level == options.levels - 1:

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from lattice.baselines.tasks import Tasks, TowerModel, TowerOptions
+from lattice.baselines.tasks import TowerOptions, tower_logits
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.models.vector_model import build_options, input_vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +24,19 @@ class SeparateOptions(TowerOptions):
     tower_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of each portfolio's network
 
 
-class Separate(TowerModel):
-    """A network for each domain and objective over the flattened vectors, [B, n * D]."""
+class Separate(nn.Module):
+    """Vectors flattened to [B, n * D]; a network for each domain and objective."""
 
-    @property
-    def tasks(self) -> Tasks:
-        """Always the portfolios."""
-        return "portfolios"
+    options: SeparateOptions
+    shape: ModelShape
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Returns the flattened vectors, [B, n * D], unchanged."""
-        return inputs
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
+        return tower_logits(flat, inputs.domain, options, shape, "portfolios", train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

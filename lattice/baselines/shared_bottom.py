@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers
+from lattice.baselines.tasks import TaskOptions, require_layers, task_inputs, tower_logits
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.models.vector_model import build_options, hidden_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +29,20 @@ class SharedBottomOptions(TaskOptions):
         require_layers(self, "shared_hidden")
 
 
-class SharedBottom(TowerModel):
+class SharedBottom(nn.Module):
     """tower_t(MLP(x))."""
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Applies the shared layers: [B, n * D] to [B, h]."""
-        options = self.options
-        return self.hidden(options.shared_hidden, name="shared", dropout=options.shared_dropout)(inputs, train=train)
+    options: SharedBottomOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        flat = task_inputs(self, inputs, train=train)
+        shared = hidden_layers(options.shared_hidden, options, shape, name="shared", dropout=options.shared_dropout)
+        features = shared(flat, train=train)
+        return tower_logits(features, inputs.domain, options, shape, options.tasks, train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

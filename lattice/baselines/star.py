@@ -19,14 +19,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.multi_domain import MultiDomainModel, own_domain_rows
+from lattice.baselines.multi_domain import domain_token, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModelOptions, build_options
+from wukong_jax.models.vector_model import VectorModelOptions, build_options, input_vectors, output_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +49,20 @@ class StarOptions(VectorModelOptions):
             raise UserError(f"statistics_momentum = {self.statistics_momentum}: at least 0 and below 1")
 
 
-class Star(MultiDomainModel):
-    """Partitioned norm, star-shaped layers, and an auxiliary network that reads the domain token."""
+class Star(nn.Module):
+    """Partitioned norm, star-shaped layers, and an auxiliary network that sees the domain."""
 
-    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """Maps [B, n, D] to [B, O] float32."""
-        options, shape = self.options, self.shape
-        flat = inputs.reshape(len(inputs), -1)
+    options: StarOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape, domain = self.options, self.shape, inputs.domain
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
+        # padding has no token; where there are no tokens at all it cannot be told
+        filled = jnp.any(inputs.token_mask > 0, axis=1) if shape.tokens else jnp.ones(len(domain), bool)
         norm = PartitionedNorm(shape.domains, options.statistics_momentum, name="partitioned_norm")
         hidden = norm(flat, domain, filled, train=train)
         for index, width in enumerate(options.star_hidden):
@@ -63,9 +72,10 @@ class Star(MultiDomainModel):
             hidden = nn.Dropout(options.star_dropout, deterministic=not train)(nn.relu(hidden))
         initializer = output_initializer(options.head_output_scale)
         logits = self._layer("star_output", shape.objectives, initializer, jnp.float32)(hidden, domain)
-        seen = jnp.concatenate([flat, self.domain_token(domain)], axis=1) if shape.domains > 1 else flat
-        auxiliary = self.head(options.auxiliary_hidden, name="auxiliary", dropout=options.auxiliary_dropout)
-        return logits + auxiliary(seen, train=train)
+        seen = jnp.concatenate([flat, domain_token(self, domain, shape)], axis=1) if shape.domains > 1 else flat
+        sizes, dropout = options.auxiliary_hidden, options.auxiliary_dropout
+        auxiliary = output_layers(sizes, options, shape, name="auxiliary", dropout=dropout)
+        return Outputs(logits + auxiliary(seen, train=train), {})
 
     def _layer(
         self, name: str, features: int, initializer: nn.initializers.Initializer, output_dtype: Any

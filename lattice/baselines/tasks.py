@@ -1,4 +1,4 @@
-"""Tasks, either objectives or portfolios, and the base class of networks with a tower for each task.
+"""Tasks, either objectives or portfolios, and the parts of networks with a tower for each task.
 
 M3oE (arXiv 2404.18465, table 2) names variants of a network by their tasks: "MTL" has one task per objective, "MDMT"
 one per portfolio. The default sizes are our choice; no source gives sizes for all of these networks.
@@ -7,13 +7,17 @@ one per portfolio. The default sizes are our choice; no source gives sizes for a
 import dataclasses
 from typing import Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lattice.baselines.mlp_stack import MLPStack
-from lattice.baselines.multi_domain import MultiDomainModel, keep_own_domain
+from lattice.baselines.multi_domain import domain_token, keep_own_domain
 from wukong_jax.errors import UserError
-from wukong_jax.models.vector_model import VectorModelOptions
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.vector_model import VectorModelOptions, input_vectors
 
 Tasks = Literal["objectives", "portfolios"]
 
@@ -37,73 +41,81 @@ class TaskOptions(TowerOptions):
     tasks: Tasks = "portfolios"
 
 
-class TowerModel(MultiDomainModel):
-    """Computes features and a tower for each task, and keeps the logits of each row's domain.
+def count_tasks(tasks: Tasks, shape: ModelShape) -> int:
+    """T: O, or G * O with the objectives of a domain side by side."""
+    return shape.objectives * (shape.domains if tasks == "portfolios" else 1)
 
-    All towers are computed for all rows, as with untied weights in Lattice networks. This takes G times the products
-    that a row needs, but copies no weights.
+
+def task_inputs(module: nn.Module, inputs: ModelInputs, *, train: bool) -> jax.Array:
+    """What all tasks read: the row's vectors, and the domain's where tasks are objectives of several domains.
+
+    Args:
+      module: a model with `options` (`TaskOptions`) and `shape`, inside whose compact method this is called.
+      inputs: the model's inputs.
+      train: whether dropout is on.
+
+    Returns:
+      [B, n * D] in the compute dtype.
     """
+    options, shape = module.options, module.shape  # type: ignore[attr-defined]
+    vectors = input_vectors(inputs, options, shape, train=train)
+    if options.tasks == "objectives" and shape.domains > 1:
+        vectors = jnp.concatenate([vectors, domain_token(module, inputs.domain, shape)[:, None]], axis=1)
+    return vectors.reshape(len(vectors), -1)
 
-    @property
-    def tasks(self) -> Tasks:
-        """Whether tasks are objectives or portfolios."""
-        return self.options.tasks
 
-    @property
-    def task_count(self) -> int:
-        """Number of tasks T: O, or G * O with the objectives of a domain next to each other."""
-        shape = self.shape
-        return shape.objectives * (shape.domains if self.tasks == "portfolios" else 1)
+def hidden_stack(
+    counts: tuple[int, ...],
+    hidden: tuple[int, ...],
+    options: VectorModelOptions,
+    shape: ModelShape,
+    *,
+    name: str,
+    dropout: float = 0.0,
+) -> MLPStack:
+    """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
+    return MLPStack(counts, hidden, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
 
-    def portfolio_logits(self, inputs: jax.Array, domain: jax.Array, filled: jax.Array, train: bool) -> jax.Array:
-        """Applies the towers to `task_features`: [B, n, D] to [B, O] float32."""
-        if self.tasks == "objectives" and self.shape.domains > 1:
-            inputs = jnp.concatenate([inputs, self.domain_token(domain)[:, None]], axis=1)
-        features = self.task_features(inputs.reshape(len(inputs), -1), train)
-        return self.own_logits(self._towers(features, train), domain)
 
-    def task_features(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Computes the towers' inputs; subclasses implement it, and the compact `__call__` calls it.
+def tower_logits(
+    features: jax.Array, domain: jax.Array, options: TowerOptions, shape: ModelShape, tasks: Tasks, *, train: bool
+) -> Outputs:
+    """A tower for each task, as submodule "towers", and of their logits those of each row's own domain.
 
-        Args:
-          inputs: [B, n * D] in the compute dtype.
-          train: whether to apply dropout.
+    All towers are computed for all rows, as in training of untied weights elsewhere in Lattice: G times the products
+    that a row needs, and no copy of a weight.
 
-        Returns:
-          [T, B, h], or [B, h] if all towers read the same features.
-        """
-        raise TypeError(f"{type(self).__name__}: a model with towers has to say what they read")
+    Args:
+      features: [T, B, h], or [B, h] where all towers read the same.
+      domain: [B] int32.
+      options: the towers' options.
+      shape: sizes and compute dtype.
+      tasks: what a task is.
+      train: whether dropout is on.
 
-    def own_logits(self, logits: jax.Array, domain: jax.Array) -> jax.Array:
-        """Selects from the logits of all tasks, [T, B], those of each row's domain: [B, O]."""
-        if self.tasks == "portfolios":
-            by_domain = logits.reshape(self.shape.domains, self.shape.objectives, -1)
-            logits = keep_own_domain(by_domain, domain)
-        return logits.T
+    Returns:
+      Outputs with logits [B, O] float32.
+    """
+    towers = MLPStack(
+        (count_tasks(tasks, shape),),
+        options.tower_hidden,
+        1,
+        shape.dtype,
+        options.mlp_biases,
+        options.tower_dropout,
+        options.head_output_scale,
+        jnp.float32,
+        options.mlp_norm,
+        name="towers",
+    )
+    return Outputs(own_logits(towers(features, train=train)[:, :, 0], domain, shape, tasks), {})
 
-    def stack(self, counts: tuple[int, ...], hidden: tuple[int, ...], dropout: float, name: str) -> MLPStack:
-        """Builds MLPs that end after their last hidden layer, with the options common to all MLPs of the model."""
-        options = self.options
-        return MLPStack(
-            counts, hidden, None, self.shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name
-        )
 
-    def _towers(self, features: jax.Array, train: bool) -> jax.Array:
-        """Maps [T, B, h] or [B, h] to logits [T, B] float32."""
-        options, shape = self.options, self.shape
-        towers = MLPStack(
-            (self.task_count,),
-            options.tower_hidden,
-            1,
-            shape.dtype,
-            options.mlp_biases,
-            options.tower_dropout,
-            options.head_output_scale,
-            jnp.float32,
-            options.mlp_norm,
-            name="towers",
-        )
-        return towers(features, train=train)[:, :, 0]
+def own_logits(logits: jax.Array, domain: jax.Array, shape: ModelShape, tasks: Tasks) -> jax.Array:
+    """Of every task's logit [T, B], each row's own: [B, O]."""
+    if tasks == "portfolios":
+        logits = keep_own_domain(logits.reshape(shape.domains, shape.objectives, -1), domain)
+    return logits.T
 
 
 def require_layers(options: VectorModelOptions, *names: str) -> None:

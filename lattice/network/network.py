@@ -27,6 +27,7 @@ from lattice.network.transformer_block import TransformerBlock
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
@@ -46,35 +47,23 @@ class LatticeNetwork(nn.Module):
     shape: ModelShape
 
     @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        embeddings: jax.Array,
-        token_mask: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
         """Computes the logits.
 
         Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D].
-          token_mask: [B, N] float32, 1 = token present; absent ones count as zero vectors, absent events are not there.
-          domain: [B] int32 in [0, G).
-          extras: "teacher_embedding" [B, d] float32 where there are teacher tokens.
+          inputs: absent tokens count as zero vectors, absent events are not there; extras hold "teacher_embedding"
+            [B, d] float32 where there are teacher tokens.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
           Outputs with logits [B, O] float32, each row's for its own domain, and aux "backbone" [B, D * tokens] float32,
           what the heads read, and "distilled_logits" [B, O] float32 where there is a distillation head.
         """
-        options, settings = self.options, self.settings
-        embeddings = embeddings * token_mask[:, :, None]
-        embeddings = nn.Dropout(options.embedding_dropout, deterministic=not train)(embeddings)
-        others = self._process_others(dense, embeddings, domain, extras)
-        events, present = self._process_events(embeddings, token_mask)
+        options, settings, domain = self.options, self.settings, inputs.domain
+        dropout = nn.Dropout(options.embedding_dropout, deterministic=not train)
+        inputs = inputs._replace(embeddings=dropout(inputs.present_embeddings))
+        others = self._process_others(inputs)
+        events, present = self._process_events(inputs.embeddings, inputs.token_mask)
         stored: list[jax.Array] = []
         for layer in range(options.layers):
             if events is not None:
@@ -108,11 +97,10 @@ class LatticeNetwork(nn.Module):
         options, shape = self.options, self.shape
         return LayerSettings(shape.domains, shape.dtype, options.norm, options.biases, options.float8)
 
-    def _process_others(
-        self, dense: jax.Array, embeddings: jax.Array, domain: jax.Array, extras: Mapping[str, jax.Array]
-    ) -> jax.Array:
+    def _process_others(self, inputs: ModelInputs) -> jax.Array:
         """The non-sequence tokens, normed over D: [B, D, n]."""
         options, settings, width = self.options, self.settings, self.shape.width
+        dense, embeddings, _, domain, extras = inputs
         parts = [take_vectors(embeddings, self._other_places()).transpose(0, 2, 1).astype(settings.dtype)]
         if self.shape.dense_features:
             hidden = dense.astype(settings.dtype)

@@ -193,7 +193,7 @@ class _Progress:
 
 def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
     """Opens the teacher's latest state; a state chosen by validation rows would leak later rows into the replay."""
-    run = build_run(config, data.schema)
+    run = build_run(config, data.schema, join=data.join)
     checkpoints = Checkpoints(RunFolder(str(workdir)).checkpoints, run.exchange, read_only=True)
     try:
         state, _ = checkpoints.restore(run.abstract_state(), "latest", run.state_sharding)

@@ -14,6 +14,7 @@ from wukong_jax.embeddings.flat_exchange import FlatExchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, EmbeddingsConfig, FieldOverride, build_embedding_layout
 from wukong_jax.embeddings.placement import TablePlacement, build_placement
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import describe_arrays
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
@@ -90,17 +91,17 @@ def draw_tables(layout: EmbeddingLayout) -> dict[str, dict[str, np.ndarray]]:
 def run_step(exchange: Exchange, layout: EmbeddingLayout, ids: np.ndarray):
     tables = exchange.import_tables(draw_tables(layout))
     rng = np.random.default_rng(5)
-    by_batch = NamedSharding(exchange.mesh, BY_RANK)  # type: ignore[attr-defined]
+    by_batch = NamedSharding(exchange.mesh, BY_RANK)
     noise = {s.name: rng.standard_normal((B, s.vectors, s.width)).astype(np.float32) for s in layout.stacks}
 
     @jax.jit
     def step(tables, ids, noise):
         routed = exchange.route_ids(ids)
         rows = exchange.gather(tables, routed)
-        values, pull = jax.vjp(lambda rows: exchange.collect(rows, routed, None), rows)  # type: ignore[arg-type]
+        values, pull = jax.vjp(lambda rows: exchange.collect(rows, routed), rows)
         (gradients,) = pull(noise)
-        scalars = (jnp.int32(0), jnp.float32(1.0), jax.random.PRNGKey(1))
-        return values, exchange.apply_row_gradients(tables, routed, rows, gradients, *scalars)
+        row_step = RowStep(jnp.int32(0), jnp.float32(1.0), jax.random.PRNGKey(1))
+        return values, exchange.apply_row_gradients(tables, routed, rows, gradients, row_step)
 
     values, tables = step(tables, jax.device_put(ids, by_batch), jax.device_put(noise, by_batch))
     return jax.tree.map(np.array, values), exchange.export_tables(tables)
@@ -133,7 +134,7 @@ def test_figure_7_of_the_paper() -> None:
     met = exchange.map_shards(exchange._meet_in_host, (BY_RANK, BY_RANK))(rows, routed)
     (after,) = met.values()
     np.testing.assert_array_equal(np.asarray(after).reshape(4, 4)[0], [0, 1, 8, 9])
-    (final,) = exchange.collect(rows, routed).values()  # type: ignore[union-attr]
+    (final,) = exchange.collect(rows, routed).values()
     np.testing.assert_array_equal(np.asarray(final).reshape(4, 4), np.arange(16.0).reshape(4, 4))
 
 
@@ -186,11 +187,11 @@ def test_towers_receive_their_own_tokens_and_their_outputs_come_home(strategy: s
         return jnp.concatenate([tokens, 2 * tokens[:, :, :1]], axis=2)  # one vector more than came in
 
     @jax.jit
-    def collect(tables, ids):
+    def send(tables, ids):
         routed = exchange.route_ids(ids)
-        return exchange.collect(exchange.gather(tables, routed), routed, compress)
+        return exchange.send_towers(exchange.gather(tables, routed), routed, compress)
 
-    made = collect(tables, placed)
+    sent = send(tables, placed)
     towers = exchange.towers
     assert seen["shape"] == (8, B, towers.largest, D)
     values, _ = run_step(ReplicatedExchange(layout, build_mesh(1, 1)), layout, ids)
@@ -209,7 +210,7 @@ def test_towers_receive_their_own_tokens_and_their_outputs_come_home(strategy: s
         if strategy != "row_wise"
         else (lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6))
     )
-    compare(np.asarray(made.tokens), expected)  # type: ignore[union-attr]
+    compare(np.asarray(sent), expected)
 
 
 def test_bfloat16_travels_rounded() -> None:

@@ -12,6 +12,7 @@ from dmt.tower_modules import TowerModules, declare_weights
 from wukong_jax.errors import UserError
 from wukong_jax.models import dlrm, wukong
 from wukong_jax.models.cost import count_cost
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.sharding.traffic.hlo_collectives import find_collectives
 
@@ -32,15 +33,16 @@ def draw_batch(seed=0):
     random = np.random.default_rng(seed)
     embeddings = random.normal(size=(ROWS, SHAPE.tokens, WIDTH)).astype(np.float32)
     mask = (random.random((ROWS, SHAPE.tokens)) < 0.8).astype(np.float32)
-    return random.normal(size=(ROWS, DENSE)).astype(np.float32), embeddings, mask, np.zeros(ROWS, np.int32), {}
+    dense = random.normal(size=(ROWS, DENSE)).astype(np.float32)
+    return ModelInputs(dense, embeddings, mask, np.zeros(ROWS, np.int32), {})
 
 
-def place_in_towers(embeddings, mask):
+def place_in_towers(batch):
     """[T, B, F_max, D], written out."""
     made = np.zeros((len(TOKENS), ROWS, 3, WIDTH), np.float32)
     for tower, tokens in enumerate(TOKENS):
         for place, token in enumerate(tokens):
-            made[tower, :, place] = embeddings[:, token] * mask[:, token, None]
+            made[tower, :, place] = batch.present_embeddings[:, token]
     return made
 
 
@@ -49,8 +51,8 @@ class Parent(nn.Module):
 
     model: nn.Module
 
-    def __call__(self, *inputs, train):
-        return self.model(*inputs, train=train)
+    def __call__(self, inputs, *, train):
+        return self.model(inputs, train=train)
 
     def compress(self, tokens):
         return self.model.compress(tokens)
@@ -62,7 +64,7 @@ class Parent(nn.Module):
 def draw_variables(model, batch, seed=1):
     """Weights of size one half, zeros in the towers' padding; drawn in NumPy, without compiling an init."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: model.init(key, *batch, train=False), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: model.init(key, batch, train=False), jax.random.key(0))
     drawn = jax.tree.map(lambda leaf: (0.5 * random.normal(size=leaf.shape)).astype(np.float32), shapes)
     for name, weight in declare_weights(model.module, model.sizes).items():
         assert drawn["params"]["towers"][name].shape == weight.shape
@@ -77,19 +79,20 @@ def draw_variables(model, batch, seed=1):
 )
 def test_halves_for_an_exchange_equal_the_whole(module):
     model = build(module)
-    dense, embeddings, mask, domain, extras = batch = draw_batch()
+    batch = draw_batch()
     variables = draw_variables(model, batch)
     assert set(variables["params"]) == {"towers", "over"}
     parent, variables = Parent(model), {"params": {"model": variables["params"]}}
 
     def whole(variables):
-        logits = parent.apply(variables, *batch, train=True).logits
+        logits = parent.apply(variables, batch, train=True).logits
         return jnp.square(logits).mean(), logits
 
     def halves(variables):
-        made = parent.apply(variables, place_in_towers(embeddings, mask), method="compress")
+        made = parent.apply(variables, place_in_towers(batch), method="compress")
         sent = made.transpose(1, 0, 2, 3)
-        logits = parent.apply(variables, sent, dense, domain, extras, train=True, method="finish").logits
+        rest = batch.dense, batch.domain, batch.extras
+        logits = parent.apply(variables, sent, *rest, train=True, method="finish").logits
         return jnp.square(logits).mean(), logits
 
     @jax.jit
@@ -110,12 +113,12 @@ def test_the_dense_model_sees_towers_in_order_and_all_present():
 
     @jax.jit
     def run(variables):
-        made = model.apply(variables, place_in_towers(*batch[1:3]), method="compress")
+        made = model.apply(variables, place_in_towers(batch), method="compress")
         vectors = jnp.concatenate([made[tower, :, :count] for tower, count in enumerate((3, 4, 2))], axis=1)
-        present = jnp.ones((ROWS, 9))
         params = {"params": variables["params"]["over"]}
-        expected = over.apply(params, batch[0], vectors, present, *batch[3:], train=False).logits
-        return model.apply(variables, *batch, train=False).logits, expected
+        inputs = batch._replace(embeddings=vectors, token_mask=jnp.ones((ROWS, 9)))
+        expected = over.apply(params, inputs, train=False).logits
+        return model.apply(variables, batch, train=False).logits, expected
 
     logits, expected = run(variables)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -131,11 +134,11 @@ def test_pass_through_is_the_plain_model_to_the_bit():
     def run(method, *inputs):
         return jax.jit(lambda *inputs: model.apply(variables, *inputs, train=False, method=method).logits)(*inputs)
 
-    plainly = jax.jit(lambda *batch: plain.apply({"params": variables["params"]["over"]}, *batch, train=False).logits)
-    expected = plainly(*batch)
-    np.testing.assert_array_equal(run("__call__", *batch), expected)
-    sent = np.asarray(model.apply(variables, place_in_towers(*batch[1:3]), method="compress")).transpose(1, 0, 2, 3)
-    np.testing.assert_array_equal(run("finish", sent, batch[0], *batch[3:]), expected)
+    plainly = jax.jit(lambda batch: plain.apply({"params": variables["params"]["over"]}, batch, train=False).logits)
+    expected = plainly(batch)
+    np.testing.assert_array_equal(run("__call__", batch), expected)
+    sent = np.asarray(model.apply(variables, place_in_towers(batch), method="compress")).transpose(1, 0, 2, 3)
+    np.testing.assert_array_equal(run("finish", sent, batch.dense, batch.domain, batch.extras), expected)
 
 
 @pytest.mark.parametrize("kind", ["dlrm", "wukong"])

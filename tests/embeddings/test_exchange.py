@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from wukong_jax.embeddings.exchange import MESH_AXES, Exchange, ReplicatedExchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, EmbeddingsConfig, FieldOverride, build_embedding_layout
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import Tables, export_tables, init_tables
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
 from wukong_jax.sharding.mesh import build_mesh
@@ -55,7 +56,9 @@ def run_steps(layout: EmbeddingLayout, hosts: int, chips: int) -> tuple[dict, li
         gradients = jax.grad(loss)(rows)
         values = exchange.collect(rows, routed)
         key = jax.random.key(7)
-        return exchange.apply_row_gradients(tables, routed, rows, gradients, index, jnp.float32(0.5), key), values
+        return exchange.apply_row_gradients(
+            tables, routed, rows, gradients, RowStep(index, jnp.float32(0.5), key)
+        ), values
 
     step = jax.jit(step, donate_argnums=0)
     collected = []
@@ -104,7 +107,9 @@ def test_no_table_sized_temporary_or_collective_on_eight_devices() -> None:
         routed = exchange.route_ids(ids)
         gathered = exchange.gather(tables, routed)
         key = jax.random.key(0)
-        return exchange.apply_row_gradients(tables, routed, gathered, gathered, jnp.int32(0), jnp.float32(1), key)
+        return exchange.apply_row_gradients(
+            tables, routed, gathered, gathered, RowStep(jnp.int32(0), jnp.float32(1), key)
+        )
 
     ids = jax.device_put(draw_ids(layout, 0), by_batch)
     compiled = jax.jit(step, donate_argnums=0).lower(tables, ids).compile()
@@ -128,7 +133,8 @@ def test_unknown_and_absent_ids_read_zeros_and_change_nothing() -> None:
     assert all(not np.asarray(values).any() for values in rows.values())
     gradients = jax.tree.map(jnp.ones_like, rows)
     apply = jax.jit(exchange.apply_row_gradients)
-    tables = apply(tables, routed, rows, gradients, jnp.int32(0), jnp.float32(1), jax.random.key(0))
+    row_step = RowStep(jnp.int32(0), jnp.float32(1), jax.random.key(0))
+    tables = apply(tables, routed, rows, gradients, row_step)
     jax.tree.map(np.testing.assert_array_equal, before, export_tables(layout, tables))
 
 

@@ -11,6 +11,7 @@ from wukong_jax.embeddings.flat_exchange import FlatExchange, build
 from wukong_jax.embeddings.layout import EmbeddingLayout, EmbeddingsConfig, FieldOverride, build_embedding_layout
 from wukong_jax.embeddings.placement import TablePlacement, build_placement
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import LogicalTables, Tables
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
@@ -81,11 +82,11 @@ def run_steps(exchange: Exchange, layout: EmbeddingLayout, steps: int = 3) -> tu
     def step(tables: Tables, ids: jax.Array, noise: dict, index: jax.Array) -> tuple[Tables, dict]:
         routed = exchange.route_ids(ids)
         rows = exchange.gather(tables, routed)
-        collect = lambda rows: exchange.collect(rows, routed, None)  # type: ignore[arg-type]  # noqa: E731
+        collect = lambda rows: exchange.collect(rows, routed)  # noqa: E731
         loss = lambda rows: sum(jnp.sum(v * noise[k]) for k, v in collect(rows).items())  # noqa: E731
         gradients = jax.grad(loss)(rows)
         key = jax.random.PRNGKey(7)
-        updated = exchange.apply_row_gradients(tables, routed, rows, gradients, index, jnp.float32(0.5), key)
+        updated = exchange.apply_row_gradients(tables, routed, rows, gradients, RowStep(index, jnp.float32(0.5), key))
         return updated, collect(rows)
 
     step = jax.jit(step, donate_argnums=0)
@@ -196,7 +197,9 @@ def test_no_table_sized_temporary_and_every_array_in_place(strategy: str) -> Non
             routed = exchange.route_ids(ids)
             gathered = exchange.gather(tables, routed)
             key = jax.random.PRNGKey(0)
-            return exchange.apply_row_gradients(tables, routed, gathered, gathered, jnp.int32(0), jnp.float32(1), key)
+            return exchange.apply_row_gradients(
+                tables, routed, gathered, gathered, RowStep(jnp.int32(0), jnp.float32(1), key)
+            )
 
         shapes = jax.eval_shape(exchange.init_tables, jax.random.PRNGKey(0))
         placed = jax.tree.map(

@@ -17,6 +17,7 @@ from wukong_jax.embeddings.layout import (
 from wukong_jax.embeddings.placement import Placement, TablePlacement, build_placement
 from wukong_jax.embeddings.placement_planner import count_table_bytes, format_plan, plan_placement
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import Tables
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
@@ -115,8 +116,8 @@ def test_planned_traffic_is_what_the_compiled_exchange_sends(strategy: str) -> N
         routed = exchange.route_ids(ids)
         rows = exchange.gather(tables, routed)
         values, pull = jax.vjp(lambda rows: exchange.collect(rows, routed), rows)
-        scalars = (jnp.int32(0), jnp.float32(1), jax.random.PRNGKey(0))
-        return exchange.apply_row_gradients(tables, routed, rows, *pull(values), *scalars)
+        row_step = RowStep(jnp.int32(0), jnp.float32(1), jax.random.PRNGKey(0))
+        return exchange.apply_row_gradients(tables, routed, rows, *pull(values), row_step)
 
     shapes = jax.eval_shape(exchange.init_tables, jax.random.PRNGKey(0))
     placed = jax.tree.map(

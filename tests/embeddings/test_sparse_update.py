@@ -13,7 +13,7 @@ from wukong_jax.embeddings.bfloat16_rounding import bits_to_float32, draw_row_no
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.row_gather import gather_rows
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
-from wukong_jax.embeddings.sparse_update import update_stack
+from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.tables import StackState, allocate_stack
 
 V, WIDTH = 12, 4
@@ -52,7 +52,7 @@ def build_state(stack: TableStack, merge: str) -> StackState:
 def build_update(stack: TableStack, reuse_rows: bool = True) -> Callable[..., StackState]:
     def update(state: StackState, row_ids: Any, gradients: Any, step: Any, scale: Any, key: Any) -> StackState:
         rows = gather_rows(state.rows, row_ids) if reuse_rows else None
-        return update_stack(stack, state, row_ids, gradients, rows, step, scale, key)
+        return update_stack(stack, state, row_ids, gradients, rows, RowStep(step, scale, key))
 
     return jax.jit(update, donate_argnums=0)
 

@@ -20,7 +20,7 @@ def test_values_equal_the_numpy_twin(hidden, biases):
     random = np.random.default_rng(0)
     inputs = random.normal(size=(3, 6)).astype(np.float32)
     model = MLP(hidden, 2, biases=biases)
-    variables = draw_parameters(model, (inputs,), noise=1.0)
+    variables = draw_parameters(model, inputs, noise=1.0)
     made = model.apply(variables, inputs, train=False)
     expected = [wukong_twin.mlp(row.astype(np.float64), variables["params"]) for row in inputs]
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)  # float32 sums of under 10 terms

@@ -3,16 +3,17 @@
 import numpy as np
 
 from tests.models import wukong_twin
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.vector_model import EMBEDDING_NORM_EPSILON
 
 
 def make_inputs(shape, rows=4, scale=0.5, seed=0):
-    """The arguments of a model's call, three tokens in ten absent."""
+    """A model's inputs, three tokens in ten absent."""
     random = np.random.default_rng(seed)
     dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
     embeddings = (scale * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
     mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
-    return dense, embeddings, mask, np.zeros(rows, np.int32), {}
+    return ModelInputs(dense, embeddings, mask, np.zeros(rows, np.int32), {})
 
 
 def prepared_embeddings(embeddings, mask, params, options):

@@ -12,7 +12,7 @@ from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
 
-# Another value of each option that every `VectorModel` has, for `assert_every_option_changes_the_model`.
+# Another value of each option that every model over vectors has, for `assert_every_option_changes_the_model`.
 VECTOR_MODEL_CHANGES = {
     "bottom_hidden": [8],
     "bottom_output_activation": "none",
@@ -29,9 +29,9 @@ VECTOR_MODEL_CHANGES = {
 def assert_equals_twin(model, shape, twin, rtol=2e-4):
     """The module against `twin(dense [F_dense], embeddings [N, D], mask [N], params, options) -> [O]`, row by row."""
     inputs = make_inputs(shape)
-    inputs[2][0] = 1
+    inputs.token_mask[0] = 1
     variables = draw_parameters(model, inputs, noise=0.1)
-    made = model.apply(variables, *inputs, train=False)
+    made = model.apply(variables, inputs, train=False)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables.get("params", {}))
     rows = zip(*(np.asarray(a, np.float64) for a in inputs[:3]), strict=True)
     expected = np.array([twin(*row, params, model.options) for row in rows])
@@ -44,12 +44,13 @@ def assert_equals_twin(model, shape, twin, rtol=2e-4):
 
 def assert_absent_tokens_reach_nothing(model, shape, silent=()):
     """Neither logits nor gradients see an absent token; every other token and every weight but `silent` gets some."""
-    dense, embeddings, mask, *rest = make_inputs(shape)
+    inputs = make_inputs(shape)
+    embeddings, mask = inputs.embeddings, inputs.token_mask
     mask[0], mask[1, 0] = 0, 0
-    variables = draw_parameters(model, (dense, embeddings, mask, *rest), noise=0.1)
+    variables = draw_parameters(model, inputs, noise=0.1)
 
     def logits(variables, embeddings):
-        return model.apply(variables, dense, embeddings, mask, *rest, train=True).logits
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits
 
     other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
     np.testing.assert_array_equal(logits(variables, embeddings), logits(variables, other))
@@ -69,9 +70,9 @@ def assert_dropout_acts_in_training_only(build, options, place, shape):
     variables = draw_parameters(model, inputs)
 
     def train(seed):
-        return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
+        return model.apply(variables, inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
 
-    served = [m.apply(variables, *inputs, train=False).logits for m in (model, plain)]
+    served = [m.apply(variables, inputs, train=False).logits for m in (model, plain)]
     np.testing.assert_array_equal(*served)
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - train(1)).max() > 1e-4
@@ -83,10 +84,10 @@ def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
     inputs = make_inputs(shape, rows=64)
     exact, rounded = (build(options, shape) for shape in shapes)
     variables = draw_parameters(exact, inputs)
-    first, second = (model.apply(variables, *inputs, train=False).logits for model in (exact, rounded))
+    first, second = (model.apply(variables, inputs, train=False).logits for model in (exact, rounded))
     assert second.dtype == jnp.float32
     assert 1e-5 < np.sqrt(np.mean((first - second) ** 2)) / np.std(first) < most
-    gradient = jax.eval_shape(jax.grad(lambda v: rounded.apply(v, *inputs, train=True).logits.sum()), variables)
+    gradient = jax.eval_shape(jax.grad(lambda v: rounded.apply(v, inputs, train=True).logits.sum()), variables)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
 
 
@@ -105,9 +106,9 @@ def assert_every_option_changes_the_model(build, kind, options, changes, shape):
 
     def fingerprint(changed):
         model = build({**options, **changed}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
+        start = jax.make_jaxpr(lambda key: model.init(key, inputs, train=False))(key)
+        variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), key)
+        step = jax.make_jaxpr(lambda v: model.apply(v, inputs, train=True, rngs={"dropout": key}))(variables)
         return f"{start}\n{step}"
 
     assert set(changes) == {field.name for field in dataclasses.fields(kind)}
@@ -130,10 +131,10 @@ def assert_cost_agrees_with_xla(model, shape, least=0.98, most=1.05):
     """XLA also counts biases, activations and norms, a few per value against hundreds of products that made it."""
     inputs = make_inputs(shape, rows=256)
     cost = count_cost(model, shape)
-    variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
 
     def logits(variables, embeddings):
-        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=False).logits
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=False).logits
 
-    counted = jax.jit(logits).lower(variables, inputs[1]).compile().cost_analysis()["flops"] / 256
+    counted = jax.jit(logits).lower(variables, inputs.embeddings).compile().cost_analysis()["flops"] / 256
     assert least < counted / cost.forward_flops_per_example < most

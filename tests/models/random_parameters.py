@@ -14,5 +14,5 @@ def draw_parameters(model, inputs, seed=0, noise=0.0):
             start = leaf.shape[0] ** -0.5 * random.normal(size=leaf.shape)
         return (start + noise * random.normal(size=leaf.shape)).astype(np.float32)
 
-    shapes = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(draw, shapes)

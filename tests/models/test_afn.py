@@ -135,16 +135,16 @@ def test_each_half_of_the_width_reaches_one_branch():
     """Two tables: what trains one branch alone leaves the other half of every embedding alone."""
     shape = ModelShape(0, 5, 6, 1)
     model = afn.build(SMALL, shape)
-    dense, embeddings, mask, *rest = make_inputs(shape)
-    params = draw_parameters(model, (dense, embeddings, mask, *rest))["params"]
+    inputs = make_inputs(shape)
+    params = draw_parameters(model, inputs)["params"]
 
     @jax.jit
     def gradient(weights):
         def logit(embeddings):
             variables = {"params": {**params, "branch_weights": weights}}
-            return model.apply(variables, dense, embeddings, mask, *rest, train=True).logits.sum()
+            return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits.sum()
 
-        return jax.grad(logit)(embeddings)
+        return jax.grad(logit)(inputs.embeddings)
 
     first, second = (np.asarray(gradient(np.array(weights, np.float32))) for weights in ([[1], [0]], [[0], [1]]))
     assert np.all(first[:, :, 3:] == 0)
@@ -198,11 +198,11 @@ def test_parts_start_at_their_set_sizes(deep, scale):
     """Whatever the embeddings' scale, a product is moved by its exponents and the logits are near zero."""
     shape = ModelShape(0, 16, 8, 2)
     inputs = make_inputs(shape, rows=64, scale=scale)
-    inputs[2][:] = 1
+    inputs.token_mask[:] = 1
     model = afn.build({"afn_hidden": [16], "log_neurons": 50, "deep_hidden": deep, "exp_norm": False}, shape)
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
     made, state = model.apply(
-        variables, *inputs, train=False, capture_intermediates=lambda m, _: m.name == "transformation"
+        variables, inputs, train=False, capture_intermediates=lambda m, _: m.name == "transformation"
     )
     assert 0 < np.abs(made.logits).max() < 0.1
     sums = np.log(state["intermediates"]["transformation"]["__call__"][0])

@@ -95,7 +95,7 @@ def test_attention_knows_no_order(residual):
     vectors = random.normal(size=(3, 5, 4)).astype(np.float32)
     order = random.permutation(5)
     layer = autoint.SelfAttention(6, 2, residual)
-    variables = draw_parameters(layer, (vectors,))
+    variables = draw_parameters(layer, vectors)
     made, permuted = (layer.apply(variables, v, train=False) for v in (vectors, vectors[:, order]))
     # the same float32 terms in another order
     np.testing.assert_allclose(permuted, np.asarray(made)[:, order], rtol=1e-5, atol=1e-6)
@@ -106,7 +106,7 @@ def test_a_vectors_output_depends_on_every_other_vector():
     vectors = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     moved = np.array([vectors + np.eye(4)[:, [other]] for other in range(4)] + [vectors], np.float32)
     layer = autoint.SelfAttention(8, 2)
-    made = np.asarray(layer.apply(draw_parameters(layer, (moved,)), moved, train=False))
+    made = np.asarray(layer.apply(draw_parameters(layer, moved), moved, train=False))
     assert np.all(np.abs(made[:4] - made[4]).max(axis=2) > 1e-3)  # [moved vector, output vector]
 
 
@@ -153,18 +153,21 @@ def test_logits_start_near_zero_by_default():
     shape = ModelShape(3, 6, 4, 2)
     inputs = make_inputs(shape, rows=64)
     model = autoint.build({**SMALL, "head_output_scale": autoint.AutoIntOptions.head_output_scale}, shape)
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
-    assert 0 < np.abs(model.apply(variables, *inputs, train=False).logits).max() < 0.1
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
+    assert 0 < np.abs(model.apply(variables, inputs, train=False).logits).max() < 0.1
 
 
 def test_rows_of_absent_tokens_alone_are_finite_under_norms():
     shape = ModelShape(0, 3, 4, 1)
     model = autoint.build({**SMALL, "attention_norm": True, "embedding_norm": True}, shape)
-    dense, embeddings, mask, *rest = make_inputs(shape)
-    inputs = (dense, embeddings, 0 * mask, *rest)
+    inputs = make_inputs(shape)
+    inputs = inputs._replace(token_mask=0 * inputs.token_mask)
     variables = draw_parameters(model, inputs)
-    gradient = jax.grad(lambda v, e: model.apply(v, dense, e, *inputs[2:], train=True).logits.sum(), (0, 1))
-    for leaf in jax.tree.leaves(jax.jit(gradient)(variables, embeddings)):
+
+    def total(variables, embeddings):
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits.sum()
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(total, (0, 1)))(variables, inputs.embeddings)):
         assert np.isfinite(leaf).all()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from wukong_jax.models import logistic_regression, wukong
 from wukong_jax.models.cost import count_cost
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 
@@ -19,10 +20,11 @@ class PairwiseDots(nn.Module):
     top: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, dense, embeddings, token_mask, domain, extras, *, train):
+    def __call__(self, inputs, *, train):
+        dense = inputs.dense
         for width in self.bottom:
             dense = nn.relu(nn.Dense(width)(dense))
-        tokens = jnp.concatenate([embeddings * token_mask[:, :, None], dense[:, None]], axis=1)
+        tokens = jnp.concatenate([inputs.present_embeddings, dense[:, None]], axis=1)
         dots = jnp.einsum("bnd,bmd->bnm", tokens, tokens)
         rows, columns = np.triu_indices(tokens.shape[1], 1)
         values = jnp.concatenate([dots[:, rows, columns], dense], axis=1)
@@ -37,22 +39,22 @@ class ScannedProduct(nn.Module):
     steps: int
 
     @nn.compact
-    def __call__(self, dense, embeddings, token_mask, domain, extras, *, train):
+    def __call__(self, inputs, *, train):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (DENSE, DENSE))
 
         def step(carry, shift):
             values, count = carry
             return (jnp.tanh(values @ kernel + shift), count + 1), None
 
-        (values, _), _ = jax.lax.scan(step, (dense, 0), jnp.ones((self.steps, DENSE)))
+        (values, _), _ = jax.lax.scan(step, (inputs.dense, 0), jnp.ones((self.steps, DENSE)))
         frozen = jax.lax.stop_gradient(values) @ jax.lax.stop_gradient(kernel)
         return Outputs(values + frozen, {})
 
 
 class UnboundedLoop(nn.Module):
     @nn.compact
-    def __call__(self, dense, embeddings, token_mask, domain, extras, *, train):
-        square = dense.T @ dense
+    def __call__(self, inputs, *, train):
+        square = inputs.dense.T @ inputs.dense
         return Outputs(jax.lax.while_loop(lambda m: m.sum() < 1e9, lambda m: m @ m, square), {})
 
 
@@ -127,11 +129,12 @@ def test_count_agrees_with_xla(fm):
     model, shape = build_wukong(fm, layers=1)
     cost = count_cost(model, shape)
     rows = 256
-    inputs = (jnp.ones((rows, DENSE)), jnp.ones((rows, N, D)), jnp.ones((rows, N)), jnp.zeros(rows, jnp.int32), {})
-    variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+    arrays = jnp.ones((rows, DENSE)), jnp.ones((rows, N, D)), jnp.ones((rows, N)), jnp.zeros(rows, jnp.int32)
+    inputs = ModelInputs(*arrays, {})
+    variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
 
     def forward(variables, embeddings):
-        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=True).logits
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits
 
     def loss(variables, embeddings):
         return forward(variables, embeddings).sum()
@@ -140,7 +143,7 @@ def test_count_agrees_with_xla(fm):
         (forward, cost.forward_flops_per_example),
         (jax.value_and_grad(loss, (0, 1)), cost.train_flops_per_example),
     ):
-        analysis = jax.jit(function).lower(variables, inputs[1]).compile().cost_analysis()
+        analysis = jax.jit(function).lower(variables, inputs.embeddings).compile().cost_analysis()
         assert 0.99 < analysis["flops"] / rows / counted < 1.10
     assert cost.dense_parameters == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 

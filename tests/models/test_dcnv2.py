@@ -75,7 +75,10 @@ def test_each_cross_layer_raises_the_order_by_one():
         variables = draw_parameters(model, inputs)
         scales = np.arange(1, layers + 4, dtype=np.float32)
         values = np.array(
-            [model.apply(variables, inputs[0], s * inputs[1], *inputs[2:], train=False).logits[0, 0] for s in scales]
+            [
+                model.apply(variables, inputs._replace(embeddings=s * inputs.embeddings), train=False).logits[0, 0]
+                for s in scales
+            ]
         )
         size = np.abs(values).max()
         # float32 rounding, 1e-7 of the largest value, grows by 2 with each difference
@@ -139,8 +142,8 @@ def test_logits_start_near_zero_by_default(structure):
     shape = ModelShape(3, 6, 4, 2)
     inputs = make_inputs(shape, rows=64)
     model = dcnv2.build({"structure": structure, "deep_hidden": [16], "bottom_hidden": [8]}, shape)
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
-    logits = model.apply(variables, *inputs, train=False).logits
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
+    logits = model.apply(variables, inputs, train=False).logits
     assert 0 < np.abs(logits).max() < 0.2
     head = variables["params"]["head"]
     kernel = head["output"]["kernel"]

@@ -59,7 +59,7 @@ def test_few_vectors_make_a_model(dense_features, tokens):
     vectors = tokens + (dense_features > 0)
     top_inputs = variables["params"]["top"]["hidden_0"]["kernel"].shape[0]
     assert top_inputs == vectors * (vectors - 1) // 2 + (4 if dense_features else 0)
-    assert model.apply(variables, *inputs, train=False).logits.shape == (4, 1)
+    assert model.apply(variables, inputs, train=False).logits.shape == (4, 1)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -124,10 +124,10 @@ def test_count_agrees_with_xla_but_for_half_of_the_dots_gradient():
     model = dlrm.build({}, shape)
     cost = count_cost(model, shape)
     inputs = make_inputs(shape, rows=256)
-    variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
 
     def logits(variables, embeddings):
-        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=True).logits
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits
 
     gradient = jax.value_and_grad(lambda v, e: logits(v, e).sum(), (0, 1))
     saved = 2 * 27 * 27 * 32
@@ -135,7 +135,7 @@ def test_count_agrees_with_xla_but_for_half_of_the_dots_gradient():
         (logits, cost.forward_flops_per_example),
         (gradient, cost.train_flops_per_example - saved),
     ):
-        analysis = jax.jit(function).lower(variables, inputs[1]).compile().cost_analysis()
+        analysis = jax.jit(function).lower(variables, inputs.embeddings).compile().cost_analysis()
         assert 0.99 < analysis["flops"] / 256 / counted < 1.03
 
 
@@ -150,10 +150,11 @@ def test_pair_norm_keeps_the_dots_of_tiny_embeddings(scale):
     shape = ModelShape(0, 6, 8, 1)
     model = dlrm.build({**SMALL, "pair_norm": True}, shape)
     inputs = make_inputs(shape, rows=16, scale=1.0)
-    inputs[2][:] = 1
+    inputs.token_mask[:] = 1
     variables = draw_parameters(model, inputs)
     full, tiny = (
-        model.apply(variables, inputs[0], s * inputs[1], *inputs[2:], train=False).logits for s in (1.0, scale)
+        model.apply(variables, inputs._replace(embeddings=s * inputs.embeddings), train=False).logits
+        for s in (1.0, scale)
     )
     # dots of 8 terms have a variance near 8 * scale**4, of which an epsilon of 1e-12 is at most an eighth
     np.testing.assert_allclose(tiny, full, rtol=0.2, atol=0.2 * np.std(full))
@@ -165,8 +166,8 @@ def test_parts_start_at_their_set_sizes(activation):
     inputs = make_inputs(shape, rows=256)
     options = {"bottom_output_activation": activation, "bottom_output_scale": 0.1, "bottom_hidden": [128]}
     model = dlrm.build({**options, "top_hidden": [32]}, shape)
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
-    made, state = model.apply(variables, *inputs, train=False, capture_intermediates=lambda m, _: m.name == "bottom")
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
+    made, state = model.apply(variables, inputs, train=False, capture_intermediates=lambda m, _: m.name == "bottom")
     assert np.abs(made.logits).max() < 0.02  # head_output_scale 0.01 of a vector near 0.1 and dots near 1
     vector = np.asarray(state["intermediates"]["bottom"]["__call__"][0])
     vector = np.maximum(vector, 0) if activation == "relu" else vector

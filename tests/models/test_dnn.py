@@ -74,8 +74,8 @@ def test_logits_start_near_zero_by_default():
     shape = ModelShape(0, 6, 4, 2)
     inputs = make_inputs(shape, rows=64)
     model = dnn.build({"deep_hidden": [16]}, shape)
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
-    logits = model.apply(variables, *inputs, train=False).logits
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
+    logits = model.apply(variables, inputs, train=False).logits
     # 0.01 of values near 0.5 to 1, a Gaussian's largest of 128
     assert 0 < np.abs(logits).max() < 0.06
 
@@ -95,7 +95,10 @@ def test_one_layer_is_linear_and_hidden_ones_are_not():
     for hidden in ([], [6]):
         model = dnn.build({**SMALL, "deep_hidden": hidden}, shape)
         variables = draw_parameters(model, inputs)
-        at = [model.apply(variables, inputs[0], s * inputs[1], *inputs[2:], train=False).logits for s in (-1, 0, 1)]
+        at = [
+            model.apply(variables, inputs._replace(embeddings=s * inputs.embeddings), train=False).logits
+            for s in (-1, 0, 1)
+        ]
         bent = np.abs(at[0] + at[2] - 2 * at[1]).max()
         assert bent < 1e-6 if not hidden else bent > 1e-2
 

@@ -87,13 +87,13 @@ def test_gates_start_at_exactly_one_and_logits_near_zero():
     inputs = make_inputs(shape, rows=64)
     streams = {"mlp1_hidden": [40], "mlp2_hidden": [60]}
     model = finalmlp.build({**streams, "fs_hidden": [16], "fs1_context": ["user"]}, shape)
-    params = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))["params"]
+    params = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))["params"]
     assert all(np.all(params[f"fs{index}"]["output"]["kernel"] == 0) for index in (1, 2))
     assert np.std(params["fs2_constant"]) > 0.1  # at zero it would never wake a ReLU
-    logits = model.apply({"params": params}, *inputs, train=False).logits
+    logits = model.apply({"params": params}, inputs, train=False).logits
     without = {name: leaf for name, leaf in params.items() if not name.startswith("fs")}
     plain = finalmlp.build({**streams, "use_fs": False}, shape)
-    np.testing.assert_array_equal(logits, plain.apply({"params": without}, *inputs, train=False).logits)
+    np.testing.assert_array_equal(logits, plain.apply({"params": without}, inputs, train=False).logits)
     assert 0 < np.abs(logits).max() < 0.2
     # hundreds of draws each, so the deviations are known to a twentieth, three times that allowed
     assert np.std(params["head"]["output"]["kernel"]) == pytest.approx(0.01 * 100**-0.5, rel=0.15)
@@ -110,7 +110,7 @@ def test_gates_learn_from_their_start():
 
     @jax.jit
     def gradient(params):
-        return jax.grad(lambda p: model.apply({"params": p}, *inputs, train=True).logits.sum())(params)
+        return jax.grad(lambda p: model.apply({"params": p}, inputs, train=True).logits.sum())(params)
 
     params["fs1"]["output"]["kernel"] = 0 * last
     start = gradient(params)
@@ -141,8 +141,8 @@ def test_identities_make_the_dot_product_of_the_streams():
     params = draw_parameters(model, inputs, noise=0.1)["params"]
     params["bilinear"]["kernel"] = np.stack([np.eye(3, dtype=np.float32)] * 2)[:, :, None]
     params["head"] = jax.tree.map(np.zeros_like, params["head"])
-    made = model.apply({"params": params}, *inputs, train=False).logits[:, 0]
-    rows = (inputs[1] * inputs[2][:, :, None]).reshape(4, -1)
+    made = model.apply({"params": params}, inputs, train=False).logits[:, 0]
+    rows = (inputs.embeddings * inputs.token_mask[:, :, None]).reshape(4, -1)
     streams = [[wukong_twin.mlp(row, params[name]) for row in rows] for name in ("mlp1", "mlp2")]
     np.testing.assert_allclose(made, np.sum(np.multiply(*streams), axis=1), rtol=1e-5, atol=1e-5)
 
@@ -191,9 +191,9 @@ def test_contexts_are_read_without_a_scatter():
     variables = draw_parameters(model, inputs)
 
     def total(embeddings):
-        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=True).logits.sum()
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits.sum()
 
-    assert "scatter" not in str(jax.make_jaxpr(jax.grad(total))(inputs[1]))
+    assert "scatter" not in str(jax.make_jaxpr(jax.grad(total))(inputs.embeddings))
 
 
 @pytest.mark.parametrize("place", ["embedding_dropout", "bottom_dropout", "mlp1_dropout", "mlp2_dropout"])

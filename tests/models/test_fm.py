@@ -47,20 +47,20 @@ def test_logits_equal_the_double_loop_over_pairs(dense_features, tokens, objecti
 def test_tokens_interact_in_pairs_and_no_higher(dense_features):
     """The mixed difference over two tokens is their dot, whatever else is there; over three it is zero."""
     shape = ModelShape(dense_features, 4, width=6, objectives=2)
-    dense, embeddings, mask, *rest = make_inputs(shape, rows=1, scale=1.0)
+    inputs = make_inputs(shape, rows=1, scale=1.0)
     model = fm.build({}, shape)
-    variables = draw_parameters(model, (dense, embeddings, mask, *rest), noise=0.1)
+    variables = draw_parameters(model, inputs, noise=0.1)
 
     def difference(*tokens):
         total = 0.0
         for present in itertools.product((0, 1), repeat=len(tokens)):
-            chosen = mask.copy()
+            chosen = inputs.token_mask.copy()
             chosen[0, list(tokens)] = present
             sign = (-1) ** (len(tokens) - sum(present))
-            total = total + sign * model.apply(variables, dense, embeddings, chosen, *rest, train=False).logits[0]
+            total = total + sign * model.apply(variables, inputs._replace(token_mask=chosen), train=False).logits[0]
         return total
 
-    factors = embeddings[0].reshape(4, 2, 3)[:, :, 1:]
+    factors = inputs.embeddings[0].reshape(4, 2, 3)[:, :, 1:]
     # logits are near 5, so their float32 rounding is 5e-7 each, four or eight of them
     np.testing.assert_allclose(difference(0, 2), (factors[0] * factors[2]).sum(-1), rtol=1e-5, atol=4e-6)
     np.testing.assert_allclose(difference(0, 1, 2), 0, atol=4e-6)
@@ -70,13 +70,13 @@ def test_tokens_interact_in_pairs_and_no_higher(dense_features):
 def test_each_dense_column_pairs_with_the_others_but_not_with_itself():
     """Linear in each column, bilinear in two: a dense column is one feature of its value."""
     shape = ModelShape(2, 3, width=4, objectives=1)
-    dense, embeddings, mask, *rest = make_inputs(shape, rows=1)
+    inputs = make_inputs(shape, rows=1)
     model = fm.build({}, shape)
-    variables = draw_parameters(model, (dense, embeddings, mask, *rest))
+    variables = draw_parameters(model, inputs)
 
     def logit(first, second):
         values = np.array([[first, second]], np.float32)
-        return float(model.apply(variables, values, embeddings, mask, *rest, train=False).logits[0, 0])
+        return float(model.apply(variables, inputs._replace(dense=values), train=False).logits[0, 0])
 
     # float32 rounding of logits below 20
     assert abs(logit(3, 1) + logit(-3, 1) - 2 * logit(0, 1)) < 2e-5
@@ -90,7 +90,7 @@ def test_compute_dtype_changes_nothing():
     exact, rounded = (ModelShape(3, 5, 4, 1, compute_dtype=name) for name in ("float32", "bfloat16"))
     inputs = make_inputs(exact)
     variables = draw_parameters(fm.build({}, exact), inputs, noise=0.1)
-    made = [fm.build({}, shape).apply(variables, *inputs, train=True).logits for shape in (exact, rounded)]
+    made = [fm.build({}, shape).apply(variables, inputs, train=True).logits for shape in (exact, rounded)]
     np.testing.assert_array_equal(*made)
     assert made[1].dtype == np.float32
 
@@ -114,14 +114,14 @@ def test_dense_columns_start_small_and_apart():
     inputs = make_inputs(shape, rows=1024)
     for options, scale in (({}, 0.02), ({"dense_factor_scale": 0.1}, 0.1)):
         model = fm.build(options, shape)
-        variables = model.init(jax.random.key(0), *inputs, train=False)
+        variables = model.init(jax.random.key(0), inputs, train=False)
         params = variables["params"]
         assert not np.any(params["dense_weights"])
         assert not np.any(params["bias"])
         # 512 draws: their deviation is known to 3 %, three times that allowed
         assert np.std(params["dense_factors"]) == pytest.approx(scale, rel=0.1)
         # 2016 pairs of unit columns, each with a sum of 8 products of size scale**2; the factors drawn move it by 12 %
-        size = np.sqrt(np.mean(np.square(model.apply(variables, *inputs, train=False).logits)))
+        size = np.sqrt(np.mean(np.square(model.apply(variables, inputs, train=False).logits)))
         assert size == pytest.approx((2016 * 8) ** 0.5 * scale**2, rel=0.3)
 
 

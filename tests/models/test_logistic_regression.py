@@ -4,6 +4,7 @@ import pytest
 from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models import logistic_regression
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
 
 
@@ -16,9 +17,9 @@ def test_logits_are_the_sum_of_weights(dense_features, objectives):
     embeddings = random.normal(size=(4, 5, objectives)).astype(np.float32)
     mask = (random.random((4, 5)) < 0.6).astype(np.float32)
     model = logistic_regression.build({}, shape)
-    inputs = (dense, embeddings, mask, np.zeros(4, np.int32), {})
+    inputs = ModelInputs(dense, embeddings, mask, np.zeros(4, np.int32), {})
     variables = draw_parameters(model, inputs, noise=1.0)
-    made = model.apply(variables, *inputs, train=True)
+    made = model.apply(variables, inputs, train=True)
     expected = np.zeros((4, objectives))
     for row in range(4):
         expected[row] = variables["params"]["bias"]

@@ -89,7 +89,7 @@ def test_one_serial_block_equals_one_parallel_block_with_a_linear_head():
     )
     inputs = make_inputs(shape)
     variables = draw_parameters(serial, inputs, noise=0.1)
-    first, second = (model.apply(variables, *inputs, train=False).logits for model in (serial, parallel))
+    first, second = (model.apply(variables, inputs, train=False).logits for model in (serial, parallel))
     np.testing.assert_array_equal(first, second)
 
 
@@ -103,8 +103,8 @@ def test_masks_multiply(options):
     for index in range(2):
         projection = params[f"projection_{index}"]
         projection["kernel"], projection["bias"] = 0 * projection["kernel"], 1 + 0 * projection["bias"]
-    made = model.apply({"params": params}, *inputs, train=False).logits
-    values = (inputs[1] * inputs[2][:, :, None]).reshape(4, -1)
+    made = model.apply({"params": params}, inputs, train=False).logits
+    values = (inputs.embeddings * inputs.token_mask[:, :, None]).reshape(4, -1)
     outputs = []
     for index in range(2):
         source = values if options or not outputs else outputs[-1]
@@ -119,7 +119,7 @@ def test_masks_multiply(options):
     np.testing.assert_allclose(made, expected, rtol=2e-5, atol=2e-5)
     for index in range(2):
         params[f"projection_{index}"]["bias"] *= 0
-    made = model.apply({"params": params}, *inputs, train=False).logits
+    made = model.apply({"params": params}, inputs, train=False).logits
     assert np.ptp(np.asarray(made)) == 0
 
 
@@ -129,10 +129,11 @@ def test_norms_keep_what_tiny_embeddings_say(options):
     shape = ModelShape(0, 6, 8, 1)
     model = masknet.build({**SMALL, "block_widths": [16, 12], **options}, shape)
     inputs = make_inputs(shape, rows=16, scale=1.0)
-    inputs[2][:] = 1
+    inputs.token_mask[:] = 1
     variables = draw_parameters(model, inputs)
     full, tiny = (
-        model.apply(variables, inputs[0], s * inputs[1], *inputs[2:], train=False).logits for s in (1.0, 1e-3)
+        model.apply(variables, inputs._replace(embeddings=s * inputs.embeddings), train=False).logits
+        for s in (1.0, 1e-3)
     )
     # at scale 1e-3 a masked value's variance is near 1e-12, the epsilon itself, without the norm of the tokens
     rtol = 0.5 if options == {"token_norm": False} else 1e-3
@@ -184,11 +185,14 @@ def test_rows_without_tokens_have_finite_gradients_at_the_start():
     """Their masks, and so what the blocks' norms see, are zero."""
     shape = ModelShape(0, 6, 4, 1)
     model = masknet.build(SMALL, shape)
-    dense, embeddings, mask, *rest = make_inputs(shape)
-    mask[0] = 0
-    variables = draw_parameters(model, (dense, embeddings, mask, *rest))
-    gradient = jax.jit(jax.grad(lambda v, e: model.apply(v, dense, e, mask, *rest, train=True).logits.sum(), (0, 1)))
-    for leaf in jax.tree.leaves(gradient(variables, embeddings)):
+    inputs = make_inputs(shape)
+    inputs.token_mask[0] = 0
+    variables = draw_parameters(model, inputs)
+
+    def total(variables, embeddings):
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits.sum()
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(total, (0, 1)))(variables, inputs.embeddings)):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() < 1e3
 
@@ -197,8 +201,8 @@ def test_logits_start_near_zero_by_default():
     shape = ModelShape(0, 6, 4, 2)
     inputs = make_inputs(shape, rows=64, scale=0.01)
     model = masknet.build({"block_widths": [16, 16]}, shape)
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
-    logits = model.apply(variables, *inputs, train=False).logits
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
+    logits = model.apply(variables, inputs, train=False).logits
     assert 0 < np.abs(logits).max() < 0.2
     kernel = variables["params"]["head"]["output"]["kernel"]
     # 0.01 of fan-in scale; 32 draws, so the deviation is known to an eighth, three times that allowed

@@ -10,6 +10,7 @@ from tests.models import wukong_twin
 from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models import wukong
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
 
 SMALL = {
@@ -46,11 +47,11 @@ def make_inputs(shape, rows=4, scale=0.5, seed=0):
     dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
     embeddings = (scale * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
     mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
-    return dense, embeddings, mask, np.zeros(rows, np.int32), {}
+    return ModelInputs(dense, embeddings, mask, np.zeros(rows, np.int32), {})
 
 
 def init(model, inputs, seed=0):
-    return jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(seed))
+    return jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(seed))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -59,7 +60,7 @@ def test_logits_equal_the_numpy_twin(variant):
     model = wukong.build({**SMALL, **VARIANTS[variant]}, shape)
     inputs = make_inputs(shape)
     variables = draw_parameters(model, inputs, noise=0.1)
-    made = model.apply(variables, *inputs, train=False)
+    made = model.apply(variables, inputs, train=False)
     twin_params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     expected = wukong_twin.wukong(*(np.asarray(a, np.float64) for a in inputs[:3]), twin_params, model.options)
     assert made.logits.dtype == jnp.float32
@@ -79,7 +80,7 @@ def test_dense_columns_alone_make_a_model():
     shape = ModelShape(dense_features=3, tokens=0, width=4, objectives=1)
     model = wukong.build(SMALL, shape)
     inputs = make_inputs(shape)
-    assert model.apply(draw_parameters(model, inputs), *inputs, train=False).logits.shape == (4, 1)
+    assert model.apply(draw_parameters(model, inputs), inputs, train=False).logits.shape == (4, 1)
 
 
 @pytest.mark.parametrize(("tokens", "compressed"), [(5, []), (6, ["layer_0"])])
@@ -96,18 +97,19 @@ def test_absent_tokens_do_not_reach_the_logits():
     model = wukong.build(SMALL, shape)
     inputs = make_inputs(shape)
     variables = draw_parameters(model, inputs)
-    mask = inputs[2]
-    other = np.where(mask[:, :, None] == 1, inputs[1], 1e3).astype(np.float32)
-    first = model.apply(variables, *inputs, train=False).logits
-    second = model.apply(variables, inputs[0], other, *inputs[2:], train=False).logits
+    mask = inputs.token_mask
+    other = np.where(mask[:, :, None] == 1, inputs.embeddings, 1e3).astype(np.float32)
+    first = model.apply(variables, inputs, train=False).logits
+    second = model.apply(variables, inputs._replace(embeddings=other), train=False).logits
     np.testing.assert_array_equal(first, second)
-    everyone = model.apply(variables, inputs[0], other, np.ones_like(mask), *inputs[3:], train=False).logits
+    present = inputs._replace(embeddings=other, token_mask=np.ones_like(mask))
+    everyone = model.apply(variables, present, train=False).logits
     assert np.abs(everyone - first).max() > 1e-3
 
     def loss(embeddings):
-        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=False).logits.sum()
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=False).logits.sum()
 
-    gradient = jax.jit(jax.grad(loss))(inputs[1])
+    gradient = jax.jit(jax.grad(loss))(inputs.embeddings)
     assert np.all(np.asarray(gradient)[mask == 0] == 0)
     assert np.all(np.abs(np.asarray(gradient)[mask == 1]).sum(-1) > 0)
 
@@ -115,23 +117,22 @@ def test_absent_tokens_do_not_reach_the_logits():
 def test_a_row_without_any_token_gives_finite_logits_and_gradients():
     shape = ModelShape(0, 6, 4, 1)
     model = wukong.build(SMALL, shape)
-    dense, embeddings, mask, domain, extras = make_inputs(shape)
-    mask[0] = 0
-    variables = draw_parameters(model, (dense, embeddings, mask, domain, extras))
+    inputs = make_inputs(shape)
+    inputs.token_mask[0] = 0
+    variables = draw_parameters(model, inputs)
 
     def loss(variables, embeddings):
-        return (model.apply(variables, dense, embeddings, mask, domain, extras, train=True).logits ** 2).sum()
+        return (model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits ** 2).sum()
 
-    assert all(
-        np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.grad(loss, (0, 1)))(variables, embeddings))
-    )
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(variables, inputs.embeddings)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 def test_tokens_may_be_renumbered_with_their_weights():
     shape = ModelShape(0, 6, 4, 1)
     model = wukong.build({**SMALL, "layers": 1}, shape)
-    dense, embeddings, mask, domain, extras = make_inputs(shape)
-    variables = draw_parameters(model, (dense, embeddings, mask, domain, extras), noise=0.1)
+    inputs = make_inputs(shape)
+    variables = draw_parameters(model, inputs, noise=0.1)
     order = np.random.default_rng(3).permutation(6)
     layer = dict(variables["params"]["layer_0"])
     layer["lcb"], layer["residual"] = layer["lcb"][order], layer["residual"][order]
@@ -143,8 +144,9 @@ def test_tokens_may_be_renumbered_with_their_weights():
     hidden = {**block["mlp"]["hidden_0"], "kernel": block["mlp"]["hidden_0"]["kernel"][flat]}
     layer["fmb"] = {**block, "mlp": {**block["mlp"], "hidden_0": hidden}}
     moved = {"params": {**variables["params"], "layer_0": layer}}
-    first = model.apply(variables, dense, embeddings, mask, domain, extras, train=False).logits
-    second = model.apply(moved, dense, embeddings[:, order], mask[:, order], domain, extras, train=False).logits
+    first = model.apply(variables, inputs, train=False).logits
+    renumbered = inputs._replace(embeddings=inputs.embeddings[:, order], token_mask=inputs.token_mask[:, order])
+    second = model.apply(moved, renumbered, train=False).logits
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)  # another order of float32 additions
 
 
@@ -153,8 +155,8 @@ def test_rows_do_not_see_each_other():
     model = wukong.build({**SMALL, "fm": "attentive"}, shape)
     inputs = make_inputs(shape)
     variables = draw_parameters(model, inputs)
-    together = model.apply(variables, *inputs, train=False).logits
-    alone = model.apply(variables, *(a[1:2] for a in inputs[:4]), {}, train=False).logits
+    together = model.apply(variables, inputs, train=False).logits
+    alone = model.apply(variables, ModelInputs(*(a[1:2] for a in inputs[:4]), {}), train=False).logits
     np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-5)  # products of another shape round otherwise
 
 
@@ -170,12 +172,12 @@ def test_tiny_embeddings_reach_the_logits_at_full_size(fm, scale):
 
     @jax.jit
     def logits(variables, embeddings):
-        return model.apply(variables, inputs[0], embeddings, *inputs[2:], train=True).logits
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits
 
     # fm_norm_epsilon 1e-12 against a variance from 1e-12 (scale 1e-3: the FM's values are near 1e-6) up
-    spread = np.std(logits(variables, scale * inputs[1]) - logits(variables, 0 * inputs[1]))
-    assert spread > 0.3 * np.std(logits(variables, inputs[1]))
-    gradients = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, scale * inputs[1])
+    spread = np.std(logits(variables, scale * inputs.embeddings) - logits(variables, 0 * inputs.embeddings))
+    assert spread > 0.3 * np.std(logits(variables, inputs.embeddings))
+    gradients = jax.jit(jax.grad(lambda v, e: (logits(v, e) ** 2).sum(), (0, 1)))(variables, scale * inputs.embeddings)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert np.abs(gradients[1]).max() > 0
 
@@ -187,7 +189,7 @@ def test_head_starts_near_zero_by_default():
     start = []
     for options in (default, SMALL):
         model = wukong.build(options, shape)
-        start.append(np.abs(model.apply(init(model, inputs), *inputs, train=False).logits).max())
+        start.append(np.abs(model.apply(init(model, inputs), inputs, train=False).logits).max())
     assert start[0] < 0.1 < start[1]
 
 
@@ -200,14 +202,14 @@ def test_dropout_acts_in_training_only(place):
     variables = draw_parameters(model, inputs)
 
     def train(seed):
-        return model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
+        return model.apply(variables, inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits
 
     np.testing.assert_array_equal(
-        model.apply(variables, *inputs, train=False).logits, plain.apply(variables, *inputs, train=False).logits
+        model.apply(variables, inputs, train=False).logits, plain.apply(variables, inputs, train=False).logits
     )
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - train(1)).max() > 1e-4
-    assert np.abs(train(0) - plain.apply(variables, *inputs, train=True).logits).max() > 1e-4
+    assert np.abs(train(0) - plain.apply(variables, inputs, train=True).logits).max() > 1e-4
 
 
 @pytest.mark.parametrize("fm", ["static", "full", "attentive"])
@@ -217,15 +219,15 @@ def test_bfloat16_stays_near_float32(fm):
     inputs = make_inputs(shapes[0], rows=64)
     exact, rounded = (wukong.build(options, shape) for shape in shapes)
     variables = draw_parameters(exact, inputs)
-    shapes = jax.eval_shape(lambda key: rounded.init(key, *inputs, train=False), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: rounded.init(key, inputs, train=False), jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
-    first = exact.apply(variables, *inputs, train=False).logits
-    second = rounded.apply(variables, *inputs, train=False).logits
+    first = exact.apply(variables, inputs, train=False).logits
+    second = rounded.apply(variables, inputs, train=False).logits
     assert second.dtype == jnp.float32
     error = np.sqrt(np.mean((first - second) ** 2)) / np.std(first)
     # 8 bits of mantissa, 2**-9 a rounding, some dozens of roundings that add up as a random walk; above 0: it did round
     assert 1e-5 < error < 0.05
-    traced = str(jax.make_jaxpr(lambda v: rounded.apply(v, *inputs, train=False).logits)(variables))
+    traced = str(jax.make_jaxpr(lambda v: rounded.apply(v, inputs, train=False).logits)(variables))
     assert "bf16" in traced
 
 
@@ -267,7 +269,7 @@ def test_dense_tokens_start_near_the_embeddings_size():
     model = wukong.build({}, shape)
     inputs = make_inputs(shape, rows=256)
     variables = init(model, inputs)
-    _, state = model.apply(variables, *inputs, train=False, capture_intermediates=lambda m, _: m.name == "bottom")
+    _, state = model.apply(variables, inputs, train=False, capture_intermediates=lambda m, _: m.name == "bottom")
     made = np.asarray(state["intermediates"]["bottom"]["__call__"][0])
     assert 0.01 < np.std(made) < 0.04  # dense_token_scale 0.02 for columns of unit variance
 
@@ -280,9 +282,9 @@ def test_every_option_changes_the_model():
 
     def fingerprint(options):
         model = wukong.build({**SMALL, **options}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
+        start = jax.make_jaxpr(lambda key: model.init(key, inputs, train=False))(key)
+        variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), key)
+        step = jax.make_jaxpr(lambda v: model.apply(v, inputs, train=True, rngs={"dropout": key}))(variables)
         return f"{start}\n{step}"
 
     changes = [

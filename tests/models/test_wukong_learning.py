@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from wukong_jax.models import logistic_regression, wukong
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
 
 FIELDS, VALUES, WIDTH, ROWS, STEPS = 6, 8, 8, 1024, 250
@@ -36,10 +37,10 @@ def excess_log_loss(module, options, width):
 
     def logits(params, ids):
         embeddings = params["table"][jnp.arange(FIELDS), ids]
-        inputs = (jnp.zeros((ROWS, 0)), embeddings, jnp.ones(ids.shape), jnp.zeros(ROWS, jnp.int32), {})
+        inputs = ModelInputs(jnp.zeros((ROWS, 0)), embeddings, jnp.ones(ids.shape), jnp.zeros(ROWS, jnp.int32), {})
         if params["model"] is None:
-            return model.init(jax.random.key(1), *inputs, train=False)
-        return model.apply(params["model"], *inputs, train=True).logits
+            return model.init(jax.random.key(1), inputs, train=False)
+        return model.apply(params["model"], inputs, train=True).logits
 
     table = 0.02 * jax.random.normal(jax.random.key(0), (FIELDS, VALUES, width))
     params = {"table": table, "model": logits({"table": table, "model": None}, jnp.zeros((ROWS, FIELDS), jnp.int32))}

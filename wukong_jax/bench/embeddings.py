@@ -17,6 +17,7 @@ from wukong_jax.embeddings.exchange import MESH_AXES, ReplicatedExchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, EmbeddingsConfig, build_embedding_layout
 from wukong_jax.embeddings.merge_rows import merge_equal_rows
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import Tables, init_tables
 from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
 
@@ -56,7 +57,7 @@ def build_step(layout: EmbeddingLayout) -> Any:
         logits = jax.tree.map(lambda values: jnp.sum(values, axis=(1, 2)), exchange.collect(rows, routed))
         gradients = dict.fromkeys(rows, gradient)
         key = jax.random.key(0)
-        tables = exchange.apply_row_gradients(tables, routed, rows, gradients, index, jnp.float32(1), key)
+        tables = exchange.apply_row_gradients(tables, routed, rows, gradients, RowStep(index, jnp.float32(1), key))
         return tables, logits
 
     return jax.jit(step, donate_argnums=0)

@@ -6,55 +6,46 @@ another. Row-wise tables: every rank sees all ids, adds up the vectors of the ro
 these up over the ranks. Replicated tables are read where the batch is.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from wukong_jax.embeddings.exchange import Compress, ReplicatedExchange, ReplicatedIds
+from wukong_jax.embeddings.exchange import ReplicatedExchange, ReplicatedIds
 from wukong_jax.embeddings.layout import EmbeddingLayout, restrict_layout
 from wukong_jax.embeddings.message_dtype import add_in, send_in
 from wukong_jax.embeddings.placed_exchange import (
     BY_RANK,
     ExchangeDtype,
     PlacedExchange,
-    Routed,
+    PlacedExchangeOptions,
+    PlacedIds,
     Rows,
     concatenate_flat,
     exchange_over,
     split_flat,
 )
-from wukong_jax.embeddings.placement import Placement, Strategy, build_placement
+from wukong_jax.embeddings.placement import Placement, build_placement
 from wukong_jax.embeddings.placement_planner import Plan, format_plan, plan_placement, read_budget
 from wukong_jax.embeddings.rearrange import take_vectors
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import LogicalTables, Tables
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import MESH_AXES, compute_rank
 from wukong_jax.strict_mapping import build_dataclass
 
-FlatRouted = tuple[ReplicatedIds, Routed]
-
-
-@dataclasses.dataclass(frozen=True)
-class FlatExchangeOptions:
-    """`config.exchange.options` of `wukong_jax.embeddings.flat_exchange:build`."""
-
-    placement: Literal["auto", "replicated", "table_wise", "column_wise", "row_wise"] = "auto"  # of every table
-    tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # of single tables
-    dtype: ExchangeDtype = "float32"  # of embeddings and their gradients while they travel, but for replicated tables
-    memory_gib: float | None = None  # per chip, for tables and their optimizer arrays; None: no limit
+FlatRouted = tuple[ReplicatedIds, PlacedIds]
 
 
 def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model: Any) -> "FlatExchange":
     """Plans the tables' placement and builds the exchange.
 
     Args:
-      options: keys of `FlatExchangeOptions`.
+      options: keys of `PlacedExchangeOptions`.
       layout: the tables.
       mesh: axes ("host", "chip").
       model: not used; what comes after the exchange does not matter to it.
@@ -63,7 +54,7 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
       UserError: an unknown option or table, or tables that do not fit.
     """
     del model
-    chosen = build_dataclass(FlatExchangeOptions, options, "config.exchange.options")
+    chosen = build_dataclass(PlacedExchangeOptions, options, "config.exchange.options")
     try:
         budget, number_bytes = read_budget(chosen.memory_gib), jnp.dtype(chosen.dtype).itemsize
         plan = plan_placement(layout, mesh.size, chosen.placement, chosen.tables, budget, number_bytes)
@@ -137,9 +128,9 @@ class FlatExchange(PlacedExchange):
 
     def route_ids(self, ids: jax.Array) -> FlatRouted:
         """Brings ids to the ranks that hold their rows; see `Exchange`."""
-        return self.replicated.route_ids(ids), self.route_placed(ids) if self.lookups else {}
+        return self.replicated.route_ids(ids), super().route_ids(ids) if self.lookups else {}
 
-    def route_local(self, ids: jax.Array) -> Routed:
+    def route_local(self, ids: jax.Array) -> PlacedIds:
         """One all-to-all and one all-gather of ids; see `PlacedExchange`."""
         rank = compute_rank(self.mesh)
         # Padding reads the column behind the last: no id.
@@ -159,11 +150,10 @@ class FlatExchange(PlacedExchange):
     def gather(self, tables: Tables, routed: FlatRouted) -> Rows:
         """Reads the rows, where they lie; see `Exchange`."""
         copies, placed = routed
-        return self.replicated.gather(tables, copies) | (self.gather_placed(tables, placed) if placed else {})
+        return self.replicated.gather(tables, copies) | (super().gather(tables, placed) if placed else {})
 
-    def collect(self, rows: Rows, routed: FlatRouted, compress: Compress | None = None) -> dict[str, jax.Array]:
+    def collect(self, rows: Rows, routed: FlatRouted) -> dict[str, jax.Array]:
         """Brings vectors to the devices of the batch; see `Exchange`."""
-        del compress
         copies, placed = routed
         here = self.replicated.collect({name: rows[name] for name in copies.row_ids}, copies)
         if not placed:
@@ -174,30 +164,18 @@ class FlatExchange(PlacedExchange):
             )
 
     def apply_row_gradients(
-        self,
-        tables: Tables,
-        routed: FlatRouted,
-        rows: Rows,
-        row_gradients: Rows,
-        step: jax.Array,
-        learning_rate_scale: jax.Array,
-        key: jax.Array,
+        self, tables: Tables, routed: FlatRouted, rows: Rows, row_gradients: Rows, row_step: RowStep
     ) -> Tables:
         """Takes the row optimizers' step; see `Exchange`."""
         copies, placed = routed
-        updated = self.replicated.apply_row_gradients(
-            tables, copies, rows, row_gradients, step, learning_rate_scale, key
-        )
-        if placed:
-            step_key = jax.random.fold_in(key, step)
-            updated |= self.update_placed(tables, placed, rows, row_gradients, step, learning_rate_scale, step_key)
-        return updated
+        updated = self.replicated.apply_row_gradients(tables, copies, rows, row_gradients, row_step)
+        return updated | (super().apply_row_gradients(tables, placed, rows, row_gradients, row_step) if placed else {})
 
     def _split_slots(self, message: jax.Array, names: list[str]) -> dict[str, jax.Array]:
         pieces = jax.lax.split(message, [self.lookups[name].slots_per_rank for name in names], axis=1)
         return dict(zip(names, pieces, strict=True))
 
-    def _collect_local(self, here: dict[str, jax.Array], rows: Rows, routed: Routed) -> dict[str, jax.Array]:
+    def _collect_local(self, here: dict[str, jax.Array], rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
         """Vectors of every stack of the layout, [B / ranks, vectors, w] each; shard-local."""
         ranks = self.mesh.size
         pooled = {name: self.lookups[name].pool(rows[name], routed[name]) for name in rows}

@@ -1,37 +1,46 @@
-"""What every exchange over placed tables shares: reading and updating rows where they lie, and the tables themselves.
+"""Placed tables in any exchange: their options, their start and copies, and rows read and updated where they lie.
 
 How ids travel to the rows and vectors to the batch is left to the subclasses: `flat_exchange` here, towers in `dmt`.
 """
 
 import abc
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
+from wukong_jax.embeddings.exchange import BY_RANK, WHOLE, Exchange, Routed
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.placed_tables import export_placed_stack, import_placed_stack, init_placed_stack
-from wukong_jax.embeddings.placement import PlacedStack, Placement
-from wukong_jax.embeddings.row_gather import gather_rows
+from wukong_jax.embeddings.placement import PlacedStack, Placement, Strategy
+from wukong_jax.embeddings.row_gather import gather_stacks
 from wukong_jax.embeddings.row_optimizers import RowMean, mean_over_row
-from wukong_jax.embeddings.sparse_update import update_stack
+from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.stack_lookups import RoutedIds, StackLookups
-from wukong_jax.embeddings.tables import LogicalTables, MergeMethod, Tables, check_same_tables, choose_merge
-from wukong_jax.sharding.axis_rules import AxisRules
-from wukong_jax.sharding.mesh import CHIP, HOST, MESH_AXES, check_mesh_axes, compute_rank
+from wukong_jax.embeddings.tables import LogicalTables, Tables, check_same_tables
+from wukong_jax.sharding.mesh import CHIP, HOST, MESH_AXES, compute_rank
 
 ExchangeDtype = Literal["float32", "bfloat16"]
 Rows = dict[str, jax.Array]
-Routed = dict[str, RoutedIds]
-BY_RANK = PartitionSpec(MESH_AXES)
-WHOLE = PartitionSpec()
+PlacedIds = dict[str, RoutedIds]
 
 
-class PlacedExchange(abc.ABC):
+@dataclasses.dataclass(frozen=True)
+class PlacedExchangeOptions:
+    """`config.exchange.options` of exchanges over placed tables."""
+
+    placement: Literal["auto", "replicated", "table_wise", "column_wise", "row_wise"] = "auto"  # of every table
+    tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # of single tables
+    dtype: ExchangeDtype = "float32"  # of what travels between devices and its gradients, but for replicated tables
+    memory_gib: float | None = None  # per chip, for tables and their optimizer arrays; None: no limit
+
+
+class PlacedExchange(Exchange):
     """Rows are read and updated by the ranks that hold them; see `Exchange` for the interface.
 
     Within a rank, `R` batch rows' ids arrive in an order that the subclass chooses and its `collect` undoes.
@@ -46,14 +55,13 @@ class PlacedExchange(abc.ABC):
           placement: of every table of the layout.
           dtype: of embeddings and their gradients while they travel.
         """
-        check_mesh_axes(mesh)
-        self._layout, self.mesh, self.placement, self.dtype = layout, mesh, placement, jnp.dtype(dtype)
+        super().__init__(layout, mesh)
+        self.placement, self.dtype = placement, jnp.dtype(dtype)
         self.hosts, self.chips = mesh.shape[HOST], mesh.shape[CHIP]
-        self.merge: MergeMethod = choose_merge(mesh.devices.flat[0].platform)
         self.lookups = {stack.name: StackLookups(layout, stack, mesh.size) for stack in placement.stacks}
 
     @abc.abstractmethod
-    def route_local(self, ids: jax.Array) -> Routed:
+    def route_local(self, ids: jax.Array) -> PlacedIds:
         """Brings ids to the ranks that hold their rows; shard-local.
 
         Args:
@@ -62,16 +70,6 @@ class PlacedExchange(abc.ABC):
         Returns:
           Placed stack name to the rows to read, [R, L].
         """
-
-    @property
-    def layout(self) -> EmbeddingLayout:
-        """The tables that it serves."""
-        return self._layout
-
-    @property
-    def parameter_rules(self) -> AxisRules:
-        """None: dense weights are replicated."""
-        return ()
 
     @property
     def table_sharding(self) -> dict[str, NamedSharding]:
@@ -104,61 +102,35 @@ class PlacedExchange(abc.ABC):
             for stack in self.placement.stacks
         }
 
-    def route_placed(self, ids: jax.Array) -> Routed:
-        """Routes the ids of a global batch to placed stacks; see `Exchange.route_ids`."""
+    def route_ids(self, ids: jax.Array) -> Routed:
+        """Brings ids to the ranks that hold their rows; see `Exchange`."""
         with jax.named_scope("route_ids"):
             return self.map_shards(self.route_local, BY_RANK)(ids)
 
-    def gather_placed(self, tables: Tables, routed: Routed) -> Rows:
-        """Reads the rows of placed stacks, [ranks * R, L, w] float32 each; see `Exchange.gather`."""
-
-        def gather_local(stored: dict[str, jax.Array], row_ids: dict[str, jax.Array]) -> Rows:
-            return {name: gather_rows(stored[name], row_ids[name]) for name in row_ids}
-
+    def gather(self, tables: Tables, routed: Routed) -> Rows:
+        """Reads the rows where they lie, [ranks * R, L, w] float32 each; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed}
         row_ids = {name: ids.row_ids for name, ids in routed.items()}
-        return self.map_shards(gather_local, (BY_RANK, BY_RANK))(stored, row_ids)
+        return self.map_shards(gather_stacks, (BY_RANK, BY_RANK))(stored, row_ids)
 
-    def update_placed(
-        self,
-        tables: Tables,
-        routed: Routed,
-        rows: Rows,
-        row_gradients: Rows,
-        step: jax.Array,
-        learning_rate_scale: jax.Array,
-        step_key: jax.Array,
+    def apply_row_gradients(
+        self, tables: Tables, routed: Routed, rows: Rows, row_gradients: Rows, row_step: RowStep
     ) -> Tables:
-        """Takes the row optimizers' step on placed stacks; see `Exchange.apply_row_gradients`.
+        """Takes the row optimizers' step where the rows lie; see `Exchange`.
 
         Stochastic rounding draws from each rank's own key, so bfloat16 tables under another placement are equal on
         average and not bit for bit.
         """
 
         def update_local(
-            tables: Tables,
-            row_ids: dict[str, jax.Array],
-            rows: Rows,
-            gradients: Rows,
-            step: jax.Array,
-            scale: jax.Array,
-            key: jax.Array,
+            tables: Tables, row_ids: dict[str, jax.Array], rows: Rows, gradients: Rows, row_step: RowStep
         ) -> Tables:
-            key = jax.random.fold_in(key, compute_rank(self.mesh))
+            row_step = row_step.fold_key(compute_rank(self.mesh))
             updated = {}
             for index, stack in enumerate(self.placement.stacks):
-                name = stack.name
-                updated[name] = update_stack(
-                    stack,
-                    tables[name],
-                    row_ids[name].reshape(-1),
-                    gradients[name].reshape(-1, stack.width),
-                    rows[name].reshape(-1, stack.width),
-                    step,
-                    scale,
-                    jax.random.fold_in(key, index),
-                    self._row_mean(stack),
-                )
+                name, own_step = stack.name, row_step.fold_key(index)
+                touched = row_ids[name], gradients[name], rows[name]
+                updated[name] = update_stack(stack, tables[name], *touched, own_step, self._row_mean(stack))
             return updated
 
         names = self.lookups
@@ -168,13 +140,9 @@ class PlacedExchange(abc.ABC):
             {name: rows[name] for name in names},
             {name: row_gradients[name] for name in names},
         )
-        scalars = (jnp.asarray(step, jnp.int32), jnp.asarray(learning_rate_scale, jnp.float32), step_key)
         with jax.named_scope("row_optimizer"):
-            return self.map_shards(update_local, (BY_RANK,) * 4 + (WHOLE,) * 3)(*arguments, *scalars)
-
-    def map_shards(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = BY_RANK) -> Callable[..., Any]:
-        """`shard_map` over the mesh."""
-        return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+            update = self.map_shards(update_local, (BY_RANK,) * 4 + (WHOLE,))
+            return update(*arguments, row_step.fold_key(row_step.step))
 
     def _row_mean(self, stack: PlacedStack) -> RowMean:
         """The mean over a whole row; column pieces add up over their block of ranks, which merged the same rows."""

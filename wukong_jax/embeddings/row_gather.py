@@ -4,6 +4,8 @@ A *row id* counts the rows of a stack; one that equals the stack's row count `V`
 is negative: -1 is the last row to JAX's indexing, whatever the mode.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,11 @@ def compute_row_ids(layout: EmbeddingLayout, stack: int, ids: jax.Array) -> jax.
     rows = np.concatenate([np.full(field.length, field.rows, np.int32) for field in fields])
     own = ids if np.array_equal(slots, np.arange(ids.shape[1])) else ids[:, slots]
     return jnp.where((own >= 0) & (own < rows), own + first_rows, layout.stacks[stack].rows)
+
+
+def gather_stacks(tables: Mapping[str, jax.Array], row_ids: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Reads rows of several stacks, by name; see `gather_rows`."""
+    return {name: gather_rows(tables[name], row_ids[name]) for name in row_ids}
 
 
 def gather_rows(rows: jax.Array, row_ids: jax.Array) -> jax.Array:

@@ -4,6 +4,8 @@ The cost follows the slots of the batch, not the rows of the table, and no tempo
 buffers the tables are updated where they lie.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -16,15 +18,25 @@ from wukong_jax.embeddings.row_optimizers import RowMean, compute_updated_rows, 
 from wukong_jax.embeddings.tables import StackState
 
 
+class RowStep(NamedTuple):
+    """What one step of the row optimizers depends on beside rows and gradients."""
+
+    step: jax.Array  # int32 scalar, 0 for the first step of a run
+    learning_rate_scale: jax.Array  # float32 scalar, multiplies every row optimizer's learning rate
+    key: jax.Array  # for stochastic rounding
+
+    def fold_key(self, number: jax.Array | int) -> "RowStep":
+        """The same step, with another key for each `number`: a step's, a rank's or a stack's."""
+        return self._replace(key=jax.random.fold_in(self.key, number))
+
+
 def update_stack(
     stack: TableStack | PlacedStack,
     state: StackState,
     row_ids: jax.Array,
     gradients: jax.Array,
     rows: jax.Array | None,
-    step: jax.Array,
-    learning_rate_scale: jax.Array,
-    key: jax.Array,
+    row_step: RowStep,
     row_mean: RowMean = mean_over_row,
 ) -> StackState:
     """Takes one step on the rows of a stack that a batch touched.
@@ -32,18 +44,17 @@ def update_stack(
     Args:
       stack: the stack.
       state: its arrays.
-      row_ids: [M] int32 in [0, V].
-      gradients: [M, w] float32, one for each slot; those of row id V are ignored.
-      rows: [M, w] float32, what the forward pass gathered, so that it is not gathered again; None: gather.
-      step: int32 scalar, 0 for the first step of a run.
-      learning_rate_scale: float32 scalar, multiplies the learning rate.
-      key: a random key for this stack and step (stochastic rounding).
+      row_ids: [...] int32 in [0, V], M in all.
+      gradients: [..., w] float32, one for each slot; those of row id V are ignored.
+      rows: [..., w] float32, what the forward pass gathered, so that it is not gathered again; None: gather.
+      row_step: the step, with a key for this stack alone.
       row_mean: the mean over a whole row where the stack holds a part of its columns.
 
     Returns:
       The arrays after the step.
     """
-    merged = merge_equal_rows(row_ids, gradients, state.rows.shape[0], state.scratch)
+    gradients = gradients.reshape(-1, stack.width)
+    merged = merge_equal_rows(row_ids.reshape(-1), gradients, state.rows.shape[0], state.scratch)
     touched = merged.row_ids
     old_rows = _select_rows(state, merged, rows)
     arrays = {name: array.at[touched].get(mode="clip") for name, array in state.optimizer.items()}
@@ -51,14 +62,14 @@ def update_stack(
     skipped = None
     if last_step is not None:
         last_touch = last_step.at[touched].get(mode="clip")
-        skipped = step - 1 - last_touch
-        # Equals `step`; written so, the scatter waits for the gather, and the column is not copied to run them apart.
-        last_step = last_step.at[touched].set(jnp.maximum(last_touch, step), mode="drop", unique_indices=True)
+        skipped = row_step.step - 1 - last_touch
+        # Equals the step; written so, the scatter waits for the gather, and the column is not copied to run them apart.
+        last_step = last_step.at[touched].set(jnp.maximum(last_touch, row_step.step), mode="drop", unique_indices=True)
     new_rows, arrays = compute_updated_rows(
-        stack.optimizer, old_rows, merged.gradients, arrays, skipped, learning_rate_scale, row_mean
+        stack.optimizer, old_rows, merged.gradients, arrays, skipped, row_step.learning_rate_scale, row_mean
     )
     if state.rows.dtype == jnp.uint16:
-        new_rows = round_stochastically(new_rows, draw_row_noise(key, touched, stack.width))
+        new_rows = round_stochastically(new_rows, draw_row_noise(row_step.key, touched, stack.width))
     return StackState(
         rows=state.rows.at[touched].set(new_rows, mode="drop", unique_indices=True),
         optimizer={
@@ -74,4 +85,5 @@ def _select_rows(state: StackState, merged: MergedRows, rows: jax.Array | None) 
     """The rows before the step, at the positions of the merged rows."""
     if rows is None:
         return gather_rows(state.rows, merged.row_ids)
+    rows = rows.reshape(-1, rows.shape[-1])
     return rows if merged.sources is None else rows[merged.sources]

@@ -32,8 +32,16 @@ import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, count_vectors
+from wukong_jax.models.vector_model import (
+    VectorModelOptions,
+    build_options,
+    count_vectors,
+    input_vectors,
+    output_layers,
+)
 
 TRANSFORMATION_NORM_EPSILON = 1e-6  # logarithms and products are of unit size, whatever the embeddings' scale
 # Sums of logarithms stop here: e**20 is 5e8, and the square of that, summed over a row, is far below float32's limit.
@@ -118,13 +126,18 @@ class LogarithmicTransformation(nn.Module):
         return products
 
 
-class AFN(VectorModel):
+class AFN(nn.Module):
     """Products of powers and an MLP over them; an MLP over the other half of each vector; their weighted logits."""
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O]."""
-        options = self.options
-        width = branch_width(options, self.shape)
+    options: AFNOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        width = branch_width(options, shape)
         products = LogarithmicTransformation(
             options.log_neurons,
             options.log_epsilon,
@@ -132,16 +145,16 @@ class AFN(VectorModel):
             options.exp_norm,
             options.exponent_scale,
             name="transformation",
-        )(inputs[:, :, :width])
-        made = self.head(options.afn_hidden, name="afn", dropout=options.afn_dropout)(
-            products.astype(self.shape.dtype), train=train
-        )
+        )(vectors[:, :, :width])
+        behind = output_layers(options.afn_hidden, options, shape, name="afn", dropout=options.afn_dropout)
+        made = behind(products.astype(shape.dtype), train=train)
         if not options.deep_hidden:
-            return made
-        flat = inputs[:, :, width:].reshape(inputs.shape[0], -1)
-        deep = self.head(options.deep_hidden, name="deep", dropout=options.deep_dropout)(flat, train=train)
-        weights = self.param("branch_weights", nn.initializers.constant(0.5), (2, self.shape.objectives))
-        return weights[0] * made + weights[1] * deep
+            return Outputs(made, {})
+        flat = vectors[:, :, width:].reshape(len(vectors), -1)
+        beside = output_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
+        deep = beside(flat, train=train)
+        weights = self.param("branch_weights", nn.initializers.constant(0.5), (2, shape.objectives))
+        return Outputs(weights[0] * made + weights[1] * deep, {})
 
 
 def branch_width(options: AFNOptions, shape: ModelShape) -> int:

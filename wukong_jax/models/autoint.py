@@ -21,8 +21,17 @@ import jax.numpy as jnp
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import output_initializer
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, count_vectors
+from wukong_jax.models.vector_model import (
+    VectorModelOptions,
+    build_options,
+    count_vectors,
+    hidden_layers,
+    input_vectors,
+    output_layers,
+)
 
 ATTENTION_NORM_EPSILON = 1e-12  # attended vectors are about as small as the embeddings, which may start at 1e-3
 
@@ -123,7 +132,7 @@ class SelfAttention(nn.Module):
         return self.param(name, output_initializer(), (inputs, self.features)).astype(self.dtype)
 
 
-class AutoInt(VectorModel):
+class AutoInt(nn.Module):
     """Attention layers; a linear layer over all of their output vectors and the MLP's last hidden layer.
 
     The paper's sum of an attention logit and an MLP's is one linear layer over both side by side; one bias stands for
@@ -131,10 +140,15 @@ class AutoInt(VectorModel):
     what it attends to reaches the logits.
     """
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O]."""
-        options, rows = self.options, inputs.shape[0]
-        vectors, flat = inputs, inputs.reshape(rows, -1)
+    options: AutoIntOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
         for index in range(options.attention_layers):
             vectors = SelfAttention(
                 options.attention_dim,
@@ -143,15 +157,16 @@ class AutoInt(VectorModel):
                 options.attention_scale,
                 options.attention_norm,
                 options.attention_dropout,
-                self.shape.dtype,
+                shape.dtype,
                 name=f"attention_{index}",
             )(vectors, train=train)
-        parts = [vectors.reshape(rows, -1)]
+        parts = [vectors.reshape(len(vectors), -1)]
         if options.deep_hidden:
-            parts.append(self.hidden(options.deep_hidden, name="deep", dropout=options.deep_dropout)(flat, train=train))
+            deep = hidden_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
+            parts.append(deep(flat, train=train))
         if options.linear_term:
             parts.append(flat)
-        return self.head(())(jnp.concatenate(parts, axis=1), train=train)
+        return Outputs(output_layers((), options, shape)(jnp.concatenate(parts, axis=1), train=train), {})
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex_core
 
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 
@@ -67,7 +68,7 @@ def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Co
     """Counts a model's parameters and products; nothing is computed or allocated.
 
     Args:
-      module: any model of the common call (dense, embeddings, token_mask, domain, extras, *, train).
+      module: any model, called with `ModelInputs` and `train`.
       shape: its sizes.
       batch: rows of the traced batch; products that do not depend on the rows are shared among them.
 
@@ -80,20 +81,18 @@ def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Co
     inputs = _abstract_inputs(shape, batch)
     key = jax.eval_shape(lambda: jax.random.key(0))
 
-    def initialise(key: jax.Array, *inputs: Any) -> Any:
-        return module.init({"params": key, "dropout": key}, *inputs, train=False)
+    def initialise(key: jax.Array, inputs: ModelInputs) -> Any:
+        return module.init({"params": key, "dropout": key}, inputs, train=False)
 
-    def forward(params: Any, embeddings: jax.Array, rest: Sequence[Any], statistics: Any, key: jax.Array) -> Any:
-        dense, token_mask, domain, extras = rest
-        inputs, rngs = (dense, embeddings, token_mask, domain, extras), {"dropout": key}
+    def forward(params: Any, embeddings: jax.Array, rest: ModelInputs, statistics: Any, key: jax.Array) -> Any:
+        inputs, rngs = rest._replace(embeddings=embeddings), {"dropout": key}
         variables = {"params": params, STATISTICS: statistics}
-        outputs, updated = module.apply(variables, *inputs, train=True, rngs=rngs, mutable=[STATISTICS])
+        outputs, updated = module.apply(variables, inputs, train=True, rngs=rngs, mutable=[STATISTICS])
         return getattr(outputs, "logits", outputs), outputs, updated
 
-    variables = jax.eval_shape(initialise, key, *inputs)
-    dense, embeddings, *rest = inputs
-    params = variables.get("params", {})
-    traced = jax.make_jaxpr(forward)(params, embeddings, (dense, *rest), variables.get(STATISTICS, {}), key)
+    variables = jax.eval_shape(initialise, key, inputs)
+    params, rest = variables.get("params", {}), inputs._replace(embeddings=None)  # type: ignore[arg-type]
+    traced = jax.make_jaxpr(forward)(params, inputs.embeddings, rest, variables.get(STATISTICS, {}), key)
     trained = len(jax.tree.leaves(params)) + 1
     needs = [index < trained for index in range(len(traced.jaxpr.invars))]
     macs, _ = _count_jaxpr(traced.jaxpr, needs)
@@ -105,12 +104,12 @@ def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Co
     )
 
 
-def _abstract_inputs(shape: ModelShape, batch: int) -> tuple[Any, ...]:
-    def floats(*axes: int) -> jax.ShapeDtypeStruct:
+def _abstract_inputs(shape: ModelShape, batch: int) -> ModelInputs:
+    def floats(*axes: int) -> Any:
         return jax.ShapeDtypeStruct((batch, *axes), jnp.float32)
 
-    domain = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return (
+    domain: Any = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    return ModelInputs(
         floats(shape.dense_features),
         floats(shape.tokens, shape.width),
         floats(shape.tokens),

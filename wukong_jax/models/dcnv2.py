@@ -10,8 +10,17 @@ import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
 from wukong_jax.layers.cross_network import CrossNetwork
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, dense_vector
+from wukong_jax.models.vector_model import (
+    VectorModelOptions,
+    build_options,
+    dense_vector,
+    hidden_layers,
+    output_layers,
+    prepared_embeddings,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,28 +58,35 @@ class DCNv2Options(VectorModelOptions):
                 raise UserError(f"{field.name} = {value}: has no effect where dense_input is 'raw'; leave it out")
 
 
-class DCNv2(VectorModel):
+class DCNv2(nn.Module):
     """x_0 = embeddings, flattened, then the dense part; cross layers; hidden layers; logits."""
 
-    def inputs(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+    options: DCNv2Options
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        start = self._flat_inputs(inputs, train)
+        layers, rank = options.cross_layers, options.cross_rank
+        crossed = CrossNetwork(layers, rank, options.cross_biases, shape.dtype, name="cross")(start)
+        if options.structure == "stacked":
+            deep = output_layers(options.deep_hidden, options, shape, dropout=options.deep_dropout)
+            return Outputs(deep(crossed, train=train), {})
+        beside = hidden_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
+        both = jnp.concatenate([crossed, beside(start, train=train)], axis=1)
+        return Outputs(output_layers((), options, shape)(both, train=train), {})
+
+    def _flat_inputs(self, inputs: ModelInputs, train: bool) -> jax.Array:
         """x_0, [B, N * D + (D or F_dense)] in the compute dtype."""
         options, shape = self.options, self.shape
-        flat = self.prepared_embeddings(embeddings, train).reshape(embeddings.shape[0], -1)
+        flat = prepared_embeddings(inputs, options, shape, train=train).reshape(len(inputs.embeddings), -1)
         if not shape.dense_features:
             return flat
         raw = options.dense_input == "raw"
-        made = dense.astype(shape.dtype) if raw else dense_vector(dense, options, shape, train=train)
+        made = inputs.dense.astype(shape.dtype) if raw else dense_vector(inputs.dense, options, shape, train=train)
         return jnp.concatenate([flat, made], axis=1)
-
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, width of x_0] to [B, O]."""
-        options, dtype = self.options, self.shape.dtype
-        network = CrossNetwork(options.cross_layers, options.cross_rank, options.cross_biases, dtype, name="cross")
-        crossed = network(inputs)
-        if options.structure == "stacked":
-            return self.head(options.deep_hidden, dropout=options.deep_dropout)(crossed, train=train)
-        deep = self.hidden(options.deep_hidden, name="deep", dropout=options.deep_dropout)(inputs, train=train)
-        return self.head(())(jnp.concatenate([crossed, deep], axis=1), train=train)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -11,8 +11,16 @@ import numpy as np
 
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, count_vectors
+from wukong_jax.models.vector_model import (
+    VectorModelOptions,
+    build_options,
+    count_vectors,
+    input_vectors,
+    output_layers,
+)
 
 # Dots are quadratic in the embeddings' scale, so their variance goes with its fourth power (1e-12 at scale 1e-3).
 PAIR_NORM_EPSILON = 1e-12
@@ -79,22 +87,27 @@ def _pair_dots_backward(vectors: jax.Array, gradient: jax.Array) -> tuple[jax.Ar
 pair_dots.defvjp(_pair_dots_forward, _pair_dots_backward)
 
 
-class DLRM(VectorModel):
+class DLRM(nn.Module):
     """Bottom MLP to a dense vector; dots of all pairs of it and the embeddings; top MLP over the vector and the dots.
 
     Pairs on and above the diagonal are left out, as in the original's code. Without dense columns there is neither a
     bottom nor a dense vector.
     """
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O]."""
-        options = self.options
-        parts = [inputs[:, 0]] if self.shape.dense_features else []
-        if inputs.shape[1] > 1:
-            dots = pair_dots(inputs)
+    options: DLRMOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        parts = [vectors[:, 0]] if shape.dense_features else []
+        if vectors.shape[1] > 1:
+            dots = pair_dots(vectors)
             parts.append(LayerNorm((1,), PAIR_NORM_EPSILON, name="pair_norm")(dots) if options.pair_norm else dots)
-        top = self.head(options.top_hidden, name="top", dropout=options.top_dropout)
-        return top(jnp.concatenate(parts, axis=1), train=train)
+        top = output_layers(options.top_hidden, options, shape, name="top", dropout=options.top_dropout)
+        return Outputs(top(jnp.concatenate(parts, axis=1), train=train), {})
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options
+from wukong_jax.models.vector_model import VectorModelOptions, build_options, input_vectors, output_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +24,19 @@ class DNNOptions(VectorModelOptions):
     deep_dropout: float = 0.0  # after each hidden layer
 
 
-class DNN(VectorModel):
+class DNN(nn.Module):
     """Vectors flattened to [B, n * D]; hidden layers; logits."""
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O]."""
-        options = self.options
-        flat = inputs.reshape(inputs.shape[0], -1)
-        return self.head(options.deep_hidden, name="deep", dropout=options.deep_dropout)(flat, train=train)
+    options: DNNOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        deep = output_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
+        return Outputs(deep(vectors.reshape(len(vectors), -1), train=train), {})
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -15,8 +15,16 @@ import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import MLP
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options
+from wukong_jax.models.vector_model import (
+    VectorModelOptions,
+    build_options,
+    hidden_layers,
+    input_vectors,
+    output_layers,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,35 +72,40 @@ class FinalMLPOptions(VectorModelOptions):
                 raise UserError(f"{field.name} = {list(value)}: has no effect where use_fs is False; leave it out")
 
 
-class FinalMLP(VectorModel):
+class FinalMLP(nn.Module):
     """Flattened vectors, gated once for each stream; logits = b + w_1 o_1 + w_2 o_2 + sum over heads of o_1 W_3 o_2."""
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O] float32."""
-        options = self.options
-        first, second = (self._stream(index, inputs, train) for index in (1, 2))
-        linear = self.head(())(jnp.concatenate([first, second], axis=1), train=train)
-        bilinear = MultiHeadBilinear(
-            options.heads, self.shape.objectives, options.head_output_scale, self.shape.dtype, name="bilinear"
-        )
-        return linear + bilinear(first, second)
+    options: FinalMLPOptions
+    shape: ModelShape
 
-    def _stream(self, index: int, inputs: jax.Array, train: bool) -> jax.Array:
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        first, second = (self._stream(index, vectors, train) for index in (1, 2))
+        linear = output_layers((), options, shape)(jnp.concatenate([first, second], axis=1), train=train)
+        bilinear = MultiHeadBilinear(
+            options.heads, shape.objectives, options.head_output_scale, shape.dtype, name="bilinear"
+        )
+        return Outputs(linear + bilinear(first, second), {})
+
+    def _stream(self, index: int, vectors: jax.Array, train: bool) -> jax.Array:
         """One of the two MLPs, [B, n, D] to [B, its last width]."""
         options = self.options
-        flat = inputs.reshape(inputs.shape[0], -1)
+        flat = vectors.reshape(len(vectors), -1)
         if options.use_fs:
-            flat = flat * self._gates(index, inputs, train)
+            flat = flat * self._gates(index, vectors, train)
         widths, dropout = getattr(options, f"mlp{index}_hidden"), getattr(options, f"mlp{index}_dropout")
-        return self.hidden(widths, name=f"mlp{index}", dropout=dropout)(flat, train=train)
+        return hidden_layers(widths, options, self.shape, name=f"mlp{index}", dropout=dropout)(flat, train=train)
 
-    def _gates(self, index: int, inputs: jax.Array, train: bool) -> jax.Array:
+    def _gates(self, index: int, vectors: jax.Array, train: bool) -> jax.Array:
         """2 sigmoid(MLP(context)), [B, n * D], or [1, n * D] where the context is a learned constant."""
-        options, (_, count, width) = self.options, inputs.shape
+        options, (_, count, width) = self.options, vectors.shape
         columns = getattr(options, f"fs{index}_context")
         if columns:
             # slices: an index by a list would have a scatter for its gradient
-            taken = [jax.lax.index_in_dim(inputs, i, 1, keepdims=False) for i in context_places(columns, self.shape)]
+            taken = [jax.lax.index_in_dim(vectors, i, 1, keepdims=False) for i in context_places(columns, self.shape)]
             context = jnp.concatenate(taken, axis=1)
         else:
             context = self.param(f"fs{index}_constant", nn.initializers.normal(1.0), (width,))[None]

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.click_model import ClickModel
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -28,7 +29,7 @@ class FMOptions:
             raise UserError(f"dense_factor_scale = {self.dense_factor_scale}: above 0")
 
 
-class FactorizationMachine(ClickModel):
+class FactorizationMachine(nn.Module):
     """Logits = bias + sum of w_i x_i + sum over pairs i < j of <v_i, v_j> x_i x_j, for each objective its own.
 
     A feature is a token (x = 1 where it is present) or a dense column (x = its value). A token's width is
@@ -45,19 +46,23 @@ class FactorizationMachine(ClickModel):
       shape: sizes of inputs and outputs.
     """
 
-    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
-        """[B, F_dense] and [B, N, D] with D = O * (1 + K) to [B, O] float32; training and serving are the same."""
+    options: FMOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
         objectives = self.shape.objectives
-        parts = embeddings.shape[0], objectives, self.shape.width // objectives
-        tokens = embeddings.astype(jnp.float32)
+        tokens = inputs.present_embeddings.astype(jnp.float32)
+        parts = len(tokens), objectives, self.shape.width // objectives
         sums = tokens.sum(axis=1).reshape(parts)
         squares = jnp.square(tokens).sum(axis=1).reshape(parts)[:, :, 1:].sum(axis=2)
         if self.shape.dense_features:
-            dense_sums, dense_squares = self._dense_sums(dense.astype(jnp.float32))
+            dense_sums, dense_squares = self._dense_sums(inputs.dense.astype(jnp.float32))
             sums, squares = sums + dense_sums.reshape(parts), squares + dense_squares
         pairs = 0.5 * (jnp.square(sums[:, :, 1:]).sum(axis=2) - squares)
         bias = self.param("bias", nn.initializers.zeros_init(), (objectives,))
-        return sums[:, :, 0] + pairs + bias
+        return Outputs(sums[:, :, 0] + pairs + bias, {})
 
     def _dense_sums(self, dense: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The dense columns' share of the sums.

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.models.click_model import ClickModel
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -19,22 +19,26 @@ class LogisticRegressionOptions:
     """Logistic regression has no options; any key is refused."""
 
 
-class LogisticRegression(ClickModel):
+class LogisticRegression(nn.Module):
     """Logits = sum of the embeddings + a linear map of the dense features + a bias.
 
     An embedding of width D = O is one weight for each objective, so the tables are the weights of the
     one-hot ids. Everything is float32, whatever the compute dtype.
     """
 
-    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
-        """[B, F_dense] and [B, N, D] with D = O to [B, O] float32; training and serving are the same."""
+    options: LogisticRegressionOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
         objectives = self.shape.objectives
         bias = self.param("bias", nn.initializers.zeros_init(), (objectives,))
-        logits = embeddings.astype(jnp.float32).sum(axis=1) + bias
-        if dense.shape[-1]:
+        logits = inputs.present_embeddings.astype(jnp.float32).sum(axis=1) + bias
+        if self.shape.dense_features:
             linear = nn.Dense(objectives, use_bias=False, kernel_init=nn.initializers.zeros_init(), name="dense")
-            logits = logits + linear(dense.astype(jnp.float32))
-        return logits
+            logits = logits + linear(inputs.dense.astype(jnp.float32))
+        return Outputs(logits, {})
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -15,12 +15,15 @@ import jax.numpy as jnp
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm, normalize
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import (
     EMBEDDING_NORM_EPSILON,
-    VectorModel,
     VectorModelOptions,
     build_options,
+    input_vectors,
+    output_layers,
 )
 
 # Without the norm of the tokens a masked value is a product of two embeddings: its variance goes with the fourth power
@@ -62,28 +65,35 @@ class MaskNetOptions(VectorModelOptions):
             raise UserError(f"reduction_ratio = {self.reduction_ratio}: above 0")
 
 
-class MaskNet(VectorModel):
+class MaskNet(nn.Module):
     """Flattened vectors V; blocks relu(LN(W (mask_i(V) * x))); logits.
 
     x is LN(V), vector by vector, for every parallel block and for the first serial one; for a later serial block it is
     the output of the block before. mask_i(V) = W_2 relu(W_1 V + b_1) + b_2, of the width of x (equation 5).
     """
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O]."""
-        options = self.options
-        normed = VectorNorm(name="token_norm")(inputs) if options.token_norm else inputs
-        first = normed.reshape(inputs.shape[0], -1)
+    options: MaskNetOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        normed = VectorNorm(name="token_norm")(vectors) if options.token_norm else vectors
+        first = normed.reshape(len(vectors), -1)
         parallel = options.structure == "parallel"
         widths = options.block_widths
         masked_widths = [first.shape[1]] * len(widths) if parallel else [first.shape[1], *widths[:-1]]
-        guides = self._aggregate(inputs.reshape(first.shape), masked_widths)
+        guides = self._aggregate(vectors.reshape(first.shape), masked_widths)
         made: list[jax.Array] = []
         for index, guide in enumerate(guides):
             source = first if parallel or not made else made[-1]
             made.append(self._block(index, guide, source, train))
         last = jnp.concatenate(made, axis=1) if parallel else made[-1]
-        return self.head(options.head_hidden, dropout=options.head_dropout)(last, train=train)
+        return Outputs(
+            output_layers(options.head_hidden, options, shape, dropout=options.head_dropout)(last, train=train), {}
+        )
 
     def _aggregate(self, flat: jax.Array, masked_widths: list[int]) -> list[jax.Array]:
         """The aggregation layers of all masks, each [B, its width].

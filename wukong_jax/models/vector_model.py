@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from wukong_jax.errors import UserError
 from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import MLP
-from wukong_jax.models.click_model import ClickModel
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -53,7 +53,7 @@ class DenseVectorOptions:
 
 @dataclasses.dataclass(frozen=True)
 class VectorModelOptions(DenseVectorOptions):
-    """Options of every `VectorModel`.
+    """Options of every model over a row's vectors.
 
     Both norms are our own. The published settings on small sets stand on batch norm, which mixes the rows of a batch;
     layer norm is what a user of these models gets here.
@@ -71,76 +71,6 @@ class VectorModelOptions(DenseVectorOptions):
 
 
 OptionsT = TypeVar("OptionsT", bound=VectorModelOptions)
-
-
-class VectorModel(ClickModel):
-    """A network over a row's vectors; a subclass says what logits it makes of them.
-
-    Attributes:
-      options: a subclass of `VectorModelOptions`.
-      shape: sizes of inputs and outputs.
-    """
-
-    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
-        """`logits` of `inputs`."""
-        return self.logits(self.inputs(dense, embeddings, train), train)
-
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """The network of a subclass.
-
-        Args:
-          inputs: [B, n, D] in the compute dtype; n = N, or N + 1 with the dense vector first.
-          train: whether dropout is on.
-
-        Returns:
-          [B, O], any float dtype.
-        """
-        raise TypeError(f"{type(self).__name__}: a vector model has to say its logits")
-
-    def inputs(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
-        """What `logits` reads: the dense vector, where there are dense columns, then the embeddings.
-
-        Args:
-          dense: [B, F_dense] float32.
-          embeddings: [B, N, D], zeros for absent tokens.
-          train: whether dropout is on.
-
-        Returns:
-          [B, n, D] in the compute dtype.
-        """
-        vectors = self.prepared_embeddings(embeddings, train)
-        if self.shape.dense_features:
-            made = dense_vector(dense, self.options, self.shape, train=train)
-            vectors = jnp.concatenate([made[:, None], vectors], axis=1)
-        return vectors
-
-    def prepared_embeddings(self, embeddings: jax.Array, train: bool) -> jax.Array:
-        """The embeddings in the compute dtype [B, N, D], after their norm and dropout."""
-        vectors = embeddings.astype(self.shape.dtype)
-        if self.options.embedding_norm:
-            flat = vectors.reshape(vectors.shape[0], -1)
-            vectors = LayerNorm((1,), EMBEDDING_NORM_EPSILON, name="embedding_norm")(flat).reshape(vectors.shape)
-        return nn.Dropout(self.options.embedding_dropout, deterministic=not train)(vectors)
-
-    def hidden(self, widths: tuple[int, ...], *, name: str, dropout: float = 0.0) -> MLP:
-        """Hidden layers alone, with what all of a model's MLPs share; the output is in the compute dtype."""
-        options, dtype = self.options, self.shape.dtype
-        return MLP(widths, None, dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
-
-    def head(self, hidden: tuple[int, ...], *, name: str = "head", dropout: float = 0.0) -> MLP:
-        """The MLP that ends in the logits, [B, O] float32, near zero at the start (`head_output_scale`)."""
-        options, shape = self.options, self.shape
-        return MLP(
-            hidden,
-            shape.objectives,
-            shape.dtype,
-            options.mlp_biases,
-            dropout,
-            options.head_output_scale,
-            output_dtype=jnp.float32,
-            norm=options.mlp_norm,
-            name=name,
-        )
 
 
 def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: ModelShape) -> OptionsT:
@@ -164,8 +94,40 @@ def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: Model
 
 
 def count_vectors(shape: ModelShape) -> int:
-    """n, the vectors that a `VectorModel` of this shape computes with."""
+    """n, the vectors that `input_vectors` gives for this shape."""
     return shape.tokens + (shape.dense_features > 0)
+
+
+def input_vectors(inputs: ModelInputs, options: VectorModelOptions, shape: ModelShape, *, train: bool) -> jax.Array:
+    """The vectors that a network reads: that of the dense columns, where there are any, then the embeddings.
+
+    Like the functions below, it adds submodules to the module in whose compact method it is called.
+
+    Args:
+      inputs: the model's inputs.
+      options: the model's options.
+      shape: sizes and compute dtype.
+      train: whether dropout is on.
+
+    Returns:
+      [B, n, D] in the compute dtype.
+    """
+    vectors = prepared_embeddings(inputs, options, shape, train=train)
+    if shape.dense_features:
+        made = dense_vector(inputs.dense, options, shape, train=train)
+        vectors = jnp.concatenate([made[:, None], vectors], axis=1)
+    return vectors
+
+
+def prepared_embeddings(
+    inputs: ModelInputs, options: VectorModelOptions, shape: ModelShape, *, train: bool
+) -> jax.Array:
+    """The embeddings after their norm and dropout, zeros for absent tokens: [B, N, D] in the compute dtype."""
+    vectors = inputs.present_embeddings.astype(shape.dtype)
+    if options.embedding_norm:
+        flat = vectors.reshape(vectors.shape[0], -1)
+        vectors = LayerNorm((1,), EMBEDDING_NORM_EPSILON, name="embedding_norm")(flat).reshape(vectors.shape)
+    return nn.Dropout(options.embedding_dropout, deterministic=not train)(vectors)
 
 
 def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShape, *, train: bool) -> jax.Array:
@@ -193,3 +155,32 @@ def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShap
     )
     made = bottom(dense.astype(shape.dtype), train=train)
     return nn.relu(made) if rectified else made
+
+
+def hidden_layers(
+    widths: tuple[int, ...], options: VectorModelOptions, shape: ModelShape, *, name: str, dropout: float = 0.0
+) -> MLP:
+    """Hidden layers alone, with what all of a model's MLPs share; the output is in the compute dtype."""
+    return MLP(widths, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
+
+
+def output_layers(
+    hidden: tuple[int, ...],
+    options: VectorModelOptions,
+    shape: ModelShape,
+    *,
+    name: str = "head",
+    dropout: float = 0.0,
+) -> MLP:
+    """The MLP that ends in the logits, [B, O] float32, near zero at the start (`head_output_scale`)."""
+    return MLP(
+        hidden,
+        shape.objectives,
+        shape.dtype,
+        options.mlp_biases,
+        dropout,
+        options.head_output_scale,
+        output_dtype=jnp.float32,
+        norm=options.mlp_norm,
+        name=name,
+    )

@@ -9,19 +9,24 @@ import jax.numpy as jnp
 
 from wukong_jax.layers.factorization_machine import InteractionLayer
 from wukong_jax.layers.mlp import MLP
-from wukong_jax.models.click_model import ClickModel
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.wukong_options import WukongOptions
 from wukong_jax.strict_mapping import build_dataclass
 
 
-class Wukong(ClickModel):
+class Wukong(nn.Module):
     """Dense columns to tokens, interaction layers, head."""
 
-    def row_logits(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
-        """[B, F_dense] and [B, N, D] to [B, O] float32."""
+    options: WukongOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, dtype = self.options, self.shape.dtype
-        tokens = self._input_tokens(dense, embeddings, train)
+        tokens = self._input_tokens(inputs, train)
         for index in range(options.layers):
             tokens = InteractionLayer(options, dtype, name=f"layer_{index}")(tokens, train=train)
         head = MLP(
@@ -34,12 +39,12 @@ class Wukong(ClickModel):
             output_dtype=jnp.float32,
             name="head",
         )
-        return head(tokens.reshape(tokens.shape[0], -1), train=train)
+        return Outputs(head(tokens.reshape(tokens.shape[0], -1), train=train), {})
 
-    def _input_tokens(self, dense: jax.Array, embeddings: jax.Array, train: bool) -> jax.Array:
+    def _input_tokens(self, inputs: ModelInputs, train: bool) -> jax.Array:
         """X_0, tokens last, in the compute dtype: the embeddings, then the dense tokens."""
         options, dtype, width = self.options, self.shape.dtype, self.shape.width
-        tokens = embeddings.astype(dtype).transpose(0, 2, 1)
+        tokens = inputs.present_embeddings.astype(dtype).transpose(0, 2, 1)
         if self.shape.dense_features:
             features = width * options.dense_tokens
             bottom = MLP(
@@ -50,7 +55,7 @@ class Wukong(ClickModel):
                 output_scale=options.dense_token_scale,
                 name="bottom",
             )
-            made = bottom(dense.astype(dtype), train=train).reshape(-1, width, options.dense_tokens)
+            made = bottom(inputs.dense.astype(dtype), train=train).reshape(-1, width, options.dense_tokens)
             tokens = jnp.concatenate([tokens, made], axis=2)
         return nn.Dropout(options.embedding_dropout, deterministic=not train)(tokens)
 

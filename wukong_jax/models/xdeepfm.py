@@ -14,8 +14,16 @@ import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.models.inputs import ModelInputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options
+from wukong_jax.models.vector_model import (
+    VectorModelOptions,
+    build_options,
+    hidden_layers,
+    input_vectors,
+    output_layers,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,18 +183,24 @@ class CompressedInteractionNetwork(nn.Module):
         return made, sums
 
 
-class XDeepFM(VectorModel):
+class XDeepFM(nn.Module):
     """One linear layer over the flattened vectors, the CIN's sums and the MLP's last hidden layer (section 3.3)."""
 
-    def logits(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] to [B, O]."""
-        options = self.options
-        flat = inputs.reshape(inputs.shape[0], -1)
+    options: XDeepFMOptions
+    shape: ModelShape
+
+    @nn.compact
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        """Computes the logits; see `ModelInputs` and `Outputs`."""
+        options, shape = self.options, self.shape
+        vectors = input_vectors(inputs, options, shape, train=train)
+        flat = vectors.reshape(len(vectors), -1)
         network = CompressedInteractionNetwork(options.cin_maps, options.cin_activation, options.cin_split, name="cin")
-        parts = [flat, network(inputs)]
+        parts = [flat, network(vectors)]
         if options.deep_hidden:
-            parts.append(self.hidden(options.deep_hidden, name="deep", dropout=options.deep_dropout)(flat, train=train))
-        return self.head(())(jnp.concatenate(parts, axis=1), train=train)
+            deep = hidden_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
+            parts.append(deep(flat, train=train))
+        return Outputs(output_layers((), options, shape)(jnp.concatenate(parts, axis=1), train=train), {})
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

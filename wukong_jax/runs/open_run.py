@@ -145,7 +145,7 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     if not directory.exists():
         raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
     data = open_run_data(config.data, folder.data, say=lambda text: print(text, file=sys.stderr))
-    run = build_run(config, data.schema)
+    run = build_run(config, data.schema, join=data.join)
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
     try:
         return OpenRun(run, data, restore_best(run, checkpoints), folder.path)

@@ -13,7 +13,7 @@ import numpy as np
 from wukong_jax.config import DataConfig
 from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.data.blocks.row_blocks import SPLITS, RowBlocks, open_row_blocks
-from wukong_jax.data.blocks.row_join import JoinedBlocks, RowJoin
+from wukong_jax.data.blocks.row_join import JoinedBlocks, RowJoin, build_join
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
 
@@ -80,18 +80,7 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
             "run wukong-jax prepare_data first, or use the data source 'raw'"
         )
     data = _open(directory)
-    return dataclasses.replace(data, join=build_join(config, data.schema))
-
-
-def build_join(config: DataConfig, schema: Schema) -> RowJoin | None:
-    """What the config joins to rows; None where it joins nothing.
-
-    Raises:
-      UserError: the factory cannot be imported, or refuses an option.
-    """
-    if not config.join.factory:
-        return None
-    return config.join.build("config.data.join", schema)
+    return dataclasses.replace(data, join=build_join(config.join, data.schema))
 
 
 def _open(directory: Path) -> RunData:

@@ -7,6 +7,7 @@ continues its tracked run; `trackers.json` in the run's folder keeps the ids.
 
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ class MlflowTracker(Tracker):
 
     def send(self, numbers: Mapping[str, float], step: int) -> None:
         """Sends numbers by name to the tracked run."""
-        self._package.log_metrics(dict(numbers), step=step)
+        named = {re.sub(r"[^\w\-./: ]", "_", name): number for name, number in numbers.items()}  # all that it allows
+        self._package.log_metrics(named, step=step)
 
     def close(self) -> None:
         """Ends the tracked run."""

@@ -70,7 +70,7 @@ def _train_locked(
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
     data = open_run_data(config.data, folder.data, say)
-    run = build_run(config, data.schema)
+    run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())
     references = load_references(config, data)  # refuses a missing reference run now, not after training

@@ -1,7 +1,6 @@
 """The differentiated network: token assembly over collected rows, then the dense model."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -9,10 +8,12 @@ import jax
 from jax.sharding import Mesh
 
 from wukong_jax.config import RunConfig
-from wukong_jax.embeddings.exchange import Exchange, TowerTokens
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
-from wukong_jax.factories import load_factory
+from wukong_jax.factories import find_companion
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
@@ -23,45 +24,27 @@ class Network(nn.Module):
 
     Attributes:
       layout: where each column's slots and tokens are.
-      model: the dense model, which knows nothing of tables.
+      model: the dense model, which knows nothing of tables: any Flax module that is called with `ModelInputs` and
+        `train` and returns `Outputs`.
     """
 
     layout: EmbeddingLayout
     model: nn.Module
 
     @nn.compact
-    def __call__(
-        self,
-        dense: jax.Array,
-        values: dict[str, jax.Array] | TowerTokens,
-        ids: jax.Array,
-        domain: jax.Array,
-        extras: Mapping[str, jax.Array],
-        *,
-        train: bool,
-    ) -> Outputs:
+    def __call__(self, values: dict[str, jax.Array], batch: Batch, *, train: bool) -> Outputs:
         """Runs the network.
 
         Args:
-          dense: [B, F_dense] float32.
-          values: as the exchange collects them: per table stack, [B, vectors of the stack, width] float32, or what the
-            model's tower modules made of them.
-          ids: [B, S] int32, -1 = no id.
-          domain: [B] int32.
-          extras: what only one system needs.
+          values: as the exchange collects them: per table stack, [B, vectors of the stack, width] float32.
+          batch: `B` rows, of which labels and weights are not read.
           train: whether dropout acts (it needs the "dropout" random stream).
 
         Returns:
           Outputs with logits [B, O] float32.
         """
-        if isinstance(values, TowerTokens):
-            return self.model.finish(values.tokens, dense, domain, extras, train=train)
-        embeddings, token_mask = TokenAssembly(self.layout, name="tokens")(values, ids)
-        return self.model(dense, embeddings, token_mask, domain, extras, train=train)
-
-    def compress(self, tokens: jax.Array) -> jax.Array:
-        """Applies the model's tower modules, where the exchange asks: [T, B, F_max, D] to [T, B, P_max, D_out]."""
-        return self.model.compress(tokens)
+        tokens = TokenAssembly(self.layout, name="tokens")(values, batch.ids)
+        return self.model(ModelInputs(batch.dense, *tokens, batch.domain, batch.extras), train=train)
 
 
 def build_model_shape(
@@ -86,20 +69,18 @@ def build_network(config: RunConfig, layout: EmbeddingLayout, shape: ModelShape)
     Raises:
       UserError: the factory cannot be imported, or refuses an option.
     """
-    factory = load_factory("config.model.factory", config.model.factory)
-    return Network(layout=layout, model=factory(config.model.options, shape))
+    return Network(layout=layout, model=config.model.build("config.model", shape))
 
 
 def resolve_model_options(config: RunConfig) -> RunConfig:
     """Puts the contents of files that the model's options name in their place, so that the config alone says what runs.
 
-    A factory's module may have `resolve_options(options)`; others name no files.
+    The module that the config names may have a `resolve_options(options)` beside its factory; else nothing changes.
 
     Raises:
       UserError: the factory cannot be imported, or a file cannot be read.
     """
-    factory = load_factory("config.model.factory", config.model.factory)
-    resolve = getattr(sys.modules[factory.__module__], "resolve_options", None)
+    resolve = find_companion("config.model.factory", config.model.factory, "resolve_options")
     if resolve is None:
         return config
     model = dataclasses.replace(config.model, options=resolve(config.model.options))
@@ -112,5 +93,4 @@ def build_exchange(config: RunConfig, layout: EmbeddingLayout, mesh: Mesh, netwo
     Raises:
       UserError: the factory cannot be imported, refuses an option, or the tables do not fit the mesh.
     """
-    factory = load_factory("config.exchange.factory", config.exchange.factory)
-    return factory(config.exchange.options, layout, mesh, network.model)
+    return config.exchange.build("config.exchange", layout, mesh, network.model)

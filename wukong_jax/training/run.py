@@ -12,11 +12,10 @@ from jax.sharding import Mesh
 
 from wukong_jax.config import RunConfig
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch
+from wukong_jax.data.blocks.row_join import RowJoin, build_join
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
-from wukong_jax.factories import load_factory
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.runs.rows import build_join
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
@@ -99,13 +98,16 @@ class Run:
         return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)
 
 
-def build_run(config: RunConfig, schema: Schema, devices: Sequence[jax.Device] | None = None) -> Run:
+def build_run(
+    config: RunConfig, schema: Schema, devices: Sequence[jax.Device] | None = None, join: RowJoin | None = None
+) -> Run:
     """Builds every part of a run, checking that they fit each other before any array is made.
 
     Args:
       config: the run.
       schema: a resolved schema.
       devices: of the mesh, host by host; by default this process's own. May be those of a machine that is not here.
+      join: what `config.data.join` joins to rows, where it is open already; else it is opened here.
 
     Raises:
       UserError: a batch that the mesh does not divide, or options that a part refuses.
@@ -114,7 +116,8 @@ def build_run(config: RunConfig, schema: Schema, devices: Sequence[jax.Device] |
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
     check_batch_divides(mesh, config.training.evaluation_batch_size, "config.training.evaluation_batch_size")
     layout = build_embedding_layout(schema, config.embeddings)
-    join = build_join(config.data, schema)
+    if join is None:
+        join = build_join(config.data.join, schema)
     shape = build_model_shape(config, schema, layout, join.widths if join else {})
     network = build_network(config, layout, shape)
     return Run(
@@ -126,5 +129,5 @@ def build_run(config: RunConfig, schema: Schema, devices: Sequence[jax.Device] |
         network=network,
         exchange=build_exchange(config, layout, mesh, network),
         optimizer=build_dense_optimizer(config.optimizer),
-        compute_loss=load_factory("config.loss.factory", config.loss.factory)(config.loss.options, schema),
+        compute_loss=config.loss.build("config.loss", schema),
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tables import StackState
@@ -31,24 +32,23 @@ class TrainState(flax.struct.PyTreeNode):
     key: Any  # folded by step for dropout and stochastic rounding
 
 
-def abstract_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[Any, ...]:
-    """Shapes of the network's inputs for `rows` rows, for abstract evaluation and initialisation."""
-    ids = jax.ShapeDtypeStruct((rows, layout.slots), jnp.int32)
-    dense = jax.ShapeDtypeStruct((rows, shape.dense_features), jnp.float32)
-    domain = jax.ShapeDtypeStruct((rows,), jnp.int32)
-    values = {
-        stack.name: jax.ShapeDtypeStruct((rows, stack.vectors, stack.width), jnp.float32) for stack in layout.stacks
+def zero_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[dict[str, jax.Array], Batch]:
+    """Inputs of the network for `rows` rows, all zero, to initialise it; the batch's columns that it reads alone."""
+    values = {stack.name: jnp.zeros((rows, stack.vectors, stack.width)) for stack in layout.stacks}
+    columns: dict[str, Any] = dict.fromkeys(Batch._fields) | {
+        "dense": jnp.zeros((rows, shape.dense_features)),
+        "ids": jnp.zeros((rows, layout.slots), jnp.int32),
+        "domain": jnp.zeros((rows,), jnp.int32),
+        "extras": {name: jnp.zeros((rows, width)) for name, width in shape.extras},
     }
-    extras = {name: jax.ShapeDtypeStruct((rows, width), jnp.float32) for name, width in shape.extras}
-    return dense, values, ids, domain, extras
+    return values, Batch(**columns)
 
 
 def init_variables(network: Network, shape: ModelShape, key: jax.Array) -> tuple[Any, Any]:
     """(dense weights drawn from `key`, running statistics); traced with one row, so it costs no batch."""
 
     def init(key: jax.Array) -> tuple[Any, Any]:
-        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract_inputs(network.layout, shape, 1))
-        variables = network.init(key, *inputs, train=False)
+        variables = network.init(key, *zero_inputs(network.layout, shape, 1), train=False)
         return variables.get("params", {}), variables.get(STATISTICS, {})
 
     return jax.jit(init)(key)

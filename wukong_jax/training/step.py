@@ -7,12 +7,14 @@ respect to (dense weights, gathered rows); dense gradients go to optax, row grad
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.embeddings.exchange import Exchange
+from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.models.outputs import STATISTICS, Outputs
 from wukong_jax.training.loss import Loss, LossFunction, mean_log_loss
 from wukong_jax.training.network import Network
@@ -35,20 +37,18 @@ def run_network(
     train: bool,
     rngs: dict[str, jax.Array] | None = None,
 ) -> tuple[Outputs, Any]:
-    """What is differentiated: rows to the batch's devices, through tower modules where there are any, and the model.
+    """Runs the network over gathered rows as the exchange does; what is differentiated.
 
     Returns:
       The outputs, and the model's running statistics after this batch; as they were where it does not train.
     """
 
-    def compress(tokens: jax.Array) -> jax.Array:
-        return network.apply(variables, tokens, method=network.compress)  # type: ignore[return-value]
+    def run(bound: Network) -> Outputs:
+        return exchange.run_network(bound, rows, routed, batch, train=train)
 
-    collected = exchange.collect(rows, routed, compress)
-    inputs = (batch.dense, collected, batch.ids, batch.domain, batch.extras)
     if not train:
-        return network.apply(variables, *inputs, train=False), variables[STATISTICS]  # type: ignore[return-value]
-    outputs, changed = network.apply(variables, *inputs, train=True, rngs=rngs, mutable=[STATISTICS])
+        return nn.apply(run, network)(variables), variables[STATISTICS]
+    outputs, changed = nn.apply(run, network, mutable=[STATISTICS])(variables, rngs=rngs)
     return outputs, changed.get(STATISTICS, {})
 
 
@@ -86,10 +86,8 @@ def build_train_step(
         factor = schedule(state.step) * state.learning_rate_scale
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: factor * u, updates))
-        rounding_key = jax.random.fold_in(step_key, PURPOSE_ROUNDING)
-        tables = exchange.apply_row_gradients(
-            state.tables, routed, rows, row_gradients, state.step, factor, rounding_key
-        )
+        row_step = RowStep(state.step, factor, jax.random.fold_in(step_key, PURPOSE_ROUNDING))
+        tables = exchange.apply_row_gradients(state.tables, routed, rows, row_gradients, row_step)
         gradient_norm = optax.global_norm(gradients)
         row_norm = optax.global_norm(row_gradients)
         metrics = {

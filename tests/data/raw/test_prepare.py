@@ -333,7 +333,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, place):
     def fail(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"wukong_jax.data.{place}", fail)
+    monkeypatch.setattr(f"wukong_jax.data.raw.{place}", fail)
     with pytest.raises(UserError, match=r"out\.writing.*cannot write.*No space left.*free space") as error:
         prepare_data(SCHEMA, [write_csv(tmp_path / "a.csv", draw_rows(50))], tmp_path / "out")
     assert "\n" not in str(error.value)

@@ -14,6 +14,7 @@ from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.evaluation import put_batch
@@ -59,20 +60,20 @@ def build(name, changes=(), shape=SHAPE):
 
 
 def make_inputs(shape=SHAPE, rows=6, seed=0):
-    """A call's arguments; the second row has no token at all, as padding has none."""
+    """A model's inputs; the second row has no token at all, as padding has none."""
     random = np.random.default_rng(seed)
     dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
     embeddings = (0.5 * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
     mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
     mask[0], mask[1:2] = 1, 0
     domain = (np.arange(rows) // 2 % shape.domains).astype(np.int32)
-    return dense, embeddings, mask, domain, {}
+    return ModelInputs(dense, embeddings, mask, domain, {})
 
 
 def draw_params(model, inputs, seed=0):
     """Every weight off its start, so that those which start at zero or at one take part."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))["params"]
+    shapes = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))["params"]
 
     def draw(path, leaf):
         start = 1.0 if "scale" in path[-1].key or path[-1].key == "domain_kernel" else 0.0
@@ -101,7 +102,7 @@ def run_twin(name, model, params, inputs, *more):
     return np.array(
         [
             twin(row, exact, model.options, model.shape, domain, *more)
-            for row, domain in zip(rows, inputs[3], strict=True)
+            for row, domain in zip(rows, inputs.domain, strict=True)
         ]
     )
 
@@ -113,7 +114,7 @@ def jit(function):
 
 def serve(model, variables, inputs):
     """Outputs at test time."""
-    return jit(lambda variables, inputs: model.apply(variables, *inputs, train=False))(variables, inputs)
+    return jit(lambda variables, inputs: model.apply(variables, inputs, train=False))(variables, inputs)
 
 
 def assert_near(made, expected):
@@ -149,15 +150,15 @@ def test_one_domain_and_no_dense_columns_are_a_model_too(name):
 # The others are made of these models' parts.
 @pytest.mark.parametrize("name", ["ple", "adatt", "star", "pepnet"])
 def test_absent_tokens_reach_nothing_and_every_weight_learns(name):
-    model, (dense, embeddings, mask, *rest) = build(name), make_inputs()
-    variables = draw_params(model, (dense, embeddings, mask, *rest))
+    model, inputs = build(name), make_inputs()
+    embeddings, mask = inputs.embeddings, inputs.token_mask
+    variables = draw_params(model, inputs)
     statistics = draw_statistics(name, model)
 
     def logits(params, embeddings):
-        made = model.apply(
-            {"params": params, **statistics}, dense, embeddings, mask, *rest, train=True, mutable=[STATISTICS]
-        )
-        return made[0].logits
+        changed = inputs._replace(embeddings=embeddings)
+        outputs, _ = model.apply({"params": params, **statistics}, changed, train=True, mutable=[STATISTICS])
+        return outputs.logits
 
     # all rows at once: in training STAR's rows see each other, present tokens alone
     other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
@@ -176,11 +177,11 @@ def test_absent_tokens_reach_nothing_and_every_weight_learns(name):
 def test_rows_teach_their_own_domains_towers_alone(name):
     model, inputs = build(name, {"tasks": "portfolios"}), make_inputs()
     params = draw_params(model, inputs)
-    inputs = (*inputs[:3], np.zeros_like(inputs[3]), {})
+    inputs = inputs._replace(domain=np.zeros_like(inputs.domain))
     key = "tower_output" if name == "pepnet" else "towers"
 
     def loss(towers):
-        return (model.apply({"params": params | {key: towers}}, *inputs, train=False).logits ** 2).sum()
+        return (model.apply({"params": params | {key: towers}}, inputs, train=False).logits ** 2).sum()
 
     for leaf in jax.tree.leaves(jit(jax.grad(loss))(params[key])):
         by_domain = np.asarray(leaf).reshape(SHAPE.domains, SHAPE.objectives, -1)
@@ -192,19 +193,21 @@ def test_rows_teach_their_own_domains_towers_alone(name):
 def test_pepnets_gates_pass_no_gradient_to_what_they_only_watch(changes):
     model, inputs = build("pepnet", changes), make_inputs(rows=1)
     params = draw_params(model, inputs)
-    dense, embeddings, *rest = inputs
-    gradient = jit(jax.grad(lambda e: model.apply({"params": params}, dense, e, *rest, train=False).logits.sum()))
-    made = gradient(embeddings)
+
+    def total(embeddings):
+        return model.apply({"params": params}, inputs._replace(embeddings=embeddings), train=False).logits.sum()
+
+    made = jit(jax.grad(total))(inputs.embeddings)
     row = [np.asarray(array[0], np.float64) for array in inputs[:3]]
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    expected, watching = np.zeros((2, *embeddings.shape[1:]))
+    expected, watching = np.zeros((2, *inputs.embeddings.shape[1:]))
     for place in np.ndindex(expected.shape):
         moved = [np.array(row[1]) for _ in range(2)]
         for sign, vectors in zip((1, -1), moved, strict=True):
             vectors[place] += sign * 1e-5
             nearby = (row[0], vectors, row[2])
             for into, watched in ((expected, row), (watching, nearby)):
-                logits = baselines_twin.pepnet(nearby, exact, model.options, SHAPE, inputs[3][0], watched)
+                logits = baselines_twin.pepnet(nearby, exact, model.options, SHAPE, inputs.domain[0], watched)
                 into[place] += sign * logits.sum() / 2e-5
     np.testing.assert_allclose(made[0], expected, rtol=1e-4, atol=1e-4)
     assert np.abs(expected - watching).max() > 1e-2  # the gradient through the gates would show
@@ -220,15 +223,15 @@ def train_star(momentum):
     model = build("star", {"statistics_momentum": momentum}, shape)
     batches = []
     for seed in range(3):
-        dense, embeddings, mask, _, extras = make_inputs(shape, rows=8, seed=seed)
+        inputs = make_inputs(shape, rows=8, seed=seed)
         domain = np.array([0, 0, 0, 1, 1, 1, 1, 2 if seed == 2 else 0], np.int32)
-        batches.append((dense, embeddings + seed, mask, domain, extras))
+        batches.append(inputs._replace(embeddings=inputs.embeddings + seed, domain=domain))
     params = draw_params(model, batches[0])
-    start = jax.eval_shape(lambda key: model.init(key, *batches[0], train=False), jax.random.key(0))[STATISTICS]
+    start = jax.eval_shape(lambda key: model.init(key, batches[0], train=False), jax.random.key(0))[STATISTICS]
     assert {leaf.dtype for leaf in jax.tree.leaves(start)} == {np.dtype(np.float32)}
     # an init that trains writes nothing
-    statistics = jit(lambda: model.init(jax.random.key(0), *batches[0], train=True)[STATISTICS])()
-    step = jit(lambda variables, batch: model.apply(variables, *batch, train=True, mutable=[STATISTICS]))
+    statistics = jit(lambda: model.init(jax.random.key(0), batches[0], train=True)[STATISTICS])()
+    step = jit(lambda variables, batch: model.apply(variables, batch, train=True, mutable=[STATISTICS]))
     made, kept = [], [statistics]
     for batch in batches:
         outputs, changed = step({"params": params, STATISTICS: kept[-1]}, batch)
@@ -244,8 +247,8 @@ def test_stars_statistics_are_moving_averages_by_domain_and_serve():
     for batch, logits in zip(batches, made, strict=True):
         rows = zip(*(np.asarray(array, np.float64) for array in batch[:3]), strict=True)
         inputs = np.array([baselines_twin.input_vectors(row, exact, model.options).reshape(-1) for row in rows])
-        filled = batch[2].any(axis=1)
-        count, mean, variance = baselines_twin.batch_moments(inputs[filled], batch[3][filled], 3)
+        filled = batch.token_mask.any(axis=1)
+        count, mean, variance = baselines_twin.batch_moments(inputs[filled], batch.domain[filled], 3)
         assert_near(logits[filled], run_twin("star", model, params, batch, (mean, variance))[filled])
         counts.append(count)
         means.append(mean)
@@ -271,14 +274,13 @@ def test_stars_statistics_are_moving_averages_by_domain_and_serve():
 
 def test_new_domains_of_star_start_as_the_shared_network_and_its_logits_small():
     model, inputs = build("star", {"head_output_scale": 0.01}), make_inputs()
-    variables = jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
+    variables = jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
     layer = variables["params"]["star_0"]
     np.testing.assert_array_equal(layer["domain_kernel"], np.ones((2, 20, 6)))
     assert np.std(layer["kernel"]) > 0
     variables["params"]["domain_token"] = jnp.ones((2, 4))
-    moved = (*inputs[:3], 1 - inputs[3], {})
-    apply = jit(lambda *call: model.apply(variables, *call, train=False).logits)
-    first, second = apply(*inputs), apply(*moved)
+    apply = jit(lambda inputs: model.apply(variables, inputs, train=False).logits)
+    first, second = apply(inputs), apply(inputs._replace(domain=1 - inputs.domain))
     np.testing.assert_array_equal(first, second)
     assert 0 < np.abs(first).max() < 0.1  # two outputs of 0.01 times numbers near 1, a Gaussian's largest of 12
 
@@ -289,7 +291,7 @@ def test_the_start_depends_on_the_logits_scale(name):
 
     def start(scale):
         model = build(name, {"head_output_scale": scale})
-        return str(jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False)["params"])(key))
+        return str(jax.make_jaxpr(lambda key: model.init(key, inputs, train=False)["params"])(key))
 
     assert start(0.5) != start(1.0)
 
@@ -300,7 +302,7 @@ def test_products_in_bfloat16_leave_weights_and_logits_float32(name):
     variables = {"params": draw_params(model, inputs), **draw_statistics(name, model)}
 
     def loss(params):
-        outputs, changed = model.apply({**variables, "params": params}, *inputs, train=True, mutable=[STATISTICS])
+        outputs, changed = model.apply({**variables, "params": params}, inputs, train=True, mutable=[STATISTICS])
         return outputs.logits.sum(), (outputs.logits, changed)
 
     traced = jax.make_jaxpr(jax.grad(loss, has_aux=True))(variables["params"])
@@ -325,16 +327,14 @@ def test_products_in_bfloat16_leave_weights_and_logits_float32(name):
 def test_options_of_training_change_training_alone(name, place):
     inputs, key = make_inputs(), jax.random.key(0)
     models = build(name), build(name, {place: 0.3})
-    variables = jax.eval_shape(lambda key: models[0].init(key, *inputs, train=False), key)
+    variables = jax.eval_shape(lambda key: models[0].init(key, inputs, train=False), key)
 
     def train(model):
-        traced = jax.make_jaxpr(
-            lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}, mutable=STATISTICS)
-        )
+        traced = jax.make_jaxpr(lambda v: model.apply(v, inputs, train=True, rngs={"dropout": key}, mutable=STATISTICS))
         return str(traced(variables))
 
     def serve_without_keys(model):
-        return str(jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=False))(variables))
+        return str(jax.make_jaxpr(lambda v: model.apply(v, inputs, train=False))(variables))
 
     assert train(models[0]) != train(models[1])
     assert serve_without_keys(models[0]) == serve_without_keys(models[1])

@@ -13,6 +13,7 @@ from tests.lattice.network import lattice_twin
 from wukong_jax.errors import UserError
 from wukong_jax.layers.factorization_machine import InteractionLayer
 from wukong_jax.models.cost import count_cost
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.wukong_options import WukongOptions
 
@@ -31,13 +32,13 @@ def make_inputs(shape=SHAPE, rows=5, seed=0):
     mask = (random.random((rows, shape.tokens)) < 0.7).astype(np.float32)
     mask[0] = 1
     domain = (np.arange(rows) % shape.domains).astype(np.int32)
-    return dense, embeddings, mask, domain, {}
+    return ModelInputs(dense, embeddings, mask, domain, {})
 
 
 def draw_variables(model, inputs, seed=0):
     """Every weight off its start, so that zero-initialised ones take part."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
 
     def draw(path, leaf):
         start = 1.0 if path[-1].key == "scale" else 0.0
@@ -48,7 +49,7 @@ def draw_variables(model, inputs, seed=0):
 
 
 def serve(model, variables, inputs):
-    return np.asarray(model.apply(variables, *inputs, train=False).logits)  # not jitted: compiling costs more
+    return np.asarray(model.apply(variables, inputs, train=False).logits)  # not jitted: compiling costs more
 
 
 CHANGES = {
@@ -77,7 +78,7 @@ def test_network_equals_its_twin(name):
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     rows = zip(*(np.asarray(array, np.float64) for array in inputs[:3]), strict=True)
     expected = np.array(
-        [lattice_twin.network(row, params, model.options, SHAPE, inputs[3][i]) for i, row in enumerate(rows)]
+        [lattice_twin.network(row, params, model.options, SHAPE, inputs.domain[i]) for i, row in enumerate(rows)]
     )
     assert np.std(expected) > 1e-2  # else the comparison says nothing
     np.testing.assert_allclose(made, expected, rtol=2e-4, atol=2e-4 * np.std(expected))
@@ -89,7 +90,7 @@ def test_fusion_block_is_wukongs_layer_where_their_options_agree():
     options = {"layers": 1, "fusion": fusion, "norm": "layer", "biases": True, "head_hidden": 0}
     model = build(options, dataclasses.replace(SHAPE, domains=1, dense_features=0))
     params = draw_variables(model, inputs)["params"]
-    tokens = inputs[1].transpose(0, 2, 1)
+    tokens = inputs.embeddings.transpose(0, 2, 1)
     block = params["fusion_0"]
     same = {
         "lcb": block["lcb"],
@@ -106,15 +107,15 @@ def test_fusion_block_is_wukongs_layer_where_their_options_agree():
 
     from lattice.network.fusion_block import FusionBlock
 
-    made = FusionBlock(model.options.fusion, model.settings, False).apply({"params": block}, tokens, [], inputs[3])
+    made = FusionBlock(model.options.fusion, model.settings, False).apply({"params": block}, tokens, [], inputs.domain)
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_learn_their_own_domains_weights_alone():
     model, inputs = build({**SHALLOW, "untied": ["ffn", "fmb", "heads"], "biases": True}, SHAPE), make_inputs()
     variables = draw_variables(model, inputs)
-    inputs = (*inputs[:3], np.zeros_like(inputs[3]), {})
-    gradient = jax.jit(jax.grad(lambda v: (model.apply(v, *inputs, train=True).logits ** 2).sum()))(variables)["params"]
+    inputs = inputs._replace(domain=np.zeros_like(inputs.domain))
+    gradient = jax.jit(jax.grad(lambda v: (model.apply(v, inputs, train=True).logits ** 2).sum()))(variables)["params"]
     untied = [
         leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
@@ -129,12 +130,13 @@ def test_rows_learn_their_own_domains_weights_alone():
 
 
 def test_absent_tokens_reach_nothing_and_every_weight_learns():
-    model, (dense, embeddings, mask, *rest) = build(SHALLOW, SHAPE), make_inputs()
+    model, inputs = build(SHALLOW, SHAPE), make_inputs()
+    embeddings, mask = inputs.embeddings, inputs.token_mask
     mask[1] = 0
-    variables = draw_variables(model, (dense, embeddings, mask, *rest))
+    variables = draw_variables(model, inputs)
 
     def logits(variables, embeddings):
-        return model.apply(variables, dense, embeddings, mask, *rest, train=False).logits
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=False).logits
 
     other = np.where(mask[:, :, None] == 1, embeddings, 1e3).astype(np.float32)
     np.testing.assert_array_equal(logits(variables, embeddings), logits(variables, other))
@@ -149,11 +151,12 @@ def test_absent_tokens_reach_nothing_and_every_weight_learns():
 
 
 def test_sequences_are_ordered_and_see_distances_alone():
-    model, (dense, embeddings, mask, *rest) = build(SHALLOW, SHAPE), make_inputs()
-    variables = draw_variables(model, (dense, embeddings, mask, *rest))
-    turned = embeddings.copy()
-    turned[:, 2:5] = embeddings[:, [4, 3, 2]]
-    made = [serve(model, variables, (dense, e, np.ones_like(mask), *rest)) for e in (embeddings, turned)]
+    model, inputs = build(SHALLOW, SHAPE), make_inputs()
+    variables = draw_variables(model, inputs)
+    inputs = inputs._replace(token_mask=np.ones_like(inputs.token_mask))
+    turned = inputs.embeddings.copy()
+    turned[:, 2:5] = inputs.embeddings[:, [4, 3, 2]]
+    made = [serve(model, variables, inputs._replace(embeddings=e)) for e in (inputs.embeddings, turned)]
     assert np.abs(made[0] - made[1]).max() > 1e-3
 
 
@@ -179,7 +182,7 @@ def test_eight_bits_stay_near_float32_and_differ(float8):
 
 def test_new_network_starts_near_zero():
     model, inputs = build({**PLAIN, "layers": 1}, SHAPE), make_inputs()
-    variables = jax.jit(lambda key: model.init(key, *inputs, train=False))(jax.random.key(0))
+    variables = jax.jit(lambda key: model.init(key, inputs, train=False))(jax.random.key(0))
     assert 0 < np.abs(serve(model, variables, inputs)).max() < 0.2
 
 
@@ -190,7 +193,7 @@ def test_dropout_acts_in_training_alone(place):
     variables = draw_variables(plain, inputs)
     np.testing.assert_array_equal(serve(model, variables, inputs), serve(plain, variables, inputs))
     made = [
-        model.apply(variables, *inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits for seed in (0, 1)
+        model.apply(variables, inputs, train=True, rngs={"dropout": jax.random.key(seed)}).logits for seed in (0, 1)
     ]
     assert np.abs(made[0] - made[1]).max() > 1e-3
 

@@ -20,6 +20,7 @@ from wukong_jax.config import build_run_config, start_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.open_run import open_run
@@ -161,18 +162,14 @@ def test_student_reads_the_teachers_embedding_and_serves_its_own_head():
     options = {"layers": 1, "teacher_tokens": 2, "distillation_head": True, "head_hidden": 0}
     model = build(options, shape)
     random = np.random.default_rng(0)
-    inputs = (
-        np.zeros((4, 0), np.float32),
-        random.normal(size=(4, 3, 8)).astype(np.float32),
-        np.ones((4, 3)),
-        np.zeros(4, np.int32),
-    )
+    embeddings = random.normal(size=(4, 3, 8)).astype(np.float32)
+    arrays = np.zeros((4, 0), np.float32), embeddings, np.ones((4, 3)), np.zeros(4, np.int32)
     known = {"teacher_embedding": random.normal(size=(4, 2)).astype(np.float32)}
-    shapes = jax.eval_shape(lambda key: model.init(key, *inputs, known, train=False), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: model.init(key, ModelInputs(*arrays, known), train=False), jax.random.key(0))
     variables = jax.tree.map(lambda leaf: (0.3 * random.normal(size=leaf.shape)).astype(np.float32), shapes)
 
     def loss(variables, known, which):
-        outputs = model.apply(variables, *inputs, known, train=True)
+        outputs = model.apply(variables, ModelInputs(*arrays, known), train=True)
         return (which(outputs) ** 2).sum()
 
     served = jax.grad(loss, (0, 1))(variables, known, lambda outputs: outputs.logits - 1)

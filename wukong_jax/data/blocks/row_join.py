@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.loader import BlockSource
+from wukong_jax.factories import Part
+from wukong_jax.schema import Schema
 
 
 class RowJoin(Protocol):
@@ -34,3 +36,19 @@ class JoinedBlocks:
         """Returns the rows of block `index` with the joined columns."""
         columns = self._blocks.read(index)
         return {**columns, **self._join(columns)}
+
+
+def build_join(join: Part, schema: Schema) -> RowJoin | None:
+    """Opens what a config joins to rows.
+
+    Args:
+      join: `config.data.join`, with or without a factory.
+      schema: the rows' resolved schema.
+
+    Returns:
+      The join; None where there is no factory.
+
+    Raises:
+      UserError: the factory cannot be imported, or refuses an option.
+    """
+    return join.build("config.data.join", schema) if join.factory else None

@@ -115,7 +115,7 @@ class PlantedPortfoliosConfig:
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("fields", "dense_fields", "useless_fields", "useless_dense_fields", "sequence_length"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
-        # The centred coordinates of two values all lie on one line, and a term's may cancel.
+        # With two values, all centred coordinates lie on one line, and those of a term may cancel.
         _require(self.values_per_field >= 3, "values_per_field", self.values_per_field, "at least 3")
         for key in ("users_per_segment", "items_per_category"):
             ids = self.values_per_field * getattr(self, key) * self.domains

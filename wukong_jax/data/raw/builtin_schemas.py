@@ -16,7 +16,7 @@ Our choices where the data sets leave them open:
   published files; the choices are explained in the header of the config of the same name.
 * hotel_bookings, kuai_video_objectives, kuairand_pure, movielens_1m, movielens_small: data with several domains or
   objectives, also explained in the configs' headers. kuairand_pure, movielens_1m and movielens_small read the output of
-  `wukong-jax convert_kuairand` and `wukong-jax convert_movielens`.
+  the commands convert_kuairand and convert_movielens.
 """
 
 from importlib import resources

@@ -11,7 +11,7 @@ import polars as pl
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.raw.bad_rows import BadRows
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, RawRows, read_raw_rows
-from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, raw_columns
+from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
 from wukong_jax.data.raw.vocabulary import StoredCodes, ValueCodes, load_vocabulary
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, Source
@@ -48,7 +48,10 @@ def read_encoded_rows(
     needed, optional = raw_columns(schema)
     if labels_required:
         needed, optional = needed + optional, []
-    raw = read_raw_rows(path, schema.source, needed, bad_rows, optional=optional, chunk_bytes=chunk_bytes)
+    numbers = number_columns(schema)
+    raw = read_raw_rows(
+        path, schema.source, needed, bad_rows, optional=optional, numbers=numbers, chunk_bytes=chunk_bytes
+    )
     yield from _encode(schema, vocabularies, raw, bad_rows)
 
 

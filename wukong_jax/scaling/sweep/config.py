@@ -40,12 +40,12 @@ class SearchConfig:
     up, until two rates in a row are no better.
     """
 
-    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates; 1 among them
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates, including 1
     initial_scales: tuple[float, ...] = (0.02, 0.1)
-    steps: int = 0  # each trial's, its schedule shortened to them; 0: a whole run, which then is the curve's own unit
+    steps: int = 0  # steps per trial, with a shortened schedule; 0 for whole runs, which the curve uses as units, too
 
     def __post_init__(self) -> None:
-        """Refuses grids that cannot be searched."""
+        """Checks the grids."""
         if self.steps < 0:
             raise UserError(f"steps = {self.steps}: 0 for whole runs, or above")
         if 1.0 not in self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
