@@ -1,4 +1,4 @@
-"""The settings of planted clicks: fields, the orders of their interactions, rows."""
+"""Configures planted clicks: fields, orders of interactions, number of rows."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from wukong_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PlantedClicksConfig:
-    """A planted data set; everything follows from these numbers."""
+    """Configuration of a planted data set, which determines all of its rows."""
 
     seed: Annotated[int, "of all that is drawn"] = 0
     fields: Annotated[int, "categorical fields"] = 16
@@ -32,7 +32,7 @@ class PlantedClicksConfig:
     test_rows: Annotated[int, "test rows"] = 200_000
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
+        """Checks all values."""
         _require(self.seed >= 0, "seed", self.seed, "at least 0")
         _require(self.fields >= 0, "fields", self.fields, "at least 0")
         _require(self.dense_fields >= 0, "dense_fields", self.dense_fields, "at least 0")
@@ -66,7 +66,7 @@ class PlantedClicksConfig:
         )
 
     def rows(self, split: str) -> int:
-        """Rows of a split."""
+        """Returns the number of rows of a split."""
         return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}[split]
 
 

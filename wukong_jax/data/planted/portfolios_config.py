@@ -54,7 +54,7 @@ class PlantedPortfoliosConfig:
     test_rows: Annotated[int, "test rows"] = 200_000
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
+        """Checks all values."""
         self._check_portfolios()
         self._check_columns()
         self._check_logit()
