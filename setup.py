@@ -4,6 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+DOCS = "zensical>=0.0.70,<0.1"  # before 1.0 a next version may change what a page looks like, or fails on
 # Python 3.11 resolves JAX 0.10.2 (later releases need 3.12); Python 3.12 and 3.13 resolve JAX 0.12. Both are tested.
 setup(
     name="wukong-jax",
@@ -39,6 +40,8 @@ setup(
         "compile_gpu": ["jax>=0.10", "jax-cuda12-plugin>=0.10", "jax-cuda12-pjrt>=0.10"],
         # Bayesian search over sizes (scripts/search_sketch.py).
         "search": ["optuna>=5.0"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0"],
+        # The documents as a site (scripts/docs.sh).
+        "docs": [DOCS],
+        "dev": ["pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14", "mypy>=1.18", "scikit-learn>=1.5", "optuna>=5.0", DOCS],
     },
 )
