@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ml_collections import ConfigDict
 
 import wukong_jax
 from lattice.sketch.space import build_sketch_config
@@ -14,8 +16,10 @@ from tests.doc_blocks import EXAMPLE_PAGES, Block, Command, read_blocks, split_b
 from tests.repository import ROOT
 from wukong_jax.cli.commands import MODULES, load_command
 from wukong_jax.cli.parser import UsageError, parse_settings
-from wukong_jax.cli.run_config import load_run_config
+from wukong_jax.clusters.assumed_schema import assume_run
 from wukong_jax.config import build_run_config
+from wukong_jax.config_files import load_config
+from wukong_jax.config_overrides import apply_flags
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.sweep.config import build_sweep_config
 from wukong_jax.training.run import build_run
@@ -63,9 +67,13 @@ def check_command(command: Command) -> None:
     module = load_command(command.script)
     settings = parse_settings(module.Settings, command.arguments, command.script, "")
     if hasattr(settings, "config"):
-        build = BUILDERS.get(command.script, build_run_config)
+        changes = [f"--config.{change}" for change in getattr(settings, "changes", ())]
         for name in list_configs(settings):
-            build(load_run_config(name, settings.changes))
+            config = apply_flags(load_config(name), changes)
+            if hasattr(settings, "table_rows"):
+                assume_run(config, settings.schema, settings.data, settings.table_rows)
+            else:
+                BUILDERS.get(command.script, build_run_config)(config)
 
 
 def list_configs(settings: Any) -> list[str]:
@@ -95,7 +103,7 @@ def run_commands(block: Block) -> None:
 
 def check_config_block(block: Block) -> None:
     """Applies a block to the config that its mark names, and builds the run's model, loss and exchange of it."""
-    namespace = {"config": load_run_config(block.argument)}
+    namespace = {"config": load_config(block.argument)}
     exec(compile("from ml_collections import ConfigDict\n" + block.text, block.place, "exec"), namespace)
     config = build_run_config(namespace["config"])
     build_run(config, config.data.build_source().schema())
@@ -104,10 +112,11 @@ def check_config_block(block: Block) -> None:
 @pytest.fixture
 def small_quickstart(monkeypatch):
     """Makes `wukong_jax.load_config` return runs of seconds."""
-    load_config = wukong_jax.load_config
-    monkeypatch.setattr(
-        wukong_jax, "load_config", lambda name, changes=None: load_config(name, (changes or {}) | SMALL)
-    )
+
+    def load_small(name: str, changes: Mapping[str, Any] | None = None) -> ConfigDict:
+        return load_config(name, {**(changes or {}), **SMALL})
+
+    monkeypatch.setattr(wukong_jax, "load_config", load_small)
 
 
 @pytest.mark.slow
