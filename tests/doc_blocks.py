@@ -25,7 +25,7 @@ class Block:
     place: str  # page:line, for messages
     language: str
     text: str
-    mark: str  # of the comment above it: "file", "run", "config" or none
+    mark: str  # of the comment above it: "file", "run", "config", "example" or none
     argument: str  # what the mark says after its colon
 
 

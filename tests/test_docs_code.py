@@ -131,6 +131,8 @@ def test_examples_run(page, tmp_path, monkeypatch, small_quickstart):
             check_config_block(block)
         elif block.mark == "run":
             run_commands(block)
+        elif block.mark == "example":
+            compile(block.text, block.place, "exec")
         elif block.language == "python":
             exec(compile(block.text, block.place, "exec"), namespace)
 
