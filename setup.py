@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CONFIGS = ["configs", *(f"configs.{name}" for name in find_packages("configs"))]
+DOCS = "zensical>=0.0.70,<0.1"  # before 1.0 a next version may change what a page looks like, or fails on
 
 # Python 3.11 resolves JAX 0.10.2 (later releases need 3.12); Python 3.12 and 3.13 resolve JAX 0.12. Both are tested.
 setup(
@@ -53,6 +54,8 @@ setup(
         "trackio": ["trackio>=0.4"],
         # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
+        # The documents as a site (scripts/docs.sh).
+        "docs": [DOCS],
         "dev": [
             "setuptools>=70.1",
             "pytest>=8",
@@ -61,6 +64,7 @@ setup(
             "mypy>=1.18",
             "scikit-learn>=1.5",
             "optuna>=5.0",
+            DOCS,
         ],
     },
 )

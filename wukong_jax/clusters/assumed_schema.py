@@ -15,23 +15,23 @@ from wukong_jax.schema import Schema, load_schema
 def assume_run(
     mapping: ConfigDict, schema: str = "", data: str = "", table_rows: Sequence[int] = ()
 ) -> tuple[RunConfig, Schema]:
-    """A run's config and schema where its rows are not.
+    """Builds a run's config and schema without its data.
 
     Args:
-      mapping: the config as its file returned it.
+      mapping: the config as returned by its file.
       schema: see `choose_schema`.
       data: see `choose_schema`.
       table_rows: see `assume_rows`.
 
     Returns:
-      The checked config, and the schema with all rows known.
+      The checked config, and the schema with all row counts.
 
     Raises:
-      UserError: a bad value in the config, or as `choose_schema` and `assume_rows`.
+      UserError: a value of the config is invalid, or as in `choose_schema` and `assume_rows`.
     """
     rows = mapping.get("data", ConfigDict())
     if (schema or data or table_rows) and rows.get("format") in ("raw", "blocks") and not rows.get("path"):
-        rows.path = "unread"  # a config refuses to name no rows
+        rows.path = "unread"  # a config without a path is invalid
     config = build_run_config(mapping)
     return config, assume_rows(choose_schema(config.data, schema, data), table_rows)
 

@@ -43,10 +43,10 @@ def describe_step(step: CompiledStep) -> dict[str, Any]:
 
 
 def load_findings(path: str | Path) -> dict[str, Any]:
-    """Reads what `describe_step` returned, from a JSON file.
+    """Reads the costs that `describe_step` returned from a JSON file.
 
     Raises:
-      UserError: the file holds something else.
+      UserError: the file has other content.
     """
     try:
         findings = json.loads(Path(path).read_text())

@@ -1,4 +1,4 @@
-"""One config trained with several seeds."""
+"""Trains a config with several seeds."""
 
 import dataclasses
 import sys
@@ -11,15 +11,15 @@ from wukong_jax.config import RunConfig
 
 
 def train_seeds(config: RunConfig, folder: str | Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Trains a config with every seed, in `folder/seed_<n>`; each run resumes by itself.
+    """Trains a config with every seed in `folder/seed_<n>`; each run resumes if it was interrupted.
 
     Args:
-      config: with any seed.
-      folder: of the runs.
-      seeds: to train with, in this order.
+      config: the config; its seed is replaced.
+      folder: parent folder of the runs.
+      seeds: the seeds, in order of training.
 
     Returns:
-      Seed to summary.
+      The runs' summaries by seed.
     """
     return {seed: train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", _say) for seed in seeds}
 

@@ -118,7 +118,7 @@ def build_run(
     layout = build_embedding_layout(schema, config.embeddings)
     if join is None:
         join = build_join(config.data.join, schema)
-    shape = build_model_shape(config, schema, layout, join.widths if join else {})
+    shape = build_model_shape(config, schema, layout, {} if join is None else join.widths)
     network = build_network(config, layout, shape)
     return Run(
         config=config,

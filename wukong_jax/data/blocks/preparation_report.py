@@ -91,7 +91,7 @@ class RowStatistics:
 
 
 def format_report(report: Mapping[str, Any]) -> str:
-    """Rows and label rates of each split, the sizes of the tables, and what preparing took, in lines of text."""
+    """Formats a report as text: rows and label rates by split, table sizes, skipped rows, time and memory."""
     lines = [f"{'split':<12}{'rows':>14}" + "".join(f"{name:>16}" for name in report["label_rate"])]
     for split, rows in report["rows"].items():
         rates = [rates[split] for rates in report["label_rate"].values()]

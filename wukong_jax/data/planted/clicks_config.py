@@ -1,4 +1,4 @@
-"""The settings of planted clicks: fields, the orders of their interactions, rows."""
+"""Configures planted clicks: fields, orders of interactions, number of rows."""
 
 import dataclasses
 import itertools
@@ -11,28 +11,28 @@ from wukong_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class PlantedClicksConfig:
-    """A planted data set; everything follows from these numbers."""
+    """Configuration of a planted data set, which determines all of its rows."""
 
-    seed: Annotated[int, "of all that is drawn"] = 0
-    fields: Annotated[int, "categorical fields"] = 16
-    values_per_field: Annotated[int, "known values of each"] = 50
-    zipf_exponent: Annotated[float, "of the values' frequencies; 0 = uniform"] = 1.1
-    dense_fields: Annotated[int, "standard normal numbers; they join orders 1 and 2 (1 with groups)"] = 0
-    structure: Annotated[Structure, "how the terms of an order are built"] = "factorized"
-    orders: Annotated[tuple[int, ...], "of the interactions, ascending"] = (1, 2)
-    order_shares: Annotated[tuple[float, ...], "of the logit's variance, one per order, sum 1"] = (0.3, 0.7)
-    interactions: Annotated[int, "terms of each order from 2 up (subsets of fields); all where there are fewer"] = 24
-    latent_width: Annotated[int, "coordinates of a field value"] = 4
-    groups: Annotated[int, "random parts of the fields; terms of order 2 up then join fields of one part"] = 0
-    group_share: Annotated[float, "share of these terms that keep to one group; the others join several"] = 1.0
+    seed: Annotated[int, "random seed"] = 0
+    fields: Annotated[int, "number of categorical fields"] = 16
+    values_per_field: Annotated[int, "values of each field"] = 50
+    zipf_exponent: Annotated[float, "exponent of the values' frequencies; 0 = uniform"] = 1.1
+    dense_fields: Annotated[int, "number of standard normal columns, in orders 1 and 2 (with groups only in 1)"] = 0
+    structure: Annotated[Structure, "terms share a field's vectors, or have separate ones"] = "factorized"
+    orders: Annotated[tuple[int, ...], "orders of interactions, ascending"] = (1, 2)
+    order_shares: Annotated[tuple[float, ...], "share of the logit's variance by order, sum 1"] = (0.3, 0.7)
+    interactions: Annotated[int, "terms (sets of fields) of each order from 2 up; all sets if there are fewer"] = 24
+    latent_width: Annotated[int, "latent coordinates of a value"] = 4
+    groups: Annotated[int, "random groups of fields; 0 = none"] = 0
+    group_share: Annotated[float, "share of the terms of order 2 up within one group; others join several"] = 1.0
     logit_deviation: Annotated[float, "standard deviation of the true logit"] = 1.5
-    base_rate: Annotated[float, "mean of the labels"] = 0.25
+    base_rate: Annotated[float, "mean label"] = 0.25
     train_rows: Annotated[int, "training rows"] = 1_000_000
     validation_rows: Annotated[int, "validation rows"] = 100_000
     test_rows: Annotated[int, "test rows"] = 200_000
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
+        """Checks all values."""
         _require(self.seed >= 0, "seed", self.seed, "at least 0")
         _require(self.fields >= 0, "fields", self.fields, "at least 0")
         _require(self.dense_fields >= 0, "dense_fields", self.dense_fields, "at least 0")
@@ -66,7 +66,7 @@ class PlantedClicksConfig:
         )
 
     def rows(self, split: str) -> int:
-        """Rows of a split."""
+        """Returns the number of rows of a split."""
         return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}[split]
 
 

@@ -15,46 +15,46 @@ class PlantedPortfoliosConfig:
     Field values, users' segments and items' categories are numbers from 1 (the most frequent) to `values_per_field`.
     """
 
-    seed: Annotated[int, "of all that is drawn"] = 0
-    domains: Annotated[int, "number G of domains, named domain_0, domain_1, ..."] = 3
-    domain_shares: Annotated[tuple[float, ...], "shares of the rows, one per domain, sum 1; empty = equal"] = ()
-    domain_as_field: Annotated[bool, "the domain as a categorical column, too, for models that do not read it"] = False
+    seed: Annotated[int, "random seed"] = 0
+    domains: Annotated[int, "number of domains G, named domain_0, domain_1, ..."] = 3
+    domain_shares: Annotated[tuple[float, ...], "share of the rows by domain, sum 1; empty = equal"] = ()
+    domain_as_field: Annotated[bool, "add the domain as a categorical column, for models that do not read it"] = False
     objectives: Annotated[tuple[str, ...], "names of the O labels"] = ("click", "like")
-    base_rates: Annotated[tuple[float, ...], "mean label of each objective, the same in every domain"] = (0.25, 0.1)
-    absent_portfolios: Annotated[tuple[str, ...], 'as "domain_1/like": not observed there, label mask 0'] = ()
+    base_rates: Annotated[tuple[float, ...], "mean label of each objective, equal in all domains"] = (0.25, 0.1)
+    absent_portfolios: Annotated[tuple[str, ...], 'not observed (label mask 0), such as "domain_1/like"'] = ()
     domain_relatedness: Annotated[float, "correlation of an objective's true logits in two domains, 0 to 1"] = 0.7
     objective_relatedness: Annotated[float, "correlation of two objectives' true logits in a domain, 0 to 1"] = 0.5
-    opposed_domains: Annotated[tuple[int, ...], "their common part has the other sign: they conflict with others"] = ()
-    users_per_segment: Annotated[int, "users of a domain = segments x this"] = 20
-    items_per_category: Annotated[int, "items of a domain = categories x this"] = 4
-    user_overlap: Annotated[float, "share of a domain's users that are in every domain; others are in it alone"] = 0.5
-    item_overlap: Annotated[float, "the same share of items"] = 0.5
-    fields: Annotated[int, "categorical fields beside user and item"] = 4
-    values_per_field: Annotated[int, "known values of each field"] = 50
-    zipf_exponent: Annotated[float, "of all frequencies; 0 = uniform"] = 1.1
-    dense_fields: Annotated[int, "standard normal numbers; they join orders 1 and 2"] = 2
+    opposed_domains: Annotated[tuple[int, ...], "domains whose common part has the opposite sign, a conflict"] = ()
+    users_per_segment: Annotated[int, "users per segment and domain"] = 20
+    items_per_category: Annotated[int, "items per category and domain"] = 4
+    user_overlap: Annotated[float, "share of users that are in all domains; others are in one"] = 0.5
+    item_overlap: Annotated[float, "share of items that are in all domains; others are in one"] = 0.5
+    fields: Annotated[int, "number of categorical fields besides user and item"] = 4
+    values_per_field: Annotated[int, "values of each field"] = 50
+    zipf_exponent: Annotated[float, "exponent of all frequencies; 0 = uniform"] = 1.1
+    dense_fields: Annotated[int, "number of standard normal columns, in orders 1 and 2"] = 2
     useless_fields: Annotated[int, "categorical columns that no logit depends on"] = 0
     useless_dense_fields: Annotated[int, "dense columns that no logit depends on"] = 0
-    orders: Annotated[tuple[int, ...], "of the interactions, ascending"] = (1, 2)
-    order_shares: Annotated[tuple[float, ...], "of the logit's variance less the sequence's, sum 1"] = (0.3, 0.7)
-    interactions: Annotated[int, "terms of each order from 2 up (subsets of fields); all where there are fewer"] = 12
-    latent_width: Annotated[int, "coordinates of a value"] = 2
-    sequence_length: Annotated[int, "items in a row's history; 0 = no such column"] = 0
-    sequence_share: Annotated[float, "of the logit's variance: the item against the history"] = 0.0
-    sequence_decay: Annotated[float, "weight of an item of the history against the next one, above 0, to 1"] = 0.8
+    orders: Annotated[tuple[int, ...], "orders of interactions, ascending"] = (1, 2)
+    order_shares: Annotated[tuple[float, ...], "variance share by order, without the sequence's, sum 1"] = (0.3, 0.7)
+    interactions: Annotated[int, "terms (sets of fields) of each order from 2 up; all sets if there are fewer"] = 12
+    latent_width: Annotated[int, "latent coordinates of a value"] = 2
+    sequence_length: Annotated[int, "items in a row's history; 0 = no history"] = 0
+    sequence_share: Annotated[float, "share of the logit's variance from the item's match with the history"] = 0.0
+    sequence_decay: Annotated[float, "weight of a history item relative to the next, above 0, at most 1"] = 0.8
     logit_deviation: Annotated[float, "standard deviation of every portfolio's true logit"] = 1.5
-    days: Annotated[float, "that the rows of all splits are spread over, evenly"] = 14.0
-    drift_degrees: Annotated[float, "that the planted weights turn from the first row to the last"] = 0.0
-    delayed_objectives: Annotated[tuple[str, ...], "their positives come after the impression"] = ()
-    delay_hours: Annotated[tuple[float, ...], "scale of the exponential delay: of each domain, or of all"] = (24.0,)
-    delay_deviation: Annotated[float, "of the natural logarithm of a row's scale, from its columns"] = 0.5
-    longest_window_hours: Annotated[float, "no conversion comes later"] = 168.0
+    days: Annotated[float, "days over which the rows of all splits are spread evenly"] = 14.0
+    drift_degrees: Annotated[float, "rotation of the planted weights from the first row to the last"] = 0.0
+    delayed_objectives: Annotated[tuple[str, ...], "objectives whose positives come after the impression"] = ()
+    delay_hours: Annotated[tuple[float, ...], "scale of the exponential delay, one per domain or one for all"] = (24.0,)
+    delay_deviation: Annotated[float, "standard deviation of the scale's logarithm over rows"] = 0.5
+    longest_window_hours: Annotated[float, "maximum delay of a conversion"] = 168.0
     train_rows: Annotated[int, "training rows"] = 1_000_000
     validation_rows: Annotated[int, "validation rows"] = 100_000
     test_rows: Annotated[int, "test rows"] = 200_000
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
+        """Checks all values."""
         self._check_portfolios()
         self._check_columns()
         self._check_logit()

@@ -1,4 +1,4 @@
-"""Changes of a schema that whoever prepares data may ask for: another split, another minimum count."""
+"""Changes a schema's split or minimum count for preparing data."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, Split
 
-# Options of each kind of split.
+# Options by kind of split.
 SPLIT_OPTIONS = {
     "file": ("train", "validation", "test", "seed", "validation_share_of_test"),
     "random": ("validation_fraction", "test_fraction", "seed"),
@@ -17,15 +17,15 @@ SPLIT_OPTIONS = {
 
 
 def change_split(schema: Schema, by: str | None, options: Mapping[str, Any]) -> Schema:
-    """The schema with another split.
+    """Returns the schema with another split.
 
     Args:
-      schema: not resolved.
-      by: the kind of split; None: the schema's own.
-      options: of the split. The others stay the schema's where the kind does, else they are the defaults.
+      schema: a schema that is not resolved.
+      by: the kind of split; None for the schema's kind.
+      options: options of the split. Other options are the schema's if the kind is the same, else the defaults.
 
     Raises:
-      UserError: an option that the split does not have, or a value out of range.
+      UserError: the split has no such option, or a value is out of range.
     """
     kind = by or schema.split.by
     for name, value in sorted(options.items()):
@@ -38,7 +38,7 @@ def change_split(schema: Schema, by: str | None, options: Mapping[str, Any]) -> 
 
 
 def change_min_count(schema: Schema, min_count: int) -> Schema:
-    """The schema with another minimum count in every vocabulary."""
+    """Returns the schema with another minimum count for every vocabulary."""
 
     def change(columns: tuple) -> tuple:
         return tuple(

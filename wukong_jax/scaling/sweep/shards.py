@@ -1,4 +1,4 @@
-"""One sweep trained by several machines over one file system: each trains its shard."""
+"""Trains a sweep on several machines with a common file system, each training one shard."""
 
 import re
 import time
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.sweep.sweep import Sweep
 
-WAIT_SECONDS = 30.0  # between two looks at other shards' units
+WAIT_SECONDS = 30.0  # between checks of other shards' units
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """The numbers of "i/n".
+    """Parses "i/n" into (i, n).
 
     Raises:
-      UserError: another text, or i out of range.
+      UserError: the text has another form, or i is out of range.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
@@ -23,13 +23,13 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def train_shard(sweep: Sweep, shard: int, shards: int, wait: bool, say: Callable[[str], None]) -> None:
-    """Trains a shard's part; what waits for other shards' searches too, once those have ended.
+    """Trains the units of a shard, including those that must wait until other shards have ended their searches.
 
     Args:
-      sweep: the whole.
-      shard: which part.
-      shards: how many parts there are.
-      wait: False: end instead of waiting for other shards' searches.
+      sweep: the sweep.
+      shard: index of the shard.
+      shards: number of shards.
+      wait: whether to wait for other shards' searches; if not, units that depend on them are left out.
       say: prints a line.
     """
     while sweep.run(shard, shards) and not sweep.failed:

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Builds README, CONTRIBUTING, CHANGELOG and docs/ as one site, build/site/index.html; fails on a broken link.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ ! -x .venv/bin/zensical ]; then
+  source scripts/set_up_environment.sh
+  set_up_environment "[docs]"
+fi
+rm -rf build/documents build/site
+mkdir -p build
+cp -r docs build/documents
+cp LICENSE build/documents/LICENSE.txt
+# The pages of the root move into the folder of the others, and links between the two with them.
+sed -E 's#\]\(docs/#](#g; s#\]\(CONTRIBUTING\.md#](contributing.md#g; s#\]\(LICENSE#](LICENSE.txt#g' README.md > build/documents/index.md
+sed -E 's#\]\(docs/#](#g' CONTRIBUTING.md > build/documents/contributing.md
+sed -E 's#\]\(docs/#](#g' CHANGELOG.md > build/documents/changelog.md
+find build/documents -name '*.md' -exec sed -i.before -E \
+  -e 's#\]\(\.\./((\.\./)*)CONTRIBUTING\.md#](\1contributing.md#g' \
+  -e 's#\]\(\.\./((\.\./)*)CHANGELOG\.md#](\1changelog.md#g' {} +
+find build/documents -name '*.before' -delete
+exec .venv/bin/zensical build --clean --strict
