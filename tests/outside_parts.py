@@ -15,6 +15,7 @@ from wukong_jax.data.sources import RowSource
 from wukong_jax.embeddings.exchange import ReplicatedExchange
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_folder import write_whole_folder
+from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.ranges import Above, AtLeast
@@ -39,12 +40,12 @@ class Popularity(nn.Module):
     shape: ModelShape
 
     @nn.compact
-    def __call__(self, dense, embeddings, token_mask, domain, extras, *, train):
-        del dense, token_mask, domain, train
+    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
+        del train
         USED.add("model")
-        joined = [extras[name] for name, _ in self.shape.extras]
-        inputs = jnp.concatenate([embeddings.mean(axis=1), *joined], axis=-1)
-        return Outputs(nn.Dense(self.shape.objectives)(nn.relu(nn.Dense(self.options.hidden)(inputs))), {})
+        joined = [inputs.extras[name] for name, _ in self.shape.extras]
+        features = jnp.concatenate([inputs.present_embeddings.mean(axis=1), *joined], axis=-1)
+        return Outputs(nn.Dense(self.shape.objectives)(nn.relu(nn.Dense(self.options.hidden)(features))), {})
 
 
 def build_model(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

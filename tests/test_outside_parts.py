@@ -86,11 +86,3 @@ def test_options_of_no_part_are_refused():
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
 def test_a_factory_that_has_moved_is_found_under_its_old_name(old, new):
     assert load_factory("config.data.join.factory", old) is load_factory("config.data.join.factory", new)
-
-
-@pytest.mark.parametrize(
-    "name", ["nowhere:build", "wukong_jax.models.wukong:make", "wukong_jax.models.wukong", "wukong", "", ":"]
-)
-def test_a_factory_that_is_not_there_is_one_line(name):
-    with pytest.raises(UserError, match=rf"^config\.model\.factory = '{name}': .*give 'module:function'"):
-        load_factory("config.model.factory", name)

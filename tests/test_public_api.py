@@ -65,7 +65,7 @@ def draw_texts():
 def make_config(folder):
     config = start_config()
     config.name = "shop"
-    config.data.format = "raw"
+    config.data.factory = "raw"
     config.data.path = str(folder / "rows.csv")
     config.data.schema = str(folder / "shop.json")
     config.embeddings.width = 4

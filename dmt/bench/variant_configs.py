@@ -23,11 +23,12 @@ def place_variant(config: ConfigDict, variant: Variant, hosts: int, chips: int, 
     Raises:
       UserError: a config whose rows the bench cannot use, or a bad value in it.
     """
-    if config.data.format != "planted_clicks" or config.data.planted.train_rows < 8 * batch:
-        raise UserError(
-            "--config: the bench needs planted clicks (config.data.format) with at least 8 batches of training rows"
-        )
     config.mesh.hosts, config.mesh.chips = hosts, chips
     config.training.batch_size = config.training.evaluation_batch_size = batch
     config.exchange.factory, config.exchange.options = variant.exchange, variant.exchange_options
-    return json.loads(run_config_to_json(build_run_config(config)))
+    built = build_run_config(config)
+    if built.data.factory != "planted_clicks" or built.data.options["train_rows"] < 8 * batch:
+        raise UserError(
+            "--config: the bench needs planted clicks (config.data.factory) with at least 8 batches of training rows"
+        )
+    return json.loads(run_config_to_json(built))

@@ -1,6 +1,6 @@
 """Time training steps with and without towers over emulated slow links.
 
-    wukong-jax bench_dmt --config=configs/dmt_planted.py [--hosts=4] [--chips=2]
+    wukong-jax bench_dmt --config=dmt/planted [--hosts=4] [--chips=2]
                          [--output=docs/results/dmt_speedup] [--quality=docs/results/dmt_quality_planted]
     wukong-jax bench_dmt --only_join --output=docs/results/dmt_speedup --quality=docs/results/dmt_quality_planted
 
@@ -26,7 +26,7 @@ _RATES: tuple[float | Literal["unlimited"], ...] = ("unlimited", 1000.0, 500.0, 
 class Settings:
     """The command's flags."""
 
-    config: Annotated[str, "a config whose variants are those of configs/dmt_planted.py"] = ""
+    config: Annotated[str, "a config whose variants are those of dmt/planted"] = ""
     hosts: Annotated[int, "emulated hosts", AtLeast(1)] = 4
     chips: Annotated[int, "CPU devices of a host", AtLeast(1)] = 2
     rates: Annotated[
@@ -47,7 +47,7 @@ class Settings:
         if self.only_join:
             self._refuse_measuring()
         elif not self.config:
-            raise UserError("--config: none given; name a config such as configs/dmt_planted.py")
+            raise UserError("--config: none given; name a config such as dmt/planted")
         if self.quality and not self.output:
             raise UserError(f"--quality = {self.quality!r}: is not read without --output; leave it out")
         if not self.rates or self.rates[0] != "unlimited" or "unlimited" in self.rates[1:]:

@@ -1,6 +1,6 @@
 """Train a model for each portfolio and networks for all; keep losses and costs.
 
-    wukong-jax compare_consolidation --config=configs/hotel_bookings.py --alone=lattice --together=lattice,mmoe
+    wukong-jax compare_consolidation --config=public/hotel_bookings --alone=lattice --together=lattice,mmoe
         --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--groups=groups.json] [--config.key=value]
 
 `--alone` and `--together` are variants of the config, as in compare_variants. The model of a portfolio reads that

@@ -1,6 +1,6 @@
 """Train a network on the rows that each attribution policy emits, and judge its heads.
 
-    wukong-jax compare_windows --config=configs/zipper_planted.py --objective=conversion --windows=6h,1d,7d
+    wukong-jax compare_windows --config=lattice/zipper_planted --objective=conversion --windows=6h,1d,7d
         --policies=zipper,6h,1d,7d --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--shares=0.2,0.2,0.6]
         [--config.key=value]
 

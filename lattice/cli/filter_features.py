@@ -7,7 +7,7 @@
 Paper 3.2.2: each feature's values are shuffled over rows of a split, and the rise of each task's log loss is its
 importance; features that no other is at least as important for every task as, and more for one, are kept first, layer
 by layer. Then train with `--config.data.schema=OUTPUT/schema.json` where the rows come from raw files, or, with
---write_rows, with `--config.data.format=blocks --config.data.path=OUTPUT/data --config.data.schema=`.
+--write_rows, with `--config.data.factory=blocks --config.data.path=OUTPUT/data --config.data.schema=`.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@
 The first form prints the table of portfolios and groups them by overlap of users and items, delay, density, and, where
 a trained shared model is given, conflict of gradients; under a compute budget and must-not-meet rules. Leaves
 `groups.json` and a picture. The second form writes each group's rows, to train a model on: DIR/group_0, ...
-(`--config.data.format=blocks --config.data.path=DIR/group_0`).
+(`--config.data.factory=blocks --config.data.path=DIR/group_0`).
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Plan how to shard each dense layer on a mesh, under a memory limit (Lattice Sketch).
 
-    wukong-jax plan_sharding --config=configs/criteo_terabyte.py --schema=criteo_terabyte --table_rows=1000000
+    wukong-jax plan_sharding --config=public/criteo_terabyte --schema=criteo_terabyte --table_rows=1000000
         --hosts=4 --chips=8 --memory_gib=4 [--tflops=200 --chip_gbps=300 --host_gbps=25] [--config.key=value]
 
 A plan for the model's author, by arithmetic (lattice/sketch/sharding_costs.py says which): nothing is trained or

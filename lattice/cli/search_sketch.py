@@ -1,6 +1,6 @@
 """Search a run's sizes for AUC / FLOPs^0.003, under a budget (Lattice Sketch).
 
-    wukong-jax search_sketch --config=configs/sketch_small.py --workdir=runs/small [--config.KEY=value]
+    wukong-jax search_sketch --config=lattice/sketch_small --workdir=runs/small [--config.KEY=value]
         [--trials=20] [--budget_flops=1e6] [--budget_milliseconds=5]
 
 The config is a run's, with a section `config.search` that says what may change; the run as it stands is the first
@@ -37,7 +37,7 @@ def run(settings: Settings) -> None:
 
     mapping = load_config_dict(settings)
     if "search" not in mapping:
-        raise UserError("--config: has no section config.search; give one as configs/sketch_small.py has")
+        raise UserError("--config: has no section config.search; give one as lattice/sketch_small has")
     for name in ("trials", "budget_flops", "budget_milliseconds"):
         if getattr(settings, name) is not None:
             mapping.search[name] = getattr(settings, name)

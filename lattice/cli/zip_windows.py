@@ -5,7 +5,7 @@
 
 Each training impression is judged by one window and emitted when that window closes; OUT holds, in emission order, the
 ones emitted by the cut-off. Every delayed objective becomes one objective a window, as conversion@1h, and the last of
-them serves. Train on OUT with config.data.format = "blocks" and config.data.path = OUT.
+them serves. Train on OUT with config.data.factory = "blocks" and config.data.path = OUT.
 
 Validation and test rows get the labels of all windows where their split's conversion log is given; else the longest
 window's alone, which is their final label. Prints what each policy emits by the cut-off; OUT/report.json has it too.

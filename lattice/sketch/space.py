@@ -158,7 +158,7 @@ def build_sketch_config(mapping: ConfigDict | Mapping[str, Any]) -> SketchConfig
     """
     plain = dict(mapping.to_dict() if isinstance(mapping, ConfigDict) else mapping)
     if "search" not in plain:
-        raise UserError("config.search: missing; add what is searched, as in configs/sketch_small.py")
+        raise UserError("config.search: missing; add what is searched, as in lattice/sketch_small")
     search = without_unset(plain.pop("search"))
     # Sorted, because suggestions must not depend on the order of keys in the config file.
     search["space"] = dict(sorted(_flatten_space(search.get("space", {})).items()))

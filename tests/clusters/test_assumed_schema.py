@@ -70,7 +70,7 @@ def test_unknown_domain_is_refused():
 
 def test_a_run_whose_rows_are_assumed_needs_no_path():
     mapping = start_config()
-    mapping.name, mapping.data.format, mapping.data.schema = "assumed", "raw", "avazu"
+    mapping.name, mapping.data.factory, mapping.data.schema = "assumed", "raw", "avazu"
     mapping.embeddings.width, mapping.training.batch_size, mapping.training.steps = 4, 8, 1
     mapping.embeddings.optimizer.kind, mapping.embeddings.optimizer.learning_rate = "sgd", 0.1
     with pytest.raises(UserError, match=r"config\.data\.path = ''"):

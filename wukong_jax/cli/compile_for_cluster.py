@@ -1,6 +1,6 @@
 """Compile the train step for a cluster that is not here: its time, memory and traffic.
 
-    wukong-jax compile_for_cluster --config=configs/criteo_10k.py --target=h100_4x8 --table_rows=1000000
+    wukong-jax compile_for_cluster --config=public/criteo_10k --target=h100_4x8 --table_rows=1000000
         [--schema=NAME_OR_FILE | --data=FOLDER] [--output=FILE.json] [--config.key=value]
 
 No device is needed, only the platform's compiler: pip install 'wukong-jax[tpu]' for TPUs, 'wukong-jax[compile_gpu]'

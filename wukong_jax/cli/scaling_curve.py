@@ -1,6 +1,6 @@
 """Search settings, train every (model, size, seed) of a sweep, and draw the curves.
 
-    wukong-jax scaling_curve --config=configs/scaling_small.py --workdir=runs/small [--config.run.KEY=value]
+    wukong-jax scaling_curve --config=scaling/small --workdir=runs/small [--config.run.KEY=value]
     wukong-jax scaling_curve --config=F --workdir=W --shard=0/4     one of four machines over one file system
     wukong-jax scaling_curve --config=F --workdir=W --only_report --output=docs/results/NAME
 

@@ -1,6 +1,6 @@
 """Train a model, or go on with the run that the folder holds.
 
-    wukong-jax train --config=configs/quickstart.py --workdir=runs/mine [--config.training.steps=1000]
+    wukong-jax train --config=quickstart --workdir=runs/mine [--config.training.steps=1000]
 
 Leaves config.json, metrics.jsonl, summary.json, calibration.json, report.html, checkpoints/ and tensorboard/ in
 the folder. Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM (run it again to go on).

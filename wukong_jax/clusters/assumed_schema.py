@@ -30,7 +30,7 @@ def assume_run(
       UserError: a value of the config is invalid, or as in `choose_schema` and `assume_rows`.
     """
     rows = mapping.get("data", ConfigDict())
-    if (schema or data or table_rows) and rows.get("format") in ("raw", "blocks") and not rows.get("path"):
+    if (schema or data or table_rows) and rows.get("factory") in ("raw", "blocks") and not rows.get("path"):
         rows.path = "unread"  # a config without a path is invalid
     config = build_run_config(mapping)
     return config, assume_rows(choose_schema(config.data, schema, data), table_rows)

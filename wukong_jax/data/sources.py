@@ -64,7 +64,7 @@ def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
 
 
 def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Builds the source of row blocks in a prepared folder, as scripts/prepare_data.py writes it.
+    """Builds the source of row blocks in a prepared folder, as wukong-jax prepare_data writes it.
 
     Raises:
       UserError: options or a schema are given, which blocks do not take, or there is no path.
