@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from tests.repository import CONFIGS, ROOT
 from wukong_jax.config import build_run_config
-from wukong_jax.config_files import list_shipped_configs, load_config
+from wukong_jax.config_files import _find_shipped, list_shipped_configs, load_config
 from wukong_jax.config_overrides import apply_flags
 from wukong_jax.errors import UserError
 
@@ -27,6 +27,22 @@ from wukong_jax.errors import UserError
 def test_a_shipped_config_is_found_by_path_and_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_config(name).name == "Wukong on Frappe"
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("configs/criteo_dmt.py", "dmt/criteo"),
+        ("configs/dmt_planted.py", "dmt/planted"),
+        ("configs/lattice_towers.py", "lattice/towers"),
+        ("configs/scaling_small.py", "scaling/small"),
+        ("configs/sketch_lattice.py", "lattice/sketch"),
+        ("configs/census_income.py", "public/census_income"),
+    ],
+)
+def test_commands_of_kept_results_find_their_config(old, now, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _find_shipped(old) == now
 
 
 def test_a_path_comes_before_a_name(tmp_path, monkeypatch):

@@ -24,6 +24,8 @@ from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import UserError
 
 _SHIPPED = "wukong_jax.configs"
+# Configs whose file was renamed when it moved into a folder; commands of kept results name them.
+_RENAMED = {"criteo_dmt": "dmt/criteo", "sketch_lattice": "lattice/sketch"}
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -99,6 +101,7 @@ def _import_config(file: str) -> tuple[Path, ModuleType]:
 def _find_shipped(file: str) -> str:
     """The shipped config that is meant; by its path in a checkout too, which need not be at hand."""
     wanted, shipped = file.removeprefix("./").removeprefix("configs/").removesuffix(".py"), list_shipped_configs()
+    wanted = _RENAMED.get(wanted, wanted)
     if wanted in shipped:
         return wanted
     short = [(alias, name) for name in shipped for alias in {name.rpartition("/")[2], name.replace("/", "_")}]
