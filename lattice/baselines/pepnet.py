@@ -18,10 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.mlp_stack import MLPStack
 from lattice.baselines.tasks import TaskOptions, Tasks, TowerModel, require_layers, require_sizes
 from wukong_jax.errors import UserError
-from wukong_jax.layers.mlp import MLP
+from wukong_jax.layers.mlp import MLP, MLPStack
 from wukong_jax.models.finalmlp import context_places
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
@@ -78,13 +77,13 @@ class PEPNet(TowerModel):
                 gate = self._gate(f"ppnet_{index}", seen, tasks * width, train)
                 hidden = hidden * gate.reshape(-1, tasks, width).transpose(1, 0, 2)
         output = MLPStack(
-            (tasks,),
             (),
             1,
             shape.dtype,
             options.mlp_biases,
             output_scale=options.head_output_scale,
             output_dtype=jnp.float32,
+            counts=(tasks,),
             name="tower_output",
         )
         return output(hidden, train=train)[:, :, 0]

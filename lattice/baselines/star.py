@@ -22,8 +22,8 @@ from lattice.baselines.multi_domain import MultiDomainModel, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModelOptions, build_options
 

@@ -10,9 +10,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.mlp_stack import MLPStack
 from lattice.baselines.multi_domain import MultiDomainModel, keep_own_domain
 from wukong_jax.errors import UserError
+from wukong_jax.layers.mlp import MLPStack
 from wukong_jax.models.vector_model import VectorModelOptions
 
 Tasks = Literal["objectives", "portfolios"]
@@ -84,15 +84,13 @@ class TowerModel(MultiDomainModel):
     def stack(self, counts: tuple[int, ...], hidden: tuple[int, ...], dropout: float, name: str) -> MLPStack:
         """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
         options = self.options
-        return MLPStack(
-            counts, hidden, None, self.shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name
-        )
+        dtype, biases = self.shape.dtype, options.mlp_biases
+        return MLPStack(hidden, None, dtype, biases, dropout, norm=options.mlp_norm, counts=counts, name=name)
 
     def _towers(self, features: jax.Array, train: bool) -> jax.Array:
         """[T, B, h] or [B, h] to logits [T, B] float32."""
         options, shape = self.options, self.shape
         towers = MLPStack(
-            (self.task_count,),
             options.tower_hidden,
             1,
             shape.dtype,
@@ -101,6 +99,7 @@ class TowerModel(MultiDomainModel):
             options.head_output_scale,
             jnp.float32,
             options.mlp_norm,
+            counts=(self.task_count,),
             name="towers",
         )
         return towers(features, train=train)[:, :, 0]

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lattice.network.dense import Dense, LayerSettings
-from lattice.network.fusion_block import FusionBlock, map_tokens
+from lattice.network.dense import Dense, LayerSettings, map_tokens_in_precision
+from lattice.network.fusion_block import build_fusion_block
 from lattice.network.heads import Heads
 from lattice.network.norms import normalise, normalise_and_activate
 from lattice.network.options import LatticeOptions
@@ -87,7 +87,7 @@ class LatticeNetwork(nn.Module):
                 )
                 events = block(events, present, others.transpose(0, 2, 1), domain)
             tokens = self._fuse(events, present, others)
-            fusion = FusionBlock(options.fusion, settings, "fmb" in options.untied, name=f"fusion_{layer}")
+            fusion = build_fusion_block(options.fusion, settings, "fmb" in options.untied, name=f"fusion_{layer}")
             if options.context_storage:
                 stored.append(tokens)
             others = fusion(tokens, stored[:-1], domain)
@@ -133,7 +133,7 @@ class LatticeNetwork(nn.Module):
         if not options.mixed_tokens:
             return tokens
         kernel = self.param("mixing", output_initializer(), (tokens.shape[2], options.mixed_tokens))
-        return normalise(settings.norm, map_tokens(tokens, kernel, settings), "mixing_norm", axis=1)
+        return normalise(settings.norm, map_tokens_in_precision(tokens, kernel, settings), "mixing_norm", axis=1)
 
     def _process_events(self, embeddings: jax.Array, token_mask: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         """The sequences' tokens one after the other, normed, with a learned vector for each sequence: [B, L, D]."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModel, VectorModelOptions, build_options, count_vectors
 

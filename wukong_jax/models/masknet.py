@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm, normalize
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.layers.norms import LayerNorm, normalize
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import (
     EMBEDDING_NORM_EPSILON,
@@ -133,7 +133,8 @@ class VectorNorm(nn.Module):
         count, width = vectors.shape[1:]
         scale = self.param("scale", nn.initializers.ones_init(), (count, width))
         bias = self.param("bias", nn.initializers.zeros_init(), (count, width))
-        normal = normalize(vectors, jnp.ones(width), jnp.zeros(width), (2,), EMBEDDING_NORM_EPSILON)
+        ones, zeros = jnp.ones((1, 1, width)), jnp.zeros((1, 1, width))
+        normal = normalize(vectors, ones, zeros, axes=(2,), epsilon=EMBEDDING_NORM_EPSILON)
         return (normal * scale + bias).astype(vectors.dtype)
 
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import MLP
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.click_model import ClickModel
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass

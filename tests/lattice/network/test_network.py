@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from lattice.network.float8 import round_to_float8
+from lattice.network.fusion_block import build_fusion_block
 from lattice.network.network import build
 from tests.lattice.network import lattice_twin
 from wukong_jax.errors import UserError
-from wukong_jax.layers.factorization_machine import InteractionLayer
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.wukong_layer import build_layer
 from wukong_jax.models.wukong_options import WukongOptions
 
 COLUMNS = ("user", "item", "past", "past", "past", "seen", "seen", "shop")
@@ -101,12 +102,10 @@ def test_fusion_block_is_wukongs_layer_where_their_options_agree():
             "mlp": {"output": block["output"]},
         },
     }
-    wukong = InteractionLayer(WukongOptions(fmb_tokens=3, lcb_tokens=2, rank=4, fmb_hidden=()), jnp.float32)
-    expected = wukong.apply({"params": same}, tokens, train=False)
-
-    from lattice.network.fusion_block import FusionBlock
-
-    made = FusionBlock(model.options.fusion, model.settings, False).apply({"params": block}, tokens, [], inputs[3])
+    wukong = build_layer(WukongOptions(fmb_tokens=3, lcb_tokens=2, rank=4, fmb_hidden=()), jnp.float32)
+    expected = wukong.apply({"params": same}, tokens, context=False)
+    lattice = build_fusion_block(model.options.fusion, model.settings, False)
+    made = lattice.apply({"params": block}, tokens, [], inputs[3])
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
 
 
