@@ -11,7 +11,7 @@ it, and the sizes of clip and smoothing. `lattice.losses` has the term, `lattice
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from lattice.teacher.store import TeacherStore
 from wukong_jax.data.blocks.batch import Batch, Columns
 from wukong_jax.data.raw.stable_hash import hash_uniform, mix64
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above, Between
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.schema import Schema
@@ -36,18 +37,10 @@ class TransferOptions:
     """`config.data.join.options` of `lattice.teacher.knowledge_transfer:build_join`."""
 
     store: str  # the store's folder
-    time_to_live_hours: float = 6.0  # age up to which an entry counts; some hours are reported
-    clip: float = 3.0  # embeddings are cut to [-clip, clip]
-    kept_share: float = 1.0  # of the hits, by a hash of the key; less shows what misses cost
+    time_to_live_hours: Annotated[float, Above(0)] = 6.0  # age up to which an entry counts; some hours are reported
+    clip: Annotated[float, Above(0)] = 3.0  # embeddings are cut to [-clip, clip]
+    kept_share: Annotated[float, Between(0, 1)] = 1.0  # of the hits, by a hash of the key; less shows what misses cost
     seed: int = 0  # of that hash
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        for name in ("time_to_live_hours", "clip"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: above 0")
-        if not 0 <= self.kept_share <= 1:
-            raise UserError(f"{OPTIONS}.kept_share = {self.kept_share}: from 0 to 1")
 
 
 class TeacherJoin:

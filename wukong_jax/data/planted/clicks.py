@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from scipy.special import expit
@@ -27,6 +27,7 @@ from wukong_jax.data.planted.orders import MOST_ROWS, compute_order_floors, enum
 from wukong_jax.data.planted.structures import PlantedLogit, Structure, ZipfSampler
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_folder import write_whole_folder
+from wukong_jax.ranges import Above, AtLeast, Between, Inside, check_ranges
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split, schema_to_json
 from wukong_jax.strict_mapping import to_mapping
 
@@ -40,46 +41,38 @@ _BIAS_ROWS = 1 << 17
 class PlantedClicksConfig:
     """A planted data set; everything follows from these numbers."""
 
-    seed: int = 0
-    fields: int = 16  # categorical fields
-    values_per_field: int = 50  # known values of each
-    zipf_exponent: float = 1.1  # of the values' frequencies; 0 = uniform
-    dense_fields: int = 0  # standard normal numbers; they join orders 1 and 2 (1 with groups)
+    seed: Annotated[int, AtLeast(0)] = 0
+    fields: Annotated[int, AtLeast(0)] = 16  # categorical fields
+    values_per_field: Annotated[int, Between(2, 2**31 - 2)] = 50  # known values of each
+    zipf_exponent: Annotated[float, AtLeast(0)] = 1.1  # of the values' frequencies; 0 = uniform
+    dense_fields: Annotated[int, AtLeast(0)] = 0  # standard normal numbers; they join orders 1 and 2 (1 with groups)
     structure: Structure = "factorized"
     orders: tuple[int, ...] = (1, 2)  # ascending
-    order_shares: tuple[float, ...] = (0.3, 0.7)  # of the logit's variance, one per order, sum 1
-    interactions: int = 24  # terms of each order from 2 up (subsets of fields); all where there are fewer
-    latent_width: int = 4  # coordinates of a field value
+    order_shares: Annotated[tuple[float, ...], Above(0)] = (0.3, 0.7)  # of the logit's variance, one per order, sum 1
+    # terms of each order from 2 up (subsets of fields); all where there are fewer
+    interactions: Annotated[int, AtLeast(1)] = 24
+    latent_width: Annotated[int, AtLeast(1)] = 4  # coordinates of a field value
     groups: int = 0  # random parts of the categorical fields; terms of order 2 up then join fields of one part
-    group_share: float = 1.0  # share of these terms that keep to one group; the others join several
-    logit_deviation: float = 1.5  # standard deviation of the true logit
-    base_rate: float = 0.25  # mean of the labels
-    train_rows: int = 1_000_000
-    validation_rows: int = 100_000
-    test_rows: int = 200_000
+    # share of these terms that keep to one group; the others join several
+    group_share: Annotated[float, Between(0, 1)] = 1.0
+    logit_deviation: Annotated[float, Above(0)] = 1.5  # standard deviation of the true logit
+    base_rate: Annotated[float, Inside(0, 1)] = 0.25  # mean of the labels
+    train_rows: Annotated[int, AtLeast(0)] = 1_000_000
+    validation_rows: Annotated[int, AtLeast(0)] = 100_000
+    test_rows: Annotated[int, AtLeast(0)] = 200_000
 
     def __post_init__(self) -> None:
         """Refuses values out of range, by name."""
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        _require(self.fields >= 0, "fields", self.fields, "at least 0")
-        _require(self.dense_fields >= 0, "dense_fields", self.dense_fields, "at least 0")
-        _require(2 <= self.values_per_field < 2**31 - 1, "values_per_field", self.values_per_field, "at least 2")
-        _require(self.zipf_exponent >= 0, "zipf_exponent", self.zipf_exponent, "at least 0")
+        check_ranges(self)
         _require(
             self.structure in ("factorized", "field_aware"), "structure", self.structure, "factorized or field_aware"
         )
         ascending = all(a < b for a, b in itertools.pairwise(self.orders))
         _require(bool(self.orders) and self.orders[0] >= 1 and ascending, "orders", self.orders, "ascending, from 1")
-        fitting = len(self.order_shares) == len(self.orders) and min(self.order_shares) > 0
-        _require(fitting, "order_shares", self.order_shares, f"one above 0 for each of the orders {self.orders}")
+        fitting = len(self.order_shares) == len(self.orders)
+        _require(fitting, "order_shares", self.order_shares, f"one for each of the orders {self.orders}")
         _require(abs(sum(self.order_shares) - 1) < 1e-6, "order_shares", self.order_shares, "of sum 1")
-        _require(self.interactions >= 1, "interactions", self.interactions, "at least 1")
-        _require(self.latent_width >= 1, "latent_width", self.latent_width, "at least 1")
         self._check_groups()
-        _require(self.logit_deviation > 0, "logit_deviation", self.logit_deviation, "above 0")
-        _require(0 < self.base_rate < 1, "base_rate", self.base_rate, "between 0 and 1")
-        for split in SPLITS:
-            _require(self.rows(split) >= 0, f"{split}_rows", self.rows(split), "at least 0")
 
     def _check_groups(self) -> None:
         fitting = self.groups == 0 or 2 <= self.groups <= self.fields // 2
@@ -88,9 +81,7 @@ class PlantedClicksConfig:
         if self.groups == 0:
             _require(self.group_share == 1, "group_share", self.group_share, "1 without groups; set groups")
         inside = round(self.group_share * self.interactions)
-        _require(
-            self.group_share <= 1 and inside >= 1, "group_share", self.group_share, "at most 1, and at least a term"
-        )
+        _require(inside >= 1, "group_share", self.group_share, "the share of at least a term")
 
     def rows(self, split: str) -> int:
         """Rows of a split."""
