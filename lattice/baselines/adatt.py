@@ -10,32 +10,31 @@ combination start at 1 / e (there at random); a single own expert has weight 1 a
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lattice.baselines.gates import SoftmaxGates, mix_shared
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers, require_sizes
+from lattice.baselines.tasks import TaskOptions, TowerModel, build_task_options, require_layers
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class AdaTTOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.adatt:build`; all levels have the same sizes."""
 
-    levels: int = 2
-    task_experts: int = 2  # e, of each task at each level
-    expert_hidden: tuple[int, ...] = (128,)  # widths of each expert, which ends after the last
-    expert_dropout: float = 0.0  # after each of its layers
+    levels: Annotated[int, AtLeast(1)] = 2
+    task_experts: Annotated[int, AtLeast(1)] = 2  # e, of each task at each level
+    expert_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)  # widths of each expert, which ends after the last
+    expert_dropout: Annotated[float, Fraction()] = 0.0  # after each of its layers
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and experts without a layer."""
+        """Refuses idle options, and experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
-        require_sizes(self, "levels", "task_experts")
 
 
 class AdaTT(TowerModel):
@@ -72,4 +71,4 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option, a value out of range, or one that others leave without an effect.
     """
-    return AdaTT(build_options(AdaTTOptions, options, shape), shape)
+    return AdaTT(build_task_options(AdaTTOptions, options, shape), shape)

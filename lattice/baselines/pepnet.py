@@ -12,18 +12,18 @@ zero. As in FinalMLP here, gates' hidden layers have no norm.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.tasks import TaskOptions, Tasks, TowerModel, require_layers, require_sizes
+from lattice.baselines.tasks import TaskOptions, Tasks, TowerModel, build_task_options, require_layers
 from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import MLP, MLPStack
 from wukong_jax.models.finalmlp import context_places
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.ranges import AtLeast
 
 GAMMA = 2.0  # the largest value of a gate, the paper's
 
@@ -38,14 +38,14 @@ class PEPNetOptions(TaskOptions):
     prior_columns: tuple[str, ...] = dataclasses.field(
         kw_only=True
     )  # columns that PPNet's gates read; [] = EPNet alone
-    tower_hidden: tuple[int, ...] = (128, 64)  # hidden widths of each task's tower, which ends in a logit
-    gate_units: int = 64  # width of every gate's hidden layer
+    # hidden widths of each task's tower, which ends in a logit
+    tower_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128, 64)
+    gate_units: Annotated[int, AtLeast(1)] = 64  # width of every gate's hidden layer
     tasks: Tasks = "objectives"
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and priors of towers without a layer."""
+        """Refuses idle options, and priors of towers without a layer."""
         super().__post_init__()
-        require_sizes(self, "gate_units")
         if len(set(self.prior_columns)) < len(self.prior_columns):
             raise UserError(f"prior_columns = {list(self.prior_columns)}: a column twice; name it once")
         if self.prior_columns:
@@ -108,7 +108,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option or column, a value out of range, or one that others leave without an effect.
     """
-    built = build_options(PEPNetOptions, options, shape)
+    built = build_task_options(PEPNetOptions, options, shape)
     known = list(dict.fromkeys(column for column in shape.token_columns if column))
     for column in built.prior_columns:
         if column not in known:

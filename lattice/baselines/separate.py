@@ -6,7 +6,7 @@ its own on that portfolio's rows. Dense columns enter as one vector, which all n
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -14,13 +14,14 @@ import jax
 from lattice.baselines.tasks import Tasks, TowerModel, TowerOptions
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options
+from wukong_jax.ranges import AtLeast
 
 
 @dataclasses.dataclass(frozen=True)
 class SeparateOptions(TowerOptions):
     """`config.model.options` of `lattice.baselines.separate:build`; the towers are the networks."""
 
-    tower_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of each portfolio's network
+    tower_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256, 128, 64)  # hidden widths of each portfolio's network
 
 
 class Separate(TowerModel):

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 
-from lattice.baselines.tasks import TaskOptions, TowerModel, require_layers
+from lattice.baselines.tasks import TaskOptions, TowerModel, build_task_options, require_layers
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +19,11 @@ class SharedBottomOptions(TaskOptions):
     `bottom_*` is about the dense columns, as in all models here; the bottom that gives this one its name is `shared_*`.
     """
 
-    shared_hidden: tuple[int, ...] = (256, 128)  # widths of the layers that all tasks share
-    shared_dropout: float = 0.0  # after each of them
+    shared_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256, 128)  # widths of the layers that all tasks share
+    shared_dropout: Annotated[float, Fraction()] = 0.0  # after each of them
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a bottom without a layer, which is `separate`'s."""
+        """Refuses idle options, and a bottom without a layer, which is `separate`'s."""
         super().__post_init__()
         require_layers(self, "shared_hidden")
 
@@ -50,4 +50,4 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option, a value out of range, or one that others leave without an effect.
     """
-    return SharedBottom(build_options(SharedBottomOptions, options, shape), shape)
+    return SharedBottom(build_task_options(SharedBottomOptions, options, shape), shape)

@@ -12,7 +12,7 @@ domains start as the shared network; `mlp_norm` puts a layer norm, shared by all
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -21,29 +21,27 @@ import jax.numpy as jnp
 from lattice.baselines.multi_domain import MultiDomainModel, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
-from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
 from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModelOptions, build_options
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class StarOptions(VectorModelOptions):
     """`config.model.options` of `lattice.baselines.star:build`; sizes by default are ours."""
 
-    star_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of the star-shaped network
-    star_dropout: float = 0.0  # after each of its hidden layers
-    auxiliary_hidden: tuple[int, ...] = (32,)  # hidden widths of the auxiliary network
-    auxiliary_dropout: float = 0.0
-    statistics_momentum: float = 0.99  # of the partitioned norm's moving averages
+    star_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256, 128, 64)  # hidden widths of the star-shaped network
+    star_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
+    auxiliary_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (32,)  # hidden widths of the auxiliary network
+    auxiliary_dropout: Annotated[float, Fraction()] = 0.0
+    statistics_momentum: Annotated[float, Fraction()] = 0.99  # of the partitioned norm's moving averages
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a star without a hidden layer."""
+        """Refuses idle options, and a star without a hidden layer."""
         super().__post_init__()
         require_layers(self, "star_hidden")
-        if not 0 <= self.statistics_momentum < 1:
-            raise UserError(f"statistics_momentum = {self.statistics_momentum}: at least 0 and below 1")
 
 
 class Star(MultiDomainModel):

@@ -5,15 +5,19 @@ one for each portfolio. Sizes by default are ours; no source gives any for all o
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from lattice.baselines.multi_domain import MultiDomainModel, keep_own_domain
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import MLPStack
-from wukong_jax.models.vector_model import VectorModelOptions
+from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.vector_model import VectorModelOptions, build_options
+from wukong_jax.ranges import AtLeast, Fraction
 
 Tasks = Literal["objectives", "portfolios"]
 
@@ -22,8 +26,9 @@ Tasks = Literal["objectives", "portfolios"]
 class TowerOptions(VectorModelOptions):
     """Options of every network with towers."""
 
-    tower_hidden: tuple[int, ...] = (64,)  # hidden widths of each task's tower, which ends in a logit
-    tower_dropout: float = 0.0  # after each of its hidden layers
+    # hidden widths of each task's tower, which ends in a logit
+    tower_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (64,)
+    tower_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,9 @@ class TaskOptions(TowerOptions):
     """
 
     tasks: Tasks = "portfolios"
+
+
+TaskOptionsT = TypeVar("TaskOptionsT", bound=TaskOptions)
 
 
 class TowerModel(MultiDomainModel):
@@ -116,12 +124,12 @@ def require_layers(options: VectorModelOptions, *names: str) -> None:
             raise UserError(f"{name} = []: needs a layer; add a width")
 
 
-def require_sizes(options: VectorModelOptions, *names: str) -> None:
-    """Refuses counts below 1.
+def build_task_options(kind: type[TaskOptionsT], options: Mapping[str, Any], shape: ModelShape) -> TaskOptionsT:
+    """Reads a model's options, as `build_options`; `tasks` is refused with one domain, where both are the same.
 
     Raises:
-      UserError: one of the options is below 1.
+      UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
     """
-    for name in names:
-        if getattr(options, name) < 1:
-            raise UserError(f"{name} = {getattr(options, name)}: at least 1")
+    built = build_options(kind, options, shape)
+    refuse_idle(built, "tasks", shape.domains == 1, "with one domain", "config.model.options.")
+    return built

@@ -11,15 +11,16 @@ later layer reads them through a linear map over tokens that starts at zero. No 
 
 import dataclasses
 from functools import partial
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 
 from lattice.network.dense import Dense, LayerSettings, map_tokens_in_precision
 from lattice.network.norms import normalise, normalise_and_activate
-from wukong_jax.errors import UserError
 from wukong_jax.layers.interaction import InteractionLayer, pair_tokens
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.ranges import AtLeast
 
 # FM values go with the square of the tokens' size, so their mean square with its fourth power.
 _FM_EPSILON = 1e-12
@@ -29,18 +30,10 @@ _FM_EPSILON = 1e-12
 class FusionOptions:
     """`config.model.options.fusion`."""
 
-    fmb_tokens: int = 8  # n_F, tokens that the factorization machine block makes
-    lcb_tokens: int = 8  # n_L, tokens that the linear compression block makes
-    rank: int = 8  # k, columns of the FM's projection
-    hidden: tuple[int, ...] = (128,)  # hidden widths of the MLP after the FM
-
-    def __post_init__(self) -> None:
-        """Refuses sizes below 1."""
-        for name in ("fmb_tokens", "lcb_tokens", "rank"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: at least 1")
-        if any(width < 1 for width in self.hidden):
-            raise UserError(f"hidden = {list(self.hidden)}: every width at least 1")
+    fmb_tokens: Annotated[int, AtLeast(1)] = 8  # n_F, tokens that the factorization machine block makes
+    lcb_tokens: Annotated[int, AtLeast(1)] = 8  # n_L, tokens that the linear compression block makes
+    rank: Annotated[int, AtLeast(1)] = 8  # k, columns of the FM's projection
+    hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)  # hidden widths of the MLP after the FM
 
 
 def build_fusion_block(

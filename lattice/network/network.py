@@ -26,6 +26,7 @@ from lattice.network.options import LatticeOptions
 from lattice.network.transformer_block import TransformerBlock
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -191,6 +192,9 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> LatticeNetwork:
       UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
     """
     built = build_dataclass(LatticeOptions, options, OPTIONS)
+    for name in ("untied", "domain_token"):
+        refuse_idle(built, name, shape.domains == 1, "with one domain", f"{OPTIONS}.")
+    refuse_idle(built, "embedding_dropout", not shape.tokens, "without embeddings", f"{OPTIONS}.")
     heads = built.transformer.heads
     if built.sequences and shape.width % (2 * heads):
         raise UserError(

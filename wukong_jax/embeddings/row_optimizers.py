@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.ranges import Above, AtLeast, Fraction
 
 OptimizerArrays = Mapping[str, jax.Array]
@@ -59,14 +59,14 @@ class RowOptimizer:
 
     def __post_init__(self) -> None:
         """Refuses settings that the chosen kind would ignore."""
-        if self.initial_accumulator and self.kind not in ("adagrad", "rowwise_adagrad"):
-            raise UserError(
-                f"initial_accumulator = {self.initial_accumulator}: kind {self.kind!r} has no accumulator; leave it out"
-            )
-        if self.kind != "lazy_adam" and (self.beta1, self.beta2) != (0.9, 0.999):
-            raise UserError(
-                f"beta1 = {self.beta1}, beta2 = {self.beta2}: kind {self.kind!r} has no betas; leave them out"
-            )
+        has_accumulator = self.kind in ("adagrad", "rowwise_adagrad")
+        for name, read in (
+            ("epsilon", self.kind != "sgd"),
+            ("initial_accumulator", has_accumulator),
+            ("beta1", self.kind == "lazy_adam"),
+            ("beta2", self.kind == "lazy_adam"),
+        ):
+            refuse_idle(self, name, not read, f"with kind {self.kind!r}")
 
 
 @dataclasses.dataclass(frozen=True)
