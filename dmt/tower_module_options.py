@@ -5,9 +5,11 @@ The output of tower t is `P_t` vectors of width `D_out`. The compression ratio i
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
+from wukong_jax.ranges import Above, AtLeast
 
 # The options that each kind reads, and what they are where they are left out.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -54,25 +56,28 @@ class TowerModuleOptions:
     """
 
     kind: Literal["pass_through", "dlrm", "dcn", "wukong"] = "pass_through"
-    compression: int | None = None  # numbers that enter all towers over those that leave; None = from the sizes below
-    width: int | None = None  # D_out; None = the embeddings' D, or what compression asks for
-    token_vectors: int | None = None  # "dlrm": c, vectors made of each token; None = 1
-    tower_vectors: int | None = None  # "dlrm": p, vectors made of all tokens, None = 0; "dcn": P_t, None = 1
-    cross_layers: int | None = None  # "dcn": None = 2
-    cross_rank: int | None = None  # "dcn": None = 256
-    project_single: bool | None = (
-        None  # "dlrm", "dcn": whether a lone token that stays one vector of width D is projected
-    )
-    fmb_tokens: int | None = None  # "wukong": n_F, vectors with an interaction part; None = 1
-    lcb_tokens: int | None = None  # "wukong": n_L, vectors beside these that are linear in the tokens; None = 1
-    fm_rank: int | None = (
-        None  # "wukong": K, columns of the FM's projection; None = the full FM (towers have few tokens)
-    )
-    fmb_hidden: tuple[int, ...] | None = None  # "wukong": hidden widths of the MLP after the FM; None = 128
-    fmb_scale: float | None = None  # "wukong": initial size of the interaction part; None = 0.02, the embeddings' own
+    # numbers that enter all towers over those that leave; None = from the sizes below
+    compression: Annotated[int | None, AtLeast(1)] = None
+    width: Annotated[int | None, AtLeast(1)] = None  # D_out; None = the embeddings' D, or what compression asks for
+    token_vectors: Annotated[int | None, AtLeast(0)] = None  # "dlrm": c, vectors made of each token; None = 1
+    # "dlrm": p, vectors made of all tokens, None = 0; "dcn": P_t, None = 1
+    tower_vectors: Annotated[int | None, AtLeast(0)] = None
+    cross_layers: Annotated[int | None, AtLeast(1)] = None  # "dcn": None = 2
+    cross_rank: Annotated[int | None, AtLeast(1)] = None  # "dcn": None = 256
+    # "dlrm", "dcn": whether a lone token that stays one vector of width D is projected
+    project_single: bool | None = None
+    fmb_tokens: Annotated[int | None, AtLeast(0)] = None  # "wukong": n_F, vectors with an interaction part; None = 1
+    # "wukong": n_L, vectors beside these that are linear in the tokens; None = 1
+    lcb_tokens: Annotated[int | None, AtLeast(0)] = None
+    # "wukong": K, columns of the FM's projection; None = the full FM (towers have few tokens)
+    fm_rank: Annotated[int | None, AtLeast(1)] = None
+    # "wukong": hidden widths of the MLP after the FM; None = 128
+    fmb_hidden: Annotated[tuple[int, ...] | None, AtLeast(1)] = None
+    # "wukong": initial size of the interaction part; None = 0.02, the embeddings' own
+    fmb_scale: Annotated[float | None, Above(0)] = None
 
     def __post_init__(self) -> None:
-        """Refuses options that the kind does not read, and sizes out of range."""
+        """Refuses options that the kind does not read or that others leave without an effect."""
         read = DEFAULTS[self.kind]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -86,23 +91,14 @@ class TowerModuleOptions:
                     f"{field.name} = {value}: compression = {self.compression} settles it for kind {self.kind!r}; "
                     "leave one of them out"
                 )
-            self._check_range(field.name, value)
         if self.kind == "dlrm" and not self.read("token_vectors") + self.read("tower_vectors"):
             raise UserError("token_vectors = 0: without tower_vectors nothing leaves the tower; give one of them")
+        if self.kind == "dcn" and not self.read("tower_vectors"):
+            raise UserError("tower_vectors = 0: nothing leaves the tower; give it a vector")
         if self.kind == "wukong" and not self.read("fmb_tokens") + self.read("lcb_tokens"):
             raise UserError("fmb_tokens = 0: without lcb_tokens nothing leaves the tower; give one of them")
-
-    def _check_range(self, name: str, value: int | float | tuple[int, ...]) -> None:
-        least = 0 if name in ("fmb_tokens", "lcb_tokens", "token_vectors") else 1
-        least = 0 if name == "tower_vectors" and self.kind == "dlrm" else least
-        if isinstance(value, tuple):
-            if any(width < 1 for width in value):
-                raise UserError(f"{name} = {list(value)}: every width at least 1")
-        elif isinstance(value, float):
-            if value <= 0:
-                raise UserError(f"{name} = {value}: above 0")
-        elif not isinstance(value, bool) and value < least:
-            raise UserError(f"{name} = {value}: at least {least}")
+        for name in ("fm_rank", "fmb_hidden", "fmb_scale") if self.fmb_tokens == 0 else ():
+            refuse_idle(self, name, True, "where fmb_tokens is 0")
 
     def read(self, name: str) -> Any:
         """An option's value, or the kind's default where it was left out."""
@@ -172,8 +168,11 @@ def compute_sizes(options: TowerModuleOptions, tokens: tuple[int, ...], width: i
     if options.kind == "wukong":
         whole = options.compression is not None
         fmb_vectors = tuple((count + 1) // 2 if whole else options.read("fmb_tokens") for count in vectors)
-    may_keep = options.kind in ("dlrm", "dcn") and not options.project_single and vector_width == width
-    kept = tuple(may_keep and f == p == 1 for f, p in zip(tokens, vectors, strict=True))
+    single = tuple(f == p == 1 and vector_width == width for f, p in zip(tokens, vectors, strict=True))
+    if options.project_single:
+        refuse_idle(options, "project_single", not any(single), "where no tower's lone token keeps its width")
+    may_keep = options.kind in ("dlrm", "dcn") and not options.project_single
+    kept = tuple(may_keep and lone for lone in single)
     return TowerSizes(tokens, width, vectors, vector_width, fmb_vectors, kept)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from dmt.tower_module_options import TowerModuleOptions, TowerSizes
 from dmt.tower_weights import TowerWeight
+from wukong_jax.layers.norms import normalize
 
 # As in Wukong: the FM's values are quadratic in the embeddings, so their variance is the fourth power of their size.
 FM_NORM_EPSILON = 1e-12
@@ -110,7 +111,7 @@ def apply_module(options: TowerModuleOptions, weights: Weights, tokens: jax.Arra
     return _zero_padding(apply(options, weights, tokens, sizes), sizes.vectors)
 
 
-def multiply(values: jax.Array, kernel: jax.Array) -> jax.Array:
+def multiply_by_tower(values: jax.Array, kernel: jax.Array) -> jax.Array:
     """One product a tower, over all axes of the values after the rows.
 
     Args:
@@ -148,9 +149,9 @@ def _apply_dlrm(options: TowerModuleOptions, weights: Weights, tokens: jax.Array
     towers, rows, count, width = tokens.shape
     parts = []
     if options.read("tower_vectors"):
-        parts.append(multiply(tokens, weights["tower_kernel"]))
+        parts.append(multiply_by_tower(tokens, weights["tower_kernel"]))
     if options.read("token_vectors"):
-        made = multiply(tokens.reshape(towers, rows * count, width), weights["token_kernel"])
+        made = multiply_by_tower(tokens.reshape(towers, rows * count, width), weights["token_kernel"])
         parts.append(made.reshape(towers, rows, -1, sizes.vector_width))
     return _keep_single(jnp.concatenate(parts, axis=2), tokens, sizes)
 
@@ -171,10 +172,10 @@ def _declare_dcn(options: TowerModuleOptions, sizes: TowerSizes) -> Declared:
 def _apply_dcn(options: TowerModuleOptions, weights: Weights, tokens: jax.Array, sizes: TowerSizes) -> jax.Array:
     crossed = tokens
     for layer in range(options.read("cross_layers")):
-        mixed = multiply(multiply(crossed, weights[f"down_{layer}"]), weights[f"cross_{layer}"])
+        mixed = multiply_by_tower(multiply_by_tower(crossed, weights[f"down_{layer}"]), weights[f"cross_{layer}"])
         mixed = mixed + weights[f"cross_bias_{layer}"][:, None].astype(tokens.dtype)
         crossed = tokens * mixed + crossed
-    return crossed if all(sizes.kept) else _keep_single(multiply(crossed, weights["kernel"]), crossed, sizes)
+    return crossed if all(sizes.kept) else _keep_single(multiply_by_tower(crossed, weights["kernel"]), crossed, sizes)
 
 
 def _declare_wukong(options: TowerModuleOptions, sizes: TowerSizes) -> Declared:
@@ -208,21 +209,21 @@ def _apply_wukong(options: TowerModuleOptions, weights: Weights, tokens: jax.Arr
     # Tokens last, as in Wukong's layer: a map over them is one flat product.
     tokens = tokens.transpose(0, 1, 3, 2)
     flat = tokens.reshape(towers, rows * width, count)
-    made = multiply(flat, weights["lcb"]).reshape(towers, rows, width, -1).transpose(0, 1, 3, 2)
+    made = multiply_by_tower(flat, weights["lcb"]).reshape(towers, rows, width, -1).transpose(0, 1, 3, 2)
     if "lcb_width" in weights:
         vectors = made.shape[2]
-        made = multiply(made.reshape(towers, rows * vectors, width), weights["lcb_width"])
+        made = multiply_by_tower(made.reshape(towers, rows * vectors, width), weights["lcb_width"])
         made = made.reshape(towers, rows, vectors, sizes.vector_width)
     if not any(sizes.fmb_vectors):
         return made
     left = tokens
     if options.fm_rank is not None:
-        left = multiply(flat, weights["fm_projection"]).reshape(towers, rows, width, options.fm_rank)
+        left = multiply_by_tower(flat, weights["fm_projection"]).reshape(towers, rows, width, options.fm_rank)
     values = _normalize_pairs(jnp.einsum("tbdk,tbdf->tbkf", left, tokens), weights, sizes, options.fm_rank)
     for index in range(len(options.read("fmb_hidden"))):
         bias = weights[f"fmb_hidden_bias_{index}"][:, None].astype(values.dtype)
-        values = nn.relu(multiply(values, weights[f"fmb_hidden_{index}"]) + bias)
-    block = multiply(values, weights["fmb_output"]) + weights["fmb_output_bias"][:, None].astype(values.dtype)
+        values = nn.relu(multiply_by_tower(values, weights[f"fmb_hidden_{index}"]) + bias)
+    block = multiply_by_tower(values, weights["fmb_output"]) + weights["fmb_output_bias"][:, None].astype(values.dtype)
     # A tower with fewer of them than the largest has linear vectors in these places.
     block = _zero_padding(block, sizes.fmb_vectors)
     return made + jnp.pad(block, ((0, 0), (0, 0), (0, made.shape[2] - block.shape[2]), (0, 0)))
@@ -244,46 +245,15 @@ def _normalize_pairs(pairs: jax.Array, weights: Weights, sizes: TowerSizes, rank
     mask = np.zeros((sizes.count, 1, *pairs.shape[2:]), np.float32)
     for tower, (column, count) in enumerate(zip(columns, sizes.tokens, strict=True)):
         mask[tower, :, :column, :count] = 1
-    normal = _standardize(pairs.astype(jnp.float32), mask)
-    return (normal * weights["fm_norm_scale"][:, None] + weights["fm_norm_bias"][:, None]).astype(pairs.dtype)
-
-
-@jax.custom_vjp
-def _standardize(values: jax.Array, mask: np.ndarray) -> jax.Array:
-    """Zero mean and unit variance over the last two axes, where the mask is 1; values and result are 0 elsewhere.
-
-    As in `wukong_jax.layers.layer_norm`, barriers keep XLA:CPU from recomputing statistics and pairs for every element
-    of the sums that read them.
-    """
-    return _standardize_forward(values, mask)[0]
-
-
-def _standardize_forward(
-    values: jax.Array, mask: np.ndarray
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array, np.ndarray]]:
-    values = jax.lax.optimization_barrier(values)
-    mean = jax.lax.optimization_barrier(_mean(values, mask))
-    deviations = (values - mean) * mask
-    inverse = jax.lax.optimization_barrier(jax.lax.rsqrt(_mean(jnp.square(deviations), mask) + FM_NORM_EPSILON))
-    normal = deviations * inverse
-    return normal, (normal, inverse, mask)
-
-
-def _standardize_backward(
-    residuals: tuple[jax.Array, jax.Array, np.ndarray], gradient: jax.Array
-) -> tuple[jax.Array, None]:
-    normal, inverse, mask = residuals
-    gradient = gradient * mask
-    means = _mean(gradient, mask), _mean(gradient * normal, mask)
-    of_mean, of_size = jax.lax.optimization_barrier(means)
-    return jax.lax.optimization_barrier(inverse * (gradient - of_mean * mask - normal * of_size)), None
-
-
-_standardize.defvjp(_standardize_forward, _standardize_backward)
-
-
-def _mean(values: jax.Array, mask: np.ndarray) -> jax.Array:
-    return values.sum((2, 3), keepdims=True) / mask.sum((2, 3), keepdims=True)
+    # Barriers, as inside the norm: XLA:CPU would recompute the pairs for every sum that reads them, and their gradient.
+    return normalize(
+        jax.lax.optimization_barrier(pairs.astype(jnp.float32)),
+        weights["fm_norm_scale"][:, None],
+        weights["fm_norm_bias"][:, None],
+        axes=(2, 3),
+        epsilon=FM_NORM_EPSILON,
+        mask=mask,
+    ).astype(pairs.dtype)
 
 
 def _projected_tokens(sizes: TowerSizes) -> tuple[int, ...]:

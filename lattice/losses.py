@@ -11,7 +11,7 @@ value of the weight.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ import optax
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.outputs import Outputs
+from wukong_jax.ranges import AtLeast, Finite, Fraction
 from wukong_jax.schema import Schema
 from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.loss import Loss, LossFunction, sum_log_loss
@@ -35,26 +36,21 @@ _SMOOTHING = 0.02
 class LatticeLossOptions:
     """`config.loss.options` of `lattice.losses:build`."""
 
-    correlation_weight: float = 0.0  # of the correlation loss; 0: not computed
-    portfolio_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # "[domain/]objective" -> weight
-    distillation_weight: float = 0.0  # of the log loss against a teacher's labels; rows without them are skipped
-    label_smoothing: float = _SMOOTHING  # s: the teacher's probability p becomes (1 - s) p + s / 2
+    correlation_weight: Annotated[float, AtLeast(0)] = 0.0  # of the correlation loss; 0: not computed
+    # "[domain/]objective" -> weight
+    portfolio_weights: Mapping[str, Annotated[float, Finite(0)]] = dataclasses.field(default_factory=dict)
+    # of the log loss against a teacher's labels; rows without them are skipped
+    distillation_weight: Annotated[float, AtLeast(0)] = 0.0
+    # s: the teacher's probability p becomes (1 - s) p + s / 2
+    label_smoothing: Annotated[float, Fraction()] = _SMOOTHING
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses label smoothing without distillation."""
-        for name in ("correlation_weight", "distillation_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: at least 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"{OPTIONS}.label_smoothing = {self.label_smoothing}: at least 0 and below 1")
+        """Refuses a smoothing of labels that no loss reads."""
         if not self.distillation_weight and self.label_smoothing != _SMOOTHING:
             raise UserError(
-                f"{OPTIONS}.label_smoothing = {self.label_smoothing}: without distillation_weight there is no "
+                f"label_smoothing = {self.label_smoothing}: without distillation_weight there is no "
                 "teacher's label to smooth; give one, or leave it out"
             )
-        for name, weight in self.portfolio_weights.items():
-            if not 0 <= weight < np.inf:
-                raise UserError(f"{OPTIONS}.portfolio_weights.{name} = {weight}: at least 0, and finite")
 
 
 def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> jax.Array:

@@ -15,6 +15,7 @@ PARTS = (
     "factories",
     "files",
     "ranges",
+    "idle_options",
     "strict_mapping",
     "schema",
     "sharding",

@@ -1,10 +1,13 @@
 """Ranges of settings, given where a setting is declared: `rate: Annotated[float, Above(0)] = 1e-3`.
 
-`strict_mapping.build_dataclass` reads them. A range on a tuple holds for each of its items, and None has no range.
+`strict_mapping.build_dataclass` reads them. A dataclass that is also built by its constructor calls `check_ranges` in
+its `__post_init__`. A range on a tuple holds for each of its items, and None has no range.
 """
 
 import dataclasses
 import math
+import typing
+from collections.abc import Mapping
 from typing import Any
 
 from wukong_jax.errors import UserError
@@ -23,6 +26,7 @@ class Range:
         """The range in words."""
         low = f"{'at least' if self.includes_low else 'above'} {self.low:g}" if self.low > -math.inf else ""
         high = f"{'at most' if self.includes_high else 'below'} {self.high:g}" if self.high < math.inf else ""
+        high = "finite" if self.high == math.inf and not self.includes_high else high
         return " and ".join(part for part in (low, high) if part)
 
     def holds(self, number: float) -> bool:
@@ -58,6 +62,41 @@ def Between(low: float, high: float) -> Range:
     return Range(low, high)
 
 
+def Finite(low: float) -> Range:
+    """Numbers not smaller than `low`, infinity left out."""
+    return Range(low, includes_high=False)
+
+
+def Inside(low: float, high: float) -> Range:
+    """Numbers from `low` to `high`, neither included."""
+    return Range(low, high, includes_low=False, includes_high=False)
+
+
 def Fraction() -> Range:
     """Numbers from 0, included, to 1, not included: the range of dropout rates."""
     return Range(0.0, 1.0, includes_high=False)
+
+
+def check_ranges(settings: Any) -> None:
+    """Checks every field of a dataclass that has a range, and the values of mappings that have one.
+
+    Raises:
+      UserError: a value lies outside; the message starts with the field's name.
+    """
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        for limit in _read_ranges(hint):
+            limit.check(name, value)
+        if isinstance(value, Mapping):
+            for limit in _read_ranges(typing.get_args(_strip(hint))[1]):
+                for key, item in value.items():
+                    limit.check(f"{name}.{key}", item)
+
+
+def _read_ranges(hint: Any) -> list[Range]:
+    return [limit for limit in getattr(hint, "__metadata__", ()) if isinstance(limit, Range)]
+
+
+def _strip(hint: Any) -> Any:
+    """The type inside an `Annotated`."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint

@@ -9,11 +9,13 @@ exactly; the search stops after a fixed number of nodes, so that the same input 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linear_sum_assignment, milp
 
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import AtLeast, check_ranges
 
 _ITERATIONS = 100  # of Lloyd's method; far more than tens of points need
 _NODES = 2000  # limit on the search tree of the integer program
@@ -26,12 +28,11 @@ class SizeLimits:
 
     what: str  # unit of the weights, for messages: "bytes"
     weights: tuple[float, ...]  # weight of each point
-    tolerance: float = 0.1
+    tolerance: Annotated[float, AtLeast(0)] = 0.1
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        if self.tolerance < 0:
-            raise UserError(f"tolerance = {self.tolerance}: at least 0")
+        check_ranges(self)
         if min(self.weights) < 0 or sum(self.weights) <= 0:
             raise UserError(f"{self.what}: each at least 0 and their sum above 0")
 

@@ -18,7 +18,7 @@ every seed tried; without any one of them some groups were missed.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 from dmt.partition.balanced_kmeans import SizeLimits, cluster_balanced
-from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above, AtLeast, check_ranges
 
 Strategy = Literal["coherent", "diverse"]
 AffinityOrder = Literal["mean_of_abs", "abs_of_mean"]
@@ -45,24 +45,19 @@ class AffinitySums(NamedTuple):
 class PartitionOptions:
     """Settings of the partitioner."""
 
-    towers: int  # T
+    towers: Annotated[int, AtLeast(1)]  # T
     strategy: Strategy = "coherent"  # put similar ("coherent") or different ("diverse") columns in a tower
-    dimensions: int | None = None  # of the layout; None: 8, or T - 1 if that is more (the paper: 2)
-    steps: int = 2000  # Adam steps of the layout
-    learning_rate: float = 0.05  # of Adam
-    layouts: int = 8  # random starts of the layout; the one with the least stress is kept
-    restarts: int = 32  # of k-means; the one with the least inertia is kept
-    seed: int = 0
+    # of the layout; None: 8, or T - 1 if that is more (the paper: 2)
+    dimensions: Annotated[int | None, AtLeast(1)] = None
+    steps: Annotated[int, AtLeast(1)] = 2000  # Adam steps of the layout
+    learning_rate: Annotated[float, Above(0)] = 0.05  # of Adam
+    layouts: Annotated[int, AtLeast(1)] = 8  # random starts of the layout; the one with the least stress is kept
+    restarts: Annotated[int, AtLeast(1)] = 32  # of k-means; the one with the least inertia is kept
+    seed: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        for name in ("towers", "layout_dimensions", "steps", "layouts", "restarts"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name.removeprefix('layout_')} = {getattr(self, name)}: at least 1")
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate = {self.learning_rate}: above 0")
-        if self.seed < 0:
-            raise UserError(f"seed = {self.seed}: at least 0")
+        check_ranges(self)
 
     @property
     def layout_dimensions(self) -> int:

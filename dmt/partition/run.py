@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.ranges import AtLeast, check_ranges
 from wukong_jax.runs.drawn_batches import draw_batches
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
@@ -60,12 +61,11 @@ class PartitionSettings:
     affinity: AffinityOrder = "mean_of_abs"
     balance: Balance = "count"
     tolerance: float | None = None  # for balance by bytes or ids
-    batches: int = 16
+    batches: Annotated[int, AtLeast(1)] = 16
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses options without effect."""
-        if self.batches < 1:
-            raise UserError(f"batches = {self.batches}: at least 1")
+        """Refuses what is out of range or would have no effect."""
+        check_ranges(self)
         if self.balance == "count" and self.tolerance is not None:
             raise UserError(
                 f"tolerance = {self.tolerance:g}: towers balanced by count do not use it; leave it out, or "

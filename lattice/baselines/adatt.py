@@ -11,7 +11,7 @@ task has weight 1 and no parameter.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -20,33 +20,33 @@ import jax.numpy as jnp
 from lattice.baselines.gates import SoftmaxGates, mix_shared
 from lattice.baselines.tasks import (
     TaskOptions,
+    build_task_options,
     count_tasks,
     hidden_stack,
     require_layers,
-    require_sizes,
     task_inputs,
     tower_logits,
 )
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class AdaTTOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.adatt:build`; all levels have the same sizes."""
 
-    levels: int = 2
-    task_experts: int = 2  # e, experts per task at each level
-    expert_hidden: tuple[int, ...] = (128,)  # layer widths of each expert; the last one is its output
-    expert_dropout: float = 0.0  # after each layer of an expert
+    levels: Annotated[int, AtLeast(1)] = 2
+    task_experts: Annotated[int, AtLeast(1)] = 2  # e, experts per task at each level
+    # layer widths of each expert; the last one is its output
+    expert_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
+    expert_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of an expert
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses experts without a layer."""
+        """Refuses idle options, and experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
-        require_sizes(self, "levels", "task_experts")
 
 
 class AdaTT(nn.Module):
@@ -92,4 +92,4 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
-    return AdaTT(build_options(AdaTTOptions, options, shape), shape)
+    return AdaTT(build_task_options(AdaTTOptions, options, shape), shape)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.mlp_stack import MLPStack
+from wukong_jax.layers.mlp import MLPStack
 
 
 class SoftmaxGates(nn.Module):
@@ -31,7 +31,7 @@ class SoftmaxGates(nn.Module):
           [gates, B, E] float32.
         """
         linear = MLPStack(
-            (self.gates,), (), self.choices, self.dtype, biases=False, output_dtype=jnp.float32, name="linear"
+            (), self.choices, self.dtype, biases=False, output_dtype=jnp.float32, counts=(self.gates,), name="linear"
         )
         return jax.nn.softmax(linear(inputs, train=False), axis=2)
 

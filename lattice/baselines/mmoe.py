@@ -2,39 +2,39 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 
 from lattice.baselines.gates import SoftmaxGates, mix_shared
 from lattice.baselines.tasks import (
     TaskOptions,
+    build_task_options,
     count_tasks,
     hidden_stack,
     require_layers,
-    require_sizes,
     task_inputs,
     tower_logits,
 )
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class MMoEOptions(TaskOptions):
     """`config.model.options` of `lattice.baselines.mmoe:build`."""
 
-    experts: int = 4  # E
-    expert_hidden: tuple[int, ...] = (128,)  # layer widths of each expert; the last one is its output
-    expert_dropout: float = 0.0  # after each layer of an expert
+    experts: Annotated[int, AtLeast(1)] = 4  # E
+    # layer widths of each expert; the last one is its output
+    expert_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
+    expert_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of an expert
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses experts without a layer."""
+        """Refuses idle options, and experts without a layer."""
         super().__post_init__()
         require_layers(self, "expert_hidden")
-        require_sizes(self, "experts")
 
 
 class MMoE(nn.Module):
@@ -68,4 +68,4 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
-    return MMoE(build_options(MMoEOptions, options, shape), shape)
+    return MMoE(build_task_options(MMoEOptions, options, shape), shape)

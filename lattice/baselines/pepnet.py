@@ -12,30 +12,30 @@ zero. As in FinalMLP here, the hidden layers of gates have no norm.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.mlp_stack import MLPStack
 from lattice.baselines.multi_domain import domain_token
 from lattice.baselines.tasks import (
     TaskOptions,
     Tasks,
+    build_task_options,
     count_tasks,
     hidden_stack,
     own_logits,
     require_layers,
-    require_sizes,
 )
 from wukong_jax.errors import UserError
-from wukong_jax.layers.mlp import MLP
+from wukong_jax.layers.mlp import MLP, MLPStack
 from wukong_jax.models.finalmlp import context_places
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options, input_vectors
+from wukong_jax.models.vector_model import input_vectors
+from wukong_jax.ranges import AtLeast
 
 GAMMA = 2.0  # largest value of a gate, as in the paper
 
@@ -50,14 +50,14 @@ class PEPNetOptions(TaskOptions):
     prior_columns: tuple[str, ...] = dataclasses.field(
         kw_only=True
     )  # columns that PPNet's gates read; [] = EPNet alone
-    tower_hidden: tuple[int, ...] = (128, 64)  # hidden widths of each task's tower, which outputs a logit
-    gate_units: int = 64  # width of every gate's hidden layer
+    # hidden widths of each task's tower, which outputs a logit
+    tower_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128, 64)
+    gate_units: Annotated[int, AtLeast(1)] = 64  # width of every gate's hidden layer
     tasks: Tasks = "objectives"
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses priors for towers without a hidden layer."""
+        """Refuses idle options, and priors of towers without a layer."""
         super().__post_init__()
-        require_sizes(self, "gate_units")
         if len(set(self.prior_columns)) < len(self.prior_columns):
             raise UserError(f"prior_columns = {list(self.prior_columns)}: a column twice; name it once")
         if self.prior_columns:
@@ -98,13 +98,13 @@ class PEPNet(nn.Module):
                 gate = self._gate(f"ppnet_{index}", seen, tasks * width, train)
                 hidden = hidden * gate.reshape(-1, tasks, width).transpose(1, 0, 2)
         output = MLPStack(
-            (tasks,),
             (),
             1,
             shape.dtype,
             options.mlp_biases,
             output_scale=options.head_output_scale,
             output_dtype=jnp.float32,
+            counts=(tasks,),
             name="tower_output",
         )
         return output(hidden, train=train)[:, :, 0]
@@ -129,7 +129,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option or column, a value out of range, or an option that would have no effect.
     """
-    built = build_options(PEPNetOptions, options, shape)
+    built = build_task_options(PEPNetOptions, options, shape)
     known = list(dict.fromkeys(column for column in shape.token_columns if column))
     for column in built.prior_columns:
         if column not in known:

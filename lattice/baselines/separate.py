@@ -6,7 +6,7 @@ separate run on that portfolio's rows. Dense columns enter as one vector, which 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 
@@ -15,13 +15,14 @@ from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import build_options, input_vectors
+from wukong_jax.ranges import AtLeast
 
 
 @dataclasses.dataclass(frozen=True)
 class SeparateOptions(TowerOptions):
     """`config.model.options` of `lattice.baselines.separate:build`; the towers are the networks."""
 
-    tower_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of each portfolio's network
+    tower_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256, 128, 64)  # hidden widths of each portfolio's network
 
 
 class Separate(nn.Module):

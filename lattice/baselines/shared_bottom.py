@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 
-from lattice.baselines.tasks import TaskOptions, require_layers, task_inputs, tower_logits
+from lattice.baselines.tasks import TaskOptions, build_task_options, require_layers, task_inputs, tower_logits
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import build_options, hidden_layers
+from wukong_jax.models.vector_model import hidden_layers
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,11 @@ class SharedBottomOptions(TaskOptions):
     As in all models here, `bottom_*` options are about the dense columns; the shared MLP has the `shared_*` options.
     """
 
-    shared_hidden: tuple[int, ...] = (256, 128)  # widths of the shared layers
-    shared_dropout: float = 0.0  # after each shared layer
+    shared_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256, 128)  # widths of the shared layers
+    shared_dropout: Annotated[float, Fraction()] = 0.0  # after each shared layer
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses a shared MLP without a layer, which would be `separate`."""
+        """Refuses idle options, and a bottom without a layer, which is `separate`'s."""
         super().__post_init__()
         require_layers(self, "shared_hidden")
 
@@ -58,4 +59,4 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     Raises:
       UserError: an unknown option, a value out of range, or an option that would have no effect.
     """
-    return SharedBottom(build_options(SharedBottomOptions, options, shape), shape)
+    return SharedBottom(build_task_options(SharedBottomOptions, options, shape), shape)

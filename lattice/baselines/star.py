@@ -13,7 +13,7 @@ relu of both networks.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -22,31 +22,29 @@ import jax.numpy as jnp
 from lattice.baselines.multi_domain import domain_token, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
-from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModelOptions, build_options, input_vectors, output_layers
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class StarOptions(VectorModelOptions):
     """`config.model.options` of `lattice.baselines.star:build`; the default sizes are our choice."""
 
-    star_hidden: tuple[int, ...] = (256, 128, 64)  # hidden widths of the star-shaped network
-    star_dropout: float = 0.0  # after each hidden layer of the star-shaped network
-    auxiliary_hidden: tuple[int, ...] = (32,)  # hidden widths of the auxiliary network
-    auxiliary_dropout: float = 0.0
-    statistics_momentum: float = 0.99  # of the partitioned norm's moving averages
+    star_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256, 128, 64)  # hidden widths of the star-shaped network
+    star_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer of the star-shaped network
+    auxiliary_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (32,)  # hidden widths of the auxiliary network
+    auxiliary_dropout: Annotated[float, Fraction()] = 0.0
+    statistics_momentum: Annotated[float, Fraction()] = 0.99  # of the partitioned norm's moving averages
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses a star-shaped network without a hidden layer."""
+        """Refuses idle options, and a star without a hidden layer."""
         super().__post_init__()
         require_layers(self, "star_hidden")
-        if not 0 <= self.statistics_momentum < 1:
-            raise UserError(f"statistics_momentum = {self.statistics_momentum}: at least 0 and below 1")
 
 
 class Star(nn.Module):

@@ -5,19 +5,22 @@ one per portfolio. The default sizes are our choice; no source gives sizes for a
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.baselines.mlp_stack import MLPStack
 from lattice.baselines.multi_domain import domain_token, keep_own_domain
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
+from wukong_jax.layers.mlp import MLPStack
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.models.vector_model import VectorModelOptions, input_vectors
+from wukong_jax.models.vector_model import VectorModelOptions, build_options, input_vectors
+from wukong_jax.ranges import AtLeast, Fraction
 
 Tasks = Literal["objectives", "portfolios"]
 
@@ -26,8 +29,9 @@ Tasks = Literal["objectives", "portfolios"]
 class TowerOptions(VectorModelOptions):
     """Options of all networks with towers."""
 
-    tower_hidden: tuple[int, ...] = (64,)  # hidden widths of each task's tower, which outputs a logit
-    tower_dropout: float = 0.0  # after each hidden layer of a tower
+    # hidden widths of each task's tower, which outputs a logit
+    tower_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (64,)
+    tower_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer of a tower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,9 @@ class TaskOptions(TowerOptions):
     """
 
     tasks: Tasks = "portfolios"
+
+
+TaskOptionsT = TypeVar("TaskOptionsT", bound=TaskOptions)
 
 
 def count_tasks(tasks: Tasks, shape: ModelShape) -> int:
@@ -74,7 +81,9 @@ def hidden_stack(
     dropout: float = 0.0,
 ) -> MLPStack:
     """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
-    return MLPStack(counts, hidden, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
+    return MLPStack(
+        hidden, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, counts=counts, name=name
+    )
 
 
 def tower_logits(
@@ -97,7 +106,6 @@ def tower_logits(
       Outputs with logits [B, O] float32.
     """
     towers = MLPStack(
-        (count_tasks(tasks, shape),),
         options.tower_hidden,
         1,
         shape.dtype,
@@ -106,6 +114,7 @@ def tower_logits(
         options.head_output_scale,
         jnp.float32,
         options.mlp_norm,
+        counts=(count_tasks(tasks, shape),),
         name="towers",
     )
     return Outputs(own_logits(towers(features, train=train)[:, :, 0], domain, shape, tasks), {})
@@ -129,12 +138,12 @@ def require_layers(options: VectorModelOptions, *names: str) -> None:
             raise UserError(f"{name} = []: needs a layer; add a width")
 
 
-def require_sizes(options: VectorModelOptions, *names: str) -> None:
-    """Checks that counts are at least 1.
+def build_task_options(kind: type[TaskOptionsT], options: Mapping[str, Any], shape: ModelShape) -> TaskOptionsT:
+    """Reads a model's options, as `build_options`; `tasks` is refused with one domain, where both are the same.
 
     Raises:
-      UserError: one of the options is below 1.
+      UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
     """
-    for name in names:
-        if getattr(options, name) < 1:
-            raise UserError(f"{name} = {getattr(options, name)}: at least 1")
+    built = build_options(kind, options, shape)
+    refuse_idle(built, "tasks", shape.domains == 1, "with one domain", "config.model.options.")
+    return built

@@ -14,7 +14,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from lattice.filter.pictures import draw_fronts
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.ranges import AtLeast, Finite, check_ranges
 from wukong_jax.schema import CategoricalColumn, Schema, schema_to_json
 
 Method = Literal["pareto", "weighted_sum"]
@@ -45,21 +46,17 @@ class FilterSettings:
     budget: int  # number of features to keep
     method: Method = "pareto"
     tasks: Tasks = "objectives"  # tasks over which importances are compared
-    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weighted_sum: task weights, default 1
-    seed: int = 0  # of the draw from the last layer, or among equal sums
-    standard_errors: float = 3.0  # importances below this many standard errors count as 0; 0: use all as measured
+    # weighted_sum: task weights, default 1
+    weights: Mapping[str, Annotated[float, Finite(0)]] = dataclasses.field(default_factory=dict)
+    seed: Annotated[int, AtLeast(0)] = 0  # of the draw from the last layer, or among equal sums
+    # importances below this many standard errors count as 0; 0: use all as measured
+    standard_errors: Annotated[float, Finite(0)] = 3.0
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses options without effect."""
-        if self.seed < 0:
-            raise UserError(f"seed = {self.seed}: at least 0")
+        """Refuses what is out of range or would have no effect."""
+        check_ranges(self)
         if self.weights and self.method != "weighted_sum":
             raise UserError(f"weights = {dict(self.weights)}: only method 'weighted_sum' has them; leave them out")
-        if not 0 <= self.standard_errors < float("inf"):
-            raise UserError(f"standard_errors = {self.standard_errors}: must be finite and at least 0")
-        for task, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise UserError(f"weights of {task!r} = {weight}: must be finite and at least 0")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ The model is restored once and compiled once. The cost is rows x features x shuf
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from wukong_jax.data.blocks.loader import BlockSource, Position, batch_rows, ite
 from wukong_jax.data.blocks.random_streams import open_stream
 from wukong_jax.errors import UserError
 from wukong_jax.metrics.normalized_entropy import compute_row_log_loss
+from wukong_jax.ranges import AtLeast, check_ranges
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.schema import Schema
@@ -42,18 +43,13 @@ class ShuffleSettings:
     """Rows to use and number of shuffles."""
 
     split: str = "validation"
-    rows: int = 65_536  # number of rows drawn from the split; all if it has fewer
-    shuffles: int = 3
-    seed: int = 0  # of the choice of rows and of the shuffles
+    rows: Annotated[int, AtLeast(2)] = 65_536  # number of rows drawn from the split; all if it has fewer
+    shuffles: Annotated[int, AtLeast(1)] = 3
+    seed: Annotated[int, AtLeast(0)] = 0  # of the choice of rows and of the shuffles
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
-        if self.rows < 2:
-            raise UserError(f"rows = {self.rows}: at least 2, to have something to shuffle")
-        if self.shuffles < 1:
-            raise UserError(f"shuffles = {self.shuffles}: at least 1")
-        if self.seed < 0:
-            raise UserError(f"seed = {self.seed}: at least 0")
+        """Refuses values out of range."""
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)

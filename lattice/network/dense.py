@@ -7,6 +7,7 @@ is built here.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from lattice.network.float8 import multiply_float8
 from lattice.network.norms import NormKind
 from wukong_jax.layers.mlp import output_initializer
+from wukong_jax.layers.token_maps import map_tokens
 
 Float8 = Literal["none", "tensor", "row"]
 
@@ -31,12 +33,17 @@ class LayerSettings:
     float8: Float8 = "none"
 
 
-def multiply(values: jax.Array, kernel: jax.Array, settings: LayerSettings) -> jax.Array:
+def multiply_in_precision(values: jax.Array, kernel: jax.Array, settings: LayerSettings) -> jax.Array:
     """[M, K] times [K, N] in the settings' precision; returns [M, N] in their dtype."""
     values, kernel = values.astype(settings.dtype), kernel.astype(settings.dtype)
     if settings.float8 == "none":
         return values @ kernel
     return multiply_float8(values, kernel, settings.float8)
+
+
+def map_tokens_in_precision(tokens: jax.Array, kernel: jax.Array, settings: LayerSettings) -> jax.Array:
+    """Mixes tokens linearly in the settings' precision: [B, D, N] and [N, M] to [B, D, M]."""
+    return map_tokens(tokens, kernel, partial(multiply_in_precision, settings=settings))
 
 
 class Dense(nn.Module):
@@ -70,12 +77,12 @@ class Dense(nn.Module):
         shape = (inputs, self.features)
         if not untied:
             kernel = self.param("kernel", self.kernel_init, shape)
-            made = multiply(values.reshape(-1, inputs), kernel, settings)
+            made = multiply_in_precision(values.reshape(-1, inputs), kernel, settings)
         else:
             kernel = self.param("kernel", _init_each(self.kernel_init), (settings.domains, *shape))
             own = jax.nn.one_hot(domain, settings.domains, dtype=settings.dtype)
             own = jnp.repeat(own, values.size // (inputs * len(own)), axis=0)
-            made = _multiply_own(values.reshape(-1, inputs), kernel, own, settings)
+            made = multiply_by_domain(values.reshape(-1, inputs), kernel, own, settings)
         made = made.reshape(*values.shape[:-1], self.features)
         if settings.biases:
             made = made + self._bias(domain, untied, made.ndim).astype(made.dtype)
@@ -89,16 +96,23 @@ class Dense(nn.Module):
         return own if axes == 2 else own[:, None, :]
 
 
-def _multiply_own(values: jax.Array, kernel: jax.Array, own: jax.Array, settings: LayerSettings) -> jax.Array:
-    """Each row with its domain's kernel: [M, K], [G, K, N] and one-hot [M, G] to [M, N].
+def multiply_by_domain(values: jax.Array, kernel: jax.Array, own: jax.Array, settings: LayerSettings) -> jax.Array:
+    """Multiplies each row by its domain's kernel; the mask goes on the narrower side, which is made G times as wide.
 
-    The mask goes on the narrower side, which is the one that is made G times as wide.
+    Args:
+      values: [M, K].
+      kernel: [G, K, N].
+      own: [M, G], 1 at the row's domain and 0 elsewhere, in the settings' dtype.
+      settings: of the products.
+
+    Returns:
+      [M, N] in the settings' dtype.
     """
     domains, inputs, features = kernel.shape
     if inputs <= features:
         masked = (values[:, None, :].astype(settings.dtype) * own[:, :, None]).reshape(-1, domains * inputs)
-        return multiply(masked, kernel.reshape(domains * inputs, features), settings)
-    wide = multiply(values, kernel.transpose(1, 0, 2).reshape(inputs, domains * features), settings)
+        return multiply_in_precision(masked, kernel.reshape(domains * inputs, features), settings)
+    wide = multiply_in_precision(values, kernel.transpose(1, 0, 2).reshape(inputs, domains * features), settings)
     return (wide.reshape(-1, domains, features) * own[:, :, None]).sum(axis=1)
 
 

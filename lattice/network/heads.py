@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lattice.network.dense import Dense, LayerSettings, multiply
+from lattice.network.dense import Dense, LayerSettings, multiply_in_precision
 from lattice.network.norms import normalise_and_activate
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 
@@ -71,7 +71,7 @@ class Heads(nn.Module):
         if domains == 1:
             return jnp.sum(hidden * kernel[0].astype(hidden.dtype), axis=2)
         exact = dataclasses.replace(settings, float8="none")  # choosing a row's numbers is no product to round
-        own = multiply(jax.nn.one_hot(domain, domains), kernel.reshape(domains, -1), exact)
+        own = multiply_in_precision(jax.nn.one_hot(domain, domains), kernel.reshape(domains, -1), exact)
         return jnp.sum(hidden * own.reshape(hidden.shape), axis=2)
 
     def _biases(self, domain: jax.Array) -> jax.Array:

@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lattice.network.dense import Dense, LayerSettings
-from lattice.network.fusion_block import FusionBlock, map_tokens
+from lattice.network.dense import Dense, LayerSettings, map_tokens_in_precision
+from lattice.network.fusion_block import build_fusion_block
 from lattice.network.heads import Heads
 from lattice.network.norms import normalise, normalise_and_activate
 from lattice.network.options import LatticeOptions
 from lattice.network.transformer_block import TransformerBlock
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
@@ -76,7 +77,7 @@ class LatticeNetwork(nn.Module):
                 )
                 events = block(events, present, others.transpose(0, 2, 1), domain)
             tokens = self._fuse(events, present, others)
-            fusion = FusionBlock(options.fusion, settings, "fmb" in options.untied, name=f"fusion_{layer}")
+            fusion = build_fusion_block(options.fusion, settings, "fmb" in options.untied, name=f"fusion_{layer}")
             if options.context_storage:
                 stored.append(tokens)
             others = fusion(tokens, stored[:-1], domain)
@@ -121,7 +122,7 @@ class LatticeNetwork(nn.Module):
         if not options.mixed_tokens:
             return tokens
         kernel = self.param("mixing", output_initializer(), (tokens.shape[2], options.mixed_tokens))
-        return normalise(settings.norm, map_tokens(tokens, kernel, settings), "mixing_norm", axis=1)
+        return normalise(settings.norm, map_tokens_in_precision(tokens, kernel, settings), "mixing_norm", axis=1)
 
     def _process_events(self, embeddings: jax.Array, token_mask: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         """The sequences' tokens one after the other, normed, with a learned vector for each sequence: [B, L, D]."""
@@ -179,6 +180,9 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> LatticeNetwork:
       UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
     """
     built = build_dataclass(LatticeOptions, options, OPTIONS)
+    for name in ("untied", "domain_token"):
+        refuse_idle(built, name, shape.domains == 1, "with one domain", f"{OPTIONS}.")
+    refuse_idle(built, "embedding_dropout", not shape.tokens, "without embeddings", f"{OPTIONS}.")
     heads = built.transformer.heads
     if built.sequences and shape.width % (2 * heads):
         raise UserError(

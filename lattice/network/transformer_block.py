@@ -7,7 +7,7 @@ section 4.3); absent events are no keys, and stay zero.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
@@ -16,8 +16,8 @@ import numpy as np
 
 from lattice.network.dense import Dense, LayerSettings
 from lattice.network.norms import normalise, normalise_and_activate
-from wukong_jax.errors import UserError
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.ranges import AtLeast
 
 Context = Literal["none", "attention", "gate", "both"]
 _ABSENT = -1e9  # a score; finite, so that a row without any event has a softmax
@@ -27,16 +27,11 @@ _ABSENT = -1e9  # a score; finite, so that a row without any event has a softmax
 class TransformerOptions:
     """`config.model.options.transformer`."""
 
-    heads: int = 2  # attention heads; the width must divide into heads of an even number of coordinates
+    # attention heads; the width must divide into heads of an even number of coordinates
+    heads: Annotated[int, AtLeast(1)] = 2
     qk_norm: bool = True  # norm over each head's coordinates of queries and keys
-    ffn_multiple: int = 2  # hidden units of the feed-forward layer over the width
+    ffn_multiple: Annotated[int, AtLeast(1)] = 2  # hidden units of the feed-forward layer over the width
     context: Context = "both"  # where the non-sequence tokens enter
-
-    def __post_init__(self) -> None:
-        """Refuses sizes below 1."""
-        for name in ("heads", "ffn_multiple"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: at least 1")
 
 
 def rotate_by_position(values: jax.Array, positions: np.ndarray, base: float = 10_000.0) -> jax.Array:

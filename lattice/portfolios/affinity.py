@@ -9,7 +9,7 @@ feedback, and gradients where domains conflict. The formula and its weights are 
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from lattice.portfolios.portfolios import Portfolio, PortfolioRows
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.models.outputs import STATISTICS
+from wukong_jax.ranges import AtLeast, check_ranges
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.training.loss import sum_log_loss
@@ -29,17 +30,15 @@ from wukong_jax.training.step import run_network
 class AffinityWeights:
     """Weights of the terms. By default a factor of 10 in delay or density cancels a Jaccard overlap of 0.46."""
 
-    users: float = 1.0
-    items: float = 1.0
-    delay: float = 0.2  # per unit of the natural logarithm
-    density: float = 0.2
-    conflict: float = 2.0  # opposite gradients outweigh a full overlap of users and items
+    users: Annotated[float, AtLeast(0)] = 1.0
+    items: Annotated[float, AtLeast(0)] = 1.0
+    delay: Annotated[float, AtLeast(0)] = 0.2  # per unit of the natural logarithm
+    density: Annotated[float, AtLeast(0)] = 0.2
+    conflict: Annotated[float, AtLeast(0)] = 2.0  # opposite gradients outweigh a full overlap of users and items
 
     def __post_init__(self) -> None:
         """Refuses negative weights."""
-        for name, weight in dataclasses.asdict(self).items():
-            if not weight >= 0:
-                raise UserError(f"weight of {name} = {weight}: at least 0")
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)

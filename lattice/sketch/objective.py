@@ -7,10 +7,12 @@ unit of FLOPs scales all objectives equally and does not affect the ranking; we 
 """
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above
 
 EXPONENT = 0.003
 
@@ -46,15 +48,9 @@ def compute_auc_of_equal_objective(objective: float, flops: np.ndarray, exponent
 class Budget:
     """Limits on the cost of a model; None: no limit."""
 
-    flops: float | None = None  # training FLOPs per example, without tables
-    milliseconds: float | None = None  # time of a predict step over `SearchOptions.latency_rows` rows on this machine
-
-    def __post_init__(self) -> None:
-        """Checks that limits are positive."""
-        for name in ("flops", "milliseconds"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"budget_{name} = {value:g}: above 0, or left out for no limit")
+    flops: Annotated[float | None, Above(0)] = None  # training FLOPs per example, without tables
+    # time of a predict step over `SearchOptions.latency_rows` rows on this machine
+    milliseconds: Annotated[float | None, Above(0)] = None
 
     def explain_excess(self, flops: float, milliseconds: float | None = None) -> str:
         """Returns a message about the limit that a model exceeds, with both numbers; empty if it exceeds none.

@@ -15,7 +15,7 @@ per chip. Compute and communication do not overlap, so the sum is an upper bound
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
@@ -24,6 +24,7 @@ from lattice.sketch.sharding_programme import ShardingPlan, ShardingProblem, fin
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import Cost, count_cost
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.ranges import Above, AtLeast, check_ranges
 
 REPLICATED, FSDP_CHIPS, FSDP_ALL = "replicated", "fsdp_chips", "fsdp_all"
 STRATEGIES = (REPLICATED, FSDP_CHIPS, FSDP_ALL)
@@ -42,25 +43,18 @@ class DenseLayer:
 class ClusterRates:
     """A mesh and its rates, measured or from the data sheet."""
 
-    hosts: int  # H
-    chips: int  # C
-    flops_per_second: float  # rate of a chip on such layers
-    chip_bytes_per_second: float  # rate of a chip on the fast link
-    host_bytes_per_second: float  # rate of a chip on the slow link while all chips of its host send
-    chip_start_seconds: float = 0.0  # latency of a collective on the fast link
-    host_start_seconds: float = 0.0  # latency of a collective on the slow link
+    hosts: Annotated[int, AtLeast(1)]  # H
+    chips: Annotated[int, AtLeast(1)]  # C
+    flops_per_second: Annotated[float, Above(0)]  # rate of a chip on such layers
+    chip_bytes_per_second: Annotated[float, Above(0)]  # rate of a chip on the fast link
+    # rate of a chip on the slow link while all chips of its host send
+    host_bytes_per_second: Annotated[float, Above(0)]
+    chip_start_seconds: Annotated[float, AtLeast(0)] = 0.0  # latency of a collective on the fast link
+    host_start_seconds: Annotated[float, AtLeast(0)] = 0.0  # latency of a collective on the slow link
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
-        for name in ("hosts", "chips"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: at least 1")
-        for name in ("flops_per_second", "chip_bytes_per_second", "host_bytes_per_second"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} = {getattr(self, name):g}: above 0")
-        for name in ("chip_start_seconds", "host_start_seconds"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} = {getattr(self, name):g}: at least 0")
+        """Refuses sizes and rates that are none."""
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)

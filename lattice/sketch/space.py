@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -16,6 +16,7 @@ from ml_collections.config_dict import placeholder
 from lattice.sketch.objective import EXPONENT, Budget
 from wukong_jax.config import RunConfig, build_run_config, start_config, without_unset
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above, AtLeast, Inside
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 Values = Mapping[str, Any]  # dotted key -> value, of every searched key
@@ -75,33 +76,27 @@ class SearchOptions:
     """`config.search`: the space, the number of trials and the budget of a search."""
 
     space: Mapping[str, ParameterRange]
-    trials: int = 20  # number of trained models, including the hand-made one and stopped ones
+    trials: Annotated[int, AtLeast(1)] = 20  # number of trained models, including the hand-made one and stopped ones
     seed: int = 0  # of the suggestions
-    startup_trials: int = 5  # random trials before the sampler learns, and complete trials before early stopping
-    rungs: tuple[float, ...] = (0.25, 0.5)  # shares of the steps at which a trial may be stopped; empty: never
-    exponent: float = EXPONENT  # of FLOPs in the objective
-    budget_flops: float | None = None  # training FLOPs per example
-    budget_milliseconds: float | None = None  # time of a predict step
-    latency_rows: int = 512  # batch size of the timed predict step
-    latency_repeats: int = 15  # number of timings; their median counts
+    # random trials before the sampler learns, and complete trials before early stopping
+    startup_trials: Annotated[int, AtLeast(1)] = 5
+    # shares of the steps at which a trial may be stopped; empty: never
+    rungs: Annotated[tuple[float, ...], Inside(0, 1)] = (0.25, 0.5)
+    exponent: Annotated[float, AtLeast(0)] = EXPONENT  # of FLOPs in the objective
+    budget_flops: Annotated[float | None, Above(0)] = None  # training FLOPs per example
+    budget_milliseconds: Annotated[float | None, Above(0)] = None  # time of a predict step
+    latency_rows: Annotated[int, AtLeast(1)] = 512  # batch size of the timed predict step
+    latency_repeats: Annotated[int, AtLeast(1)] = 15  # number of timings; their median counts
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses options without effect."""
+        """Refuses an empty space, and timings of which none are asked for."""
         if not self.space:
             raise UserError("space = {}: name one or more keys of the run, with low and high or with choices")
-        for name in ("trials", "startup_trials", "latency_rows", "latency_repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: at least 1")
-        if any(not 0 < share < 1 for share in self.rungs):
-            raise UserError(f"rungs = {list(self.rungs)}: each above 0 and below 1")
-        if self.exponent < 0:
-            raise UserError(f"exponent = {self.exponent:g}: at least 0")
         if self.budget_milliseconds is None:
             for name in ("latency_rows", "latency_repeats"):
                 if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                     value = getattr(self, name)
                     raise UserError(f"{name} = {value}: nothing is timed without budget_milliseconds; leave it out")
-        Budget(self.budget_flops, self.budget_milliseconds)  # checks the limits
 
     @property
     def budget(self) -> Budget:

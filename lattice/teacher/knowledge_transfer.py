@@ -12,7 +12,7 @@ tokens are in `lattice.network.network`.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from lattice.teacher.store import TeacherStore
 from wukong_jax.data.blocks.batch import Batch, Columns
 from wukong_jax.data.raw.stable_hash import hash_uniform, mix64
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above, Between
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.schema import Schema
@@ -37,18 +38,12 @@ class TransferOptions:
     """`config.data.join.options` of `lattice.teacher.knowledge_transfer:build_join`."""
 
     store: str  # folder of the store
-    time_to_live_hours: float = 6.0  # entries older than this are ignored; "several hours" are reported
-    clip: float = 3.0  # embeddings are clipped to [-clip, clip]
-    kept_share: float = 1.0  # share of hits to use, by a hash of the key; below 1 to measure the cost of misses
+    # entries older than this are ignored; "several hours" are reported
+    time_to_live_hours: Annotated[float, Above(0)] = 6.0
+    clip: Annotated[float, Above(0)] = 3.0  # embeddings are clipped to [-clip, clip]
+    # share of hits to use, by a hash of the key; below 1 to measure the cost of misses
+    kept_share: Annotated[float, Between(0, 1)] = 1.0
     seed: int = 0  # of that hash
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        for name in ("time_to_live_hours", "clip"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{OPTIONS}.{name} = {getattr(self, name)}: above 0")
-        if not 0 <= self.kept_share <= 1:
-            raise UserError(f"{OPTIONS}.kept_share = {self.kept_share}: from 0 to 1")
 
 
 class TeacherJoin:

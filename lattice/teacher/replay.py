@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_text_whole
+from wukong_jax.ranges import AtLeast, check_ranges
 from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import OpenRun
@@ -41,15 +42,14 @@ _EVALUATION = ("validation", "test")
 class ReplaySettings:
     """Settings of the replay."""
 
-    chunks: int
+    chunks: Annotated[int, AtLeast(2)]  # a student reads what an earlier chunk taught
     key_columns: tuple[str, ...]
     with_timestamp: bool = False  # whether a key identifies one impression
     scored: Scored = "next"
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses settings that would leave nothing to read."""
-        if self.chunks < 2:
-            raise UserError(f"chunks = {self.chunks}: at least 2; a student reads outputs from an earlier chunk")
+        """Refuses what leaves nothing to read."""
+        check_ranges(self)
         if self.scored not in ("same", "next"):
             raise UserError(f"scored = {self.scored!r}: 'same' or 'next'")
         if self.with_timestamp and self.scored == "same":

@@ -10,11 +10,13 @@ shares are said to be typical. The defaults here are the windows given as an exa
 import dataclasses
 import itertools
 import re
+from typing import Annotated
 
 import numpy as np
 
 from wukong_jax.data.raw.stable_hash import mix64
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import AtLeast, check_ranges
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 _LONGEST_SECONDS = 10 * 365 * _UNITS["d"]
@@ -26,7 +28,7 @@ class AttributionWindows:
 
     names: tuple[str, ...] = ("90m", "1d", "7d")  # a whole number and a unit (s, m, h, d, w), ascending
     shares: tuple[float, ...] = ()  # pi, one per window, above 0, sum 1; empty: equal
-    seed: int = 0  # of the hash
+    seed: Annotated[int, AtLeast(0)] = 0  # of the hash
 
     def __post_init__(self) -> None:
         """Checks that windows ascend, and that shares are positive and sum to 1."""
@@ -35,8 +37,7 @@ class AttributionWindows:
         for (one, seconds), (other, longer) in itertools.pairwise(zip(self.names, self.seconds, strict=True)):
             if seconds >= longer:
                 raise UserError(f"windows = {','.join(self.names)}: {other} after {one}; windows must ascend")
-        if self.seed < 0:
-            raise UserError(f"seed = {self.seed}: at least 0")
+        check_ranges(self)
         if not self.shares:
             return
         text = ",".join(f"{share:g}" for share in self.shares)

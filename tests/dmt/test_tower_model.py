@@ -204,7 +204,7 @@ def test_compression_is_told():
         ({"module": {"kind": "dlrm", "ratio": 3}}, "module.ratio = 3: unknown key"),
         ({"over": "wukong_jax.models.dlrm:make"}, "over = 'wukong_jax.models.dlrm:make'"),
         ({"over_options": {"top_hiden": [1]}}, r"over_options.top_hiden = \[1\]: unknown key; did you mean"),
-        ({"over_options": {"top_hidden": [0]}}, r"over_options.top_hidden = \[0\]: every width"),
+        ({"over_options": {"top_hidden": [0]}}, r"over_options.top_hidden = \[0\]: must be all at least 1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):

@@ -100,12 +100,16 @@ def test_impossible_overrides_are_refused_by_name(fields: dict[str, FieldOverrid
     ("mapping", "message"),
     [
         ({"kind": "adam", "learning_rate": 0.1}, "optimizer.kind = 'adam': not one of"),
-        ({"kind": "sgd", "learning_rate": -1.0}, "learning_rate = -1.0: at least 0"),
-        ({"kind": "sgd", "learning_rate": 0.1, "epsilon": 0.0}, "epsilon = 0.0: above 0"),
-        ({"kind": "sgd", "learning_rate": 0.1, "beta1": 0.5}, "has no betas"),
-        ({"kind": "lazy_adam", "learning_rate": 0.1, "initial_accumulator": 1.0}, "has no accumulator"),
-        ({"kind": "lazy_adam", "learning_rate": 0.1, "beta2": 1.0}, "beta2 = 1.0: at least 0 and below 1"),
-        ({"kind": "sgd", "learning_rate": 0.1, "l2": float("nan")}, "l2 = nan: at least 0"),
+        ({"kind": "sgd", "learning_rate": -1.0}, "learning_rate = -1.0: must be at least 0"),
+        ({"kind": "adagrad", "learning_rate": 0.1, "epsilon": 0.0}, "epsilon = 0.0: must be above 0"),
+        ({"kind": "sgd", "learning_rate": 0.1, "epsilon": 1e-3}, "epsilon = 0.001: has no effect with kind 'sgd'"),
+        ({"kind": "sgd", "learning_rate": 0.1, "beta1": 0.5}, "beta1 = 0.5: has no effect with kind 'sgd'"),
+        (
+            {"kind": "lazy_adam", "learning_rate": 0.1, "initial_accumulator": 1.0},
+            "initial_accumulator = 1.0: has no effect with kind 'lazy_adam'",
+        ),
+        ({"kind": "lazy_adam", "learning_rate": 0.1, "beta2": 1.0}, "beta2 = 1.0: must be at least 0 and below 1"),
+        ({"kind": "sgd", "learning_rate": 0.1, "l2": float("nan")}, "l2 = nan: must be at least 0"),
     ],
 )
 def test_bad_optimizer_settings_are_refused_by_name(mapping: dict, message: str) -> None:

@@ -98,14 +98,14 @@ def test_correlation_loss_is_added_with_its_weight():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"correlation_weight": -1.0}, r"config.loss.options.correlation_weight = -1.0: at least 0"),
+        ({"correlation_weight": -1.0}, r"config.loss.options.correlation_weight = -1.0: must be at least 0"),
         (
             {"portfolio_weights": {"shop/buy": 1.0}},
             r"portfolio_weights.shop/buy: no such portfolio; objectives are click",
         ),
         ({"portfolio_weights": {"moon/click": 1.0}}, r"domains home, shop, away"),
-        ({"portfolio_weights": {"click": -0.5}}, r"portfolio_weights.click = -0.5: at least 0"),
-        ({"portfolio_weights": {"click": np.inf}}, r"portfolio_weights.click = inf: at least 0, and finite"),
+        ({"portfolio_weights": {"click": -0.5}}, r"portfolio_weights.click = -0.5: must be at least 0"),
+        ({"portfolio_weights": {"click": np.inf}}, r"portfolio_weights.click = inf: must be at least 0 and finite"),
         ({"label_smoothing": 0.1}, r"label_smoothing = 0.1: without distillation_weight there is no teacher's label"),
         ({"nonsense": 1}, r"nonsense"),
     ],

@@ -184,9 +184,9 @@ def test_bfloat16_stays_near_float32():
     ("options", "word"),
     [
         ({"attention_head": 2}, "did you mean 'attention_heads'"),
-        ({"attention_layers": 0}, "attention_layers = 0: at least 1"),
-        ({"attention_heads": 0}, "attention_heads = 0: at least 1"),
-        ({"attention_dim": 0}, "attention_dim = 0: at least 1"),
+        ({"attention_layers": 0}, "attention_layers = 0: must be at least 1"),
+        ({"attention_heads": 0}, "attention_heads = 0: must be at least 1"),
+        ({"attention_dim": 0}, "attention_dim = 0: must be at least 1"),
         ({"attention_dim": 10, "attention_heads": 4}, "attention_dim = 10: a multiple of attention_heads"),
         ({"attention_dim": 4, "attention_heads": 4, "attention_scale": True}, "attention_scale = True: has no effect"),
         ({"attention_dim": 1, "attention_heads": 1, "attention_norm": True}, "attention_norm = True: attention_dim 1"),

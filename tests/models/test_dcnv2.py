@@ -175,7 +175,7 @@ def test_bfloat16_stays_near_float32(structure):
         ({"deep_hidden": [0]}, r"deep_hidden = \[0\]"),
         ({"deep_dropout": 1.0}, "deep_dropout = 1.0"),
         ({"dense_input": "raw", "bottom_dropout": 0.1}, "bottom_dropout = 0.1: has no effect"),
-        ({"dense_input": "raw", "bottom_hidden": [4]}, r"bottom_hidden = \(4,\): has no effect"),
+        ({"dense_input": "raw", "bottom_hidden": [4]}, r"bottom_hidden = \[4\]: has no effect"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
     ],
 )

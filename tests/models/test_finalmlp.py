@@ -210,7 +210,7 @@ def test_bfloat16_stays_near_float32():
     ("options", "word"),
     [
         ({"head": 2}, "did you mean 'heads'"),
-        ({"heads": 0}, "heads = 0: at least 1"),
+        ({"heads": 0}, "heads = 0: must be at least 1"),
         ({"heads": 3}, "heads = 3: does not divide 400, the last width of mlp1_hidden"),
         ({"mlp2_hidden": [20, 25]}, "heads = 10: does not divide 25, the last width of mlp2_hidden"),
         ({"mlp1_hidden": []}, r"mlp1_hidden = \[\]: a stream needs a layer"),

@@ -129,8 +129,8 @@ def test_dense_columns_start_small_and_apart():
     ("options", "word"),
     [
         ({"factor_scale": 0.1}, "factor_scale = 0.1: unknown key; did you mean 'dense_factor_scale'"),
-        ({"dense_factor_scale": 0}, "dense_factor_scale = 0.0: above 0"),
-        ({"dense_factor_scale": -0.1}, "dense_factor_scale = -0.1: above 0"),
+        ({"dense_factor_scale": 0}, "dense_factor_scale = 0.0: must be above 0"),
+        ({"dense_factor_scale": -0.1}, "dense_factor_scale = -0.1: must be above 0"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options, word):

@@ -226,7 +226,7 @@ def test_bfloat16_stays_near_float32():
         ({"reduction_ratio": 0}, "reduction_ratio = 0"),
         ({"structure": "stacked"}, "'serial', 'parallel'"),
         ({"block_widths": []}, r"block_widths = \[\]: at least one block"),
-        ({"block_widths": [4, 1]}, r"block_widths = \[4, 1\]: every width at least 2"),
+        ({"block_widths": [4, 1]}, r"block_widths = \[4, 1\]: must be all at least 2"),
         ({"block_dropout": 1.0}, "block_dropout = 1.0"),
         ({"head_dropout": 0.1}, "head_dropout = 0.1: has no effect without head_hidden"),
         ({"head_hidden": [0]}, r"head_hidden = \[0\]"),

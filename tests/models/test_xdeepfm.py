@@ -166,7 +166,7 @@ def test_bfloat16_stays_near_float32():
     [
         ({"cin_map": [4]}, "did you mean 'cin_maps'"),
         ({"cin_maps": []}, r"cin_maps = \[\]: at least one layer"),
-        ({"cin_maps": [4, 0]}, r"cin_maps = \[4, 0\]: at least one layer, every one"),
+        ({"cin_maps": [4, 0]}, r"cin_maps = \[4, 0\]: must be all at least 1"),
         ({"cin_maps": [5, 4], "cin_split": True}, r"cin_maps = \[5, 4\]: cin_split halves"),
         ({"cin_maps": [4], "cin_split": True}, "cin_split = True: has no effect on a single CIN layer"),
         ({"cin_activation": "tanh"}, "'none', 'relu'"),

@@ -14,10 +14,11 @@ Token order: columns of width `D` in schema order, then the tokens of the projec
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import AtLeast
 from wukong_jax.schema import CategoricalColumn, Schema
 
 Pooling = Literal["sum", "mean", "none"]
@@ -29,40 +30,25 @@ MAX_STACK_ROWS = 2_000_000_000
 class FieldOverride:
     """What one column does differently; None: as the others."""
 
-    width: int | None = None  # of one embedding; below the common width: grouped and projected
-    count: int = 1  # embeddings a value has
+    width: Annotated[int | None, AtLeast(1)] = None  # of one embedding; below the common width: grouped and projected
+    count: Annotated[int, AtLeast(1)] = 1  # embeddings a value has
     pooling: Literal["sum", "mean", "none"] | None = None  # none: one vector a slot
     optimizer: RowOptimizer | None = None
-    initial_scale: float | None = None  # standard deviation of the initial rows
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        if self.width is not None and self.width < 1:
-            raise UserError(f"width = {self.width}: at least 1")
-        if self.count < 1:
-            raise UserError(f"count = {self.count}: at least 1")
-        _check_scale(self.initial_scale)
+    initial_scale: Annotated[float | None, AtLeast(0)] = None  # standard deviation of the initial rows
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingsConfig:
     """The tables of a model and how they learn."""
 
-    width: int  # D, numbers in one embedding
+    width: Annotated[int, AtLeast(1)]  # D, numbers in one embedding
     optimizer: RowOptimizer
-    initial_scale: float = 0.02  # standard deviation of the initial rows
+    initial_scale: Annotated[float, AtLeast(0)] = 0.02  # standard deviation of the initial rows
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the rows; optimizer arrays are float32 always
     pooling: Literal["sum", "mean"] = "sum"  # of bags and sequences
     fields: Mapping[str, FieldOverride] = dataclasses.field(default_factory=dict)  # by column name
-    narrow_hidden: tuple[int, ...] = (128,)  # hidden widths of the MLP that projects narrow embeddings to D
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        if self.width < 1:
-            raise UserError(f"width = {self.width}: at least 1")
-        if any(width < 1 for width in self.narrow_hidden):
-            raise UserError(f"narrow_hidden = {list(self.narrow_hidden)}: each at least 1")
-        _check_scale(self.initial_scale)
+    # hidden widths of the MLP that projects narrow embeddings to D
+    narrow_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,8 +304,3 @@ def _check_override(
         )
     if override.pooling is not None and column.max_length == 1:
         raise UserError(f"{key}.pooling = {override.pooling!r}: the column holds one value; leave it out")
-
-
-def _check_scale(scale: float | None) -> None:
-    if scale is not None and not scale >= 0:
-        raise UserError(f"initial_scale = {scale}: at least 0")

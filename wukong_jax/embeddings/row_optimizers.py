@@ -19,12 +19,13 @@ rate a step for that alone, whatever the size of `l2`). For rows touched in ever
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
+from wukong_jax.ranges import Above, AtLeast, Fraction
 
 OptimizerArrays = Mapping[str, jax.Array]
 RowMean = Callable[[jax.Array], jax.Array]  # [M, w] to [M]: the mean over a row's numbers
@@ -49,34 +50,23 @@ class RowOptimizer:
     """
 
     kind: Literal["sgd", "adagrad", "rowwise_adagrad", "lazy_adam"]
-    learning_rate: float  # step size; the trainer's schedule multiplies it
-    l2: float = 0.0  # coefficient of l2 / 2 * sum(row ** 2), applied on touch
-    epsilon: float = 1e-8  # added to the root of the second moment
-    initial_accumulator: float = 0.0  # adagrad, rowwise_adagrad: starting value of `a`
-    beta1: float = 0.9  # lazy_adam: decay of the first moment
-    beta2: float = 0.999  # lazy_adam: decay of the second moment
+    learning_rate: Annotated[float, AtLeast(0)]  # step size; the trainer's schedule multiplies it
+    l2: Annotated[float, AtLeast(0)] = 0.0  # coefficient of l2 / 2 * sum(row ** 2), applied on touch
+    epsilon: Annotated[float, Above(0)] = 1e-8  # added to the root of the second moment; 0 divides 0 by 0
+    initial_accumulator: Annotated[float, AtLeast(0)] = 0.0  # adagrad, rowwise_adagrad: starting value of `a`
+    beta1: Annotated[float, Fraction()] = 0.9  # lazy_adam: decay of the first moment
+    beta2: Annotated[float, Fraction()] = 0.999  # lazy_adam: decay of the second moment
 
     def __post_init__(self) -> None:
-        """Checks ranges, and refuses settings that the chosen kind would ignore."""
-        if not self.learning_rate >= 0:
-            raise UserError(f"learning_rate = {self.learning_rate}: at least 0")
-        if not self.l2 >= 0:
-            raise UserError(f"l2 = {self.l2}: at least 0")
-        if not self.epsilon > 0:
-            raise UserError(f"epsilon = {self.epsilon}: above 0, or a zero gradient divides 0 by 0")
-        if not self.initial_accumulator >= 0:
-            raise UserError(f"initial_accumulator = {self.initial_accumulator}: at least 0")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: at least 0 and below 1")
-        if self.initial_accumulator and self.kind not in ("adagrad", "rowwise_adagrad"):
-            raise UserError(
-                f"initial_accumulator = {self.initial_accumulator}: kind {self.kind!r} has no accumulator; leave it out"
-            )
-        if self.kind != "lazy_adam" and (self.beta1, self.beta2) != (0.9, 0.999):
-            raise UserError(
-                f"beta1 = {self.beta1}, beta2 = {self.beta2}: kind {self.kind!r} has no betas; leave them out"
-            )
+        """Refuses settings that the chosen kind would ignore."""
+        has_accumulator = self.kind in ("adagrad", "rowwise_adagrad")
+        for name, read in (
+            ("epsilon", self.kind != "sgd"),
+            ("initial_accumulator", has_accumulator),
+            ("beta1", self.kind == "lazy_adam"),
+            ("beta2", self.kind == "lazy_adam"),
+        ):
+            refuse_idle(self, name, not read, f"with kind {self.kind!r}")
 
 
 @dataclasses.dataclass(frozen=True)

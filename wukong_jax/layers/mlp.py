@@ -1,12 +1,13 @@
-"""Multi-layer perceptron: ReLU hidden layers, linear output."""
+"""Multi-layer perceptrons: ReLU hidden layers, linear output; one, or many of equal sizes side by side."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.layers.norms import LayerNorm
 
 HIDDEN_NORM_EPSILON = 1e-6
 # He's scale before a ReLU (it halves the mean square), unit scale before nothing; both count the fan-in.
@@ -81,3 +82,42 @@ class MLP(nn.Module):
             kernel_init=output_initializer(self.output_scale),
             name="output",
         )(inputs)
+
+
+class MLPStack(MLP):
+    """MLPs of equal sizes in an array of any number of axes, each with its own weights, as a few large products.
+
+    Parameters lead with the axes of the array; dropout is drawn anew for each MLP.
+
+    Attributes:
+      counts: sizes of the array's axes.
+    """
+
+    counts: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
+        """Applies all MLPs.
+
+        Args:
+          inputs: [*some, B, n], `some` the first of the counts; MLPs along the other axes read the same rows.
+          train: whether dropout is on (rng collection "dropout").
+
+        Returns:
+          [*counts, B, width].
+        """
+
+        def apply(mlp: MLP, values: jax.Array) -> jax.Array:
+            return mlp(values, train=train)
+
+        own_inputs = inputs.ndim - 2
+        for axis in reversed(range(len(self.counts))):
+            apply = nn.vmap(
+                apply,
+                in_axes=0 if axis < own_inputs else None,
+                axis_size=self.counts[axis],
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+            )
+        one = {field.name: getattr(self, field.name) for field in dataclasses.fields(MLP)}
+        return apply(MLP(**one | {"parent": self, "name": "mlp"}), inputs)

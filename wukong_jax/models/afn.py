@@ -24,14 +24,14 @@ that normalises (Adam, Adagrad) suits the tables; the authors clip gradients too
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -42,6 +42,7 @@ from wukong_jax.models.vector_model import (
     input_vectors,
     output_layers,
 )
+from wukong_jax.ranges import Above, AtLeast, Fraction, Range
 
 TRANSFORMATION_NORM_EPSILON = 1e-6  # logarithms and products are of unit size, whatever the embeddings' scale
 # Sums of logarithms stop here: e**20 is 5e8, and the square of that, summed over a row, is far below float32's limit.
@@ -56,25 +57,18 @@ class AFNOptions(VectorModelOptions):
     """
 
     bottom_output_activation: Literal["relu", "none"] = "none"  # the logarithm of a ReLU's zeros says nothing
-    log_neurons: int = 600  # products made for each coordinate
-    log_epsilon: float = 1e-5  # absolute values below count as this and get no gradient
+    log_neurons: Annotated[int, AtLeast(1)] = 600  # products made for each coordinate
+    # absolute values below count as this and get no gradient
+    log_epsilon: Annotated[float, Range(1e-12, 1, includes_high=False)] = 1e-5
     log_norm: bool = True  # layer norm over all of a row's logarithms
     exp_norm: bool = True  # layer norm over all of a row's products
-    exponent_scale: float = 0.1  # initial standard deviation of the exponents
-    afn_hidden: tuple[int, ...] = (400, 400, 400)  # hidden widths of the MLP over the products; none: linear
-    afn_dropout: float = 0.0  # after each of its hidden layers
-    deep_hidden: tuple[int, ...] = (400, 400, 400)  # the "+": hidden widths of the MLP beside; none: AFN, all of D
-    deep_dropout: float = 0.0  # after each of its hidden layers
-
-    def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
-        super().__post_init__()
-        if self.log_neurons < 1:
-            raise UserError(f"log_neurons = {self.log_neurons}: at least 1")
-        if not 1e-12 <= self.log_epsilon < 1:
-            raise UserError(f"log_epsilon = {self.log_epsilon}: at least 1e-12 and below 1")
-        if self.exponent_scale <= 0:
-            raise UserError(f"exponent_scale = {self.exponent_scale}: above 0")
+    exponent_scale: Annotated[float, Above(0)] = 0.1  # initial standard deviation of the exponents
+    # hidden widths of the MLP over the products; none: linear
+    afn_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400, 400)
+    afn_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
+    # the "+": hidden widths of the MLP beside; none: AFN, all of D
+    deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400, 400)
+    deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
 
 class LogarithmicTransformation(nn.Module):

@@ -12,15 +12,16 @@ What differs between the paper (section 4.4), its authors' code and FuxiCTR, and
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import output_initializer
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -32,6 +33,7 @@ from wukong_jax.models.vector_model import (
     input_vectors,
     output_layers,
 )
+from wukong_jax.ranges import AtLeast, Fraction
 
 ATTENTION_NORM_EPSILON = 1e-12  # attended vectors are about as small as the embeddings, which may start at 1e-3
 
@@ -43,27 +45,25 @@ class AutoIntOptions(VectorModelOptions):
     BARS' sizes for AutoInt+ on Frappe are 5 layers, 4 heads, attention_dim 128, a scale and norms, and 3 x 400 hidden.
     """
 
-    attention_layers: int = 3
-    attention_dim: int = 64  # width of a layer's output vectors, all heads together
-    attention_heads: int = 2
+    attention_layers: Annotated[int, AtLeast(1)] = 3
+    attention_dim: Annotated[int, AtLeast(1)] = 64  # width of a layer's output vectors, all heads together
+    attention_heads: Annotated[int, AtLeast(1)] = 2
     attention_residual: bool = True  # adds each layer's input, projected where its width is not attention_dim
     attention_scale: bool = False  # divides scores by the square root of a head's width
     attention_norm: bool = False  # layer norm of each output vector before its ReLU
-    attention_dropout: float = 0.0  # of the attention weights
-    deep_hidden: tuple[int, ...] = (400, 400)  # the "+": hidden widths of the MLP over the input vectors; none: AutoInt
-    deep_dropout: float = 0.0  # after each of its hidden layers
+    attention_dropout: Annotated[float, Fraction()] = 0.0  # of the attention weights
+    # the "+": hidden widths of the MLP over the input vectors; none: AutoInt
+    deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400)
+    deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
     linear_term: bool = False  # adds a linear function of the flattened input vectors to the logits
 
     def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
+        """Refuses heads that do not divide, and options that the others leave without an effect."""
         super().__post_init__()
-        for name in ("attention_layers", "attention_dim", "attention_heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: at least 1")
         if self.attention_dim % self.attention_heads:
             raise UserError(f"attention_dim = {self.attention_dim}: a multiple of attention_heads")
-        if self.attention_scale and self.attention_dim == self.attention_heads:
-            raise UserError("attention_scale = True: has no effect where each head has width 1; leave it out")
+        narrow = self.attention_dim == self.attention_heads
+        refuse_idle(self, "attention_scale", narrow, "where each head has width 1")
         if self.attention_norm and self.attention_dim == 1:
             raise UserError("attention_norm = True: attention_dim 1 leaves nothing to normalise; leave it out")
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.cross_network import CrossNetwork
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
@@ -21,6 +22,7 @@ from wukong_jax.models.vector_model import (
     output_layers,
     prepared_embeddings,
 )
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,27 +37,22 @@ class DCNv2Options(VectorModelOptions):
     validation AUC of 0.936 after six epochs without `embedding_norm` and at 0.981 with it, one seed each.
     """
 
-    cross_layers: int = 3
-    cross_rank: int | None = None  # None = full rank: a square kernel a layer
+    cross_layers: Annotated[int, AtLeast(1)] = 3
+    cross_rank: Annotated[int | None, AtLeast(1)] = None  # None = full rank: a square kernel a layer
     cross_biases: bool = True  # b of each cross layer
     structure: Literal["stacked", "parallel"] = "stacked"  # MLP over the crossed vector, or beside the cross layers
-    deep_hidden: tuple[int, ...] = (512, 256)  # the MLP's hidden widths; none, stacked: linear over the crossed vector
-    deep_dropout: float = 0.0  # after each of its hidden layers
+    # the MLP's hidden widths; none, stacked: linear over the crossed vector
+    deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (512, 256)
+    deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
     dense_input: Literal["bottom", "raw"] = "bottom"  # dense columns through a bottom MLP (TorchRec), or as they are
 
     def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
+        """Refuses a parallel part of nothing, and options that the others leave without an effect."""
         super().__post_init__()
-        if self.cross_layers < 1:
-            raise UserError(f"cross_layers = {self.cross_layers}: at least 1")
-        if self.cross_rank is not None and self.cross_rank < 1:
-            raise UserError(f"cross_rank = {self.cross_rank}: at least 1, or None for full rank")
         if self.structure == "parallel" and not self.deep_hidden:
             raise UserError("deep_hidden = []: structure 'parallel' needs a hidden layer; add one or use 'stacked'")
-        for field in dataclasses.fields(self) if self.dense_input == "raw" else ():
-            if field.name.startswith("bottom_") and getattr(self, field.name) != field.default:
-                value = getattr(self, field.name)
-                raise UserError(f"{field.name} = {value}: has no effect where dense_input is 'raw'; leave it out")
+        for name in (field.name for field in dataclasses.fields(self) if field.name.startswith("bottom_")):
+            refuse_idle(self, name, self.dense_input == "raw", "where dense_input is 'raw'")
 
 
 class DCNv2(nn.Module):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -21,6 +21,7 @@ from wukong_jax.models.vector_model import (
     input_vectors,
     output_layers,
 )
+from wukong_jax.ranges import AtLeast, Fraction
 
 # Dots are quadratic in the embeddings' scale, so their variance goes with its fourth power (1e-12 at scale 1e-3).
 PAIR_NORM_EPSILON = 1e-12
@@ -30,8 +31,8 @@ PAIR_NORM_EPSILON = 1e-12
 class DLRMOptions(VectorModelOptions):
     """`config.model.options` of `wukong_jax.models.dlrm:build`; widths by default are those of Wukong's comparison."""
 
-    top_hidden: tuple[int, ...] = (512, 512)  # hidden widths of the MLP that ends in the logits
-    top_dropout: float = 0.0  # after each of its hidden layers
+    top_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (512, 512)  # hidden widths of the MLP that ends in the logits
+    top_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
     pair_norm: bool = False  # layer norm over the dots before the top; our own, the original has none
 
 

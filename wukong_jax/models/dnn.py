@@ -6,7 +6,7 @@ hidden layers. Dense columns enter as one more vector, as in the other models he
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 
@@ -14,14 +14,16 @@ from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import VectorModelOptions, build_options, input_vectors, output_layers
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class DNNOptions(VectorModelOptions):
     """`config.model.options` of `wukong_jax.models.dnn:build`; widths by default are DeepFM's for Criteo."""
 
-    deep_hidden: tuple[int, ...] = (400, 400, 400)  # hidden widths; none makes the logits linear in the vectors
-    deep_dropout: float = 0.0  # after each hidden layer
+    # hidden widths; none makes the logits linear in the vectors
+    deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400, 400)
+    deep_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer
 
 
 class DNN(nn.Module):

@@ -7,13 +7,14 @@ the bilinear form starts near zero together with the linear one.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import MLP
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
@@ -25,6 +26,7 @@ from wukong_jax.models.vector_model import (
     input_vectors,
     output_layers,
 )
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,21 +43,19 @@ class FinalMLPOptions(VectorModelOptions):
     *Norm.* `mlp_norm` is about the streams. The gates' hidden layers have none, as in the paper's code.
     """
 
-    mlp1_hidden: tuple[int, ...] = (400,)  # widths of the first stream; it ends after the last
-    mlp2_hidden: tuple[int, ...] = (800,)  # of the second
-    mlp1_dropout: float = 0.0  # after each layer of the first stream
-    mlp2_dropout: float = 0.0
+    mlp1_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400,)  # widths of the first stream; it ends after the last
+    mlp2_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (800,)  # of the second
+    mlp1_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of the first stream
+    mlp2_dropout: Annotated[float, Fraction()] = 0.0
     use_fs: bool = True  # feature selection: each stream reads the vectors times gates between 0 and 2
-    fs_hidden: tuple[int, ...] = (800,)  # hidden widths of the gates' MLPs
+    fs_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (800,)  # hidden widths of the gates' MLPs
     fs1_context: tuple[str, ...] = ()  # columns that the first stream's gates read; none: a learned constant
     fs2_context: tuple[str, ...] = ()  # of the second's
-    heads: int = 10  # k, equal parts of both streams' outputs, paired in order
+    heads: Annotated[int, AtLeast(1)] = 10  # k, equal parts of both streams' outputs, paired in order
 
     def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
+        """Refuses sizes that do not fit, and options that the others leave without an effect."""
         super().__post_init__()
-        if self.heads < 1:
-            raise UserError(f"heads = {self.heads}: at least 1")
         for name in ("mlp1_hidden", "mlp2_hidden"):
             widths = getattr(self, name)
             if not widths:
@@ -66,10 +66,8 @@ class FinalMLPOptions(VectorModelOptions):
             columns = getattr(self, name)
             if len(set(columns)) < len(columns):
                 raise UserError(f"{name} = {list(columns)}: a column twice; name it once")
-        for field in () if self.use_fs else dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith("fs") and value != field.default:
-                raise UserError(f"{field.name} = {list(value)}: has no effect where use_fs is False; leave it out")
+        for name in ("fs_hidden", "fs1_context", "fs2_context"):
+            refuse_idle(self, name, not self.use_fs, "where use_fs is False")
 
 
 class FinalMLP(nn.Module):

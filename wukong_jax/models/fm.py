@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.ranges import Above
 from wukong_jax.strict_mapping import build_dataclass
 
 
@@ -21,12 +23,7 @@ class FMOptions:
 
     # Initial standard deviation of the dense columns' factors: that of the tables' rows by default. Not 0, where
     # factors of columns that meet no others would stay.
-    dense_factor_scale: float = 0.02
-
-    def __post_init__(self) -> None:
-        """Refuses a scale that is not above 0."""
-        if not self.dense_factor_scale > 0:
-            raise UserError(f"dense_factor_scale = {self.dense_factor_scale}: above 0")
+    dense_factor_scale: Annotated[float, Above(0)] = 0.02
 
 
 class FactorizationMachine(nn.Module):
@@ -112,9 +109,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
             f"config.embeddings.width = {width}: one number per objective leaves a factorization machine no factors "
             f"(K = 0, logistic regression); set a multiple of {objectives}, at least {2 * objectives}"
         )
-    if not shape.dense_features and built.dense_factor_scale != FMOptions.dense_factor_scale:
-        raise UserError(
-            f"config.model.options.dense_factor_scale = {built.dense_factor_scale}: has no effect without dense "
-            "columns; leave it out"
-        )
+    no_dense = not shape.dense_features
+    refuse_idle(built, "dense_factor_scale", no_dense, "without dense columns", "config.model.options.")
     return FactorizationMachine(built, shape)

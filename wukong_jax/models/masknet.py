@@ -6,15 +6,15 @@ starts as zero-mean noise of the embeddings' size, and the norm of its block tak
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm, normalize
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.layers.norms import LayerNorm, normalize
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -25,6 +25,7 @@ from wukong_jax.models.vector_model import (
     input_vectors,
     output_layers,
 )
+from wukong_jax.ranges import Above, AtLeast, Fraction
 
 # Without the norm of the tokens a masked value is a product of two embeddings: its variance goes with the fourth power
 # of their scale (1e-12 at scale 1e-3).
@@ -45,24 +46,20 @@ class MaskNetOptions(VectorModelOptions):
     """
 
     structure: Literal["serial", "parallel"] = "serial"  # blocks in line, or side by side over the embeddings
-    block_widths: tuple[int, ...] = (400, 400, 400)  # numbers that each block makes
-    reduction_ratio: float = 1.0  # r: a mask's aggregation layer over the masked width; the paper's own is 2
+    # numbers that each block makes; the norm of one leaves zero
+    block_widths: Annotated[tuple[int, ...], AtLeast(2)] = (400, 400, 400)
+    # r: a mask's aggregation layer over the masked width; the paper's own is 2
+    reduction_ratio: Annotated[float, Above(0)] = 1.0
     token_norm: bool = True  # layer norm of each vector, with its own scale and bias, before the first mask
-    block_dropout: float = 0.0  # after each block
-    head_hidden: tuple[int, ...] = ()  # hidden widths of the MLP behind the blocks
-    head_dropout: float = 0.0  # after each of its hidden layers
+    block_dropout: Annotated[float, Fraction()] = 0.0  # after each block
+    head_hidden: Annotated[tuple[int, ...], AtLeast(1)] = ()  # hidden widths of the MLP behind the blocks
+    head_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
     def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
+        """Refuses a network without blocks, and options that the others leave without an effect."""
         super().__post_init__()
         if not self.block_widths:
             raise UserError("block_widths = []: at least one block; give it a width")
-        if min(self.block_widths) < 2:
-            raise UserError(
-                f"block_widths = {list(self.block_widths)}: every width at least 2, or its norm leaves zero"
-            )
-        if self.reduction_ratio <= 0:
-            raise UserError(f"reduction_ratio = {self.reduction_ratio}: above 0")
 
 
 class MaskNet(nn.Module):
@@ -143,7 +140,8 @@ class VectorNorm(nn.Module):
         count, width = vectors.shape[1:]
         scale = self.param("scale", nn.initializers.ones_init(), (count, width))
         bias = self.param("bias", nn.initializers.zeros_init(), (count, width))
-        normal = normalize(vectors, jnp.ones(width), jnp.zeros(width), (2,), EMBEDDING_NORM_EPSILON)
+        ones, zeros = jnp.ones((1, 1, width)), jnp.zeros((1, 1, width))
+        normal = normalize(vectors, ones, zeros, axes=(2,), epsilon=EMBEDDING_NORM_EPSILON)
         return (normal * scale + bias).astype(vectors.dtype)
 
 

@@ -1,31 +1,30 @@
 """What the data and the tables settle about a model: the sizes of its inputs and outputs."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import AtLeast, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelShape:
     """Sizes that a model factory receives beside its options."""
 
-    dense_features: int  # F_dense, may be 0
-    tokens: int  # N, embeddings of a row, dense tokens not included; may be 0
-    width: int  # D
-    objectives: int  # O
-    domains: int = 1  # G
+    dense_features: Annotated[int, AtLeast(0)]  # F_dense, may be 0
+    tokens: Annotated[int, AtLeast(0)]  # N, embeddings of a row, dense tokens not included; may be 0
+    width: Annotated[int, AtLeast(1)]  # D
+    objectives: Annotated[int, AtLeast(1)]  # O
+    domains: Annotated[int, AtLeast(1)] = 1  # G
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters stay float32
     extras: tuple[tuple[str, int], ...] = ()  # columns joined to rows, and how many numbers a row has in each
     token_columns: tuple[str, ...] = ()  # the column of each token, empty text for one made of several; () = not known
 
     def __post_init__(self) -> None:
         """Refuses sizes that no model can have."""
-        for name, least in (("dense_features", 0), ("tokens", 0), ("width", 1), ("objectives", 1), ("domains", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} = {getattr(self, name)}: at least {least}")
+        check_ranges(self)
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise UserError(f"compute_dtype = {self.compute_dtype!r}: 'float32' or 'bfloat16'")
         if self.dense_features + self.tokens == 0:

@@ -2,17 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.errors import UserError
-from wukong_jax.layers.layer_norm import LayerNorm
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import MLP
+from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.ranges import Above, AtLeast, Fraction
 from wukong_jax.strict_mapping import build_dataclass
 
 EMBEDDING_NORM_EPSILON = 1e-12  # embeddings may start at 1e-3 or smaller, a variance of 1e-6
@@ -25,30 +26,20 @@ class DenseVectorOptions:
     Where a data set has no dense columns there is no bottom MLP, and its options say nothing.
     """
 
-    bottom_hidden: tuple[int, ...] = (512, 256)  # hidden widths of the MLP of the dense columns; its output has width D
+    # hidden widths of the MLP of the dense columns; its output has width D
+    bottom_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (512, 256)
     bottom_output_activation: Literal["relu", "none"] = "relu"  # the original's code has a ReLU after every layer
-    bottom_output_scale: float = 1.0  # initial size of the dense vector over the dense columns'
-    bottom_dropout: float = 0.0  # after each hidden layer of the bottom MLP
+    bottom_output_scale: Annotated[float, Above(0)] = 1.0  # initial size of the dense vector over the dense columns'
+    bottom_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer of the bottom MLP
     mlp_biases: bool = True  # biases in all MLPs
-    embedding_dropout: float = 0.0  # of the embeddings that enter the model, number by number
-    head_output_scale: float = 0.01  # initial size of the logits over their input's
+    embedding_dropout: Annotated[float, Fraction()] = 0.0  # of the embeddings that enter the model, number by number
+    head_output_scale: Annotated[float, AtLeast(0)] = 0.01  # initial size of the logits over their input's
 
     def __post_init__(self) -> None:
-        """Refuses what is out of range or has no effect, whichever fields a subclass adds, by their names' endings."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_hidden") and any(width < 1 for width in value):
-                raise UserError(f"{field.name} = {list(value)}: every width at least 1")
-            if field.name.endswith("_dropout"):
-                if not 0 <= value < 1:
-                    raise UserError(f"{field.name} = {value}: at least 0 and below 1")
-                hidden = field.name.replace("_dropout", "_hidden")
-                if value and not getattr(self, hidden, True):
-                    raise UserError(f"{field.name} = {value}: has no effect without {hidden}; leave it out")
-        if self.bottom_output_scale <= 0:
-            raise UserError(f"bottom_output_scale = {self.bottom_output_scale}: above 0")
-        if self.head_output_scale < 0:
-            raise UserError(f"head_output_scale = {self.head_output_scale}: at least 0")
+        """Refuses dropout of hidden layers where there are none, whichever a subclass adds."""
+        for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_dropout")):
+            hidden = name.replace("_dropout", "_hidden")
+            refuse_idle(self, name, not getattr(self, hidden, True), f"without {hidden}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +54,11 @@ class VectorModelOptions(DenseVectorOptions):
     mlp_norm: bool = False  # layer norm before each ReLU of the MLPs behind the vectors (not of the bottom)
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, and a norm of hidden layers where there are none."""
+        """Refuses dropout and norms of hidden layers where there are none."""
         super().__post_init__()
         names = [field.name for field in dataclasses.fields(self) if field.name.endswith("_hidden")]
-        if self.mlp_norm and not any(getattr(self, name) for name in names if name != "bottom_hidden"):
-            raise UserError("mlp_norm = True: has no effect without hidden layers; leave it out")
+        hidden = any(getattr(self, name) for name in names if name != "bottom_hidden")
+        refuse_idle(self, "mlp_norm", not hidden, "without hidden layers")
 
 
 OptionsT = TypeVar("OptionsT", bound=VectorModelOptions)
@@ -88,8 +79,8 @@ def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: Model
       UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
     """
     built = build_dataclass(kind, options, "config.model.options")
-    if built.embedding_norm and not shape.tokens:
-        raise UserError("config.model.options.embedding_norm = True: has no effect without embeddings; leave it out")
+    for name in ("embedding_norm", "embedding_dropout"):
+        refuse_idle(built, name, not shape.tokens, "without embeddings", "config.model.options.")
     return built
 
 

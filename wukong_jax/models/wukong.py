@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wukong_jax.layers.factorization_machine import InteractionLayer
 from wukong_jax.layers.mlp import MLP
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.wukong_layer import build_layer
 from wukong_jax.models.wukong_options import WukongOptions
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -28,7 +28,7 @@ class Wukong(nn.Module):
         options, dtype = self.options, self.shape.dtype
         tokens = self._input_tokens(inputs, train)
         for index in range(options.layers):
-            tokens = InteractionLayer(options, dtype, name=f"layer_{index}")(tokens, train=train)
+            tokens = build_layer(options, dtype, name=f"layer_{index}")(tokens, context=train)
         head = MLP(
             options.head_hidden,
             self.shape.objectives,

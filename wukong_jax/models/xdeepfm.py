@@ -6,13 +6,14 @@ weight beside it, so the linear term is a learned linear map of the flattened em
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
@@ -24,6 +25,7 @@ from wukong_jax.models.vector_model import (
     input_vectors,
     output_layers,
 )
+from wukong_jax.ranges import AtLeast, Fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +39,20 @@ class XDeepFMOptions(VectorModelOptions):
     linear term and the MLP learn first. With `embedding_norm` all three start at sizes of 1 to 7 (n = D = 16).
     """
 
-    cin_maps: tuple[int, ...] = (16, 16, 16)  # H_k, feature maps of each CIN layer
+    cin_maps: Annotated[tuple[int, ...], AtLeast(1)] = (16, 16, 16)  # H_k, feature maps of each CIN layer
     cin_activation: Literal["none", "relu"] = "none"  # after each CIN layer; the paper found none best
     cin_split: bool = False  # half of a layer's maps feed the next layer, the other half the logits; the last's all do
-    deep_hidden: tuple[int, ...] = (400, 400)  # hidden widths of the MLP; none leaves the CIN and the linear term
-    deep_dropout: float = 0.0  # after each of its hidden layers
+    # hidden widths of the MLP; none leaves the CIN and the linear term
+    deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400)
+    deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
     def __post_init__(self) -> None:
-        """Refuses sizes out of range and options that the others leave without an effect."""
+        """Refuses a network without layers, and options that the others leave without an effect."""
         super().__post_init__()
         maps = list(self.cin_maps)
-        if not maps or min(maps) < 1:
-            raise UserError(f"cin_maps = {maps}: at least one layer, every one of at least 1 map")
-        if self.cin_split and len(maps) == 1:
-            raise UserError("cin_split = True: has no effect on a single CIN layer; leave it out")
+        if not maps:
+            raise UserError("cin_maps = []: at least one layer; give it a number of maps")
+        refuse_idle(self, "cin_split", len(maps) == 1, "on a single CIN layer")
         if self.cin_split and any(count % 2 for count in maps[:-1]):
             raise UserError(f"cin_maps = {maps}: cin_split halves every layer but the last; make them even")
 

@@ -398,7 +398,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"order_shares": (0.5, 0.5)}, "order_shares = .*one above 0 for each"),
+        ({"order_shares": (0.5, 0.5)}, "order_shares = .*one for each"),
         ({"order_shares": (0.5, 0.5, 0.5)}, "order_shares = .*of sum 1"),
         ({"orders": (2, 1, 4)}, "orders = .*ascending"),
         ({"orders": ()}, "orders = "),

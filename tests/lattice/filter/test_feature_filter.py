@@ -106,8 +106,8 @@ def test_portfolios_are_compared_where_asked():
     [
         ({"budget": 7}, "budget = 7: must be from 1 to the 6 features"),
         ({"method": "weighted_sum", "weights": {"bye": 1.0}}, "weights of 'bye': no such task; there are click, buy"),
-        ({"method": "weighted_sum", "weights": {"buy": -1.0}}, "weights of 'buy' = -1.0"),
-        ({"method": "weighted_sum", "weights": {"buy": float("nan")}}, "weights of 'buy' = nan"),
+        ({"method": "weighted_sum", "weights": {"buy": -1.0}}, "weights.buy = -1.0"),
+        ({"method": "weighted_sum", "weights": {"buy": float("nan")}}, "weights.buy = nan"),
         ({"method": "weighted_sum", "weights": {"buy": 0.0, "click": 0.0}}, "weights: all are 0"),
         ({"weights": {"buy": 1.0}}, "only method 'weighted_sum' has them"),
         ({"seed": -1}, "seed = -1"),

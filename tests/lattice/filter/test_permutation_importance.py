@@ -143,7 +143,7 @@ def test_a_split_that_is_not_there_is_refused(opened):
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"rows": 1}, "rows = 1: at least 2"), ({"shuffles": 0}, "shuffles = 0"), ({"seed": -1}, "seed = -1")],
+    [({"rows": 1}, "rows = 1: must be at least 2"), ({"shuffles": 0}, "shuffles = 0"), ({"seed": -1}, "seed = -1")],
 )
 def test_settings_out_of_range_are_refused(values, message):
     with pytest.raises(UserError, match=message):

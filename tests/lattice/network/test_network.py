@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from lattice.network.float8 import round_to_float8
+from lattice.network.fusion_block import build_fusion_block
 from lattice.network.network import build
 from tests.lattice.network import lattice_twin
 from wukong_jax.errors import UserError
-from wukong_jax.layers.factorization_machine import InteractionLayer
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
+from wukong_jax.models.wukong_layer import build_layer
 from wukong_jax.models.wukong_options import WukongOptions
 
 COLUMNS = ("user", "item", "past", "past", "past", "seen", "seen", "shop")
@@ -102,12 +103,10 @@ def test_fusion_block_is_wukongs_layer_where_their_options_agree():
             "mlp": {"output": block["output"]},
         },
     }
-    wukong = InteractionLayer(WukongOptions(fmb_tokens=3, lcb_tokens=2, rank=4, fmb_hidden=()), jnp.float32)
-    expected = wukong.apply({"params": same}, tokens, train=False)
-
-    from lattice.network.fusion_block import FusionBlock
-
-    made = FusionBlock(model.options.fusion, model.settings, False).apply({"params": block}, tokens, [], inputs.domain)
+    wukong = build_layer(WukongOptions(fmb_tokens=3, lcb_tokens=2, rank=4, fmb_hidden=()), jnp.float32)
+    expected = wukong.apply({"params": same}, tokens, context=False)
+    lattice = build_fusion_block(model.options.fusion, model.settings, False)
+    made = lattice.apply({"params": block}, tokens, [], inputs.domain)
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -211,14 +210,17 @@ def test_untied_weights_cost_their_copies():
         ({"sequences": ["nothing"]}, r"config.model.options.sequences: column 'nothing' has no token of its own"),
         ({"sequences": ["user"]}, r"column 'user' has one token; .*config.embeddings.fields.user.pooling"),
         ({"transformer": {"heads": 3}}, r"heads = 3: the embedding width 8"),
-        ({"transformer": {"heads": 0}}, r"heads = 0: at least 1"),
-        ({"fusion": {"rank": 0}}, r"rank = 0: at least 1"),
-        ({"layers": 0}, r"layers = 0: at least 1"),
+        ({"transformer": {"heads": 0}}, r"heads = 0: must be at least 1"),
+        ({"fusion": {"rank": 0}}, r"rank = 0: must be at least 1"),
+        ({"layers": 0}, r"layers = 0: must be at least 1"),
         ({"untied": ["heads", "heads"]}, r"untied = \['heads', 'heads'\]: none twice"),
         ({"untied": ["body"]}, r"untied"),
         ({"head_hidden": 0, "head_dropout": 0.1}, r"head_dropout = 0.1: has no effect"),
-        ({"sequences": [], "sequence_fusion": "pooled"}, r"sequence_fusion: has no effect without sequences"),
-        ({"sequences": [], "untied": ["ffn"]}, r"untied: has no effect without sequences"),
+        (
+            {"sequences": [], "sequence_fusion": "pooled"},
+            r"sequence_fusion = 'pooled': has no effect without sequences",
+        ),
+        ({"sequences": [], "untied": ["ffn"]}, r"untied = .*: has no effect for 'ffn' without sequences"),
         ({"norm": "batch"}, r"norm"),
         ({"nonsense": 1}, r"nonsense"),
     ],

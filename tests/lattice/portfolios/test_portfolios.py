@@ -284,7 +284,7 @@ def test_wrong_columns_logs_and_weights_are_refused(folder):
     log = build_conversion_log(np.array([80]), np.zeros(1, np.int32), np.array([2000]))
     with pytest.raises(UserError, match="of impression 80, the split has 80 rows"):
         measure_portfolios(blocks, conversions=log)
-    with pytest.raises(UserError, match="weight of conflict = -1"):
+    with pytest.raises(UserError, match="conflict = -1: must be at least 0"):
         AffinityWeights(conflict=-1)
 
 

@@ -124,11 +124,12 @@ def test_key_searched_twice_is_refused():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("trials", 0, "search.trials = 0: at least 1"),
-        ("rungs", (0.5, 1.0), "each above 0 and below 1"),
-        ("budget_flops", 0.0, "budget_flops = 0: above 0"),
+        ("trials", 0, "search.trials = 0: must be at least 1"),
+        ("rungs", (0.5, 1.0), "must be all above 0 and below 1"),
+        ("budget_flops", 0.0, "budget_flops = 0.0: must be above 0"),
+        ("budget_milliseconds", -1.0, "budget_milliseconds = -1.0: must be above 0"),
         ("latency_rows", 64, "nothing is timed without budget_milliseconds"),
-        ("exponent", -1.0, "exponent = -1: at least 0"),
+        ("exponent", -1.0, "exponent = -1.0: must be at least 0"),
     ],
 )
 def test_options_out_of_range_are_refused(key, value, message):

@@ -113,9 +113,9 @@ def test_kept_share_drops_hits_by_key(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clip": 0.0}, r"config.data.join.options.clip = 0.0: above 0"),
-        ({"kept_share": 1.5}, r"kept_share = 1.5: from 0 to 1"),
-        ({"time_to_live_hours": -1.0}, r"time_to_live_hours = -1.0: above 0"),
+        ({"clip": 0.0}, r"config.data.join.options.clip = 0.0: must be above 0"),
+        ({"kept_share": 1.5}, r"kept_share = 1.5: must be at least 0 and at most 1"),
+        ({"time_to_live_hours": -1.0}, r"time_to_live_hours = -1.0: must be above 0"),
         ({"nonsense": 1}, r"nonsense"),
     ],
 )
@@ -153,7 +153,7 @@ def test_distillation_is_the_log_loss_against_smoothed_labels_of_hits(store):
         assert made.log_loss_sum == plain.log_loss_sum
     missed = batch._replace(extras={**batch.extras, "teacher_hit": np.zeros((40, 1), np.float32)})
     assert loss(Outputs(jnp.asarray(logits), {}), missed).minimised == plain.minimised
-    with pytest.raises(UserError, match=r"label_smoothing = 1.0: at least 0 and below 1"):
+    with pytest.raises(UserError, match=r"label_smoothing = 1.0: must be at least 0 and below 1"):
         build_loss({"label_smoothing": 1.0}, SCHEMA)
 
 
@@ -274,7 +274,7 @@ def test_replay_refuses_what_would_not_be_a_replay(tmp_path):
     with pytest.raises(UserError, match=r"chunks = 3: the 100 rows are 2 steps of 64"):
         find_chunk_ends(100, 64, 3)
     for options, message in (
-        ({"chunks": 1}, "chunks = 1: at least 2"),
+        ({"chunks": 1}, "chunks = 1: must be at least 2"),
         ({"scored": "all"}, "scored = 'all'"),
         ({"with_timestamp": True, "scored": "same"}, "an impression does not recur"),
     ):

@@ -113,7 +113,7 @@ def test_another_seed_draws_other_windows_and_another_order_of_rows_the_same():
         ({"names": ("1h", "1d"), "shares": (0.0, 1.0)}, "shares = 0,1: each must be above 0"),
         ({"names": ("1h", "1d"), "shares": (0.5, 0.6)}, "of sum 1.1; must be 1"),
         ({"names": ("1h", "1d"), "shares": (float("nan"), 0.6)}, "each must be above 0"),
-        ({"seed": -1}, "seed = -1: at least 0"),
+        ({"seed": -1}, "seed = -1: must be at least 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -189,9 +189,9 @@ def test_run_of_a_unit_has_its_model_and_settings_and_the_sweeps_rows():
         ({"models": {"Wukong": ("xxs",)}}, r"config.models.Wukong: no size 'xxs'; its ladder has xs, s"),
         ({"models": {}}, "models = {}"),
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]"),
-        ({"search": {"steps": -1}}, r"steps = -1: 0 for whole runs, or above"),
+        ({"search": {"steps": -1}}, r"steps = -1: must be at least 0"),
         ({"reference": "Wukong "}, r"reference = 'Wukong ': not one of the sweep's models, DLRM, FM, Wukong"),
-        ({"search": {"rates": (0.5,)}}, r"rates = \[0.5\]: above 0, none twice, and 1 among them"),
+        ({"search": {"rates": (0.5,)}}, r"rates = \[0.5\]: none twice, and 1 among them"),
         ({"search": {"initial_scales": (-1.0,)}}, r"initial_scales = \[-1.0\]"),
     ],
 )

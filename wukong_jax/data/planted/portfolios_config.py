@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from wukong_jax.data.blocks.row_blocks import SPLITS
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above, AtLeast, Between, Fraction, Inside, Range, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,52 +16,51 @@ class PlantedPortfoliosConfig:
     Field values, users' segments and items' categories are numbers from 1 (the most frequent) to `values_per_field`.
     """
 
-    seed: Annotated[int, "random seed"] = 0
-    domains: Annotated[int, "number of domains G, named domain_0, domain_1, ..."] = 3
-    domain_shares: Annotated[tuple[float, ...], "share of the rows by domain, sum 1; empty = equal"] = ()
-    domain_as_field: Annotated[bool, "add the domain as a categorical column, for models that do not read it"] = False
-    objectives: Annotated[tuple[str, ...], "names of the O labels"] = ("click", "like")
-    base_rates: Annotated[tuple[float, ...], "mean label of each objective, equal in all domains"] = (0.25, 0.1)
-    absent_portfolios: Annotated[tuple[str, ...], 'not observed (label mask 0), such as "domain_1/like"'] = ()
-    domain_relatedness: Annotated[float, "correlation of an objective's true logits in two domains, 0 to 1"] = 0.7
-    objective_relatedness: Annotated[float, "correlation of two objectives' true logits in a domain, 0 to 1"] = 0.5
-    opposed_domains: Annotated[tuple[int, ...], "domains whose common part has the opposite sign, a conflict"] = ()
-    users_per_segment: Annotated[int, "users per segment and domain"] = 20
-    items_per_category: Annotated[int, "items per category and domain"] = 4
-    user_overlap: Annotated[float, "share of users that are in all domains; others are in one"] = 0.5
-    item_overlap: Annotated[float, "share of items that are in all domains; others are in one"] = 0.5
-    fields: Annotated[int, "number of categorical fields besides user and item"] = 4
-    values_per_field: Annotated[int, "values of each field"] = 50
-    zipf_exponent: Annotated[float, "exponent of all frequencies; 0 = uniform"] = 1.1
-    dense_fields: Annotated[int, "number of standard normal columns, in orders 1 and 2"] = 2
-    useless_fields: Annotated[int, "categorical columns that no logit depends on"] = 0
-    useless_dense_fields: Annotated[int, "dense columns that no logit depends on"] = 0
-    orders: Annotated[tuple[int, ...], "orders of interactions, ascending"] = (1, 2)
-    order_shares: Annotated[tuple[float, ...], "variance share by order, without the sequence's, sum 1"] = (0.3, 0.7)
-    interactions: Annotated[int, "terms (sets of fields) of each order from 2 up; all sets if there are fewer"] = 12
-    latent_width: Annotated[int, "latent coordinates of a value"] = 2
-    sequence_length: Annotated[int, "items in a row's history; 0 = no history"] = 0
-    sequence_share: Annotated[float, "share of the logit's variance from the item's match with the history"] = 0.0
-    sequence_decay: Annotated[float, "weight of a history item relative to the next, above 0, at most 1"] = 0.8
-    logit_deviation: Annotated[float, "standard deviation of every portfolio's true logit"] = 1.5
-    days: Annotated[float, "days over which the rows of all splits are spread evenly"] = 14.0
-    drift_degrees: Annotated[float, "rotation of the planted weights from the first row to the last"] = 0.0
-    delayed_objectives: Annotated[tuple[str, ...], "objectives whose positives come after the impression"] = ()
-    delay_hours: Annotated[tuple[float, ...], "scale of the exponential delay, one per domain or one for all"] = (24.0,)
-    delay_deviation: Annotated[float, "standard deviation of the scale's logarithm over rows"] = 0.5
-    longest_window_hours: Annotated[float, "maximum delay of a conversion"] = 168.0
-    train_rows: Annotated[int, "training rows"] = 1_000_000
-    validation_rows: Annotated[int, "validation rows"] = 100_000
-    test_rows: Annotated[int, "test rows"] = 200_000
+    seed: Annotated[int, AtLeast(0)] = 0
+    domains: Annotated[int, AtLeast(1)] = 3
+    domain_shares: Annotated[tuple[float, ...], Above(0)] = ()
+    domain_as_field: bool = False
+    objectives: tuple[str, ...] = ("click", "like")
+    base_rates: Annotated[tuple[float, ...], Inside(0, 1)] = (0.25, 0.1)
+    absent_portfolios: tuple[str, ...] = ()
+    domain_relatedness: Annotated[float, Between(0, 1)] = 0.7
+    objective_relatedness: Annotated[float, Between(0, 1)] = 0.5
+    opposed_domains: tuple[int, ...] = ()
+    users_per_segment: Annotated[int, AtLeast(1)] = 20
+    items_per_category: Annotated[int, AtLeast(1)] = 4
+    user_overlap: Annotated[float, Between(0, 1)] = 0.5
+    item_overlap: Annotated[float, Between(0, 1)] = 0.5
+    fields: Annotated[int, AtLeast(0)] = 4
+    values_per_field: Annotated[int, AtLeast(3)] = 50
+    zipf_exponent: Annotated[float, AtLeast(0)] = 1.1
+    dense_fields: Annotated[int, AtLeast(0)] = 2
+    useless_fields: Annotated[int, AtLeast(0)] = 0
+    useless_dense_fields: Annotated[int, AtLeast(0)] = 0
+    orders: tuple[int, ...] = (1, 2)
+    order_shares: Annotated[tuple[float, ...], Above(0)] = (0.3, 0.7)
+    interactions: Annotated[int, AtLeast(1)] = 12
+    latent_width: Annotated[int, AtLeast(1)] = 2
+    sequence_length: Annotated[int, AtLeast(0)] = 0
+    sequence_share: Annotated[float, Fraction()] = 0.0
+    sequence_decay: Annotated[float, Range(0, 1, includes_low=False)] = 0.8
+    logit_deviation: Annotated[float, Above(0)] = 1.5
+    days: Annotated[float, Above(0)] = 14.0
+    drift_degrees: Annotated[float, AtLeast(0)] = 0.0
+    delayed_objectives: tuple[str, ...] = ()
+    delay_hours: Annotated[tuple[float, ...], Above(0)] = (24.0,)
+    delay_deviation: Annotated[float, AtLeast(0)] = 0.5
+    longest_window_hours: Annotated[float, AtLeast(1 / 3600)] = 168.0
+    train_rows: Annotated[int, AtLeast(0)] = 1_000_000
+    validation_rows: Annotated[int, AtLeast(0)] = 100_000
+    test_rows: Annotated[int, AtLeast(0)] = 200_000
 
     def __post_init__(self) -> None:
-        """Checks all values."""
+        """Refuses values out of range, by name."""
+        check_ranges(self)
         self._check_portfolios()
         self._check_columns()
         self._check_logit()
         self._check_time()
-        for split in SPLITS:
-            _require(self.rows(split) >= 0, f"{split}_rows", self.rows(split), "at least 0")
         _require(self.total_rows > 0, "train_rows", self.train_rows, "above 0 where the other splits are empty")
 
     @property
@@ -87,23 +87,19 @@ class PlantedPortfoliosConfig:
         return f"{self.domain_names[domain]}/{self.objectives[objective]}" not in self.absent_portfolios
 
     def _check_portfolios(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        _require(self.domains >= 1, "domains", self.domains, "at least 1")
         shares, names = self.domain_shares, self.objectives
-        fitting = not shares or (len(shares) == self.domains and min(shares) > 0 and abs(sum(shares) - 1) < 1e-6)
-        _require(fitting, "domain_shares", shares, f"{self.domains} above 0 and of sum 1, or empty")
+        fitting = not shares or (len(shares) == self.domains and abs(sum(shares) - 1) < 1e-6)
+        _require(fitting, "domain_shares", shares, f"{self.domains} of sum 1, or empty")
         plain = bool(names) and len(set(names)) == len(names) and all(name and "/" not in name for name in names)
         _require(plain, "objectives", names, "distinct names without '/'")
-        fitting = len(self.base_rates) == len(names) and all(0 < rate < 1 for rate in self.base_rates)
-        _require(fitting, "base_rates", self.base_rates, f"one between 0 and 1 for each of the objectives {names}")
+        fitting = len(self.base_rates) == len(names)
+        _require(fitting, "base_rates", self.base_rates, f"one for each of the objectives {names}")
         portfolios = [f"{domain}/{name}" for domain in self.domain_names for name in names]
         for portfolio in self.absent_portfolios:
             _require(portfolio in portfolios, "absent_portfolios", portfolio, f"of {', '.join(portfolios)}")
         for o, name in enumerate(names):
             observed = any(self.is_observed(g, o) for g in range(self.domains))
             _require(observed, "absent_portfolios", self.absent_portfolios, f"such that {name!r} is in some domain")
-        for key in ("domain_relatedness", "objective_relatedness", "user_overlap", "item_overlap"):
-            _require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "from 0 to 1")
         opposed = set(self.opposed_domains)
         fitting = opposed <= set(range(self.domains)) and len(opposed) == len(self.opposed_domains)
         _require(fitting, "opposed_domains", self.opposed_domains, f"distinct domains, 0 to {self.domains - 1}")
@@ -112,41 +108,23 @@ class PlantedPortfoliosConfig:
 
     def _check_columns(self) -> None:
         for key in ("users_per_segment", "items_per_category"):
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        for key in ("fields", "dense_fields", "useless_fields", "useless_dense_fields", "sequence_length"):
-            _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
-        # With two values, all centred coordinates lie on one line, and those of a term may cancel.
-        _require(self.values_per_field >= 3, "values_per_field", self.values_per_field, "at least 3")
-        for key in ("users_per_segment", "items_per_category"):
             ids = self.values_per_field * getattr(self, key) * self.domains
             _require(ids < 2**31 - 1, key, getattr(self, key), "such that ids of all domains are below 2^31 - 1")
-        _require(self.zipf_exponent >= 0, "zipf_exponent", self.zipf_exponent, "at least 0")
 
     def _check_logit(self) -> None:
         ascending = all(a < b for a, b in itertools.pairwise(self.orders))
         _require(bool(self.orders) and self.orders[0] >= 1 and ascending, "orders", self.orders, "ascending, from 1")
-        fitting = len(self.order_shares) == len(self.orders) and min(self.order_shares) > 0
-        _require(fitting, "order_shares", self.order_shares, f"one above 0 for each of the orders {self.orders}")
+        fitting = len(self.order_shares) == len(self.orders)
+        _require(fitting, "order_shares", self.order_shares, f"one for each of the orders {self.orders}")
         _require(abs(sum(self.order_shares) - 1) < 1e-6, "order_shares", self.order_shares, "of sum 1")
-        _require(self.interactions >= 1, "interactions", self.interactions, "at least 1")
-        _require(self.latent_width >= 1, "latent_width", self.latent_width, "at least 1")
-        _require(0 <= self.sequence_share < 1, "sequence_share", self.sequence_share, "from 0 to below 1")
         if self.sequence_share:
             _require(self.sequence_length > 0, "sequence_length", 0, "above 0 with a sequence_share")
-        _require(0 < self.sequence_decay <= 1, "sequence_decay", self.sequence_decay, "above 0, at most 1")
-        _require(self.logit_deviation > 0, "logit_deviation", self.logit_deviation, "above 0")
 
     def _check_time(self) -> None:
-        _require(self.days > 0, "days", self.days, "above 0")
-        _require(self.drift_degrees >= 0, "drift_degrees", self.drift_degrees, "at least 0")
         delayed = self.delayed_objectives
         fitting = set(delayed) <= set(self.objectives) and len(set(delayed)) == len(delayed)
         _require(fitting, "delayed_objectives", delayed, f"distinct and of {', '.join(self.objectives)}")
-        fitting = len(self.delay_hours) in (1, self.domains) and min(self.delay_hours) > 0
-        _require(fitting, "delay_hours", self.delay_hours, f"above 0, one or {self.domains}")
-        _require(self.delay_deviation >= 0, "delay_deviation", self.delay_deviation, "at least 0")
-        seconds = self.longest_window_hours * 3600
-        _require(seconds >= 1, "longest_window_hours", self.longest_window_hours, "at least a second")
+        _require(len(self.delay_hours) in (1, self.domains), "delay_hours", self.delay_hours, f"one or {self.domains}")
 
 
 def _require(holds: bool, key: str, value: Any, limit: str) -> None:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -11,6 +11,7 @@ from ml_collections.config_dict import placeholder
 from wukong_jax.config import DataConfig, RunConfig, build_run_config, start_config, without_unset
 from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import UserError
+from wukong_jax.ranges import Above, AtLeast
 from wukong_jax.scaling.ladders.ladder import Ladder, Size
 from wukong_jax.scaling.ladders.planted_ladders import find_ladder
 from wukong_jax.strict_mapping import build_dataclass
@@ -40,18 +41,18 @@ class SearchConfig:
     up, until two rates in a row are no better.
     """
 
-    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # factors on both learning rates, including 1
-    initial_scales: tuple[float, ...] = (0.02, 0.1)
-    steps: int = 0  # steps per trial, with a shortened schedule; 0 for whole runs, which the curve uses as units, too
+    # factors on both learning rates, including 1
+    rates: Annotated[tuple[float, ...], Above(0)] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    initial_scales: Annotated[tuple[float, ...], AtLeast(0)] = (0.02, 0.1)
+    # steps per trial, with a shortened schedule; 0 for whole runs, which the curve uses as units, too
+    steps: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
-        """Checks the grids."""
-        if self.steps < 0:
-            raise UserError(f"steps = {self.steps}: 0 for whole runs, or above")
-        if 1.0 not in self.rates or min(self.rates) <= 0 or len(set(self.rates)) != len(self.rates):
-            raise UserError(f"rates = {list(self.rates)}: above 0, none twice, and 1 among them")
-        if not self.initial_scales or min(self.initial_scales) < 0:
-            raise UserError(f"initial_scales = {list(self.initial_scales)}: one or more, each at least 0")
+        """Refuses grids that cannot be searched."""
+        if 1.0 not in self.rates or len(set(self.rates)) != len(self.rates):
+            raise UserError(f"rates = {list(self.rates)}: none twice, and 1 among them")
+        if not self.initial_scales:
+            raise UserError("initial_scales = []: one or more")
 
 
 @dataclasses.dataclass(frozen=True)
