@@ -101,7 +101,7 @@ def _normalize(
 
 
 # values, mean (None where it is not subtracted), 1 / root of the variance, scale, bias, mask
-_Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+_Residuals = tuple[jax.Array, jax.Array | None, jax.Array, jax.Array, jax.Array | None, jax.Array | np.ndarray | None]
 
 
 def _forward(
