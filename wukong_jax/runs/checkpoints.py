@@ -122,10 +122,10 @@ def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
 def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
     if read_only and not folder.exists():
         return None
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
-    )
     with _without_warnings():  # orbax warns of each option that reading leaves without an effect
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+        )
         return ocp.CheckpointManager(folder.absolute(), options=options, item_names=("dense", "tables", "progress"))
 
 
