@@ -49,9 +49,17 @@ DARK = Theme(
 )
 
 
-def start_figure(width: float, height: float, title: str = "", dpi: int = 110, theme: Theme = LIGHT) -> Figure:
+def start_figure(
+    width: float,
+    height: float,
+    title: str = "",
+    *,
+    dpi: int = 110,
+    theme: Theme = LIGHT,
+    layout: Literal["constrained"] | None = "constrained",
+) -> Figure:
     """A figure without a display; sizes in inches, the title above its left edge."""
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor=theme.background, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor=theme.background, layout=layout)
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, color=theme.ink, fontsize=13, x=0.01, ha="left")

@@ -6,12 +6,15 @@ The newest few lie in `latest/`, the best evaluation's in `best/`. Orbax writes 
 kill at any moment leaves the last whole checkpoint in place.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
@@ -119,10 +122,21 @@ def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
 def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
     if read_only and not folder.exists():
         return None
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
-    )
-    return ocp.CheckpointManager(folder.absolute(), options=options, item_names=("dense", "tables", "progress"))
+    with _without_warnings():  # orbax warns of each option that reading leaves without an effect
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+        )
+        return ocp.CheckpointManager(folder.absolute(), options=options, item_names=("dense", "tables", "progress"))
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 def _dense_part(state: TrainState) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from xml.sax.saxutils import escape, quoteattr
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wukong_jax.reports.theme import DARK, LIGHT, PALETTE
+from wukong_jax.reports.theme import DARK, LIGHT, PALETTE, save_png, start_figure
 from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.report.analysis import DataResults, Row
 from wukong_jax.scaling.report.axes import (
@@ -98,8 +97,7 @@ def draw_curves(
     placed = {model: place_points(rows, axis, results) for model, rows in results.final.items()}
     if not any(placed.values()):
         return None
-    figure = Figure(figsize=(10.5, 6.2), dpi=144, facecolor=LIGHT.background)
-    FigureCanvasAgg(figure)
+    figure = start_figure(10.5, 6.2, dpi=144, layout=None)
     axes = figure.add_subplot()
     figure.subplots_adjust(left=0.085, right=0.77, bottom=0.1, top=0.97)
     set_up_axes(axes)
@@ -161,8 +159,7 @@ def draw_data_curves(name: str, results: DataResults, reference: str, describe: 
         return None
     columns = min(3, len(lines))
     count = math.ceil(len(lines) / columns)
-    figure = Figure(figsize=(10.5, 3.1 * count + 0.4), dpi=144, facecolor=LIGHT.background, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = start_figure(10.5, 3.1 * count + 0.4, dpi=144)
     grid = figure.subplots(count, columns, sharex=True, sharey=True, squeeze=False)
     words: dict[str, str] = {}
     best = [line for line in lines.get(reference, {}).values() if line][-1:]
@@ -197,9 +194,7 @@ def draw_data_curves(name: str, results: DataResults, reference: str, describe: 
 
 def render_png(drawing: Drawing) -> bytes:
     """Renders the picture as PNG in the light theme."""
-    file = io.BytesIO()
-    drawing.figure.savefig(file, format="png", facecolor=LIGHT.background)
-    return file.getvalue()
+    return save_png(drawing.figure)
 
 
 def render_svg(drawing: Drawing, label: str) -> str:
