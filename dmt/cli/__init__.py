@@ -1,1 +1,1 @@
-"""The commands of towers; `wukong_jax.cli.commands` lists them."""
+"""Provides the commands for towers, which `wukong_jax.cli.commands` lists."""

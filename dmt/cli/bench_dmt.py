@@ -4,10 +4,10 @@
                          [--output=docs/results/dmt_speedup] [--quality=docs/results/dmt_quality_planted]
     wukong-jax bench_dmt --only_join --output=docs/results/dmt_speedup --quality=docs/results/dmt_quality_planted
 
-Each host is a network namespace of this machine with a process of its own; their links are limited by `tc tbf`. So the
-result is a speed-up over emulated links: the share of a step that links take compares with a real cluster, the rate
-does not. The bytes that cross the links are counted. Needs root and iproute2. All variants train the same model on the
-same batches and are timed in turns.
+Each host is a process in a network namespace of this machine, and `tc tbf` limits the links. The result is therefore a
+speed-up over emulated links: the share of a step spent on links is comparable to a real cluster, the rates are not. The
+bytes sent over the links are counted. All variants train the same model on the same batches and are timed in turns.
+Requires root and iproute2.
 """
 
 import dataclasses
@@ -26,24 +26,24 @@ _RATES: tuple[float | Literal["unlimited"], ...] = ("unlimited", 1000.0, 500.0, 
 class Settings:
     """The command's flags."""
 
-    config: Annotated[str, "a config whose variants are those of dmt/planted"] = ""
+    config: Annotated[str, "config with the same variants as dmt/planted"] = ""
     hosts: Annotated[int, "emulated hosts", AtLeast(1)] = 4
-    chips: Annotated[int, "CPU devices of a host", AtLeast(1)] = 2
+    chips: Annotated[int, "CPU devices per host", AtLeast(1)] = 2
     rates: Annotated[
         tuple[float | Literal["unlimited"], ...],
-        "link rates, Mbit/s; first unlimited, which the others are held against",
+        "link rates in Mbit/s; the first must be unlimited, the reference for the others",
     ] = _RATES
-    compressions: Annotated[tuple[int, ...], "of the tower modules", AtLeast(1)] = (1, 2, 4, 8, 16)
+    compressions: Annotated[tuple[int, ...], "compression ratios of the tower modules", AtLeast(1)] = (1, 2, 4, 8, 16)
     batch: Annotated[int, "rows of the global batch", AtLeast(1)] = 4096
     rounds: Annotated[int, "turns of each variant at each rate", AtLeast(1)] = 5
-    steps: Annotated[int, "timed steps of a turn", AtLeast(1)] = 3
-    quality: Annotated[str, "results folder with each variant's test AUC, of compare_variants"] = ""
+    steps: Annotated[int, "timed steps per turn", AtLeast(1)] = 3
+    quality: Annotated[str, "results folder of compare_variants with the test AUC of each variant"] = ""
     output: Annotated[str, "folder for results.json and the picture"] = ""
-    only_join: Annotated[bool, "measure nothing: join --quality to the rows that --output holds"] = False
+    only_join: Annotated[bool, "measure nothing, only join --quality to the results in --output"] = False
     command: CommandLine
 
     def __post_init__(self) -> None:
-        """Refuses flags that would not be read, and rates that nothing is held against."""
+        """Rejects flags that would have no effect, and rates without a reference."""
         if self.only_join:
             self._refuse_measuring()
         elif not self.config:
@@ -69,7 +69,7 @@ class Settings:
 
 
 def run(settings: Settings) -> None:
-    """Builds the cluster, measures, writes results and picture."""
+    """Builds the emulated cluster, times the variants, and writes results and picture."""
     from dmt.bench.emulated_cluster import EmulatedCluster
     from dmt.bench.step_times import list_variants, measure, read_quality, rejoin_quality, write_speedup
     from dmt.bench.variant_configs import place_variant

@@ -1,10 +1,11 @@
-"""Train towers grouped by the tower partitioner (TP) against strided towers.
+"""Compare towers grouped by the tower partitioner (TP) with strided towers.
 
     wukong-jax compare_groupings --config=F --data=NAME --variant=M --seeds=0,1,2 --workdir=W
         --output=docs/results/dmt_partitioner [--config.key=value]
 
-Config `F:NAME/flat` is trained once and partitioned (coherent and diverse); then `F:NAME/M` with strided towers and
-with each partition is trained with every seed. Runs resume; rows of other data sets in results.json stay.
+Config `F:NAME/flat` is trained once, and its columns are partitioned with both strategies (coherent and diverse). Then
+`F:NAME/M` is trained with every seed, with strided towers and with each partition. Runs resume. Rows of other data sets
+in results.json are kept.
 """
 
 import dataclasses
@@ -21,13 +22,13 @@ from wukong_jax.cli.settings import SeedFlags
 class Settings(SeedFlags):
     """The command's flags."""
 
-    data: Annotated[str, "the data set: the first part of the config's variants"]
-    variant: Annotated[str, "the model with towers: the second part"]
+    data: Annotated[str, "data set: first part of the config's variants"]
+    variant: Annotated[str, "model with towers: second part of the config's variants"]
     command: CommandLine
 
 
 def run(settings: Settings) -> None:
-    """Trains, partitions, trains again, writes results.json."""
+    """Trains the flat model, partitions it, trains the models with towers, and writes results.json."""
     from dmt.partition.groupings import compare_groupings
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.kept_results import write_results
@@ -43,6 +44,6 @@ def run(settings: Settings) -> None:
 
 
 def _read_other_rows(path: Path, data: str) -> list[dict[str, Any]]:
-    """The rows of results.json that are not of this data set."""
+    """Reads the rows of results.json that belong to other data sets."""
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     return [row for row in rows if row.get("data") != data]

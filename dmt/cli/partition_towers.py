@@ -1,10 +1,10 @@
-"""Group the columns of a trained flat model into towers: `towers.json` and a picture.
+"""Group the columns of a trained flat model into towers; write `towers.json` and a picture.
 
     wukong-jax partition_towers --workdir=runs/mine --towers=8 [--strategy=diverse] [--balance=bytes]
 
-The tower partitioner of DMT (paper 3.3): affinities of the embeddings over rows of the validation split (of the
-training rows, where there is none), a layout in few dimensions, balanced k-means. Columns that share a table share a
-tower. The picture lies beside the file.
+This is the tower partitioner of DMT (paper 3.3): it computes affinities of the embeddings over validation rows (or
+training rows if there are none), embeds the columns in a few dimensions, and clusters them by balanced k-means. Columns
+that share a table are in the same tower. The picture is written beside the file.
 """
 
 import dataclasses
@@ -19,31 +19,31 @@ from wukong_jax.ranges import AtLeast
 class Settings:
     """The command's flags."""
 
-    workdir: Annotated[str, "the run's folder"]
+    workdir: Annotated[str, "folder of the run"]
     towers: Annotated[
         int | None, "number of towers T (default: the hosts of the run's mesh, at least 2)", AtLeast(1)
     ] = None
-    strategy: Annotated[Literal["coherent", "diverse"], "put the similar together, or the different"] = "coherent"
+    strategy: Annotated[Literal["coherent", "diverse"], "group similar columns, or dissimilar ones"] = "coherent"
     affinity: Annotated[
         Literal["mean_of_abs", "abs_of_mean"],
-        "order of the mean over rows and the absolute value; the paper's formulas, read literally: abs_of_mean",
+        "order of the mean over rows and the absolute value; abs_of_mean follows the paper's formulas literally",
     ] = "mean_of_abs"
     dimensions: Annotated[
-        int | None, "of the layout that is clustered (default: 8, or T - 1 if more; the paper: 2)", AtLeast(1)
+        int | None, "dimensions in which columns are clustered (default: 8, or T - 1 if more; the paper: 2)", AtLeast(1)
     ] = None
     balance: Annotated[
-        Literal["count", "bytes", "ids"], "what towers hold equally much of: columns, bytes of tables, or ids a row"
+        Literal["count", "bytes", "ids"], "quantity to balance between towers: columns, table bytes, or ids per row"
     ] = "count"
     tolerance: Annotated[
-        float | None, "balance by bytes or ids: how far above the mean a tower may be (default: 0.1)", AtLeast(0)
+        float | None, "balance by bytes or ids: relative excess over the mean of a tower (default: 0.1)", AtLeast(0)
     ] = None
     batches: Annotated[int, "evaluation batches to read", AtLeast(1)] = 16
-    seed: Annotated[int, "of rows, layout and k-means", AtLeast(0)] = 0
-    output: Annotated[str | None, "the file to write (default: towers.json in the run's folder)"] = None
-    data: Annotated[str | None, "row blocks, if they have moved since training"] = None
+    seed: Annotated[int, "seed of row sampling, embedding of columns and k-means", AtLeast(0)] = 0
+    output: Annotated[str | None, "file to write (default: towers.json in the run's folder)"] = None
+    data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
 
     def __post_init__(self) -> None:
-        """Refuses a flag that would not be read."""
+        """Rejects a flag that would have no effect."""
         if self.balance == "count" and self.tolerance is not None:
             raise UserError(
                 f"--tolerance = {self.tolerance:g}: towers balanced by count are as even as can be; leave it out, or "
@@ -52,7 +52,7 @@ class Settings:
 
 
 def run(settings: Settings) -> None:
-    """Restores, partitions, prints, writes."""
+    """Restores the run, partitions its columns, and prints and writes the towers."""
     from dmt.partition.partitioner import PartitionOptions
     from dmt.partition.run import PartitionSettings, format_partition, partition_run, write_partition
     from wukong_jax.runs.folder import RunFolder

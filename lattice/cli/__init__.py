@@ -1,1 +1,1 @@
-"""The commands of Lattice; `wukong_jax.cli.commands` lists them."""
+"""Provides the commands of Lattice, which `wukong_jax.cli.commands` lists."""

@@ -1,14 +1,14 @@
-"""Train a model for each portfolio and networks for all; keep losses and costs.
+"""Compare one model per portfolio with networks for all portfolios, by losses and costs.
 
     wukong-jax compare_consolidation --config=public/hotel_bookings --alone=lattice --together=lattice,mmoe
         --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--groups=groups.json] [--config.key=value]
 
-`--alone` and `--together` are variants of the config, as in compare_variants. The model of a portfolio reads that
-portfolio's rows only, has tables of its own, and a learning rate schedule as much shorter as its rows are fewer; all
-score the same test rows. `--groups` adds models of the alone variant for the groups of such a file
-(partition_portfolios), without the columns that its rules drop. A model is asked about every row of its domains, and
-its embeddings are the ids that these rows hold. Each run resumes by itself; results.json is written again after each
-network, and the command can be started again.
+`--alone` and `--together` are variants of the config, as in compare_variants. The model of a portfolio reads only that
+portfolio's rows, has separate tables, and a learning-rate schedule shortened in proportion to its rows. All models are
+tested on the same rows. `--groups` also trains the alone variant for each group of a file of partition_portfolios,
+without the columns that its rules drop. A model must score every row of its domains, and its embedding lookups are the
+ids of these rows. The command can be stopped at any time and started again: runs resume, and results.json is updated
+after each network.
 """
 
 import dataclasses
@@ -25,17 +25,19 @@ class Settings(SeedFlags):
 
     alone: Annotated[str, "variant of the config to train for each portfolio"]
     together: Annotated[tuple[str, ...], "variants to train for all portfolios"]
-    groups: Annotated[str, "a groups.json: train the alone variant for each of its groups, too"] = ""
+    groups: Annotated[str, "groups.json; also train the alone variant for each of its groups"] = ""
     command: CommandLine
 
 
 def run(settings: Settings) -> None:
-    """Trains alone, together and in groups, compares, writes results.json."""
+    """Trains portfolios alone, together and in groups, and writes results.json."""
     from lattice.portfolios.comparison import ConsolidationComparison
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.kept_results import write_results
 
-    networks = {name: build_config(settings, name) for name in settings.together}  # all, before the first trains
+    networks = {
+        name: build_config(settings, name) for name in settings.together
+    }  # builds all before training the first
     config = build_config(settings, settings.alone)
     comparison = ConsolidationComparison(config, Path(settings.workdir), settings.seeds)
     rows: list[dict[str, Any]] = []

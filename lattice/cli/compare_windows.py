@@ -1,13 +1,13 @@
-"""Train a network on the rows that each attribution policy emits, and judge its heads.
+"""Compare attribution policies: train a network on the rows that each emits, and test it.
 
     wukong-jax compare_windows --config=lattice/zipper_planted --objective=conversion --windows=6h,1d,7d
         --policies=zipper,6h,1d,7d --seeds=0,1,2 --workdir=W --output=docs/results/NAME [--shares=0.2,0.2,0.6]
         [--config.key=value]
 
-The config's rows are impressions with conversion logs; every policy's own rows are written to W/rows/<policy>. All
-train on equally many rows, the latest emitted. A policy is judged by the head that serves, on test rows, against the
-longest window's label, so let that window cover what the log has. The last row, "final labels", is a network that had
-every impression's final label at once: out of reach, a mark to measure by. Each run resumes by itself.
+The config's rows are impressions with conversion logs. The rows emitted by each policy are written to
+W/rows/<policy>; all policies train on the same number of rows, the latest emitted. The serving head of each policy is
+tested against the label of the longest window, which should therefore cover the delays in the log. The last row, "final
+labels", is a network trained with the final label of every impression: an unreachable reference. Runs resume.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ from wukong_jax.errors import UserError
 class Settings(SeedFlags):
     """The command's flags."""
 
-    objective: Annotated[str, "the delayed objective"]
-    windows: Annotated[tuple[str, ...], "attribution windows, ascending, units s, m, h, d, w"]
-    policies: Annotated[tuple[str, ...], "zipper, or windows by name"]
-    shares: Annotated[tuple[float, ...], "of the windows, sum 1 (default: equal)"] = ()
+    objective: Annotated[str, "delayed objective"]
+    windows: Annotated[tuple[str, ...], "attribution windows in ascending order, with units s, m, h, d, w"]
+    policies: Annotated[tuple[str, ...], "policies: zipper, or names of windows"]
+    shares: Annotated[tuple[float, ...], "shares of the windows, with sum 1 (default: equal)"] = ()
     command: CommandLine
 
     def __post_init__(self) -> None:
-        """Refuses a policy that is given twice."""
+        """Checks that there are policies and that they are distinct."""
         super().__post_init__()
         if not self.policies or len(set(self.policies)) != len(self.policies):
             raise UserError(f"--policies = {','.join(self.policies)!r}: give one or more, none twice")
 
 
 def run(settings: Settings) -> None:
-    """Zips, trains each policy, judges its serving head, writes results.json."""
+    """Emits rows, trains and tests each policy, and writes results.json."""
     from lattice.windows.attribution_windows import AttributionWindows
     from lattice.windows.comparison import PolicyComparison
     from lattice.windows.zipper import ZipperSettings

@@ -1,13 +1,14 @@
-"""Choose which features a smaller model keeps, by their importances (Lattice Filter).
+"""Select the features that a smaller model keeps, by their importance (Lattice Filter).
 
     wukong-jax filter_features --workdir=runs/mine --output=runs/mine/filter --budget=20
     wukong-jax filter_features --workdir=runs/mine --output=runs/mine/filter_10 --budget=10
         --importance=runs/mine/filter/importance.json
 
-Paper 3.2.2: each feature's values are shuffled over rows of a split, and the rise of each task's log loss is its
-importance; features that no other is at least as important for every task as, and more for one, are kept first, layer
-by layer. Then train with `--config.data.schema=OUTPUT/schema.json` where the rows come from raw files, or, with
---write_rows, with `--config.data.factory=blocks --config.data.path=OUTPUT/data --config.data.schema=`.
+As in paper 3.2.2, the importance of a feature for a task is the increase of the task's log loss when its values are
+shuffled over the rows of a split. Features are kept by Pareto layers: first those for which no other feature is at
+least as important for every task and more important for one. To train a smaller model, use
+`--config.data.schema=OUTPUT/schema.json` if the rows come from raw files; otherwise run with --write_rows and use
+`--config.data.factory=blocks --config.data.path=OUTPUT/data --config.data.schema=`.
 """
 
 import dataclasses
@@ -27,45 +28,45 @@ _METHODS = {"pareto": "Pareto layers", "weighted_sum": "weighted sum"}
 class Settings:
     """The command's flags."""
 
-    workdir: Annotated[str, "the run's folder"]
-    output: Annotated[str, "the folder of what is found"]
-    budget: Annotated[int, "features (columns) to keep", AtLeast(1)]
-    method: Annotated[Literal["pareto", "weighted_sum"], "layers, or the weighted sum that they are held against"] = (
-        "pareto"
-    )
+    workdir: Annotated[str, "folder of the run"]
+    output: Annotated[str, "folder for the results"]
+    budget: Annotated[int, "number of features (columns) to keep", AtLeast(1)]
+    method: Annotated[
+        Literal["pareto", "weighted_sum"], "selection by Pareto layers, or by a weighted sum of importances (baseline)"
+    ] = "pareto"
     tasks: Annotated[
-        Literal["objectives", "portfolios"], "what importances are compared over: objectives, or those of each domain"
+        Literal["objectives", "portfolios"], "tasks whose importances count: objectives, or (domain, objective) pairs"
     ] = "objectives"
-    weights: Annotated[Mapping[str, float], "of tasks, for weighted_sum; the others weigh 1"] = dataclasses.field(
-        default_factory=dict
+    weights: Annotated[Mapping[str, float], "weighted_sum: weights of tasks, 1 for tasks not given"] = (
+        dataclasses.field(default_factory=dict)
     )
     standard_errors: Annotated[
-        float, "importances below so many of their standard errors count as 0; 0: all as measured", AtLeast(0)
+        float, "importances below this many standard errors count as 0; 0 keeps all as measured", AtLeast(0)
     ] = 3.0
     split: Annotated[Literal["train", "validation", "test"] | None, "rows to measure on (default: validation)"] = None
-    rows: Annotated[int | None, "rows of the split to read at most (default: 65536)", AtLeast(2)] = None
+    rows: Annotated[int | None, "maximum number of rows to read (default: 65536)", AtLeast(2)] = None
     shuffles: Annotated[int | None, "shuffles of each feature (default: 3)", AtLeast(1)] = None
-    seed: Annotated[int, "of rows, shuffles and the last layer's draw", AtLeast(0)] = 0
-    importance: Annotated[str | None, "importance.json of an earlier call: choose again, measure nothing"] = None
+    seed: Annotated[int, "seed of rows, shuffles and the draw from the last layer", AtLeast(0)] = 0
+    importance: Annotated[str | None, "importance.json of an earlier call; select again without measuring"] = None
     axes: Annotated[tuple[str, ...], "two tasks to draw (default: the first two)"] = ()
-    write_rows: Annotated[bool, "write OUTPUT/data: row blocks of the kept columns"] = False
-    data: Annotated[str | None, "row blocks, if they have moved since training"] = None
+    write_rows: Annotated[bool, "write row blocks of the kept columns to OUTPUT/data"] = False
+    data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
 
     def __post_init__(self) -> None:
-        """Refuses flags that would not be read."""
+        """Rejects flags that would have no effect."""
         if self.importance is not None:
             for name in self.measuring:
                 raise UserError(f"--{name}: is not read with --importance, which measures nothing; leave it out")
 
     @property
     def measuring(self) -> dict[str, Any]:
-        """The flags of measuring that were given."""
+        """The given flags about measuring."""
         given = {name: getattr(self, name) for name in ("split", "rows", "shuffles")}
         return {name: value for name, value in given.items() if value is not None}
 
 
 def run(settings: Settings) -> None:
-    """Restores, measures, chooses, writes."""
+    """Restores the run, measures importances, selects features, and writes the results."""
     from lattice.filter.feature_filter import (
         FilterSettings,
         check_settings,

@@ -1,11 +1,11 @@
-"""Group portfolios, (domain, objective) pairs, into the models that are to serve them.
+"""Group portfolios, (domain, objective) pairs, into models that serve them together.
 
     wukong-jax partition_portfolios --data=FOLDER --output=groups.json [--workdir=RUN] [--user=COLUMN] [...]
     wukong-jax partition_portfolios --data=FOLDER --groups=groups.json --rows=DIR
 
-The first form prints the table of portfolios and groups them by overlap of users and items, delay, density, and, where
-a trained shared model is given, conflict of gradients; under a compute budget and must-not-meet rules. Leaves
-`groups.json` and a picture. The second form writes each group's rows, to train a model on: DIR/group_0, ...
+The first form prints a table of the portfolios and groups them by overlap of users and items, delay, density and, if a
+trained shared model is given, conflict of gradients, under a compute budget and must-not-meet rules. It writes
+`groups.json` and a picture. The second form writes the rows of each group to DIR/group_0, ..., to train a model on
 (`--config.data.factory=blocks --config.data.path=DIR/group_0`).
 """
 
@@ -25,34 +25,34 @@ _NEEDED = {"users": "user", "items": "item", "delay": "conversions", "conflict":
 class Settings:
     """The command's flags."""
 
-    data: Annotated[str, "a prepared data folder; its training rows are counted"]
-    output: Annotated[str | None, "groups.json to write; the picture goes beside it"] = None
+    data: Annotated[str, "folder of prepared data, whose training rows are used"]
+    output: Annotated[str | None, "groups.json to write; the picture is written beside it"] = None
     workdir: Annotated[
         str | None,
-        "a trained run on this data, to measure gradients: all portfolios in one model, nothing untied, as that would "
-        "resolve a conflict and hide it",
+        "run trained on this data, to measure gradients: one model of all portfolios with no untied weights, which "
+        "would resolve conflicts and so hide them",
     ] = None
     batches: Annotated[
-        int | None, f"of the run's training rows, to measure gradients on (default: {_BATCHES})", AtLeast(1)
+        int | None, f"batches of training rows to measure gradients on (default: {_BATCHES})", AtLeast(1)
     ] = None
     user: Annotated[str, "id column of users"] = ""
     item: Annotated[str, "id column of items"] = ""
     conversions: Annotated[str | None, "conversion log of the training rows (.npz), for delays"] = None
-    weights: Annotated[Mapping[str, float], "worth of portfolios, such as shop/order=5,shop/click=0.2"] = (
+    weights: Annotated[Mapping[str, float], "weights of portfolios, such as shop/order=5,shop/click=0.2"] = (
         dataclasses.field(default_factory=dict)
     )
-    affinity: Annotated[Mapping[str, float], "weights of the affinity, such as conflict=4,items=0"] = dataclasses.field(
-        default_factory=dict
+    affinity: Annotated[Mapping[str, float], "weights of the parts of the affinity, such as conflict=4,items=0"] = (
+        dataclasses.field(default_factory=dict)
     )
-    budget: Annotated[float | None, "most model runs per row of traffic; 1 = one model a domain"] = None
+    budget: Annotated[float | None, "maximum model runs per row of traffic; 1 = one model per domain"] = None
     rules: Annotated[
-        str | None, 'JSON file {"must_not_meet": [["one", "other"], ...]}: domains, portfolios, columns'
+        str | None, 'JSON file {"must_not_meet": [["one", "other"], ...]} with domains, portfolios or columns'
     ] = None
-    groups: Annotated[str | None, "a groups.json: write the rows of its groups instead"] = None
-    rows: Annotated[str | None, "with --groups: the folder to make, one subfolder a group"] = None
+    groups: Annotated[str | None, "groups.json; write the rows of its groups instead of grouping"] = None
+    rows: Annotated[str | None, "with --groups: folder to create, with one subfolder per group"] = None
 
     def __post_init__(self) -> None:
-        """Refuses flags that would not be read, and missing ones."""
+        """Rejects flags that would have no effect, and checks for missing ones."""
         given = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, "", {})}
         idle = given & {"rows"}
         why = "without --groups"
@@ -72,7 +72,7 @@ class Settings:
 
 
 def run(settings: Settings) -> None:
-    """Measures, groups, writes; or writes the rows of groups."""
+    """Measures and groups portfolios, or writes the rows of given groups."""
     from lattice.filter.permutation_importance import list_features
     from lattice.portfolios.affinity import AffinityWeights, compute_affinity, compute_cosines, measure_gradients
     from lattice.portfolios.groups import describe_groups, format_groups, load_groups, load_rules, write_groups

@@ -1,12 +1,12 @@
-"""Plan how to shard each dense layer on a mesh, under a memory limit (Lattice Sketch).
+"""Plan how to shard each dense layer on a mesh under a memory limit (Lattice Sketch).
 
     wukong-jax plan_sharding --config=public/criteo_terabyte --schema=criteo_terabyte --table_rows=1000000
         --hosts=4 --chips=8 --memory_gib=4 [--tflops=200 --chip_gbps=300 --host_gbps=25] [--config.key=value]
 
-A plan for the model's author, by arithmetic (lattice/sketch/sharding_costs.py says which): nothing is trained or
-compiled, and train does not read it. Rates are what a chip reaches: TFLOP/s, and GB/s that it sends inside its host and
-between hosts. Memory is for dense weights, their gradients and Adam's moments. No rows are read: tables whose size only
-data would tell get --table_rows. Exit code 1 where no plan fits.
+The plan is computed from a cost model (see lattice/sketch/sharding_costs.py), without training or compiling. It is
+advice for the model's author; the train command does not read it. Rates are those a chip achieves: TFLOP/s, and GB/s
+sent within its host and between hosts. Memory is for dense weights, their gradients and Adam's moments. No rows are
+read; --table_rows gives the sizes of tables that would depend on the data. The exit code is 1 if no plan fits.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ class Settings(AssumedRowsFlags):
     """The command's flags."""
 
     hosts: Annotated[int, "hosts of the mesh", AtLeast(1)]
-    chips: Annotated[int, "chips of a host", AtLeast(1)]
-    memory_gib: Annotated[float, "memory of a chip for dense weights, GiB", Above(0)]
-    tflops: Annotated[float, "TFLOP/s that a chip reaches", Above(0)] = 200.0
-    chip_gbps: Annotated[float, "GB/s that a chip sends inside its host", Above(0)] = 300.0
+    chips: Annotated[int, "chips per host", AtLeast(1)]
+    memory_gib: Annotated[float, "memory per chip for dense weights, gradients and moments, GiB", Above(0)]
+    tflops: Annotated[float, "TFLOP/s that a chip achieves", Above(0)] = 200.0
+    chip_gbps: Annotated[float, "GB/s that a chip sends within its host", Above(0)] = 300.0
     host_gbps: Annotated[float, "GB/s that a chip sends between hosts", Above(0)] = 25.0
 
     def __post_init__(self) -> None:
-        """Refuses a mesh of the config, which would not be read."""
+        """Rejects changes of the config's mesh, which would have no effect."""
         self.refuse_changes("mesh.", "--hosts and --chips say the mesh; leave it out")
 
 
 def run(settings: Settings) -> None:
-    """Counts, plans, prints."""
+    """Plans the sharding and prints it."""
     from lattice.sketch.sharding_costs import ClusterRates
     from lattice.sketch.sharding_plan import format_plan, plan_sharding
     from wukong_jax.cli.run_config import load_config_dict

@@ -1,12 +1,12 @@
-"""Train a teacher chunk by chunk, and store what it knows for students (Lattice KTAP).
+"""Train a teacher in chunks, and store its embeddings and logits for students (Lattice KTAP).
 
     wukong-jax run_teacher --config=F --workdir=W --store=DIR --keys=user,item [--chunks=8] [--config.KEY=value]
 
-A student is an ordinary run whose config joins the store to its rows:
+A student is a normal run whose config joins the store to its rows:
     config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"
     config.data.join.options = {"store": DIR, "time_to_live_hours": 6.0}
     config.model.options: teacher_tokens (features); config.loss: lattice.losses:build, distillation_weight (labels)
-Prints the hit rate and the age of what such a student finds, and leaves them in DIR/hits.json.
+Prints the hit rate and the age of the entries that such a student finds, and writes them to DIR/hits.json.
 """
 
 import dataclasses
@@ -23,18 +23,20 @@ from wukong_jax.ranges import Above, AtLeast
 class Settings(RunFlags):
     """The command's flags."""
 
-    store: Annotated[str, "the folder of the store to write"]
-    keys: Annotated[tuple[str, ...], "id columns whose ids are a key of the store"]
-    chunks: Annotated[int, "pieces of the log", AtLeast(2)] = 8
-    scored: Annotated[Literal["same", "next"], "rows that the teacher scores after a chunk: its own, or the next"] = (
-        "next"
-    )
-    key: Annotated[Literal["pair", "impression"], "a key is the ids of --keys, or these and the second"] = "pair"
-    time_to_live_hours: Annotated[float, "age up to which a student reads an entry", Above(0)] = 6.0
+    store: Annotated[str, "folder of the store to write"]
+    keys: Annotated[tuple[str, ...], "id columns whose ids form the key of the store"]
+    chunks: Annotated[int, "number of chunks of the training rows", AtLeast(2)] = 8
+    scored: Annotated[
+        Literal["same", "next"], "chunk that the teacher scores after training on a chunk: the same, or the next"
+    ] = "next"
+    key: Annotated[
+        Literal["pair", "impression"], "key of an entry: the ids of --keys, or these ids and the timestamp"
+    ] = "pair"
+    time_to_live_hours: Annotated[float, "maximum age at which a student reads an entry", Above(0)] = 6.0
 
 
 def run(settings: Settings) -> None:
-    """Replays, measures hits, prints."""
+    """Trains and scores chunk by chunk, then measures and prints the hit rates."""
     from lattice.teacher.replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.files.whole_files import write_text_whole

@@ -1,10 +1,10 @@
-"""Search a run's sizes for AUC / FLOPs^0.003, under a budget (Lattice Sketch).
+"""Search the sizes of a model that maximize AUC / FLOPs^0.003 under a budget (Lattice Sketch).
 
     wukong-jax search_sketch --config=lattice/sketch_small --workdir=runs/small [--config.KEY=value]
         [--trials=20] [--budget_flops=1e6] [--budget_milliseconds=5]
 
-The config is a run's, with a section `config.search` that says what may change; the run as it stands is the first
-trial. The command can be stopped at any time and started again, also with more trials. Leaves sketch.json,
+The config is that of a run, with an additional section `config.search` that defines the search space; the unchanged run
+is the first trial. The command can be stopped at any time and started again, also with more trials. Writes sketch.json,
 best_config.json, best_config.py (for train), sketch.png and a run folder for each trial.
 """
 
@@ -22,13 +22,13 @@ from wukong_jax.ranges import Above, AtLeast
 class Settings(RunFlags):
     """The command's flags."""
 
-    trials: Annotated[int | None, "models to train, in place of config.search.trials", AtLeast(1)] = None
-    budget_flops: Annotated[float | None, "training FLOPs per example that a model may take", Above(0)] = None
-    budget_milliseconds: Annotated[float | None, "time that a predict step may take", Above(0)] = None
+    trials: Annotated[int | None, "models to train, instead of config.search.trials", AtLeast(1)] = None
+    budget_flops: Annotated[float | None, "maximum training FLOPs per example", Above(0)] = None
+    budget_milliseconds: Annotated[float | None, "maximum time of a predict step, ms", Above(0)] = None
 
 
 def run(settings: Settings) -> None:
-    """Searches, prints the best beside the hand-made run."""
+    """Searches, and prints the best model next to the hand-made one."""
     if importlib.util.find_spec("optuna") is None:
         raise UserError("optuna: is not installed, and the search needs it; pip install 'wukong-jax[search]'")
     from lattice.sketch.search import Sketch

@@ -1,14 +1,15 @@
-"""Mix attribution windows in row blocks of impressions and a conversion log (Lattice Zipper).
+"""Label impressions with a mix of attribution windows, from a conversion log (Lattice Zipper).
 
     wukong-jax zip_windows --impressions=DIR --conversions=FILE --objective=conversion --output=OUT
         [--windows=1h,1d,7d] [--shares=0.2,0.3,0.5] [--now=SECONDS] [--policy=1d] [--test_conversions=FILE]
 
-Each training impression is judged by one window and emitted when that window closes; OUT holds, in emission order, the
-ones emitted by the cut-off. Every delayed objective becomes one objective a window, as conversion@1h, and the last of
-them serves. Train on OUT with config.data.factory = "blocks" and config.data.path = OUT.
+Each training impression is labelled by one window and emitted when that window closes. OUT holds the impressions
+emitted by the cut-off, in emission order. Every delayed objective becomes one objective per window, such as
+conversion@1h, and the last of them serves. Train on OUT with config.data.factory = "blocks" and config.data.path = OUT.
 
-Validation and test rows get the labels of all windows where their split's conversion log is given; else the longest
-window's alone, which is their final label. Prints what each policy emits by the cut-off; OUT/report.json has it too.
+If the conversion log of the validation or test split is given, its rows get the labels of all windows; otherwise only
+that of the longest window, which is their final label. Prints what each policy emits by the cut-off, which is also
+written to OUT/report.json.
 """
 
 import dataclasses
@@ -21,26 +22,32 @@ from wukong_jax.ranges import AtLeast
 class Settings:
     """The command's flags."""
 
-    impressions: Annotated[str, "row blocks, training rows in time order"]
+    impressions: Annotated[str, "folder of row blocks, with training rows in time order"]
     conversions: Annotated[str, "conversion log of the training rows (.npz)"]
     validation_conversions: Annotated[str | None, "conversion log of the validation rows"] = None
     test_conversions: Annotated[str | None, "conversion log of the test rows"] = None
-    objective: Annotated[tuple[str, ...], "the delayed objective, or several"]
-    windows: Annotated[tuple[str, ...], "ascending, units s, m, h, d, w"] = ("90m", "1d", "7d")
-    shares: Annotated[tuple[float, ...], "of the windows, sum 1 (default: equal)"] = ()
-    now: Annotated[int | None, "cut-off, seconds (default: the time of the first validation or test row)"] = None
+    objective: Annotated[tuple[str, ...], "one or more delayed objectives"]
+    windows: Annotated[tuple[str, ...], "attribution windows in ascending order, with units s, m, h, d, w"] = (
+        "90m",
+        "1d",
+        "7d",
+    )
+    shares: Annotated[tuple[float, ...], "shares of the windows, with sum 1 (default: equal)"] = ()
+    now: Annotated[int | None, "cut-off in seconds (default: time of the first validation or test row)"] = None
     policy: Annotated[str, "zipper, or one window for all impressions: its name, or longest"] = "zipper"
-    signature: Annotated[tuple[str, ...], "id columns that identify an impression together with its timestamp"] = (
+    signature: Annotated[tuple[str, ...], "id columns that, with the timestamp, identify an impression"] = (
         "user",
         "item",
     )
-    last_rows: Annotated[int | None, "only so many training rows, the latest emitted (default: all)", AtLeast(1)] = None
-    seed: Annotated[int, "of the windows' draw", AtLeast(0)] = 0
-    output: Annotated[str, "the folder to make; must not exist"]
+    last_rows: Annotated[
+        int | None, "maximum number of training rows to keep, the latest emitted (default: all)", AtLeast(1)
+    ] = None
+    seed: Annotated[int, "seed of the draw of windows", AtLeast(0)] = 0
+    output: Annotated[str, "folder to create; must not exist"]
 
 
 def run(settings: Settings) -> None:
-    """Zips, prints."""
+    """Writes the labelled rows and prints what each policy emits."""
     from lattice.windows.attribution_windows import AttributionWindows
     from lattice.windows.zipper import ZipperSettings, write_zipped
     from wukong_jax.data.blocks.conversion_log import load_conversion_log

@@ -1,1 +1,1 @@
-"""The commands: one parser, exit codes, a module for each command."""
+"""Provides the commands of `wukong-jax`: one module per command, the parser and the exit codes."""

@@ -1,9 +1,9 @@
-"""Time reading and preparing of data, without a model.
+"""Time the reading and preparing of data, without a model.
 
     wukong-jax bench_data [--rows=1000000] [--raw_rows=300000] [--repeats=5] [--output=FILE.json]
 
-Rows are generated in Criteo's shape (13 numbers, 26 categories) in a temporary folder: row blocks are read shuffled,
-and Criteo TSV is prepared, in turns with polars alone parsing it.
+Rows in the shape of Criteo (13 dense, 26 categorical columns) are generated in a temporary folder. Row blocks are read
+shuffled. Preparing a Criteo TSV file is timed in turns with polars only parsing it.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ class Settings:
 
     rows: Annotated[int, "rows of the blocks to read", AtLeast(1)] = 1_000_000
     raw_rows: Annotated[int, "rows of the TSV file to prepare", AtLeast(1)] = 300_000
-    repeats: Annotated[int, "times that each case is timed; medians are printed", AtLeast(1)] = 5
-    threads: Annotated[int, "the loader's reading threads", AtLeast(1)] = 2
-    output: Annotated[str, "JSON file for the rows of the table"] = ""
+    repeats: Annotated[int, "repetitions of each case; medians are printed", AtLeast(1)] = 5
+    threads: Annotated[int, "reading threads of the loader", AtLeast(1)] = 2
+    output: Annotated[str, "JSON file to write the results to"] = ""
 
 
 def run(settings: Settings) -> None:
-    """Times, prints, writes."""
+    """Times the cases, prints and writes the results."""
     from wukong_jax.bench.data import CATEGORICAL, DENSE, bench_preparing, bench_reading
 
     columns = f"{DENSE} dense + {CATEGORICAL} categorical columns"

@@ -1,9 +1,9 @@
-"""Time gather and sparse update of tables of several sizes.
+"""Time gather and sparse update for tables of several sizes.
 
     wukong-jax bench_embeddings [--output=FILE.json] [--rows=100000,10000000]
 
-213 k ids (8192 rows of a batch by 26 columns), Zipf 1.2. All sizes of one case are timed in turns.
-The compiled step's memory is read, too.
+By default, a batch has 213 k Zipf-distributed ids (8192 rows, 26 columns). All sizes of a case are timed in turns. The
+memory of the compiled step is reported, too.
 """
 
 import dataclasses
@@ -30,18 +30,18 @@ Case = Literal[
 class Settings:
     """The command's flags."""
 
-    rows: Annotated[tuple[int, ...], "rows of all tables together, for each size", AtLeast(1)] = (100_000, 10_000_000)
+    rows: Annotated[tuple[int, ...], "sizes to time, as total rows of all tables", AtLeast(1)] = (100_000, 10_000_000)
     batch: Annotated[int, "rows of a batch (B)", AtLeast(1)] = 8192
     columns: Annotated[int, "categorical columns, one table each", AtLeast(1)] = 26
     width: Annotated[int, "embedding width (D)", AtLeast(1)] = 16
-    zipf: Annotated[float, "exponent of the ids' distribution"] = 1.2
-    repeats: Annotated[int, "timed steps of each case", AtLeast(1)] = 15
-    case: Annotated[tuple[Case, ...], "cases to time, each OPTIMIZER/DTYPE"] = typing.get_args(Case)[:5]
+    zipf: Annotated[float, "exponent of the ids' Zipf distribution"] = 1.2
+    repeats: Annotated[int, "timed steps per case", AtLeast(1)] = 15
+    case: Annotated[tuple[Case, ...], "cases to time, as OPTIMIZER/DTYPE"] = typing.get_args(Case)[:5]
     output: Annotated[str, "JSON file to write"] = ""
 
 
 def run(settings: Settings) -> None:
-    """Times, prints, writes."""
+    """Times the cases, prints and writes the results."""
     from wukong_jax.bench.embeddings import TableBench, measure_case, measure_merges
     from wukong_jax.bench.machine import describe_machine
 

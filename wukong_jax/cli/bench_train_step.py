@@ -1,9 +1,9 @@
-"""Time the train step on tables of several sizes: its cost must not follow the tables.
+"""Time the train step with tables of several sizes, which should not affect it.
 
     wukong-jax bench_train_step [--output=FILE.json] [--rows=100000,10000000] [--optimizer=rowwise_adagrad]
 
-13 dense and 26 categorical columns (Zipf 1.2), Wukong with two layers of 16 + 16 tokens at width 16. The sizes are
-timed in turns.
+The data has 13 dense and 26 categorical columns (Zipf 1.2). The model is Wukong with two layers of 16 + 16 tokens of
+width 16. The sizes are timed in turns.
 """
 
 import dataclasses
@@ -18,15 +18,17 @@ from wukong_jax.ranges import AtLeast
 class Settings:
     """The command's flags."""
 
-    rows: Annotated[tuple[int, ...], "rows of all tables together, for each size", AtLeast(52)] = (100_000, 10_000_000)
+    rows: Annotated[tuple[int, ...], "sizes to time, as total rows of all tables", AtLeast(52)] = (100_000, 10_000_000)
     batch: Annotated[int, "rows of a batch", AtLeast(1)] = 8192
-    optimizer: Annotated[Literal["sgd", "adagrad", "rowwise_adagrad", "lazy_adam"], "of the tables"] = "rowwise_adagrad"
-    repeats: Annotated[int, "timed steps of each size", AtLeast(1)] = 25
+    optimizer: Annotated[Literal["sgd", "adagrad", "rowwise_adagrad", "lazy_adam"], "row optimizer of the tables"] = (
+        "rowwise_adagrad"
+    )
+    repeats: Annotated[int, "timed steps per size", AtLeast(1)] = 25
     output: Annotated[str, "JSON file to write"] = ""
 
 
 def run(settings: Settings) -> None:
-    """Times, prints, writes."""
+    """Times the sizes, prints and writes the results."""
     from wukong_jax.bench.machine import describe_machine
     from wukong_jax.bench.train_step import measure_step
 

@@ -1,7 +1,7 @@
-"""The commands by group. Each is a module that is named here and loaded when it is asked for.
+"""Lists the commands by group, and loads their modules on demand.
 
-A command's module has a docstring (its help), a settings dataclass `Settings` (its flags) and a function
-`run(settings)`. What takes long to load is imported at the start of `run`, so that `--help` is quick.
+The module of a command has a docstring (the help), a dataclass `Settings` (the flags) and a function `run(settings)`.
+Modules that are slow to import are imported at the start of `run`, so that `--help` is quick.
 """
 
 import difflib
@@ -54,7 +54,7 @@ def load_command(name: str) -> ModuleType:
     """Imports a command's module.
 
     Args:
-      name: the command's, with underscores or dashes.
+      name: name of the command, with underscores or dashes.
 
     Raises:
       UsageError: there is no such command.
@@ -67,7 +67,7 @@ def load_command(name: str) -> ModuleType:
 
 
 def describe_commands() -> str:
-    """The help of `wukong-jax`: the commands by group, a line each."""
+    """Returns the help of `wukong-jax`: the commands by group, one line each."""
     lines = ["usage: wukong-jax COMMAND [flags]", ""]
     width = max(map(len, MODULES))
     for group, names in GROUPS.items():

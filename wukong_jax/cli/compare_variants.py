@@ -1,10 +1,10 @@
-"""Train the variants of a config with several seeds each, and keep their means and spreads.
+"""Train variants of a config with several seeds, and keep the mean and spread of their metrics.
 
     wukong-jax compare_variants --config=F --variants=a,b --seeds=0,1,2 --workdir=W --output=docs/results/NAME
 
-Variant `a` is the config `F:a`. Each run lies in W/<variant>/seed_<n> and resumes by itself; results.json is written
-again whenever a variant is complete, so the command can be stopped at any moment and started again. Variants that hold
-commas are separated by semicolons instead.
+Variant `a` is the config `F:a`. The folder of each run is W/<variant>/seed_<n>. The command can be stopped at any time
+and started again: runs resume, and results.json is updated whenever a variant is complete. Separate variants whose
+names contain commas by semicolons.
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from wukong_jax.errors import UserError
 class Settings(SeedFlags):
     """The command's flags."""
 
-    variants: Annotated[tuple[str, ...], "of the config, to train"]
+    variants: Annotated[tuple[str, ...], "variants of the config to train"]
     command: CommandLine
 
     def __post_init__(self) -> None:
-        """Refuses a variant that is given twice."""
+        """Checks that the variants are distinct."""
         super().__post_init__()
         if not self.variants or len(set(self.variants)) != len(self.variants):
             raise UserError(f"--variants = {','.join(self.variants)!r}: names one twice, or none; leave it out")
 
 
 def run(settings: Settings) -> None:
-    """Trains every variant and seed, writes results.json."""
+    """Trains every variant with every seed, and writes results.json."""
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.kept_results import summarise_seeds, write_results
     from wukong_jax.scaling.repeats import train_seeds

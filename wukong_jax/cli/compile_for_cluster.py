@@ -1,12 +1,12 @@
-"""Compile the train step for a cluster that is not here: its time, memory and traffic.
+"""Compile the train step for a cluster without its devices, and print time, memory and traffic.
 
     wukong-jax compile_for_cluster --config=public/criteo_10k --target=h100_4x8 --table_rows=1000000
         [--schema=NAME_OR_FILE | --data=FOLDER] [--output=FILE.json] [--config.key=value]
 
-No device is needed, only the platform's compiler: pip install 'wukong-jax[tpu]' for TPUs, 'wukong-jax[compile_gpu]'
-for GPUs. No rows are read: tables whose size only data would tell get --table_rows. The mesh is the target's; a TPU
-slice, or a GPU host, is a host of the mesh; config.mesh may divide these further. Exit code 1 where the step does not
-fit the device's memory.
+Only the platform's compiler is needed: pip install 'wukong-jax[tpu]' for TPUs, 'wukong-jax[compile_gpu]' for GPUs. No
+rows are read; --table_rows gives the sizes of tables that would depend on the data. The target determines the mesh: a
+TPU slice or a GPU host is a host of the mesh, and config.mesh may divide it further. The exit code is 1 if the step
+does not fit in the memory of a device.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ class Settings(AssumedRowsFlags):
 
     target: Annotated[
         str,
-        f"{', '.join(NAMED_TARGETS)}, or tpu:CHIP:SHAPE[:SLICES] as tpu:v5p:4x4x4:4, or gpu:CHIP:HOSTSxGPUS as "
-        "gpu:h100:4x8",
+        f"cluster: {', '.join(NAMED_TARGETS)}; tpu:CHIP:SHAPE[:SLICES], such as tpu:v5p:4x4x4:4; or "
+        "gpu:CHIP:HOSTSxGPUS, such as gpu:h100:4x8",
     ]
-    target_config: Annotated[str, "a GPU's description: a GpuTargetConfigProto in XLA's text form"] = ""
+    target_config: Annotated[str, "file that describes a GPU: a GpuTargetConfigProto in XLA's text format"] = ""
     output: Annotated[str, "JSON file to write"] = ""
 
 
 def run(settings: Settings) -> None:
-    """Compiles, prints, writes."""
+    """Compiles the step, prints and writes its costs."""
     from wukong_jax.cli.run_config import load_config_dict
     from wukong_jax.clusters.assumed_schema import assume_run
     from wukong_jax.clusters.compile_ahead import compile_train_step, describe_devices, use_no_accelerator

@@ -1,8 +1,9 @@
-"""Join the logs, users and videos of KuaiRand-Pure to one Parquet file of impressions.
+"""Join the logs, users and videos of KuaiRand-Pure into one Parquet file of impressions.
 
     wukong-jax convert_kuairand --input=KuaiRand-Pure/data --output=data/kuairand_pure.parquet
 
-The schema kuairand_pure reads it. Prints the rows of each tab; M3oE counts 178,087, 2,236,414 and 93,165.
+The result has the schema kuairand_pure. Prints the number of rows of each tab; the M3oE paper has 178,087, 2,236,414
+and 93,165.
 """
 
 import dataclasses
@@ -13,12 +14,12 @@ from typing import Annotated
 class Settings:
     """The command's flags."""
 
-    input: Annotated[str, "the release's data folder"]
-    output: Annotated[str, "the Parquet file to make"]
+    input: Annotated[str, "data folder of the release"]
+    output: Annotated[str, "Parquet file to write"]
 
 
 def run(settings: Settings) -> None:
-    """Converts, prints."""
+    """Converts the release and prints the rows of each tab."""
     from wukong_jax.data.raw.kuairand_rows import convert_kuairand
 
     for tab, rows in convert_kuairand(settings.input, settings.output).items():

@@ -1,9 +1,9 @@
-"""Join a MovieLens release to one CSV file of rating rows with domains and histories.
+"""Join a MovieLens release into one CSV file of ratings with domains and histories.
 
     wukong-jax convert_movielens --input=ml-1m --output=data/movielens_1m.csv
 
-Takes 1M, or a release with `ratings.csv`. The schemas movielens_small (csv releases) and movielens_1m read the result.
-Prints the rows of each domain.
+Reads 1M, or a release with `ratings.csv`. The result has the schema movielens_1m, or movielens_small for releases with
+CSV files. Prints the number of rows of each domain.
 """
 
 import dataclasses
@@ -14,16 +14,16 @@ from typing import Annotated, Literal
 class Settings:
     """The command's flags."""
 
-    input: Annotated[str, "the release's folder"]
-    output: Annotated[str, "the CSV file to make"]
+    input: Annotated[str, "folder of the release"]
+    output: Annotated[str, "CSV file to write"]
     order: Annotated[
         Literal["time", "file", "joined"] | None,
-        "of the rows: by time, as in the ratings' file, or as in M3oE's joined file (default: time; for 1M: joined)",
+        "order of the rows: by time, as in the ratings file, or as in M3oE's joined file (default: time; 1M: joined)",
     ] = None
 
 
 def run(settings: Settings) -> None:
-    """Converts, prints."""
+    """Converts the release and prints the rows of each domain."""
     from wukong_jax.data.raw.movielens_rows import convert_movielens
 
     for domain, rows in convert_movielens(settings.input, settings.output, settings.order).items():

@@ -1,4 +1,4 @@
-"""Count the Wukong paper's own sizes beside what it prints, and fit its law to its losses.
+"""Count the sizes of the Wukong paper's models, and fit scaling laws to its printed losses.
 
 wukong-jax count_presets --output=docs/results/scaling_presets
 """
@@ -14,12 +14,12 @@ from wukong_jax.cli.flags import CommandLine
 class Settings:
     """The command's flags."""
 
-    output: Annotated[str, "the folder of results.json and printed_laws.csv"]
+    output: Annotated[str, "folder for results.json and printed_laws.csv"]
     command: CommandLine
 
 
 def run(settings: Settings) -> None:
-    """Counts every row of Table 5 and fits each model's losses; prints and keeps both tables."""
+    """Counts every row of Table 5, fits a law to each model's losses, and prints and writes both tables."""
     from wukong_jax.files.whole_files import write_text_whole
     from wukong_jax.reports.kept_results import write_results
     from wukong_jax.scaling.ladders.presets import TABLE_5, compare_with_printed, fit_printed_losses

@@ -1,4 +1,4 @@
-"""Score a split with the best state of a run: one JSON object on stdout.
+"""Evaluate the best state of a run on one split, and print the metrics as one JSON object.
 
 wukong-jax evaluate --workdir=runs/mine [--split=test] [--data=FOLDER]
 """
@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 class Settings:
     """The command's flags."""
 
-    workdir: Annotated[str, "the run's folder"]
-    split: Annotated[Literal["train", "validation", "test"], "which rows to score"] = "test"
-    data: Annotated[str | None, "row blocks, if they have moved since training"] = None
+    workdir: Annotated[str, "folder of the run"]
+    split: Annotated[Literal["train", "validation", "test"], "rows to evaluate"] = "test"
+    data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
 
 
 def run(settings: Settings) -> None:
-    """Restores, scores, prints."""
+    """Restores the run, evaluates the split and prints the metrics."""
     from wukong_jax.metrics.metric_names import replace_nan_by_none
     from wukong_jax.runs.open_run import open_run
 

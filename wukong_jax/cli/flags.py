@@ -1,14 +1,14 @@
-"""Flags described by a settings dataclass, and the values of their texts.
+"""Reads flags from the fields of a settings dataclass, and parses their values.
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Settings:
-        output: Annotated[str, "the folder to make"]                             # no default: must be given
-        rows: Annotated[int, "rows to write", AtLeast(1)] = 1000                 # a range of `wukong_jax.ranges`
-        seeds: Annotated[tuple[int, ...], "a run for each"] = (0, 1)             # --seeds=0,1
-        order: Annotated[Literal["time", "file"] | None, "of the rows"] = None   # --order=time
+        output: Annotated[str, "folder to create"]                                    # no default: required
+        rows: Annotated[int, "rows to write", AtLeast(1)] = 1000                      # a range of `wukong_jax.ranges`
+        seeds: Annotated[tuple[int, ...], "seeds to train with"] = (0, 1)             # --seeds=0,1
+        order: Annotated[Literal["time", "file"] | None, "order of the rows"] = None  # --order=time
 
-Every field is a flag of the same name, and the text in its `Annotated` is the flag's help. The fields of a field that
-is itself a dataclass are flags, too.
+Every field is a flag of the same name, and the text in its `Annotated` is the flag's help. If a field is itself a
+dataclass, its fields are flags, too.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from typing import Annotated, Any, Literal, NewType
 
 from wukong_jax.ranges import Range
 
-# Types of fields that are no flags of their own name. The parser fills them in.
+# Types of fields that are not flags. The parser fills them in.
 ConfigChanges = NewType("ConfigChanges", tuple)  # every `--config.key=value`, as "key=value"
-CommandLine = NewType("CommandLine", str)  # the whole command, to be kept with its results
+CommandLine = NewType("CommandLine", str)  # the whole command line, to be stored with the results
 
 
 @dataclasses.dataclass(frozen=True)
 class Positional:
-    """Marks a field, in its `Annotated`, as arguments without a flag's name."""
+    """Marks a field, in its `Annotated`, as positional arguments."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Flag:
     """One field of a settings dataclass."""
 
     name: str
-    hint: Any  # its type, without `Annotated`
+    hint: Any  # type of the field, without `Annotated`
     meaning: str
     ranges: tuple[Range, ...]
-    default: Any  # dataclasses.MISSING: the flag must be given
+    default: Any  # dataclasses.MISSING if the flag is required
     positional: bool
 
     @property
     def required(self) -> bool:
-        """Whether the flag must be given."""
+        """Whether the flag is required."""
         return self.default is dataclasses.MISSING
 
     def parse(self, texts: list[str]) -> Any:
-        """The value of the texts that were given, the last of them where the value is no list.
+        """Parses the given texts; unless the value is a list, the last text counts.
 
         Raises:
-          ValueError: a text that is no such value; the message says what is expected.
+          ValueError: a text has the wrong type; the message tells what is expected.
           UserError: the value is out of range.
         """
         if self.positional:
@@ -62,7 +62,7 @@ class Flag:
         return value
 
     def __str__(self) -> str:
-        """The flag's help: its meaning, then range and default."""
+        """Returns the help of the flag: meaning, range and default."""
         notes = [str(limits) for limits in self.ranges]
         if not self.required and self.default is not False and self.default not in (None, "", (), {}):
             notes.append(f"default: {format_value(self.default)}")
@@ -72,7 +72,7 @@ class Flag:
 
 
 def list_flags(settings: type) -> Iterator[Flag]:
-    """The flags of a settings dataclass, in the order of its fields."""
+    """Yields the flags of a settings dataclass, in the order of its fields."""
     hints = typing.get_type_hints(settings, include_extras=True)
     for field in dataclasses.fields(settings):
         hint = hints[field.name]
@@ -92,17 +92,17 @@ def list_flags(settings: type) -> Iterator[Flag]:
 
 
 def is_list(hint: Any) -> bool:
-    """Whether a flag of this type takes several texts."""
+    """Returns whether a flag of this type takes several values."""
     return typing.get_origin(hint) in (tuple, Mapping)
 
 
 def parse_list(hint: Any, texts: list[str]) -> Any:
-    """The items of all texts: a tuple, or a mapping of name=value items.
+    """Parses the items of all texts to a tuple, or name=value items to a mapping.
 
-    Items are separated by commas; by semicolons where there is one, so that items may hold commas.
+    Items are separated by commas, or by semicolons if the text has one, so that items may contain commas.
 
     Raises:
-      ValueError: an item is no such value; the message says what is expected.
+      ValueError: an item has the wrong type; the message tells what is expected.
     """
     named = typing.get_origin(hint) is Mapping
     item = typing.get_args(hint)[-1 if named else 0]
@@ -119,10 +119,10 @@ def parse_list(hint: Any, texts: list[str]) -> Any:
 
 
 def parse_value(hint: Any, text: str) -> Any:
-    """The value of one text.
+    """Parses one text.
 
     Raises:
-      ValueError: it is no such value; the message says what is expected.
+      ValueError: the text has the wrong type; the message tells what is expected.
     """
     for kind in list_kinds(hint):
         if typing.get_origin(kind) is Literal:
@@ -137,20 +137,20 @@ def parse_value(hint: Any, text: str) -> Any:
 
 
 def list_kinds(hint: Any) -> list[Any]:
-    """The types that a value may have, None left out."""
+    """Lists the types that a value may have, except None."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return [kind for kind in kinds if kind is not type(None)]
 
 
 def describe_kind(kind: Any) -> str:
-    """A type in words, as in "expected ..."."""
+    """Describes a type for error messages."""
     if typing.get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
 
 
 def describe_metavar(hint: Any) -> str:
-    """What stands for a flag's value in the help."""
+    """Returns the placeholder of a flag's value in the help."""
     if is_list(hint):
         item = describe_metavar(typing.get_args(hint)[-1 if typing.get_origin(hint) is Mapping else 0])
         return f"NAME={item},..." if typing.get_origin(hint) is Mapping else f"{item},..."
@@ -161,7 +161,7 @@ def describe_metavar(hint: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as its flag would be written."""
+    """Formats a value as it is written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Keep what compile_for_cluster found as rows of a results.json, one a file.
+"""Collect the results of compile_for_cluster in a results.json, with one row per file.
 
 wukong-jax keep_compiled --output=docs/results/compile_ahead STEP.json [STEP.json ...]
 """
@@ -14,13 +14,13 @@ from wukong_jax.cli.flags import CommandLine, Positional
 class Settings:
     """The command's flags."""
 
-    output: Annotated[str, "the folder of results.json, such as docs/results/NAME"]
-    steps: Annotated[tuple[str, ...], "files that compile_for_cluster wrote", Positional()]
+    output: Annotated[str, "folder for results.json, such as docs/results/NAME"]
+    steps: Annotated[tuple[str, ...], "files written by compile_for_cluster", Positional()]
     command: CommandLine
 
 
 def run(settings: Settings) -> None:
-    """Reads, flattens, writes."""
+    """Reads the files and writes results.json."""
     from wukong_jax.clusters.compile_report import flatten_findings, load_findings
     from wukong_jax.reports.kept_results import write_results
 

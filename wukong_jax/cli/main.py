@@ -1,7 +1,7 @@
-"""The entry point of all commands: `wukong-jax NAME ...`, which scripts/NAME.py and `python -m wukong_jax` call, too.
+"""Runs all commands: the entry point of `wukong-jax NAME ...`, `python -m wukong_jax` and scripts/NAME.py.
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved on SIGTERM, 130 on SIGINT (saved, if it was training). A user's
-mistake is one line on stderr, with no traceback.
+Exit codes: 0 done, 1 failed, 2 bad usage, 143 after SIGTERM, 130 after SIGINT (after both, training has saved its
+state). A mistake of the user is reported in one line on stderr, without a traceback.
 """
 
 import logging
@@ -23,11 +23,11 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
     """Runs a command.
 
     Args:
-      name: the command's; empty: the first of the arguments.
-      arguments: None: the process's own.
+      name: name of the command; if empty, the first argument.
+      arguments: arguments of the command; None: those of the process.
 
     Raises:
-      SystemExit: with the exit code, where it is not 0.
+      SystemExit: with the exit code if it is not 0.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -48,7 +48,7 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(FAILED)
     except OSError as error:
-        # Disk full, permissions, a file gone: the system's own words name it.
+        # A full disk, permissions or a missing file: the system's message describes it.
         reason = error.strerror or " ".join(str(error).split())
         _fail(f"error: {error.filename or 'the system'}: {reason}", FAILED)
     except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
 
 
 def quieten_libraries() -> None:
-    """Hides the libraries' progress notes; their warnings and errors stay."""
+    """Hides log messages of libraries, such as Orbax's progress, except errors."""
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("orbax").setLevel(logging.ERROR)
 

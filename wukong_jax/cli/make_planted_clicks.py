@@ -1,4 +1,4 @@
-"""Write a prepared data set of planted clicks, whose Bayes log loss and AUC are known.
+"""Generate a prepared data set of planted clicks, with known Bayes log loss and AUC.
 
     wukong-jax make_planted_clicks --output=DIR [--fields=16] [--orders=1,2,4] [--order_shares=0.3,0.4,0.3]
 
@@ -16,12 +16,12 @@ from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 class Settings:
     """The command's flags."""
 
-    output: Annotated[str, "the folder to make; must not exist"]
+    output: Annotated[str, "folder to create; must not exist"]
     planted: PlantedClicksConfig
 
 
 def run(settings: Settings) -> None:
-    """Writes, prints the report."""
+    """Writes the data set and prints its report."""
     from wukong_jax.data.planted.clicks import write_planted_clicks
 
     print(json.dumps(write_planted_clicks(settings.planted, settings.output), indent=1))

@@ -1,7 +1,7 @@
-"""The one parser of all commands: a command line becomes a settings dataclass.
+"""Parses the command line of any command to its settings dataclass.
 
-`--name=value` and `--name value` are the same. Lists take commas (`--seeds=0,1,2`), and a flag that is given again adds
-to its list. A switch is on with `--name` alone, or takes true or false.
+`--name=value` and `--name value` are equivalent. Items of lists are separated by commas (`--seeds=0,1,2`); repeating a
+flag adds to its list. `--name` alone turns a switch on; it also takes true or false.
 """
 
 import argparse
@@ -29,16 +29,16 @@ def parse_settings(settings: type[T], arguments: Sequence[str], name: str, descr
 
     Args:
       settings: a frozen dataclass, see `wukong_jax.cli.flags`.
-      arguments: those after the command's name.
-      name: the command's.
-      description: printed by `--help` above the flags.
+      arguments: arguments after the command's name.
+      name: name of the command.
+      description: text that `--help` prints above the flags.
 
     Returns:
       The settings.
 
     Raises:
-      SystemExit: 0 after `--help`.
-      UsageError: a flag that is unknown, missing or of a wrong value, or flags that refuse each other.
+      SystemExit: with code 0 after `--help`.
+      UsageError: a flag is unknown, missing or has a wrong value, or flags contradict each other.
     """
     flags = {flag.name: flag for flag in list_flags(settings)}
     rest, changes = _split_changes(arguments) if _takes_changes(settings) else (list(arguments), ())
@@ -68,7 +68,7 @@ def _parse(flag: Flag, texts: list[str]) -> Any:
 
 
 def _build(settings: type[T], values: Mapping[str, Any], changes: tuple[str, ...], command: str) -> T:
-    """Fills a settings dataclass, and the dataclasses that are its fields."""
+    """Builds a settings dataclass, including fields that are dataclasses."""
     hints = typing.get_type_hints(settings)
     given: dict[str, Any] = {}
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def _takes_changes(settings: type) -> bool:
 
 
 def _split_changes(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Takes `--config.key=value` out of the arguments; (the rest, "key=value" of each)."""
+    """Separates `--config.key=value` flags; returns (other arguments, "key=value" of each)."""
     rest, changes = [], []
     queue = list(arguments)
     while queue:

@@ -1,9 +1,10 @@
-"""Score the rows of a raw file: probabilities in input order, one line a row.
+"""Predict probabilities for the rows of a raw file, and write them to a CSV file.
 
     wukong-jax predict --workdir=runs/mine --input=rows.csv --output=scores.csv
 
-The input has the layout of the run's raw training files (a generated data set: its row blocks' schema); labels may be
-missing. The output has a header with the objectives' names. It is written aside and renamed when it is whole.
+The input has the format of the run's raw training files (for generated data, that of the schema of the row blocks);
+labels are optional. The output has a header with the objectives' names, then one line per row in input order. It appears
+only when it is complete.
 """
 
 import dataclasses
@@ -15,14 +16,16 @@ from typing import Annotated
 class Settings:
     """The command's flags."""
 
-    workdir: Annotated[str, "the run's folder"]
-    input: Annotated[str, "a raw file, as the run was trained on"]
-    output: Annotated[str, "the file of probabilities to write"]
-    data: Annotated[str | None, "row blocks (for their vocabularies), if they have moved since training"] = None
+    workdir: Annotated[str, "folder of the run"]
+    input: Annotated[str, "raw file in the format of the training files"]
+    output: Annotated[str, "CSV file of probabilities to write"]
+    data: Annotated[
+        str | None, "folder of row blocks, whose vocabularies are used, if they were moved after training"
+    ] = None
 
 
 def run(settings: Settings) -> None:
-    """Restores, scores, writes."""
+    """Restores the run, predicts the rows and writes the file."""
     from wukong_jax.runs.open_run import open_run
     from wukong_jax.runs.prediction import predict_file
 

@@ -1,8 +1,8 @@
-"""Turn raw files into row blocks, vocabularies, a resolved schema and a report.
+"""Convert raw files to row blocks, vocabularies, a resolved schema and a report.
 
     wukong-jax prepare_data --schema=criteo --input=train.txt.gz --output=data/criteo
 
-The flags from --split on replace the schema's own split. After a failure nothing is left behind.
+The flags from --split on replace the split of the schema. After a failure, no files are left.
 """
 
 import dataclasses
@@ -13,40 +13,44 @@ from typing import Annotated, Any, Literal
 from wukong_jax.data.raw.builtin_schemas import BUILTIN_SCHEMAS
 from wukong_jax.ranges import AtLeast
 
-_REPORT_SECONDS = 5.0  # between two lines about progress
+_REPORT_SECONDS = 5.0  # between two progress messages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """The command's flags."""
 
-    schema: Annotated[str, f"a schema file, or one of {', '.join(BUILTIN_SCHEMAS)}"]
+    schema: Annotated[str, f"schema file, or one of {', '.join(BUILTIN_SCHEMAS)}"]
     input: Annotated[tuple[str, ...], "raw files, folders or glob patterns"]
-    output: Annotated[str, "the folder to make"]
-    on_bad_row: Annotated[Literal["stop", "skip"], "stop, or skip, count and report"] = "stop"
+    output: Annotated[str, "folder to create"]
+    on_bad_row: Annotated[
+        Literal["stop", "skip"], "on a row that cannot be read, stop, or skip it and report the number"
+    ] = "stop"
     overwrite: Annotated[bool, "replace a data set that was prepared before"] = False
-    min_count: Annotated[int | None, "of every vocabulary, in place of the schema's", AtLeast(1)] = None
+    min_count: Annotated[int | None, "min_count of all vocabularies, instead of the schema's", AtLeast(1)] = None
     rows_per_block: Annotated[int, "rows of a block", AtLeast(1)] = 8192
-    chunk_mib: Annotated[int, "raw text in work at once, MiB", AtLeast(1)] = 16
+    chunk_mib: Annotated[int, "raw text processed at once, MiB", AtLeast(1)] = 16
     split: Annotated[Literal["file", "random", "time", "order"] | None, "how rows are split"] = None
     train: Annotated[str | None, "split by file: pattern of the training files"] = None
     validation: Annotated[str | None, "split by file: pattern of the validation files"] = None
     test: Annotated[str | None, "split by file: pattern of the test files"] = None
-    validation_share_of_test: Annotated[float | None, "split by file: share of test rows made validation"] = None
+    validation_share_of_test: Annotated[
+        float | None, "split by file: share of the test files' rows to use for validation"
+    ] = None
     validation_fraction: Annotated[float | None, "split by random, time or order: share of validation rows"] = None
     test_fraction: Annotated[float | None, "split by random, time or order: share of test rows"] = None
-    seed: Annotated[int | None, "split by file or random: of the draw"] = None
+    seed: Annotated[int | None, "split by file or random: seed of the split"] = None
 
     @property
     def split_options(self) -> dict[str, Any]:
-        """The options of the split that were given."""
+        """The given options of the split."""
         files = ("train", "validation", "test", "validation_share_of_test")
         names = (*files, "validation_fraction", "test_fraction", "seed")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def run(settings: Settings) -> None:
-    """Prepares, prints the report."""
+    """Prepares the data and prints the report."""
     from wukong_jax.data.blocks.preparation_report import format_report
     from wukong_jax.data.raw.builtin_schemas import find_schema
     from wukong_jax.data.raw.prepare import prepare_data
@@ -69,7 +73,7 @@ def run(settings: Settings) -> None:
 
 
 class _Progress:
-    """Prints a line now and then."""
+    """Prints progress messages, but not too often."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

@@ -1,9 +1,9 @@
-"""Train one config with several seeds, and keep the mean and spread of its metrics.
+"""Train a config with several seeds, and keep the mean and spread of its metrics.
 
     wukong-jax repeat_run --config=F --workdir=W --seeds=0,1,2 --output=docs/results/NAME [--config.key=value]
 
-Each seed is a run of its own in W/seed_<n> and resumes by itself; started again, the command goes on with what is
-missing. The first seed's pictures are kept, too.
+The folder of each run is W/seed_<n>. If the command is stopped and started again, it resumes the runs. The pictures of
+the first seed's run are kept, too.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Settings(SeedFlags):
 
 
 def run(settings: Settings) -> None:
-    """Trains every seed, writes results.json."""
+    """Trains with every seed and writes results.json."""
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.kept_results import summarise_seeds, write_results
     from wukong_jax.scaling.repeats import train_seeds

@@ -1,4 +1,4 @@
-"""The run config that a command line names: its file found, its changes applied, its values checked."""
+"""Loads the run config named on a command line, applies changes and checks values."""
 
 from collections.abc import Sequence
 
@@ -13,33 +13,33 @@ from wukong_jax.config_overrides import apply_flags
 
 
 def build_config(given: ConfigFlags, variant: str = "") -> RunConfig:
-    """The checked config of a command line.
+    """Builds the checked config of a command line.
 
     Args:
-      given: the command's flags.
-      variant: of the config, where `--config` names none.
+      given: flags of the command.
+      variant: variant of the config, if `--config` names none.
 
     Raises:
-      UserError: a config that cannot be read, or a bad value in it.
+      UserError: the config cannot be read, or has a wrong value.
     """
     return build_run_config(load_config_dict(given, variant))
 
 
 def load_config_dict(given: ConfigFlags, variant: str = "") -> ConfigDict:
-    """As `build_config`, not checked: what the config's file returned, with the changes."""
+    """Loads the config like `build_config`, but without checking values."""
     return load_run_config(f"{given.config}:{variant}" if variant else given.config, given.changes)
 
 
 def load_run_config(config: str, changes: Sequence[str] = ()) -> ConfigDict:
-    """Runs a config's file and applies changes to its keys.
+    """Runs a config file and applies changes to its keys.
 
     Args:
       config: "FILE" or "FILE:variant".
-      changes: "key=value" texts; values are read as the types that the keys have.
+      changes: "key=value" texts; values are parsed by the types of the keys.
 
     Raises:
-      UsageError: a value of a wrong type.
-      UserError: a file that cannot be read, or an unknown key.
+      UsageError: a value has the wrong type.
+      UserError: the file cannot be read, or a key is unknown.
     """
     try:
         return apply_flags(load_config(config), [f"--config.{change}" for change in changes])

@@ -1,13 +1,13 @@
-"""Search settings, train every (model, size, seed) of a sweep, and draw the curves.
+"""Run a scaling sweep: search settings, train every model, size and seed, and draw the curves.
 
     wukong-jax scaling_curve --config=scaling/small --workdir=runs/small [--config.run.KEY=value]
-    wukong-jax scaling_curve --config=F --workdir=W --shard=0/4     one of four machines over one file system
+    wukong-jax scaling_curve --config=F --workdir=W --shard=0/4     one of four machines with a shared file system
     wukong-jax scaling_curve --config=F --workdir=W --only_report --output=docs/results/NAME
 
-With several shards each search is trained by one shard. The others wait for it before they train their part of the
-curves (--wait=false: they end instead, and the same command goes on later). Every unit resumes by itself, is skipped
-when it is done, and may fail or explode alone; the command can be stopped at any time and started again. Leaves
-report.html, pictures, CSV files and points.json in the folder, of what there is so far.
+With several shards, each search is trained by one shard. The others wait for it before they train their part of the
+curves; with --wait=false they end instead, and running the command again continues. The command can be stopped at any
+time and started again: units resume, and complete ones are skipped. If a unit fails or its loss explodes, the others
+still run. Writes report.html, pictures, CSV files and points.json with the results so far.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from wukong_jax.errors import UserError
 class Settings(RunFlags):
     """The command's flags."""
 
-    shard: Annotated[str | None, "i/n: train the i-th of n parts only, i from 0 (default: 0/1)"] = None
-    wait: Annotated[bool | None, "with several shards: wait for the searches of the others (default: true)"] = None
-    only_report: Annotated[bool, "train nothing, report on what there is"] = False
-    output: Annotated[str, "a second folder, for results.json, pictures and CSV files"] = ""
+    shard: Annotated[str | None, "i/n: train only part i of n, with i from 0 (default: 0/1)"] = None
+    wait: Annotated[bool | None, "with several shards: wait for searches of other shards (default: true)"] = None
+    only_report: Annotated[bool, "train nothing, only write the report of the results so far"] = False
+    output: Annotated[str, "second folder for results.json, pictures and CSV files"] = ""
     command: CommandLine
 
     def __post_init__(self) -> None:
-        """Refuses flags that would not be read."""
+        """Rejects flags that would have no effect."""
         for name in ("shard", "wait"):
             if self.only_report and getattr(self, name) is not None:
                 raise UserError(f"--{name}: is not read with --only_report, which trains nothing; leave it out")
@@ -39,7 +39,7 @@ class Settings(RunFlags):
 
 
 def run(settings: Settings) -> None:
-    """Trains this shard's part, reports on the whole."""
+    """Trains this shard's part, and writes the report of the whole sweep."""
     from wukong_jax.cli.run_config import load_config_dict
     from wukong_jax.scaling.report.sweep_report import keep_results, report_sweep
     from wukong_jax.scaling.sweep.config import build_sweep_config

@@ -1,4 +1,4 @@
-"""Flags that several commands share: a run's config, its folder, seeds, rows that are assumed."""
+"""Defines flags that several commands share: the config of a run, its folder, seeds, and assumed table sizes."""
 
 import dataclasses
 from typing import Annotated
@@ -12,15 +12,17 @@ from wukong_jax.ranges import AtLeast
 class ConfigFlags:
     """`--config=F --config.key=value`: a config, and changes of its keys."""
 
-    config: Annotated[str, "the run's config: a Python file with get_config(), F or F:variant"]
+    config: Annotated[
+        str, "config of the run: a shipped config such as quickstart, or a Python file, as NAME or NAME:variant"
+    ]
     changes: ConfigChanges
 
     def refuse_changes(self, prefix: str, why: str) -> None:
-        """Refuses changes that the command would undo.
+        """Rejects changes that the command would overwrite.
 
         Args:
-          prefix: a key, or the start of several (`mesh.`).
-          why: the end of the message.
+          prefix: a key, or a common prefix of keys such as `mesh.`.
+          why: end of the error message.
 
         Raises:
           UserError: such a change was given.
@@ -35,19 +37,19 @@ class ConfigFlags:
 class RunFlags(ConfigFlags):
     """A config and the folder of its run."""
 
-    workdir: Annotated[str, "the run's folder: made if missing, continued if not"]
+    workdir: Annotated[str, "folder of the run; created if missing, else the run in it is resumed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeedFlags(ConfigFlags):
     """A config that is trained with several seeds."""
 
-    seeds: Annotated[tuple[int, ...], "the seeds to train with"]
-    workdir: Annotated[str, "the folder of the runs: each in a folder of its own, continued if it is there"]
-    output: Annotated[str, "the folder of results.json, such as docs/results/NAME"]
+    seeds: Annotated[tuple[int, ...], "seeds to train with"]
+    workdir: Annotated[str, "folder of the runs; each run has a subfolder and is resumed if it exists"]
+    output: Annotated[str, "folder for results.json, such as docs/results/NAME"]
 
     def __post_init__(self) -> None:
-        """Refuses seeds that are none, or given twice."""
+        """Checks that there are seeds and that they are distinct."""
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise UserError(f"--seeds = {','.join(map(str, self.seeds))!r}: give one or more, none twice")
         self.refuse_changes("seed", "--seeds says the seeds; leave it out")
@@ -55,10 +57,12 @@ class SeedFlags(ConfigFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AssumedRowsFlags(ConfigFlags):
-    """A config whose rows are not here: the schema and the sizes of tables that they would have."""
+    """A config without data, for which schema and table sizes are assumed."""
 
-    schema: Annotated[str, "a built-in schema's name or a schema file, in place of the config's"] = ""
-    data: Annotated[str, "a folder of prepared data, for its schema"] = ""
+    schema: Annotated[str, "name of a built-in schema, or a schema file, instead of the config's schema"] = ""
+    data: Annotated[str, "folder of prepared data whose schema to use"] = ""
     table_rows: Annotated[
-        tuple[int, ...], "rows of the tables that only data would size: one number, or one for each", AtLeast(2)
+        tuple[int, ...],
+        "rows of the tables whose size depends on the data: one number for all, or one per table",
+        AtLeast(2),
     ] = ()

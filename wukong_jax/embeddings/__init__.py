@@ -1,1 +1,1 @@
-"""Embedding tables outside the parameters: layout, gather, sparse update and the exchange between devices."""
+"""Provides embedding tables outside the parameters: layout, gather, sparse update and exchange between devices."""

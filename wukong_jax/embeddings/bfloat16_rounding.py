@@ -1,8 +1,8 @@
-"""Tables in bfloat16, kept as `uint16` bits, written with unbiased stochastic rounding.
+"""Rounds float32 rows to bfloat16, to nearest or stochastically (unbiased), stored as `uint16` bits.
 
-Bits, because a bfloat16 scatter on XLA:CPU goes through a float32 copy of the whole table. A bfloat16 has
-8 bits of precision: an update below 1/512 of a number would always round away to nothing; rounded up with the
-probability of its remainder, it survives on average.
+Tables store bits because XLA:CPU implements a bfloat16 scatter through a float32 copy of the whole table. A bfloat16
+has 8 bits of precision, so rounding to nearest would always lose an update below 1/512 of a number. Stochastic rounding
+rounds up with a probability equal to the remainder, which preserves the update on average.
 """
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def bits_to_float32(bits: jax.Array) -> jax.Array:
-    """Reads bfloat16 bits, exactly.
+    """Converts bfloat16 bits to float32, exactly.
 
     Args:
       bits: [...] uint16.
@@ -34,14 +34,14 @@ def round_to_nearest_bits(values: jax.Array) -> jax.Array:
 
 
 def round_stochastically(values: jax.Array, noise: jax.Array) -> jax.Array:
-    """Rounds float32 to one of the two neighbouring bfloat16 numbers, right on average.
+    """Rounds float32 to one of the two neighbouring bfloat16 numbers, without bias.
 
     Args:
       values: [...] float32.
-      noise: [...] uint16, uniform; a number rounds away from zero when noise and remainder carry.
+      noise: [...] uint16, uniform; a number rounds away from zero if the sum of noise and remainder carries.
 
     Returns:
-      [...] uint16 bits; infinities and NaN stay what they are.
+      [...] uint16 bits; infinities and NaN are unchanged.
     """
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     rounded = ((bits + noise.astype(jnp.uint32)) >> 16).astype(jnp.uint16)
@@ -49,15 +49,15 @@ def round_stochastically(values: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def draw_row_noise(key: jax.Array, row_ids: jax.Array, width: int) -> jax.Array:
-    """Draws the noise of each row's numbers from the key and the row's own id.
+    """Draws the noise for each row from the key and the row id.
 
-    Drawn by row and not by position in the batch, so that neither the order of a batch, nor how it is
-    spread over devices, nor how equal rows were merged changes the rounding.
+    Noise depends on the row and not on its position in the batch, so that the order of the batch, its distribution
+    over devices and the method of merging equal rows do not change the rounding.
 
     Args:
-      key: a random key, different in every step.
+      key: random key, different in every step.
       row_ids: [M] int32.
-      width: numbers in a row.
+      width: number of columns of a row.
 
     Returns:
       [M, width] uint16, uniform.
@@ -69,7 +69,7 @@ def draw_row_noise(key: jax.Array, row_ids: jax.Array, width: int) -> jax.Array:
 
 
 def _mix_bits(words: jax.Array) -> jax.Array:
-    """A hash of 32 bits onto 32 bits: cheaper than a cipher, and rounding needs uniform bits, not secret ones."""
+    """Hashes 32 bits to 32 bits; cheaper than a cryptographic hash, and rounding needs only uniform bits."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x21F0AAAD)
     words = (words ^ (words >> 15)) * jnp.uint32(0xD35A2D97)
     return words ^ (words >> 15)

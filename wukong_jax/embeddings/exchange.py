@@ -1,7 +1,7 @@
-"""The exchange: how a batch's ids reach the rows, their values the model, and gradients the rows again.
+"""Defines the exchange, which moves ids to the tables, embedding vectors to the model, and gradients back to the rows.
 
-`Exchange` is the interface. Where the tables lie and what crosses which link is up to its implementations. Here is the
-one for tables that every device holds whole.
+`Exchange` is the interface. Implementations decide where tables are placed and what is sent over which link. The one in
+this module, `ReplicatedExchange`, keeps all tables on every device.
 """
 
 import abc
@@ -22,9 +22,9 @@ from wukong_jax.errors import UserError
 from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import MESH_AXES, check_mesh_axes
 
-Routed = Any  # a pytree that an exchange understands
-Rows = Any  # a pytree of float32 arrays, what the loss is differentiated against
-BoundNetwork = Any  # `training.network.Network` bound to its weights, in Flax's words
+Routed = Any  # a pytree specific to the exchange
+Rows = Any  # a pytree of float32 arrays, with respect to which the loss is differentiated
+BoundNetwork = Any  # a bound Flax module, `training.network.Network` with its weights
 BY_RANK = PartitionSpec(MESH_AXES)
 WHOLE = PartitionSpec()
 
@@ -33,17 +33,17 @@ class Exchange(abc.ABC):
     """Moves ids, rows and row gradients between the batch's devices and the tables' devices.
 
     Attributes:
-      layout: the tables that it serves.
-      mesh: axes ("host", "chip"), the batch sharded over both.
-      merge: how equal rows are merged on the mesh's devices.
+      layout: layout of the tables.
+      mesh: mesh with axes ("host", "chip"); the batch is sharded over both.
+      merge: method of merging equal rows on the mesh's devices.
     """
 
     def __init__(self, layout: EmbeddingLayout, mesh: Mesh) -> None:
-        """Remembers the layout and the mesh.
+        """Stores the layout and the mesh.
 
         Args:
-          layout: the layout of the tables.
-          mesh: axes ("host", "chip"), the batch sharded over both.
+          layout: layout of the tables.
+          mesh: mesh with axes ("host", "chip"); the batch is sharded over both.
 
         Raises:
           ValueError: the mesh has other axes.
@@ -54,80 +54,81 @@ class Exchange(abc.ABC):
 
     @property
     def parameter_rules(self) -> AxisRules:
-        """Dense weights that live beside some tables and not on every device; none by default."""
+        """Sharding rules of dense weights that are not replicated but kept with some tables; none by default."""
         return ()
 
     @property
     @abc.abstractmethod
     def table_sharding(self) -> dict[str, NamedSharding]:
-        """Stack name to how its arrays lie on the mesh."""
+        """Sharding of the arrays of each stack, by stack name."""
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """Where the tables lie and why, as text for people."""
+        """Describes, for the user, where the tables are placed and why."""
 
     @abc.abstractmethod
     def init_tables(self, key: jax.Array) -> Tables:
-        """Makes the tables of a new run, on the mesh; a table's rows depend on the key and its name alone."""
+        """Creates the tables of a new run on the mesh; a table's rows depend only on the key and the table's name."""
 
     @abc.abstractmethod
     def export_tables(self, tables: Tables) -> LogicalTables:
-        """Copies the tables to the host, one entry per table whatever its stack and placement."""
+        """Copies the tables to the host, one entry per table regardless of stacks and placement."""
 
     @abc.abstractmethod
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
-        """The inverse of `export_tables`, from tables saved under any layout of stacks and any placement.
+        """Creates tables from the result of `export_tables`, whatever stacks and placement they were saved with.
 
         Raises:
-          UserError: a table or array is missing, or of another shape or dtype.
+          UserError: a table or array is missing, or has another shape or dtype.
         """
 
     @abc.abstractmethod
     def route_ids(self, ids: jax.Array) -> Routed:
-        """Brings ids to the devices that hold their rows; integers, no gradient.
+        """Sends ids to the devices that hold their rows; not differentiable.
 
         Args:
           ids: [B, S] int32, -1 = no id.
 
         Returns:
-          What `gather`, `collect` and `apply_row_gradients` need to know of this batch.
+          The batch's routing, as input of `gather`, `collect` and `apply_row_gradients`.
         """
 
     @abc.abstractmethod
     def gather(self, tables: Tables, routed: Routed) -> Rows:
-        """Reads the rows, where they lie.
+        """Reads the rows on the devices that hold them.
 
         Args:
           tables: the tables.
-          routed: from `route_ids`.
+          routed: result of `route_ids`.
 
         Returns:
-          Float32 arrays of rows, the leaves that the loss is differentiated against.
+          Float32 arrays of rows, with respect to which the loss is differentiated.
         """
 
     @abc.abstractmethod
     def collect(self, rows: Rows, routed: Routed) -> dict[str, jax.Array]:
-        """Brings rows to the devices of the batch; differentiable.
+        """Sends rows to the devices of the batch; differentiable.
 
         Args:
-          rows: from `gather`.
-          routed: from `route_ids`.
+          rows: result of `gather`.
+          routed: result of `route_ids`.
 
         Returns:
-          Stack name to [B, vectors of the stack, w] float32: bags pooled, zeros where there is no id.
+          [B, vectors of the stack, w] float32 by stack name: pooled bags, and zeros for missing ids.
         """
 
     def run_network(self, network: BoundNetwork, rows: Rows, routed: Routed, batch: Batch, *, train: bool) -> Any:
-        """Runs the network over the rows; differentiable.
+        """Runs the network on the rows; differentiable.
 
-        By default the network runs where the batch is. An exchange that computes a part of it elsewhere overrides this.
+        By default, each device runs the network on its part of the batch. Exchanges that compute a part of the network
+        elsewhere override this method.
 
         Args:
-          network: bound to its weights; it is called with what `collect` returns and the batch.
-          rows: from `gather`.
-          routed: from `route_ids`.
+          network: network bound to its weights, called with the result of `collect` and the batch.
+          rows: result of `gather`.
+          routed: result of `route_ids`.
           batch: the batch.
-          train: whether dropout acts.
+          train: whether to apply dropout.
 
         Returns:
           The model's outputs.
@@ -138,37 +139,37 @@ class Exchange(abc.ABC):
     def apply_row_gradients(
         self, tables: Tables, routed: Routed, rows: Rows, row_gradients: Rows, row_step: RowStep
     ) -> Tables:
-        """Takes the row optimizers' step; each touched row changes once, in place where buffers are donated.
+        """Applies the row optimizers; each touched row is written once, in place if buffers are donated.
 
         Args:
           tables: the tables.
-          routed: from `route_ids`.
-          rows: from `gather`, before the step.
-          row_gradients: the loss's gradient with respect to `rows`.
-          row_step: the step; its key is folded here by step and stack.
+          routed: result of `route_ids`.
+          rows: result of `gather`, before the step.
+          row_gradients: gradients of the loss with respect to `rows`.
+          row_step: the step; step and stack are folded into its key here.
 
         Returns:
           The tables after the step.
         """
 
     def map_shards(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = BY_RANK) -> Callable[..., Any]:
-        """`shard_map` over the mesh."""
+        """Applies `shard_map` over the mesh."""
         return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 class ReplicatedIds(NamedTuple):
-    """Ids where every device holds all tables."""
+    """Ids for replicated tables."""
 
-    row_ids: dict[str, jax.Array]  # stack name to [B, S_stack] int32 in [0, V]
-    ids: jax.Array  # [B, S] int32, as they came: averages count them
+    row_ids: dict[str, jax.Array]  # [B, S_stack] int32 in [0, V] by stack name
+    ids: jax.Array  # [B, S] int32, the original ids, which mean pooling counts
 
 
 class ReplicatedExchange(Exchange):
-    """Every device holds all tables and its own part of the batch.
+    """Keeps all tables on every device.
 
-    Rows are read locally. For the update, ids and row gradients are gathered from all devices in the batch's
-    order, after which every device makes the same update, so the result is that of one device; what
-    crosses the links follows the batch, not the tables.
+    Rows are read locally. For the update, ids and row gradients are gathered from all devices in the batch's order, and
+    every device makes the same update, so the result equals that of one device. Traffic grows with the batch, not with
+    the tables.
     """
 
     def __init__(self, layout: EmbeddingLayout, mesh: Mesh) -> None:
@@ -180,7 +181,7 @@ class ReplicatedExchange(Exchange):
 
         Raises:
           ValueError: the mesh has other axes.
-          UserError: more rows in one stack than an int32 counts.
+          UserError: a stack has more rows than int32 row ids can address.
         """
         super().__init__(layout, mesh)
         for stack in layout.stacks:
@@ -192,15 +193,15 @@ class ReplicatedExchange(Exchange):
 
     @property
     def table_sharding(self) -> dict[str, NamedSharding]:
-        """Every device holds everything."""
+        """Sharding by stack name: replicated on every device."""
         return {stack.name: NamedSharding(self.mesh, WHOLE) for stack in self.layout.stacks}
 
     def describe(self) -> str:
-        """Where the tables lie."""
+        """Describes where the tables are placed."""
         return f"every one of {self.mesh.size} devices holds all tables"
 
     def init_tables(self, key: jax.Array) -> Tables:
-        """Makes the tables of a new run; see `Exchange`."""
+        """Creates the tables of a new run; see `Exchange`."""
         return init_tables(self.layout, key, self.merge)
 
     def export_tables(self, tables: Tables) -> LogicalTables:
@@ -208,23 +209,23 @@ class ReplicatedExchange(Exchange):
         return export_tables(self.layout, tables)
 
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
-        """The inverse of `export_tables`; see `Exchange`."""
+        """Creates tables from the result of `export_tables`; see `Exchange`."""
         return import_tables(self.layout, logical, self.merge)
 
     def route_ids(self, ids: jax.Array) -> ReplicatedIds:
-        """Turns ids into row ids of each stack; see `Exchange`."""
+        """Converts ids to row ids of each stack; see `Exchange`."""
         stacks = enumerate(self.layout.stacks)
         return ReplicatedIds({stack.name: compute_row_ids(self.layout, i, ids) for i, stack in stacks}, ids)
 
     def gather(self, tables: Tables, routed: ReplicatedIds) -> dict[str, jax.Array]:
-        """Reads each device's rows from its own tables; see `Exchange`."""
+        """Reads each device's rows from its copy of the tables; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed.row_ids}
         if self.mesh.size == 1:
             return gather_stacks(stored, routed.row_ids)
         return self.map_shards(gather_stacks, (WHOLE, BY_RANK))(stored, routed.row_ids)
 
     def collect(self, rows: dict[str, jax.Array], routed: ReplicatedIds) -> dict[str, jax.Array]:
-        """The rows are where the batch is already; pools them; see `Exchange`."""
+        """Pools the rows, which are already on the batch's devices; see `Exchange`."""
         return {
             stack.name: pool_fields(self.layout.fields_of_stack(index), rows[stack.name], routed.ids)
             for index, stack in enumerate(self.layout.stacks)
@@ -250,7 +251,7 @@ class ReplicatedExchange(Exchange):
         def update_replica(
             tables: Tables, row_ids: dict[str, jax.Array], gradients: dict[str, jax.Array], row_step: RowStep
         ) -> Tables:
-            # Rows are read again from the local replica: cheaper than moving them over a link.
+            # Read the rows again from the local copy, which is cheaper than sending them over a link.
             row_ids, gradients = jax.lax.all_gather((row_ids, gradients), MESH_AXES, axis=0, tiled=True)
             return self._update(tables, row_ids, gradients, None, row_step)
 

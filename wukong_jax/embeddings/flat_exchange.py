@@ -1,9 +1,9 @@
-"""The flat exchange: every rank sends to every other, whatever link lies between them.
+"""Provides the flat exchange, in which every rank sends to every other, regardless of the links between them.
 
-The honest baseline of hierarchical exchanges, and useful in itself where links are alike. Table-wise and column-wise
-tables: ids go by one all-to-all over both mesh axes to the ranks that hold their rows, pooled vectors come back by
-another. Row-wise tables: every rank sees all ids, adds up the vectors of the rows it holds, and a reduce-scatter adds
-these up over the ranks. Replicated tables are read where the batch is.
+It is the baseline for hierarchical exchanges, and useful by itself if all links are equal. For table-wise and
+column-wise tables, one all-to-all over both mesh axes sends ids to the ranks that hold their rows, and another returns
+pooled vectors. For row-wise tables, every rank receives all ids and sums the vectors of its rows, and a reduce-scatter
+sums these over the ranks. Replicated tables are read locally.
 """
 
 import functools
@@ -46,12 +46,12 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
 
     Args:
       options: keys of `PlacedExchangeOptions`.
-      layout: the tables.
-      mesh: axes ("host", "chip").
-      model: not used; what comes after the exchange does not matter to it.
+      layout: layout of the tables.
+      mesh: mesh with axes ("host", "chip").
+      model: ignored; the flat exchange does not depend on the model.
 
     Raises:
-      UserError: an unknown option or table, or tables that do not fit.
+      UserError: an option or table is unknown, or the tables do not fit.
     """
     del model
     chosen = build_dataclass(PlacedExchangeOptions, options, "config.exchange.options")
@@ -78,14 +78,14 @@ class FlatExchange(PlacedExchange):
         """Plans the messages.
 
         Args:
-          layout: see `PlacedExchange`, as the next three.
-          mesh: there.
-          placement: there.
-          dtype: there.
-          plan: why the placement is what it is, to be shown.
+          layout: see `PlacedExchange`.
+          mesh: see `PlacedExchange`.
+          placement: see `PlacedExchange`.
+          dtype: see `PlacedExchange`.
+          plan: plan with the reasons for the placement, for `describe`.
 
         Raises:
-          UserError: a row-wise table that does not lie on all ranks.
+          UserError: a row-wise table is not split over all ranks.
         """
         super().__init__(layout, mesh, placement, dtype)
         self.plan = plan
@@ -101,11 +101,11 @@ class FlatExchange(PlacedExchange):
 
     @property
     def table_sharding(self) -> dict[str, NamedSharding]:
-        """Stack name to how its arrays lie on the mesh."""
+        """Sharding of the arrays of each stack, by stack name."""
         return self.replicated.table_sharding | super().table_sharding
 
     def describe(self) -> str:
-        """The plan of the placement, where a planner made it."""
+        """Describes the placement, with the plan if there is one."""
         if not self.lookups:
             return self.replicated.describe()
         if self.plan is not None:
@@ -113,27 +113,27 @@ class FlatExchange(PlacedExchange):
         return "\n".join(f"{table}: {placed.strategy}" for table, placed in self.placement.tables.items())
 
     def init_tables(self, key: jax.Array) -> Tables:
-        """Makes the tables of a new run."""
+        """Creates the tables of a new run."""
         return self.replicated.init_tables(key) | super().init_tables(key)
 
     def export_tables(self, tables: Tables) -> LogicalTables:
-        """Copies the tables to the host, one entry per table whatever its placement."""
+        """Copies the tables to the host, one entry per table regardless of placement."""
         return self.replicated.export_tables(tables) | super().export_tables(tables)
 
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
-        """The inverse of `export_tables`, from tables saved under any placement; see `PlacedExchange`."""
-        placed = super().import_tables(logical)  # refuses missing tables of either kind
+        """Creates tables from the result of `export_tables` under any placement; see `PlacedExchange`."""
+        placed = super().import_tables(logical)  # also checks that no replicated table is missing
         own = {name: arrays for name, arrays in logical.items() if name in self.placement.replicated}
         return self.replicated.import_tables(own) | placed
 
     def route_ids(self, ids: jax.Array) -> FlatRouted:
-        """Brings ids to the ranks that hold their rows; see `Exchange`."""
+        """Sends ids to the ranks that hold their rows; see `Exchange`."""
         return self.replicated.route_ids(ids), super().route_ids(ids) if self.lookups else {}
 
     def route_local(self, ids: jax.Array) -> PlacedIds:
-        """One all-to-all and one all-gather of ids; see `PlacedExchange`."""
+        """Sends ids by one all-to-all and one all-gather; see `PlacedExchange`."""
         rank = compute_rank(self.mesh)
-        # Padding reads the column behind the last: no id.
+        # Padding (-1) reads an appended column without ids.
         extended = jnp.pad(ids, ((0, 0), (0, 1)), constant_values=-1)
         arrived: dict[str, jax.Array] = {}
         if self._sent:
@@ -148,12 +148,12 @@ class FlatExchange(PlacedExchange):
         return {name: self.lookups[name].find_rows(rank, own) for name, own in arrived.items()}
 
     def gather(self, tables: Tables, routed: FlatRouted) -> Rows:
-        """Reads the rows, where they lie; see `Exchange`."""
+        """Reads the rows on the ranks that hold them; see `Exchange`."""
         copies, placed = routed
         return self.replicated.gather(tables, copies) | (super().gather(tables, placed) if placed else {})
 
     def collect(self, rows: Rows, routed: FlatRouted) -> dict[str, jax.Array]:
-        """Brings vectors to the devices of the batch; see `Exchange`."""
+        """Sends vectors to the devices of the batch; see `Exchange`."""
         copies, placed = routed
         here = self.replicated.collect({name: rows[name] for name in copies.row_ids}, copies)
         if not placed:
@@ -166,7 +166,7 @@ class FlatExchange(PlacedExchange):
     def apply_row_gradients(
         self, tables: Tables, routed: FlatRouted, rows: Rows, row_gradients: Rows, row_step: RowStep
     ) -> Tables:
-        """Takes the row optimizers' step; see `Exchange`."""
+        """Applies the row optimizers; see `Exchange`."""
         copies, placed = routed
         updated = self.replicated.apply_row_gradients(tables, copies, rows, row_gradients, row_step)
         return updated | (super().apply_row_gradients(tables, placed, rows, row_gradients, row_step) if placed else {})
@@ -176,7 +176,7 @@ class FlatExchange(PlacedExchange):
         return dict(zip(names, pieces, strict=True))
 
     def _collect_local(self, here: dict[str, jax.Array], rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
-        """Vectors of every stack of the layout, [B / ranks, vectors, w] each; shard-local."""
+        """Returns the vectors of every layout stack, [B / ranks, vectors, w] each; shard-local."""
         ranks = self.mesh.size
         pooled = {name: self.lookups[name].pool(rows[name], routed[name]) for name in rows}
         arrived: dict[str, jax.Array] = {}
@@ -192,7 +192,7 @@ class FlatExchange(PlacedExchange):
         return {stack.name: self._join_stack(index, here, arrived) for index, stack in enumerate(self.layout.stacks)}
 
     def _join_stack(self, index: int, here: Mapping[str, jax.Array], arrived: Mapping[str, jax.Array]) -> jax.Array:
-        """Puts a stack's vectors in the schema's order, whatever part they come from."""
+        """Joins a stack's vectors from its placed and replicated tables, in the schema's order."""
         stack = self.layout.stacks[index]
         parts, order = [], []
         for name, lookups in self.lookups.items():
@@ -212,15 +212,15 @@ class FlatExchange(PlacedExchange):
 
 
 def _join_columns(arrived: jax.Array, positions: np.ndarray) -> tuple[jax.Array, list[int]]:
-    """Drops padding and puts the column pieces of a vector side by side.
+    """Drops padding and puts the column pieces of each vector next to each other.
 
     Args:
-      arrived: [b, owners, Q, w].
-      positions: [owners, Q] each piece's vector among those of the layout stack, -1 for padding.
+      arrived: [b, owners, Q, w] pieces from the ranks that own them.
+      positions: [owners, Q] position of each piece's vector in the layout stack, -1 for padding.
 
     Returns:
-      [b, vectors * pieces, w], the pieces of a vector neighbours in the order of their owners; and the vectors,
-      ascending.
+      [b, vectors * pieces, w] with the pieces of each vector adjacent, in the order of their owners; and the positions
+      of the vectors, ascending.
     """
     flat = positions.reshape(-1)
     present = np.flatnonzero(flat >= 0)

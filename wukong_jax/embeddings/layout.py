@@ -1,14 +1,14 @@
-"""Where every embedding lives and where it goes: tables to stacks, columns to slots and tokens.
+"""Defines the embedding layout, which assigns tables to stacks and columns to id slots and tokens.
 
-Built once, from a resolved schema and the embeddings' config; static and hashable, so that it can be
-closed over by traced functions and be a module's attribute.
+It is built once from a resolved schema and the embeddings' config. It is static and hashable, so that traced functions
+can close over it and Flax modules can have it as an attribute.
 
-Tables of one (width, dtype, optimizer) are *stacked*: one array holds their rows one after the other.
-A vocabulary has one table. A column's embedding width `D` may be overridden: `count` embeddings make its
-table `count * D` wide and give `count` tokens; *narrow* columns (width below `D`) are concatenated
-and projected by an MLP to tokens of width `D`, as many as keep the number of floats
-(`ceil(sum of narrow widths / D)`): fewer would compress what the user chose, more would only copy it.
-Token order: columns of width `D` in schema order, then the tokens of the projection.
+Tables with the same width, dtype and optimizer are *stacked*: one array holds their rows one after another. Each
+vocabulary has one table. A column may override the embedding width `D`. With `count` embeddings per value, its table is
+`count * D` wide and gives `count` tokens. *Narrow* columns (width below `D`) are concatenated and projected by an MLP
+to `ceil(sum of narrow widths / D)` tokens of width `D`. This keeps the number of floats: fewer tokens would compress
+the embeddings, more would only copy them. Tokens of columns of width `D` come first, in schema order, then the tokens
+of the projection.
 """
 
 import dataclasses
@@ -22,30 +22,31 @@ from wukong_jax.ranges import AtLeast
 from wukong_jax.schema import CategoricalColumn, Schema
 
 Pooling = Literal["sum", "mean", "none"]
-# Of a table, and of a device's stack: row ids are int32, and ids from V up, as many as a batch has slots, are no row.
+# Limit for a table and for a device's stack. Row ids are int32, and ids from V up (one per slot) mean "no row".
 MAX_STACK_ROWS = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class FieldOverride:
-    """What one column does differently; None: as the others."""
+    """Settings of one column; None means the common setting."""
 
-    width: Annotated[int | None, AtLeast(1)] = None  # of one embedding; below the common width: grouped and projected
-    count: Annotated[int, AtLeast(1)] = 1  # embeddings a value has
-    pooling: Literal["sum", "mean", "none"] | None = None  # none: one vector a slot
+    # width of one embedding; narrow columns (below D) are concatenated and projected
+    width: Annotated[int | None, AtLeast(1)] = None
+    count: Annotated[int, AtLeast(1)] = 1  # embeddings per value
+    pooling: Literal["sum", "mean", "none"] | None = None  # "none": one vector per slot
     optimizer: RowOptimizer | None = None
     initial_scale: Annotated[float | None, AtLeast(0)] = None  # standard deviation of the initial rows
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingsConfig:
-    """The tables of a model and how they learn."""
+    """Settings of a model's embedding tables."""
 
-    width: Annotated[int, AtLeast(1)]  # D, numbers in one embedding
+    width: Annotated[int, AtLeast(1)]  # D, width of one embedding
     optimizer: RowOptimizer
     initial_scale: Annotated[float, AtLeast(0)] = 0.02  # standard deviation of the initial rows
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the rows; optimizer arrays are float32 always
-    pooling: Literal["sum", "mean"] = "sum"  # of bags and sequences
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the rows; optimizer arrays are always float32
+    pooling: Literal["sum", "mean"] = "sum"  # pooling of bags and sequences
     fields: Mapping[str, FieldOverride] = dataclasses.field(default_factory=dict)  # by column name
     # hidden widths of the MLP that projects narrow embeddings to D
     narrow_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
@@ -53,78 +54,78 @@ class EmbeddingsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TableStack:
-    """Tables of one (width, dtype, optimizer), stacked by rows."""
+    """Tables with the same width, dtype and optimizer, stacked by rows."""
 
     name: str
-    width: int  # numbers in a row: embedding width times embeddings a value
+    width: int  # columns of a row: embedding width times embeddings per value
     dtype: Literal["float32", "bfloat16"]
     optimizer: RowOptimizer
     tables: tuple[str, ...]  # vocabulary names
     table_rows: tuple[int, ...]  # rows of each table
     first_rows: tuple[int, ...]  # each table's first row in the stack
     initial_scales: tuple[float, ...]
-    slots: int  # id slots of a batch row that read this stack
-    vectors: int  # what pooling leaves of them
+    slots: int  # id slots per batch row that read this stack
+    vectors: int  # vectors per batch row after pooling
 
     @property
     def rows(self) -> int:
-        """V: rows of all tables; also the id that stands for "no row"."""
+        """V, the rows of all tables; also the row id that means "no row"."""
         return sum(self.table_rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class FieldPlacement:
-    """One column: which rows it reads and which tokens it makes. Ranges are (first, one past the last)."""
+    """The rows that a column reads and the tokens it gives. Ranges are (first, one past the last)."""
 
     column: str
     table: str
     stack: int  # position in `EmbeddingLayout.stacks`
-    first_row: int  # of its table, inside the stack
-    rows: int  # of its table
+    first_row: int  # first row of its table in the stack
+    rows: int  # rows of its table
     slots: tuple[int, int]  # range in the batch's ids
     stack_slots: tuple[int, int]  # range in the stack's slots
     pooling: Pooling
-    count: int  # embeddings a value has
-    tokens: tuple[int, int]  # range of its tokens; of the projection's tokens for a narrow column
+    count: int  # embeddings per value
+    tokens: tuple[int, int]  # range of its tokens; for a narrow column, of the projection's tokens
     narrow: bool
 
     @property
     def length(self) -> int:
-        """Id slots of the column."""
+        """Number of id slots of the column."""
         return self.slots[1] - self.slots[0]
 
     @property
     def pools(self) -> bool:
-        """Whether several slots become one vector."""
+        """Whether several slots are pooled to one vector."""
         return self.length > 1 and self.pooling != "none"
 
     @property
     def vectors(self) -> int:
-        """Vectors that pooling leaves: one, or one a slot."""
+        """Number of vectors after pooling: 1, or one per slot without pooling."""
         return self.length if self.pooling == "none" else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingLayout:
-    """All tables and columns of a model."""
+    """The layout of all tables and columns of a model."""
 
     stacks: tuple[TableStack, ...]
     fields: tuple[FieldPlacement, ...]  # in the order of the schema's slots
     tokens: int  # N
     width: int  # D
     slots: int  # S
-    narrow_width: int  # numbers that the projection of narrow columns reads; 0: there is none
-    narrow_tokens: int  # tokens that it writes, the last of the N
+    narrow_width: int  # input width of the projection of narrow columns; 0 if there is none
+    narrow_tokens: int  # tokens of the projection, the last of the N
     narrow_hidden: tuple[int, ...]
 
     @property
     def embedding_parameters(self) -> int:
-        """Numbers in all tables, optimizer arrays left out."""
+        """Number of parameters in all tables, excluding optimizer arrays."""
         return sum(stack.rows * stack.width for stack in self.stacks)
 
     @property
     def token_columns(self) -> tuple[str, ...]:
-        """The column of each of the N tokens; empty text for those of the projection of narrow columns."""
+        """The column of each of the N tokens; empty for tokens of the projection of narrow columns."""
         columns = [""] * self.tokens
         for field in self.fields:
             if not field.narrow:
@@ -132,22 +133,22 @@ class EmbeddingLayout:
         return tuple(columns)
 
     def fields_of_stack(self, stack: int) -> tuple[FieldPlacement, ...]:
-        """The columns that read a stack, in the order of its slots."""
+        """Returns the columns that read a stack, in the order of its slots."""
         return tuple(field for field in self.fields if field.stack == stack)
 
 
 def build_embedding_layout(schema: Schema, config: EmbeddingsConfig) -> EmbeddingLayout:
-    """Places the tables and tokens of every id column.
+    """Builds the layout of all id columns of a schema.
 
     Args:
-      schema: a resolved schema.
+      schema: resolved schema.
       config: widths, poolings and optimizers.
 
     Returns:
       The layout.
 
     Raises:
-      UserError: the schema is not resolved, an override names no id column, or asks for what cannot be.
+      UserError: the schema is not resolved, or an override names no id column or has invalid values.
     """
     columns = {column.name: column for column in schema.id_columns}
     for name, override in config.fields.items():
@@ -178,15 +179,15 @@ def build_embedding_layout(schema: Schema, config: EmbeddingsConfig) -> Embeddin
 
 
 def restrict_layout(layout: EmbeddingLayout, tables: Collection[str]) -> EmbeddingLayout:
-    """The part of a layout that some of its tables make.
+    """Restricts a layout to some of its tables.
 
     Args:
       layout: the layout.
-      tables: names of tables.
+      tables: names of the tables to keep.
 
     Returns:
-      A layout of these tables and their columns: stacks keep their names and order, columns their slots of the batch;
-      tokens stay those of the whole.
+      A layout of these tables and their columns. Stacks keep their names and order, columns their slots in the batch,
+      and tokens their positions in the full layout.
     """
     stacks: list[TableStack] = []
     fields: list[FieldPlacement] = []
@@ -219,7 +220,7 @@ def restrict_layout(layout: EmbeddingLayout, tables: Collection[str]) -> Embeddi
 
 
 def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableStack], dict[str, tuple[int, int, int]]]:
-    """The stacks (slots not yet counted), and table name to (stack, first row, rows)."""
+    """Returns the stacks, without slots and vectors, and (stack, first row, rows) by table name."""
     vocabulary_rows = schema.vocabulary_rows()
     groups: dict[tuple[int, RowOptimizer], list[str]] = {}
     for table in vocabulary_rows:
@@ -255,7 +256,7 @@ def _stack_tables(schema: Schema, config: EmbeddingsConfig) -> tuple[list[TableS
 def _place_fields(
     schema: Schema, config: EmbeddingsConfig, placement: Mapping[str, tuple[int, int, int]]
 ) -> list[FieldPlacement]:
-    """Every column's slots and tokens; the tokens of narrow columns are set by the caller."""
+    """Assigns slots and tokens to every column, except tokens of narrow columns, which the caller sets."""
     fields = []
     next_slot: dict[int, int] = {}
     next_token = 0

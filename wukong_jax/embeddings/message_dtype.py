@@ -1,4 +1,4 @@
-"""Collectives whose payload travels in another dtype than the arithmetic before and after, forward and backward."""
+"""Wraps collectives so that they send another dtype than float32, forward and backward."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,17 @@ Collective = Callable[[jax.Array], jax.Array]
 
 
 def send_in(dtype: Any, collective: Collective) -> Collective:
-    """An all-to-all in `dtype`, for values and for gradients.
+    """Makes an all-to-all send values and gradients in `dtype`.
 
-    bfloat16 travels as the bits of uint16: XLA:CPU would widen a bfloat16 collective to float32. The collective must be
-    its own transpose, as a tiled all-to-all that splits and joins one axis is.
+    bfloat16 is sent as uint16 bits, because XLA:CPU would widen a bfloat16 collective to float32. The collective must
+    be its own transpose, like a tiled all-to-all that splits and concatenates the same axis.
 
     Args:
       dtype: "float32" or "bfloat16".
-      collective: moves numbers and adds none up.
+      collective: a collective that moves numbers without adding.
 
     Returns:
-      A function of float32 arrays to float32 arrays.
+      A function from float32 arrays to float32 arrays.
     """
     if jnp.dtype(dtype) == jnp.float32:
         return collective
@@ -35,15 +35,15 @@ def send_in(dtype: Any, collective: Collective) -> Collective:
 
 
 def add_in(dtype: Any, collective: Collective) -> Collective:
-    """A reduce-scatter in `dtype`, values and gradients alike; where a sum has one term, it only rounds.
+    """Makes a reduce-scatter send values and gradients in `dtype`; sums with one term are only rounded.
 
-    XLA:CPU widens bfloat16 to float32 on the way; accelerators do not.
+    XLA:CPU widens bfloat16 to float32 in the collective; accelerators do not.
 
     Args:
       dtype: "float32" or "bfloat16".
-      collective: adds numbers up.
+      collective: a collective that adds.
 
     Returns:
-      A function of float32 arrays to float32 arrays.
+      A function from float32 arrays to float32 arrays.
     """
     return lambda values: collective(values.astype(dtype)).astype(jnp.float32)

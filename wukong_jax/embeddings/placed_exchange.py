@@ -1,6 +1,6 @@
-"""Placed tables in any exchange: their options, their start and copies, and rows read and updated where they lie.
+"""Provides the base class of exchanges over placed tables, which reads and updates rows on the ranks that hold them.
 
-How ids travel to the rows and vectors to the batch is left to the subclasses: `flat_exchange` here, towers in `dmt`.
+Subclasses decide how ids reach the rows and vectors the batch: `flat_exchange`, and `dmt.tower_exchange`.
 """
 
 import abc
@@ -34,26 +34,26 @@ PlacedIds = dict[str, RoutedIds]
 class PlacedExchangeOptions:
     """`config.exchange.options` of exchanges over placed tables."""
 
-    placement: Literal["auto", "replicated", "table_wise", "column_wise", "row_wise"] = "auto"  # of every table
-    tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # of single tables
-    dtype: ExchangeDtype = "float32"  # of what travels between devices and its gradients, but for replicated tables
-    memory_gib: float | None = None  # per chip, for tables and their optimizer arrays; None: no limit
+    placement: Literal["auto", "replicated", "table_wise", "column_wise", "row_wise"] = "auto"  # of all tables
+    tables: Mapping[str, Strategy] = dataclasses.field(default_factory=dict)  # placements of single tables
+    dtype: ExchangeDtype = "float32"  # of vectors and gradients sent between devices, except for replicated tables
+    memory_gib: float | None = None  # memory per chip for tables and their optimizer arrays; None: no limit
 
 
 class PlacedExchange(Exchange):
-    """Rows are read and updated by the ranks that hold them; see `Exchange` for the interface.
+    """Reads and updates rows on the ranks that hold them; see `Exchange` for the interface.
 
-    Within a rank, `R` batch rows' ids arrive in an order that the subclass chooses and its `collect` undoes.
+    A rank receives the ids of `R` batch rows, in an order that the subclass chooses and reverts in `collect`.
     """
 
     def __init__(self, layout: EmbeddingLayout, mesh: Mesh, placement: Placement, dtype: ExchangeDtype) -> None:
-        """Lists every rank's lookups.
+        """Computes the lookups of every rank.
 
         Args:
-          layout: the layout of the tables.
-          mesh: axes ("host", "chip"), the batch sharded over both.
-          placement: of every table of the layout.
-          dtype: of embeddings and their gradients while they travel.
+          layout: layout of the tables.
+          mesh: mesh with axes ("host", "chip"); the batch is sharded over both.
+          placement: placement of all tables of the layout.
+          dtype: dtype in which embeddings and their gradients are sent.
         """
         super().__init__(layout, mesh)
         self.placement, self.dtype = placement, jnp.dtype(dtype)
@@ -62,39 +62,39 @@ class PlacedExchange(Exchange):
 
     @abc.abstractmethod
     def route_local(self, ids: jax.Array) -> PlacedIds:
-        """Brings ids to the ranks that hold their rows; shard-local.
+        """Sends ids to the ranks that hold their rows; shard-local.
 
         Args:
           ids: [B / ranks, S] int32, -1 = no id.
 
         Returns:
-          Placed stack name to the rows to read, [R, L].
+          The [R, L] rows to read, by name of the placed stack.
         """
 
     @property
     def table_sharding(self) -> dict[str, NamedSharding]:
-        """Stack name to how its arrays lie on the mesh."""
+        """Sharding of the arrays of each stack, by stack name."""
         return {name: NamedSharding(self.mesh, BY_RANK) for name in self.lookups}
 
     def init_tables(self, key: jax.Array) -> Tables:
-        """Makes the tables of a new run, each rank its own part."""
+        """Creates the tables of a new run; each rank creates its part."""
         return {
             stack.name: init_placed_stack(self.layout.stacks[stack.source], stack, self.mesh, key, self.merge)
             for stack in self.placement.stacks
         }
 
     def export_tables(self, tables: Tables) -> LogicalTables:
-        """Copies the tables to the host, one entry per table whatever its placement."""
+        """Copies the tables to the host, one entry per table regardless of placement."""
         logical: LogicalTables = {}
         for stack in self.placement.stacks:
             logical |= export_placed_stack(self.layout.stacks[stack.source], stack, tables[stack.name])
         return logical
 
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
-        """The inverse of `export_tables`, from tables saved under any placement.
+        """Creates tables from the result of `export_tables` under any placement.
 
         Raises:
-          UserError: a table or array of the placement is missing, or of another shape or dtype.
+          UserError: a table or array of the placement is missing, or has another shape or dtype.
         """
         check_same_tables(self.layout, logical)
         return {
@@ -103,12 +103,12 @@ class PlacedExchange(Exchange):
         }
 
     def route_ids(self, ids: jax.Array) -> Routed:
-        """Brings ids to the ranks that hold their rows; see `Exchange`."""
+        """Sends ids to the ranks that hold their rows; see `Exchange`."""
         with jax.named_scope("route_ids"):
             return self.map_shards(self.route_local, BY_RANK)(ids)
 
     def gather(self, tables: Tables, routed: Routed) -> Rows:
-        """Reads the rows where they lie, [ranks * R, L, w] float32 each; see `Exchange`."""
+        """Reads the rows on the ranks that hold them, [ranks * R, L, w] float32 each; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed}
         row_ids = {name: ids.row_ids for name, ids in routed.items()}
         return self.map_shards(gather_stacks, (BY_RANK, BY_RANK))(stored, row_ids)
@@ -116,10 +116,10 @@ class PlacedExchange(Exchange):
     def apply_row_gradients(
         self, tables: Tables, routed: Routed, rows: Rows, row_gradients: Rows, row_step: RowStep
     ) -> Tables:
-        """Takes the row optimizers' step where the rows lie; see `Exchange`.
+        """Applies the row optimizers on the ranks that hold the rows; see `Exchange`.
 
-        Stochastic rounding draws from each rank's own key, so bfloat16 tables under another placement are equal on
-        average and not bit for bit.
+        Stochastic rounding uses a different key on each rank, so that bfloat16 tables under different placements are
+        equal on average but not bit for bit.
         """
 
         def update_local(
@@ -145,7 +145,7 @@ class PlacedExchange(Exchange):
             return update(*arguments, row_step.fold_key(row_step.step))
 
     def _row_mean(self, stack: PlacedStack) -> RowMean:
-        """The mean over a whole row; column pieces add up over their block of ranks, which merged the same rows."""
+        """Returns the mean over a whole row; column pieces are summed over their ranks, which merged the same rows."""
         if stack.strategy != "column_wise" or stack.shards == 1:
             return mean_over_row
         axes, groups = _block_axes(stack.shards, self.hosts, self.chips)
@@ -158,7 +158,7 @@ class PlacedExchange(Exchange):
 
 
 def _block_axes(shards: int, hosts: int, chips: int) -> tuple[Any, list[list[int]] | None]:
-    """Mesh axes, and groups along them, that are the aligned blocks of `shards` ranks."""
+    """Returns mesh axes, and groups along them, that form the aligned blocks of `shards` ranks."""
     if shards == hosts * chips:
         return MESH_AXES, None
     if shards == chips:
@@ -168,12 +168,12 @@ def _block_axes(shards: int, hosts: int, chips: int) -> tuple[Any, list[list[int
 
 
 def concatenate_flat(parts: Mapping[str, jax.Array]) -> jax.Array:
-    """Joins arrays [n, b, Q, w] of several stacks to one message [n, b, numbers], so that one collective moves all."""
+    """Concatenates arrays [n, b, Q, w] of several stacks to one message [n, b, numbers], to send in one collective."""
     return jnp.concatenate([part.reshape(*part.shape[:2], -1) for part in parts.values()], axis=2)
 
 
 def split_flat(message: jax.Array, shapes: Mapping[str, tuple[int, int]]) -> dict[str, jax.Array]:
-    """The inverse of `concatenate_flat`: [n, b, numbers] to arrays [n, b, Q, w] of the given (Q, w)."""
+    """Inverts `concatenate_flat`: splits [n, b, numbers] into arrays [n, b, Q, w] with the given (Q, w)."""
     parts = jax.lax.split(message, [vectors * width for vectors, width in shapes.values()], axis=2)
     return {
         name: part.reshape(*part.shape[:2], *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)

@@ -1,4 +1,4 @@
-"""The arrays of placed stacks: their start on every rank, and their logical form for checkpoints."""
+"""Initializes the arrays of placed stacks on every rank, and converts them to and from logical tables."""
 
 import functools
 import zlib
@@ -31,19 +31,19 @@ from wukong_jax.sharding.mesh import MESH_AXES, compute_rank
 def init_placed_stack(
     source: TableStack, stack: PlacedStack, mesh: Mesh, key: jax.Array, merge: MergeMethod
 ) -> StackState:
-    """Makes a placed stack's arrays, each rank its own part, the rows those that one device would draw.
+    """Creates the arrays of a placed stack; each rank draws its part of the rows that one device would draw.
 
-    Column pieces draw the whole rows and keep their columns: a table's start must not depend on its placement.
+    Column pieces draw whole rows and keep their columns, so that initial values do not depend on the placement.
 
     Args:
-      source: the layout's stack that the tables come from.
-      stack: their placed pieces.
-      mesh: axes ("host", "chip").
-      key: a random key, as for `init_tables`.
-      merge: how equal rows will be merged.
+      source: layout stack of the tables.
+      stack: placed stack with their pieces.
+      mesh: mesh with axes ("host", "chip").
+      key: random key, as for `init_tables`.
+      merge: method of merging equal rows.
 
     Returns:
-      The arrays, [ranks * V, ...] split over the mesh.
+      The arrays, [ranks * V, ...] sharded over the mesh.
     """
     scales = dict(zip(source.tables, source.initial_scales, strict=True))
     tables = stack.tables
@@ -66,7 +66,7 @@ def init_placed_stack(
 def _tabulate_pieces(
     pieces: Sequence[Sequence[Piece]], tables: Sequence[str], scales: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Constants of every rank's pieces, [ranks, pieces, 5] int32 and their scales; missing pieces have no rows."""
+    """Returns constants of every rank's pieces, [ranks, pieces, 5] int32, and scales; missing pieces have 0 rows."""
     most = max(len(own) for own in pieces)
     numbers = np.zeros((len(pieces), most, 5), np.int32)
     sizes = np.zeros((len(pieces), most), np.float32)
@@ -81,7 +81,7 @@ def _tabulate_pieces(
 def _fill_piece(
     keys: jax.Array, numbers: jax.Array, scales: jax.Array, stack: PlacedStack, piece: jax.Array, rows: jax.Array
 ) -> jax.Array:
-    """Draws one piece's rows in place, a chunk of the table at a time."""
+    """Draws the rows of one piece in place, one chunk of the table at a time."""
     table, start, count, first_row, column = numbers[piece]
 
     def fill_chunk(chunk: jax.Array, rows: jax.Array) -> jax.Array:
@@ -99,15 +99,15 @@ def _fill_piece(
 
 
 def export_placed_stack(source: TableStack, stack: PlacedStack, state: StackState) -> LogicalTables:
-    """Copies a placed stack's tables to the host, whole.
+    """Copies the whole tables of a placed stack to the host.
 
     Args:
-      source: the layout's stack that the tables come from.
-      stack: their placed pieces.
+      source: layout stack of the tables.
+      stack: placed stack with their pieces.
       state: the arrays; every rank's part must be addressable by this process.
 
     Returns:
-      Table name to array name to the array.
+      The arrays by table name and array name.
     """
     rows_of = dict(zip(source.tables, source.table_rows, strict=True))
     described = describe_arrays(source)
@@ -133,20 +133,20 @@ def import_placed_stack(
     logical: Mapping[str, Mapping[str, np.ndarray]],
     merge: MergeMethod,
 ) -> StackState:
-    """The inverse of `export_placed_stack`; each rank's part is cut from the tables and sent alone.
+    """Creates a placed stack from the result of `export_placed_stack`; each rank receives only its part.
 
     Args:
-      source: the layout's stack that the tables come from.
-      stack: their placed pieces.
-      mesh: axes ("host", "chip").
-      logical: table name to array name to array.
-      merge: how equal rows will be merged.
+      source: layout stack of the tables.
+      stack: placed stack with their pieces.
+      mesh: mesh with axes ("host", "chip").
+      logical: arrays by table name and array name.
+      merge: method of merging equal rows.
 
     Returns:
-      The arrays, [ranks * V, ...] split over the mesh.
+      The arrays, [ranks * V, ...] sharded over the mesh.
 
     Raises:
-      UserError: an array is missing or too many, or of another shape or dtype.
+      UserError: an array is missing or unexpected, or has another shape or dtype.
     """
     described = describe_arrays(source)
     for table, count in zip(source.tables, source.table_rows, strict=True):
@@ -176,11 +176,11 @@ def import_placed_stack(
 
 
 def _rows_of_piece(part: np.ndarray, piece: Piece) -> np.ndarray:
-    """The piece's rows inside its rank's part, a view."""
+    """Returns a view of the piece's rows in its rank's part."""
     return part[piece.first_row : piece.first_row + piece.row_count]
 
 
 def _view_piece(table: np.ndarray, piece: Piece, width: int) -> np.ndarray:
-    """The piece's rectangle inside the whole table, a view; arrays of one number a row have all pieces' columns."""
+    """Returns a view of the piece's rectangle in the whole table; arrays with one number per row have no columns."""
     rows = table[piece.row_start : piece.row_start + piece.row_count]
     return rows if table.ndim == 1 else rows[:, piece.column_start : piece.column_start + width]

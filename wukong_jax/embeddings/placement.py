@@ -1,19 +1,19 @@
-"""Where each table's rows and columns lie on the mesh.
+"""Places the rows and columns of tables on the ranks of a mesh.
 
-A *placement* gives every table a strategy and the ranks that hold it:
+A *placement* assigns every table a strategy and the ranks that hold it:
 
-* replicated: every rank holds all of it;
-* table-wise: one rank holds all of it;
-* column-wise: `p` ranks hold `w / p` columns each, of every row;
-* row-wise: `p` ranks hold a block of `ceil(V / p)` neighbouring rows each, all columns.
+* replicated: every rank holds the whole table;
+* table-wise: one rank holds the whole table;
+* column-wise: each of `p` ranks holds `w / p` columns of all rows;
+* row-wise: each of `p` ranks holds a block of `ceil(V / p)` consecutive rows, with all columns.
 
-Ranks are `host * C + chip`. The ranks of a column- or row-wise table are an aligned block `[k p, (k + 1) p)`, so that
-blocks of one size are equal or disjoint: every rank of a block then holds the same tables in the same order, which the
-exchanges and the row-wise AdaGrad of column-wise tables rely on.
+Ranks are numbered `host * C + chip`. The ranks of a column- or row-wise table form an aligned block `[k p, (k + 1) p)`,
+so that blocks of the same size are equal or disjoint. All ranks of a block then hold the same tables in the same order,
+which the exchanges and the row-wise AdaGrad of column-wise tables rely on.
 
-Pieces of one (layout stack, strategy, p) make a *placed stack*: on each rank its pieces lie one after the other, and
-all ranks' arrays are padded to the largest, `V` rows. As a global array a placed stack is `[ranks * V, ...]`, split
-over both mesh axes.
+Pieces with the same layout stack, strategy and `p` form a *placed stack*. Each rank stores its pieces one after
+another, and its arrays are padded to `V` rows, those of the fullest rank. The global arrays `[ranks * V, ...]` are
+sharded over both mesh axes.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ STRATEGIES: tuple[Strategy, ...] = ("replicated", "table_wise", "column_wise", "
 
 @dataclasses.dataclass(frozen=True)
 class TablePlacement:
-    """One table's strategy, and the aligned block of ranks that holds it (all ranks where replicated)."""
+    """The strategy of one table, and the aligned block of ranks that holds it (all ranks if replicated)."""
 
     strategy: Strategy
     first_rank: int = 0
@@ -39,73 +39,73 @@ class TablePlacement:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A rectangle of a table, and where it lies."""
+    """A rectangle of a table, and its place."""
 
     table: str
     rank: int
-    row_start: int  # of the table
+    row_start: int  # first row in the table
     row_count: int
     column_start: int
-    first_row: int  # inside the rank's part of the placed stack
+    first_row: int  # first row in the rank's part of the placed stack
 
 
 @dataclasses.dataclass(frozen=True)
 class PlacedStack:
-    """Pieces of equal width, strategy and optimizer; see the module."""
+    """Pieces with the same layout stack, strategy and number of shards; see the module."""
 
     name: str
     source: int  # position in `EmbeddingLayout.stacks`
-    strategy: Strategy  # never replicated: those stay stacks of the layout
+    strategy: Strategy  # never "replicated": replicated tables stay in stacks of the layout
     shards: int  # p
     width: int  # columns of a piece
     table_width: int  # columns of a whole row
     dtype: Literal["float32", "bfloat16"]
     optimizer: RowOptimizer
-    rows: int  # V: rows of the fullest rank, the others padded to it
-    pieces: tuple[Piece, ...]  # by rank, then in the order they lie
+    rows: int  # V, rows of the fullest rank, to which the others are padded
+    pieces: tuple[Piece, ...]  # by rank, then by first row
 
     def pieces_of_rank(self, rank: int) -> tuple[Piece, ...]:
-        """The pieces that a rank holds, in the order they lie."""
+        """Returns the pieces of a rank, ordered by first row."""
         return tuple(piece for piece in self.pieces if piece.rank == rank)
 
     def pieces_of_table(self, table: str) -> tuple[Piece, ...]:
-        """A table's pieces, by rank."""
+        """Returns the pieces of a table, ordered by rank."""
         return tuple(piece for piece in self.pieces if piece.table == table)
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Its tables, each once."""
+        """Names of its tables, without repetition."""
         return tuple(dict.fromkeys(piece.table for piece in self.pieces))
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """All tables of a layout, placed on the ranks of a mesh."""
+    """Placement of all tables of a layout on the ranks of a mesh."""
 
-    ranks: int  # of the mesh
+    ranks: int  # number of ranks of the mesh
     tables: Mapping[str, TablePlacement]
-    stacks: tuple[PlacedStack, ...]  # of the tables that are not replicated
+    stacks: tuple[PlacedStack, ...]  # stacks of the tables that are not replicated
 
     @property
     def replicated(self) -> tuple[str, ...]:
-        """Tables that every rank holds."""
+        """Names of the replicated tables."""
         return tuple(table for table, placed in self.tables.items() if placed.strategy == "replicated")
 
 
 def build_placement(layout: EmbeddingLayout, tables: Mapping[str, TablePlacement], ranks: int) -> Placement:
-    """Lays out the pieces of every table.
+    """Computes the pieces of all tables.
 
     Args:
-      layout: the tables.
-      tables: a placement for each of them.
-      ranks: devices of the mesh.
+      layout: layout of the tables.
+      tables: placement of each table, by name.
+      ranks: number of ranks of the mesh.
 
     Returns:
       The placement.
 
     Raises:
-      UserError: a block of ranks that is not aligned or not in the mesh, columns that do not divide, or a rank with
-        more rows in one stack than an int32 counts.
+      UserError: a block of ranks is not aligned or not in the mesh, columns cannot be split evenly, or a rank has more
+        rows in one stack than int32 row ids can address.
     """
     groups: dict[tuple[int, Strategy, int], list[tuple[str, int]]] = {}
     for index, stack in enumerate(layout.stacks):

@@ -1,16 +1,16 @@
-"""Chooses each table's placement for the flat exchange, and says why.
+"""Chooses a placement of each table for the flat exchange, with reasons.
 
-What decides (`n` ranks, batch `B`; sizes in bytes of float32 vectors of width `w`):
+Criteria (`n` ranks, batch `B`; sizes in bytes of float32 vectors of width `w`):
 
-* Memory: rows with their optimizer's arrays must fit a chip's budget. A table that does not is split by columns, which
-  keeps look-ups whole, and by rows where columns would get narrower than four numbers.
-* Traffic: a table- or column-wise vector crosses twice, `2 B w 4 / n` a chip and step. A row-wise one is a
-  reduce-scatter and an all-gather of all vectors, `2 B w 4`; a replicated slot sends every chip's ids and row gradients
-  to all others, `B (w + 1) 4`. Both are many times the first, so tables are split by rows only where nothing else
-  fits, and replicated only when asked for.
-* Work: a rank reads and updates `B` times the slots of its tables, each `w` wide. Where one table has more than its
-  share, or there are fewer tables than ranks, it is split by columns; the rest are dealt out, the heaviest first, each
-  to the block of ranks that is least loaded and has room.
+* Memory: rows and their optimizer arrays must fit a chip's budget. A table that does not fit is split by columns, which
+  keeps lookups whole, or by rows if columns would get narrower than four numbers.
+* Traffic: a table- or column-wise vector is sent twice, `2 B w 4 / n` per chip and step. A row-wise vector takes a
+  reduce-scatter and an all-gather of all vectors, `2 B w 4`. A replicated slot sends every chip's ids and row gradients
+  to all others, `B (w + 1) 4`. Both are much more than the first, so tables are split by rows only if nothing else
+  fits, and replicated only on request.
+* Work: a rank reads and updates `B` times the slots of its tables, each `w` wide. A table with more than a rank's share
+  of the work is split by columns. Tables are assigned in order of work, the heaviest first, each to the least loaded
+  block of ranks that has room.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from wukong_jax.embeddings.placement import PlacedStack, Placement, Strategy, Ta
 from wukong_jax.embeddings.row_optimizers import declare_optimizer_arrays
 from wukong_jax.errors import UserError
 
-LEAST_COLUMNS = 4  # a piece narrower than 16 bytes costs more in row numbers than it carries
+LEAST_COLUMNS = 4  # row ids of a piece narrower than 16 bytes would cost more than its vectors
 MIB, GIB = 1 << 20, 1 << 30
 
 
@@ -36,39 +36,39 @@ class PlannedTable:
     table: str
     rows: int
     width: int
-    ids_per_row: int  # slots of a batch row that read it
-    vectors_per_row: int  # what pooling leaves of them
-    bytes: int  # of rows and optimizer arrays, whole
+    ids_per_row: int  # slots per batch row that read the table
+    vectors_per_row: int  # vectors per batch row after pooling
+    bytes: int  # bytes of the whole table with its optimizer arrays
     placement: TablePlacement
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A placement of all tables, with what it costs every rank."""
+    """A placement of all tables, with its costs."""
 
     tables: tuple[PlannedTable, ...]
-    bytes_per_rank: tuple[int, ...]  # of its own tables
-    allocated_bytes: int  # of any rank: all hold stacks as large as the fullest's
-    traffic_per_example: float  # bytes of vectors, gradients and replicated ids that all ranks send for a batch row
-    work_per_rank: tuple[int, ...]  # numbers read and updated for one row of the global batch
+    bytes_per_rank: tuple[int, ...]  # bytes of each rank's tables, without padding
+    allocated_bytes: int  # bytes allocated on every rank, where stacks are padded to the fullest rank
+    traffic_per_example: float  # bytes of vectors, gradients and replicated ids sent by all ranks per batch row
+    work_per_rank: tuple[int, ...]  # numbers that each rank reads and updates per row of the global batch
 
     @property
     def placements(self) -> dict[str, TablePlacement]:
-        """Table to placement."""
+        """Placements by table name."""
         return {planned.table: planned.placement for planned in self.tables}
 
 
 @dataclasses.dataclass
 class _Ledger:
-    """What has been given to each rank so far."""
+    """Bytes and work assigned to each rank so far."""
 
     bytes: np.ndarray
     work: np.ndarray
     budget: int | None
 
     def find_block(self, shards: int, bytes_each: int) -> int | None:
-        """The first rank of the least loaded aligned block with room; None where no block has."""
+        """Returns the first rank of the least loaded aligned block with room, or None if no block has room."""
         blocks = range(0, len(self.work) - shards + 1, shards)
         fitting = [
             first
@@ -82,7 +82,7 @@ class _Ledger:
         )
 
     def give(self, placement: TablePlacement, bytes_each: int, work_each: float) -> None:
-        """Books a table."""
+        """Assigns a table to its ranks."""
         block = slice(placement.first_rank, placement.first_rank + placement.ranks)
         self.bytes[block] += bytes_each
         self.work[block] += round(work_each)
@@ -96,21 +96,21 @@ def plan_placement(
     budget_bytes: int | None = None,
     number_bytes: int = 4,
 ) -> Plan:
-    """Places every table.
+    """Plans the placement of all tables.
 
     Args:
-      layout: the tables.
-      ranks: devices of the mesh.
-      strategy: of every table; "auto" chooses.
-      overrides: table to strategy.
-      budget_bytes: what a rank may hold; None: no limit is known.
-      number_bytes: of a number that travels, 4 or 2; replicated tables send 4 always.
+      layout: layout of the tables.
+      ranks: number of ranks of the mesh.
+      strategy: strategy of all tables; "auto" chooses per table.
+      overrides: strategies of single tables, by name.
+      budget_bytes: maximum bytes per rank; None: no limit.
+      number_bytes: bytes per number sent, 4 or 2; replicated tables always send 4.
 
     Returns:
       The plan.
 
     Raises:
-      UserError: an unknown table, or tables that do not fit, with the numbers.
+      UserError: a table is unknown or does not fit; the message has the numbers.
     """
     overrides = overrides or {}
     check_table_names(layout, overrides)
@@ -131,10 +131,10 @@ def plan_placement(
 
 
 def check_table_names(layout: EmbeddingLayout, names: Iterable[str]) -> None:
-    """Refuses names in the option `tables` that are no tables.
+    """Checks the table names in the option `tables`.
 
     Raises:
-      UserError: an unknown table.
+      UserError: a table is unknown.
     """
     known = [table for stack in layout.stacks for table in stack.tables]
     for table in names:
@@ -143,7 +143,7 @@ def check_table_names(layout: EmbeddingLayout, names: Iterable[str]) -> None:
 
 
 def read_budget(memory_gib: float | None) -> int | None:
-    """The option `memory_gib` in bytes; None stays None.
+    """Converts the option `memory_gib` to bytes; None stays None.
 
     Raises:
       UserError: it is not a positive, finite number.
@@ -156,7 +156,7 @@ def read_budget(memory_gib: float | None) -> int | None:
 
 
 def count_allocated_bytes(layout: EmbeddingLayout, placement: Placement) -> int:
-    """Bytes of tables and optimizer arrays that every rank allocates, padding to the fullest rank included."""
+    """Counts the bytes of tables and optimizer arrays that every rank allocates, including padding."""
     total = 0
     for placed in placement.stacks:
         total += count_table_bytes(placed, placed.rows)
@@ -167,7 +167,7 @@ def count_allocated_bytes(layout: EmbeddingLayout, placement: Placement) -> int:
 
 
 def check_allocated(allocated: int, budget: int | None) -> None:
-    """Refuses what does not fit once padded.
+    """Checks that the padded tables fit the budget.
 
     Raises:
       UserError: a rank would allocate more than its budget.
@@ -181,15 +181,16 @@ def check_allocated(allocated: int, budget: int | None) -> None:
 
 
 def count_table_bytes(stack: TableStack | PlacedStack, rows: int, width: int | None = None) -> int:
-    """Bytes of so many rows of a stack with their optimizer's arrays.
+    """Counts the bytes of rows and their optimizer arrays.
 
     Args:
-      stack: whose dtype and optimizer they have.
-      rows: how many.
-      width: columns of a piece; None: the stack's own. Arrays of one number a row are whole in every piece.
+      stack: stack with the rows' dtype and optimizer.
+      rows: number of rows.
+      width: columns of a piece; None: all columns of the stack. Every piece has a copy of arrays with one number per
+        row.
 
     Returns:
-      Bytes.
+      The number of bytes.
     """
     width = stack.width if width is None else width
     row = width * (4 if stack.dtype == "float32" else 2)
@@ -199,7 +200,7 @@ def count_table_bytes(stack: TableStack | PlacedStack, rows: int, width: int | N
 
 
 def format_plan(plan: Plan) -> str:
-    """The plan as a table of text, with its reasons and the load of the ranks."""
+    """Formats the plan as a text table with reasons and the load of the ranks."""
     lines = [f"{'table':24} {'rows':>12} {'width':>5} {'ids':>4} {'MiB':>10}  {'placement':24} reason"]
     for table in plan.tables:
         placed = table.placement
@@ -236,7 +237,7 @@ def _place_table(
     share: float,
     ledger: _Ledger,
 ) -> PlannedTable:
-    """Books the first candidate that fits."""
+    """Places a table by the first candidate that fits."""
     candidates = _list_candidates(table, asked, ranks, share)
     for strategy, shards, reason in candidates:
         narrow = shards if strategy == "column_wise" else 1
@@ -263,7 +264,7 @@ def _place_table(
 def _list_candidates(
     table: PlannedTable, asked: Strategy | Literal["auto"], ranks: int, share: float
 ) -> Sequence[tuple[Strategy, int, str]]:
-    """(strategy, shards, reason), the preferred one first."""
+    """Lists candidates as (strategy, shards, reason), in order of preference."""
     splits = [p for p in range(1, ranks + 1) if ranks % p == 0 and table.width % p == 0]
     if ranks == 1:
         return [("replicated", 1, "one chip holds all")]
@@ -290,14 +291,14 @@ def _list_candidates(
 
 
 def _count_traffic(tables: Sequence[PlannedTable], ranks: int, number_bytes: int) -> float:
-    """Bytes that all ranks send for a row of the global batch, forward and backward.
+    """Counts the bytes that all ranks send per row of the global batch, forward and backward.
 
-    Ids of sharded tables and padding are left out.
+    Ids of sharded tables and padding are not counted.
     """
     total = 0.0
     for table in tables:
         others = ranks - 1
-        vectors = 2 * table.vectors_per_row * table.width * number_bytes  # there and back
+        vectors = 2 * table.vectors_per_row * table.width * number_bytes  # forward and backward
         if table.placement.strategy == "replicated":
             total += others * table.ids_per_row * (table.width + 1) * 4
         elif table.placement.strategy == "row_wise":

@@ -1,4 +1,4 @@
-"""Pooling of bags: the vectors of a bag's slots to one, where the rows lie."""
+"""Pools the vectors of a bag's slots to one vector, by sum or mean."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from wukong_jax.embeddings.layout import FieldPlacement
 
 
 def pool_bags(values: jax.Array, length: int, inverse_counts: jax.Array | None) -> jax.Array:
-    """Adds up the slots of each bag, or averages them.
+    """Sums or averages the slots of each bag.
 
     Args:
-      values: [B, bags * length, w], zeros where a slot has no id.
-      length: slots of a bag.
-      inverse_counts: [B, bags] from `invert_counts` for the mean; None for the sum.
+      values: [B, bags * length, w], zeros for slots without an id.
+      length: slots per bag.
+      inverse_counts: [B, bags] result of `invert_counts` for the mean, or None for the sum.
 
     Returns:
       [B, bags, w].
@@ -26,36 +26,36 @@ def pool_bags(values: jax.Array, length: int, inverse_counts: jax.Array | None) 
 
 
 def invert_counts(ids: jax.Array, length: int) -> jax.Array:
-    """What the mean multiplies a bag's sum by.
+    """Computes the factor that turns a bag's sum into its mean.
 
     Args:
-      ids: [B, bags * length] int32, -1 = no id; ids beyond their table count as present.
-      length: slots of a bag.
+      ids: [B, bags * length] int32, -1 = no id; ids beyond the table are counted, too.
+      length: slots per bag.
 
     Returns:
-      [B, bags] float32: one over the number of ids, 1 for an empty bag.
+      [B, bags] float32, 1 / (number of ids), and 1 for an empty bag.
     """
     present = (ids >= 0).reshape(ids.shape[0], -1, length)
     return 1 / jnp.maximum(present.sum(axis=2), 1).astype(jnp.float32)
 
 
 def pool_fields(fields: Sequence[FieldPlacement], values: jax.Array, ids: jax.Array) -> jax.Array:
-    """Pools the slots of neighbouring columns of one stack, each as its column says.
+    """Pools the slots of all columns of one stack, each by its column's pooling.
 
     Args:
       fields: the columns, in the order of the slots.
       values: [B, S_stack, w].
-      ids: [B, S] int32, of all columns.
+      ids: [B, S] int32 ids of all columns.
 
     Returns:
-      [B, vectors of the fields, w]; the values themselves where nothing is pooled.
+      [B, vectors of the fields, w]; the unchanged values if nothing is pooled.
     """
     if not any(field.pools for field in fields):
         return values
     runs = [list(run) for _, run in itertools.groupby(fields, lambda field: (field.length, field.pools, field.pooling))]
     sizes = [sum(field.length for field in run) for run in runs]
     pooled = []
-    # Splitting, not slicing: its gradient is one concatenation.
+    # Split instead of slicing: the gradient is then one concatenation.
     for run, piece in zip(runs, jax.lax.split(values, sizes, axis=1), strict=True):
         first = run[0]
         if first.pools:

@@ -1,4 +1,4 @@
-"""Reordering vectors by constant indices, with a gradient that gathers too."""
+"""Reorders vectors by constant indices, with a gather as the gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def invert_index(index: np.ndarray, size: int) -> np.ndarray:
-    """The inverse of an index whose entries differ.
+    """Inverts an index without repetitions.
 
     Args:
-      index: [M] int, different positions in [0, size), or -1 for "nothing".
-      size: positions that are read from.
+      index: [M] int, different positions in [0, size), or -1 for none.
+      size: number of positions that the index reads from.
 
     Returns:
-      [size] int32: where each position goes, -1 where nowhere.
+      [size] int32 target of each position, -1 if it is not read.
     """
     inverse = np.full(size, -1, np.int32)
     inverse[index[index >= 0]] = np.flatnonzero(index >= 0)
@@ -21,10 +21,10 @@ def invert_index(index: np.ndarray, size: int) -> np.ndarray:
 
 
 def take_vectors(values: jax.Array, index: np.ndarray) -> jax.Array:
-    """Picks vectors by a constant index.
+    """Selects vectors by a constant index.
 
-    Left to JAX, the gradient is a scatter-add, many times slower on CPU than the gather that it is where no vector is
-    picked twice.
+    JAX would compute the gradient by a scatter-add. Because no vector is selected twice, a gather gives the same
+    gradient and is many times faster on CPU.
 
     Args:
       values: [..., M, w].
@@ -41,7 +41,7 @@ def take_vectors(values: jax.Array, index: np.ndarray) -> jax.Array:
 
 @jax.custom_vjp
 def gather_vectors(values: jax.Array, index: jax.Array, inverse: jax.Array) -> jax.Array:
-    """The same with both the index and its inverse given, which may then differ between ranks.
+    """Selects vectors like `take_vectors`, but by a traced index and its inverse, which may differ between ranks.
 
     Args:
       values: [..., M, w].
@@ -56,7 +56,7 @@ def gather_vectors(values: jax.Array, index: jax.Array, inverse: jax.Array) -> j
 
 
 def _take(values: jax.Array, index: jax.Array) -> jax.Array:
-    # -1 would be the last position, whatever the mode.
+    # JAX would read the last position for -1, regardless of the mode.
     index = jnp.where(index < 0, values.shape[-2], index)
     return jnp.take(values, index, axis=-2, mode="fill", fill_value=0)
 

@@ -1,7 +1,7 @@
-"""From a batch's ids to rows of a stack, and to the rows' values.
+"""Converts a batch's ids to row ids of a stack, and reads the rows.
 
-A *row id* counts the rows of a stack; one that equals the stack's row count `V` stands for "no row". It never
-is negative: -1 is the last row to JAX's indexing, whatever the mode.
+A *row id* is the number of a row in a stack; `V`, the number of rows, means "no row". Row ids are never negative,
+because JAX reads the last row for -1, regardless of the indexing mode.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from wukong_jax.embeddings.layout import EmbeddingLayout
 
 
 def compute_row_ids(layout: EmbeddingLayout, stack: int, ids: jax.Array) -> jax.Array:
-    """Turns ids within columns into row ids of one stack.
+    """Converts ids of columns to row ids of one stack.
 
     Args:
       layout: the layout.
@@ -23,8 +23,8 @@ def compute_row_ids(layout: EmbeddingLayout, stack: int, ids: jax.Array) -> jax.
       ids: [B, S] int32, -1 = no id.
 
     Returns:
-      [B, S_stack] int32 in [0, V]; V for -1, and for ids beyond the column's table, which must not
-      reach the rows of the next one.
+      [B, S_stack] int32 in [0, V]; V for -1 and for ids beyond the column's table, which must not read rows of the
+      next table.
     """
     fields = layout.fields_of_stack(stack)
     slots = np.concatenate([np.arange(*field.slots) for field in fields])
@@ -35,7 +35,7 @@ def compute_row_ids(layout: EmbeddingLayout, stack: int, ids: jax.Array) -> jax.
 
 
 def gather_stacks(tables: Mapping[str, jax.Array], row_ids: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Reads rows of several stacks, by name; see `gather_rows`."""
+    """Reads rows of several stacks by name; see `gather_rows`."""
     return {name: gather_rows(tables[name], row_ids[name]) for name in row_ids}
 
 
@@ -47,7 +47,7 @@ def gather_rows(rows: jax.Array, row_ids: jax.Array) -> jax.Array:
       row_ids: [...] int32 in [0, V].
 
     Returns:
-      [..., w] float32, zeros where the row id is V.
+      [..., w] float32, zeros for row id V.
     """
     gathered = rows.at[row_ids].get(mode="fill", fill_value=0)
     return gathered if rows.dtype == jnp.float32 else bits_to_float32(gathered)

@@ -1,19 +1,18 @@
-"""Row optimizers: what one touched row becomes, given its merged gradient.
+"""Provides row optimizers, which update the touched rows of a table by their merged gradients.
 
-Every function here sees each distinct row once. `M` is the number of slots of a batch in one
-stack (`B * S_stack`); positions that stand for no row carry values that nobody writes back.
+Functions in this module see each distinct row once. `M` is the number of slots of a batch in one stack
+(`B * S_stack`); values at positions without a row are never written back.
 
-L2 is *lazy*: a row is only ever changed in a step that touches it. In that step
-  1. the skipped steps since its last touch are made up for: the row decays by
-     `exp(-scale * l2 * skipped)`, where `scale` is the optimizer's own step size for that number
-     (the learning rate for SGD, the rate over the root of the second moment for the others).
-     The factor lies in [0, 1], so however long the absence, a row never flips its sign;
-  2. the step itself is coupled as in whole-table L2: gradient += `l2 * row`, seen by the moments.
-It differs from whole-table L2 (`loss += l2 / 2 * sum(table ** 2)`, the convention of FuxiCTR and of
-Frappe's published numbers) in three ways: the forward pass reads rows whose decay is still owed; rows
-never touched again keep their last value; and the skipped steps leave the moments alone, where a dense
-optimizer would feed them `l2 * row` each step (a dense Adam moves an absent row by about the learning
-rate a step for that alone, whatever the size of `l2`). For rows touched in every step the two are equal.
+L2 is *lazy*: a row changes only in steps that touch it. In such a step,
+  1. the row first decays for the steps skipped since its last touch, by `exp(-scale * l2 * skipped)`, where `scale` is
+     the optimizer's step size for that number (the learning rate for SGD, the rate divided by the root of the second
+     moment for the others). The factor is in [0, 1], so a row never changes sign after a long absence;
+  2. the step itself is coupled as in whole-table L2: `l2 * row` is added to the gradient, and so to the moments.
+It differs from whole-table L2 (`loss += l2 / 2 * sum(table ** 2)`, the convention of FuxiCTR and of Frappe's published
+numbers) in three ways: the forward pass reads rows before their pending decay; rows never touched again keep their last
+value; and skipped steps do not change the moments. A dense optimizer would add `l2 * row` to them in each step; for
+this alone, dense Adam moves an absent row by about the learning rate per step, regardless of `l2`. For rows touched in
+every step, both are equal.
 """
 
 import dataclasses
@@ -28,32 +27,32 @@ from wukong_jax.idle_options import refuse_idle
 from wukong_jax.ranges import Above, AtLeast, Fraction
 
 OptimizerArrays = Mapping[str, jax.Array]
-RowMean = Callable[[jax.Array], jax.Array]  # [M, w] to [M]: the mean over a row's numbers
+RowMean = Callable[[jax.Array], jax.Array]  # from [M, w] to the mean of each row [M]
 
 
 def mean_over_row(values: jax.Array) -> jax.Array:
-    """The mean over a row's numbers where they all are here: [M, w] to [M]."""
+    """Computes the mean of each row, [M, w] to [M], if this device holds whole rows."""
     return jnp.mean(values, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class RowOptimizer:
-    """How the rows of a table learn.
+    """Settings of the optimizer of a table's rows.
 
     sgd: `row -= rate * g`.
-    adagrad: `a += g ** 2; row -= rate * g / (sqrt(a) + epsilon)`, one `a` a number.
-    rowwise_adagrad: `a += mean(g ** 2)` first, over the row's numbers, then the same step: one `a` a row
-      (the paper's optimizer for tables; a row that holds several embeddings is one row).
-    lazy_adam: moments of touched rows only. Bias is corrected by the row's own count of touches, because its
-      moments have seen that many gradients: a row first seen late in a run moves by `rate`, where a correction
-      by the global step would move it by `(1 - beta1) / sqrt(1 - beta2)` times that (3.2 times by default).
+    adagrad: `a += g ** 2; row -= rate * g / (sqrt(a) + epsilon)`, with one `a` per number.
+    rowwise_adagrad: `a += mean(g ** 2)` over the numbers of a row, then the same step, with one `a` per row (the
+      paper's optimizer for tables; a row that holds several embeddings is one row).
+    lazy_adam: Adam that updates the moments of touched rows only. Bias is corrected by the row's number of touches,
+      because its moments have seen that many gradients: a row first seen late in a run moves by `rate`, whereas a
+      correction by the global step would move it by `(1 - beta1) / sqrt(1 - beta2)` times that (3.2 times by default).
     """
 
     kind: Literal["sgd", "adagrad", "rowwise_adagrad", "lazy_adam"]
     learning_rate: Annotated[float, AtLeast(0)]  # step size; the trainer's schedule multiplies it
     l2: Annotated[float, AtLeast(0)] = 0.0  # coefficient of l2 / 2 * sum(row ** 2), applied on touch
-    epsilon: Annotated[float, Above(0)] = 1e-8  # added to the root of the second moment; 0 divides 0 by 0
-    initial_accumulator: Annotated[float, AtLeast(0)] = 0.0  # adagrad, rowwise_adagrad: starting value of `a`
+    epsilon: Annotated[float, Above(0)] = 1e-8  # added to the root of the second moment
+    initial_accumulator: Annotated[float, AtLeast(0)] = 0.0  # adagrad, rowwise_adagrad: initial value of `a`
     beta1: Annotated[float, Fraction()] = 0.9  # lazy_adam: decay of the first moment
     beta2: Annotated[float, Fraction()] = 0.999  # lazy_adam: decay of the second moment
 
@@ -71,7 +70,7 @@ class RowOptimizer:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayDeclaration:
-    """One optimizer array of a table: its trailing shape, dtype and starting value."""
+    """Trailing shape, dtype and initial value of one optimizer array of a table."""
 
     trailing_shape: tuple[int, ...]
     dtype: str
@@ -79,14 +78,14 @@ class ArrayDeclaration:
 
 
 def declare_optimizer_arrays(optimizer: RowOptimizer, width: int) -> dict[str, ArrayDeclaration]:
-    """The arrays that an optimizer keeps beside the rows.
+    """Declares the arrays that an optimizer stores for the rows.
 
     Args:
       optimizer: the row optimizer.
-      width: numbers in a row.
+      width: number of columns of a row.
 
     Returns:
-      Array name to its declaration; the leading axis is always `V`.
+      Declarations by array name; the leading axis is always `V`.
     """
     if optimizer.kind == "adagrad":
         return {"accumulator": ArrayDeclaration((width,), "float32", optimizer.initial_accumulator)}
@@ -114,12 +113,12 @@ def compute_updated_rows(
 
     Args:
       optimizer: the row optimizer.
-      rows: [M, w] float32, the rows before the step.
-      gradients: [M, w] float32, each row's merged gradient.
-      arrays: the optimizer's arrays of those rows, [M, ...].
+      rows: [M, w] float32 rows before the step.
+      gradients: [M, w] float32 merged gradients of the rows.
+      arrays: optimizer arrays of these rows, [M, ...] each.
       skipped_steps: [M] int32, steps since the last touch that did not touch the row; None without L2.
-      learning_rate_scale: float32 scalar, multiplies the learning rate.
-      row_mean: the mean over a whole row, of which `w` may be a part (row-wise AdaGrad).
+      learning_rate_scale: float32 scalar that multiplies the learning rate.
+      row_mean: mean over a whole row, if `w` columns are only a part of it (row-wise AdaGrad).
 
     Returns:
       The rows after the step, [M, w] float32, and their optimizer arrays.
@@ -138,7 +137,7 @@ def compute_updated_rows(
 def _compute_step(
     optimizer: RowOptimizer, gradients: jax.Array, arrays: OptimizerArrays, row_mean: RowMean
 ) -> tuple[jax.Array, jax.Array, OptimizerArrays]:
-    """The step is `rate * scale * direction`; scale is [M, w] or broadcasts to it."""
+    """Returns (scale, direction, arrays) of the step `rate * scale * direction`; scale broadcasts to [M, w]."""
     if optimizer.kind == "sgd":
         return jnp.ones((1, 1), jnp.float32), gradients, arrays
     if optimizer.kind == "lazy_adam":
@@ -167,5 +166,5 @@ def _compute_adam_step(
 
 
 def _one_minus_power(base: float, exponents: jax.Array) -> jax.Array:
-    """`1 - base ** exponents`, to full precision for a base near 1 too."""
+    """Computes `1 - base ** exponents` with full precision, also for a base near 1."""
     return -jnp.expm1(exponents * (math.log(base) if base else -math.inf))

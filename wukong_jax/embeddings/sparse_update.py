@@ -1,7 +1,7 @@
-"""The sparse update: merge equal rows, apply the row optimizer, write each row once and in place.
+"""Updates tables sparsely: merges equal rows, applies the row optimizer, and writes each touched row once.
 
-The cost follows the slots of the batch, not the rows of the table, and no temporary has a table's shape; with donated
-buffers the tables are updated where they lie.
+The cost depends on the slots of the batch, not on the rows of the table, and no temporary is as large as a table. With
+donated buffers, tables are updated in place.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from wukong_jax.embeddings.tables import StackState
 
 
 class RowStep(NamedTuple):
-    """What one step of the row optimizers depends on beside rows and gradients."""
+    """Inputs of a row optimizers' step other than rows and gradients."""
 
     step: jax.Array  # int32 scalar, 0 for the first step of a run
-    learning_rate_scale: jax.Array  # float32 scalar, multiplies every row optimizer's learning rate
-    key: jax.Array  # for stochastic rounding
+    learning_rate_scale: jax.Array  # float32 scalar that multiplies the learning rate of every row optimizer
+    key: jax.Array  # random key of stochastic rounding
 
     def fold_key(self, number: jax.Array | int) -> "RowStep":
-        """The same step, with another key for each `number`: a step's, a rank's or a stack's."""
+        """Returns the same step with `number` (of a step, a rank or a stack) folded into the key."""
         return self._replace(key=jax.random.fold_in(self.key, number))
 
 
@@ -39,16 +39,16 @@ def update_stack(
     row_step: RowStep,
     row_mean: RowMean = mean_over_row,
 ) -> StackState:
-    """Takes one step on the rows of a stack that a batch touched.
+    """Updates the rows of a stack that a batch touches.
 
     Args:
       stack: the stack.
-      state: its arrays.
-      row_ids: [...] int32 in [0, V], M in all.
-      gradients: [..., w] float32, one for each slot; those of row id V are ignored.
-      rows: [..., w] float32, what the forward pass gathered, so that it is not gathered again; None: gather.
-      row_step: the step, with a key for this stack alone.
-      row_mean: the mean over a whole row where the stack holds a part of its columns.
+      state: arrays of the stack.
+      row_ids: [...] int32 in [0, V], M in total.
+      gradients: [..., w] float32, one per slot; those of row id V are ignored.
+      rows: [..., w] float32 rows gathered in the forward pass; None: gather them here.
+      row_step: the step, with a key used for this stack only.
+      row_mean: mean over a whole row, if the stack holds only a part of its columns.
 
     Returns:
       The arrays after the step.
@@ -63,7 +63,7 @@ def update_stack(
     if last_step is not None:
         last_touch = last_step.at[touched].get(mode="clip")
         skipped = row_step.step - 1 - last_touch
-        # Equals the step; written so, the scatter waits for the gather, and the column is not copied to run them apart.
+        # The maximum equals the step. It makes the scatter depend on the gather, so that XLA does not copy the column.
         last_step = last_step.at[touched].set(jnp.maximum(last_touch, row_step.step), mode="drop", unique_indices=True)
     new_rows, arrays = compute_updated_rows(
         stack.optimizer, old_rows, merged.gradients, arrays, skipped, row_step.learning_rate_scale, row_mean
@@ -82,7 +82,7 @@ def update_stack(
 
 
 def _select_rows(state: StackState, merged: MergedRows, rows: jax.Array | None) -> jax.Array:
-    """The rows before the step, at the positions of the merged rows."""
+    """Returns the rows before the step, at the positions of the merged rows."""
     if rows is None:
         return gather_rows(state.rows, merged.row_ids)
     rows = rows.reshape(-1, rows.shape[-1])

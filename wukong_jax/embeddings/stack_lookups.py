@@ -1,9 +1,9 @@
-"""What each rank looks up in a placed stack: which slots of a batch row, which rows they are, which vectors they make.
+"""Computes which slots of a batch row each rank looks up in a placed stack, and which rows and vectors they give.
 
-SPMD programs are the same on every rank, so what differs between ranks is constants, indexed by the rank. On each rank
-the columns that read its pieces are grouped by how they pool; each group is padded to the largest rank's. `R` counts
-the batch rows whose ids reach a rank, `L` a rank's slots per batch row, `Q` the vectors that pooling leaves of them,
-all padded.
+SPMD programs are the same on every rank, so differences between ranks are constants indexed by the rank. On each rank,
+the columns that read its pieces are grouped by length and pooling, and each group is padded to the size on the rank
+with most columns. `R` is the number of batch rows whose ids reach a rank, `L` the slots of a rank per batch row, and
+`Q` the vectors after pooling; `L` and `Q` include padding.
 """
 
 import dataclasses
@@ -24,39 +24,39 @@ PADDING = -1
 class RoutedIds(NamedTuple):
     """Ids of one placed stack, on the ranks that hold its rows."""
 
-    row_ids: jax.Array  # [R, L] int32 in [0, V]; V: no row here
-    inverse_counts: dict[str, jax.Array]  # of groups that average: group position -> [R, bags] float32
+    row_ids: jax.Array  # [R, L] int32 in [0, V]; V: no row on this rank
+    inverse_counts: dict[str, jax.Array]  # [R, bags] float32 by position of the group, for groups with mean pooling
 
 
 @dataclasses.dataclass(frozen=True)
 class LookupGroup:
-    """Columns of one length and pooling; the same number of places on every rank."""
+    """Columns with the same length and pooling, padded to the same number on every rank."""
 
-    length: int  # slots of a column
-    pooling: str  # "sum", "mean", or "none": each slot is a vector
-    columns: int  # places per rank
+    length: int  # slots per column
+    pooling: str  # "sum", "mean", or "none" (each slot is a vector)
+    columns: int  # columns per rank, including padding
 
     @property
     def slots(self) -> int:
-        """Slots of the group on a rank."""
+        """Number of slots of the group on a rank."""
         return self.columns * self.length
 
     @property
     def vectors(self) -> int:
-        """Vectors of the group on a rank."""
+        """Number of vectors of the group on a rank."""
         return self.slots if self.pooling == "none" else self.columns
 
 
 class StackLookups:
-    """The lookups of one placed stack on every rank; constants only."""
+    """The lookups of one placed stack on every rank; holds only constants."""
 
     def __init__(self, layout: EmbeddingLayout, stack: PlacedStack, ranks: int) -> None:
-        """Lists the lookups.
+        """Computes the lookups.
 
         Args:
-          layout: the columns.
-          stack: whose pieces they read.
-          ranks: devices of the mesh.
+          layout: layout of the columns.
+          stack: placed stack that they read.
+          ranks: number of ranks of the mesh.
         """
         self.stack = stack
         fields = layout.fields_of_stack(stack.source)
@@ -75,23 +75,23 @@ class StackLookups:
 
     @property
     def slots_per_rank(self) -> int:
-        """L."""
+        """L, slots of a rank per batch row."""
         return self.slots.shape[1]
 
     @property
     def vectors_per_rank(self) -> int:
-        """Q."""
+        """Q, vectors of a rank per batch row."""
         return self.vectors.shape[1]
 
     def find_rows(self, rank: jax.Array, ids: jax.Array) -> RoutedIds:
-        """Turns ids of columns into rows of this rank's part of the stack; shard-local.
+        """Converts ids of columns to row ids in this rank's part of the stack; shard-local.
 
         Args:
-          rank: int32 scalar.
-          ids: [R, L] int32, -1 = no id, as `slots` orders them.
+          rank: int32 scalar, this rank.
+          ids: [R, L] int32, -1 = no id, in the order of `slots`.
 
         Returns:
-          The rows; ids whose row lies elsewhere, or in no table, have none here.
+          The row ids; ids whose row is on another rank or in no table get V.
         """
         starts, counts, firsts = (jnp.asarray(a)[rank] for a in (self._row_starts, self._row_counts, self._first_rows))
         local = ids - starts
@@ -107,10 +107,10 @@ class StackLookups:
 
         Args:
           rows: [R, L, w].
-          routed: from `find_rows`.
+          routed: result of `find_rows`.
 
         Returns:
-          [R, Q, w], as `vectors` orders them.
+          [R, Q, w] in the order of `vectors`.
         """
         if all(group.pooling == "none" for group in self.groups):
             return rows
@@ -129,7 +129,7 @@ _Reader = tuple[FieldPlacement, Piece]
 
 
 def _first_vectors(fields: Sequence[FieldPlacement]) -> dict[str, int]:
-    """The first vector of each column among those of its layout stack."""
+    """Returns the position of each column's first vector in its layout stack."""
     first, total = {}, 0
     for field in fields:
         first[field.column] = total
@@ -156,7 +156,7 @@ def _build_groups(by_rank: Sequence[Sequence[_Reader]]) -> tuple[LookupGroup, ..
 def _list_lookups(
     readers: Sequence[_Reader], groups: Sequence[LookupGroup], first_vectors: dict[str, int]
 ) -> tuple[list[int], list[Piece | None], list[int]]:
-    """One rank's slots, their pieces, and its vectors, padded."""
+    """Returns one rank's slots, their pieces, and its vectors, with padding."""
     slots: list[int] = []
     pieces: list[Piece | None] = []
     vectors: list[int] = []

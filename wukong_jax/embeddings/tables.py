@@ -1,6 +1,6 @@
-"""The arrays of the tables: their start, and their logical form for checkpoints.
+"""Initializes the arrays of the tables, and converts them to and from the logical form of checkpoints.
 
-Tables are not parameters: they are a plain pytree beside the model, `{stack name: StackState}`.
+Tables are not parameters, but a separate pytree `{stack name: StackState}`.
 """
 
 import functools
@@ -19,17 +19,17 @@ from wukong_jax.embeddings.placement import PlacedStack
 from wukong_jax.embeddings.row_optimizers import declare_optimizer_arrays
 from wukong_jax.errors import UserError
 
-INIT_CHUNK_ROWS = 4096  # rows drawn at once; part of what a seed means, so fixed
+INIT_CHUNK_ROWS = 4096  # rows drawn at once; fixed, because initial values depend on it
 MergeMethod = Literal["scratch", "sort"]
 
 
 class StackState(NamedTuple):
-    """One stack's arrays. `V` counts the rows of all its tables."""
+    """Arrays of one stack. `V` is the number of rows of all its tables."""
 
     rows: jax.Array  # [V, w] float32, or uint16 bits of bfloat16
     optimizer: dict[str, jax.Array]  # [V, ...] each, see `declare_optimizer_arrays`
-    last_step: jax.Array | None  # [V] int32, the step that last touched a row, -1 before any; only with L2
-    scratch: jax.Array | None  # [V] int32, never read before it is written; only where rows merge through it
+    last_step: jax.Array | None  # [V] int32, the step that last touched a row, -1 if none; only with L2
+    scratch: jax.Array | None  # [V] int32, always written before it is read; only if rows are merged with it
 
 
 Tables = dict[str, StackState]
@@ -37,18 +37,17 @@ LogicalTables = dict[str, dict[str, np.ndarray]]
 
 
 def init_tables(layout: EmbeddingLayout, key: jax.Array, merge: MergeMethod | None = None) -> Tables:
-    """Makes the tables of a new run, drawn normal in chunks so that no temporary has a table's size.
+    """Creates the tables of a new run from a normal distribution, in chunks, so that no temporary is table-sized.
 
-    A table's rows depend on the key, the table's name, its width and the row index alone, not on what it is
-    stacked with.
+    A table's rows depend only on the key, the table's name, its width and the row index, not on the stacking.
 
     Args:
       layout: the layout.
-      key: a random key.
-      merge: how equal rows will be merged; None: as suits the default backend.
+      key: random key.
+      merge: method of merging equal rows; None: the one for the default backend.
 
     Returns:
-      Stack name to its arrays.
+      The arrays by stack name.
     """
     tables = {}
     for stack in layout.stacks:
@@ -64,11 +63,11 @@ def init_tables(layout: EmbeddingLayout, key: jax.Array, merge: MergeMethod | No
 
 
 def allocate_stack(stack: TableStack | PlacedStack, merge: MergeMethod | None) -> StackState:
-    """Makes a stack's arrays, rows all zero; of a placed stack one rank's part.
+    """Creates the arrays of a stack, or of one rank's part of a placed stack, with zero rows.
 
     Args:
       stack: the stack.
-      merge: how equal rows will be merged; None: as suits the default backend.
+      merge: method of merging equal rows; None: the one for the default backend.
 
     Returns:
       The arrays.
@@ -86,15 +85,15 @@ def allocate_stack(stack: TableStack | PlacedStack, merge: MergeMethod | None) -
 
 
 def export_tables(layout: EmbeddingLayout, tables: Mapping[str, StackState]) -> LogicalTables:
-    """Copies the tables to the host, one entry per table whatever they were stacked with.
+    """Copies the tables to the host, one entry per table regardless of stacks.
 
     Args:
       layout: the layout.
-      tables: the arrays; each must be whole on this process.
+      tables: the arrays, which this process must hold completely.
 
     Returns:
-      Table name to array name (`rows`, `accumulator`, ...) to the array; bfloat16 rows as such. Owned copies: the
-      device buffers are donated to the next step.
+      Arrays by table name and array name (`rows`, `accumulator`, ...), with bfloat16 rows as bfloat16. They are copies,
+      because the device buffers are donated to the next step.
     """
     logical: LogicalTables = {}
     for stack in layout.stacks:
@@ -110,18 +109,18 @@ def export_tables(layout: EmbeddingLayout, tables: Mapping[str, StackState]) -> 
 def import_tables(
     layout: EmbeddingLayout, logical: Mapping[str, Mapping[str, np.ndarray]], merge: MergeMethod | None = None
 ) -> Tables:
-    """The inverse of `export_tables`, into any layout that has the same tables.
+    """Creates tables from the result of `export_tables`.
 
     Args:
-      layout: the layout, which may stack the tables differently.
-      logical: table name to array name to array.
-      merge: how equal rows will be merged; None: as suits the default backend.
+      layout: a layout with the same tables, which may stack them differently.
+      logical: arrays by table name and array name.
+      merge: method of merging equal rows; None: the one for the default backend.
 
     Returns:
-      Stack name to its arrays.
+      The arrays by stack name.
 
     Raises:
-      UserError: a table or array is missing or too many, or of another shape or dtype.
+      UserError: a table or array is missing or unexpected, or has another shape or dtype.
     """
     check_same_tables(layout, logical)
     tables = {}
@@ -141,13 +140,13 @@ def import_tables(
 
 
 def logical_arrays(state: StackState) -> dict[str, jax.Array]:
-    """The arrays of a stack that a checkpoint keeps, by name: all but the scratch column."""
+    """Returns the arrays of a stack that checkpoints store, by name: all except the scratch column."""
     last_step = {} if state.last_step is None else {"last_step": state.last_step}
     return {"rows": state.rows, **state.optimizer, **last_step}
 
 
 def describe_arrays(stack: TableStack) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Trailing shape and dtype of each logical array of a stack's tables, by name."""
+    """Returns the trailing shape and dtype of each logical array of a stack's tables, by name."""
     row_dtype = np.dtype(np.float32 if stack.dtype == "float32" else ml_dtypes.bfloat16)
     described: dict[str, tuple[tuple[int, ...], np.dtype]] = {"rows": ((stack.width,), row_dtype)}
     for name, declared in declare_optimizer_arrays(stack.optimizer, stack.width).items():
@@ -160,15 +159,15 @@ def describe_arrays(stack: TableStack) -> dict[str, tuple[tuple[int, ...], np.dt
 def check_logical_table(
     table: str, arrays: Mapping[str, np.ndarray], described: Mapping[str, tuple[tuple[int, ...], np.dtype]]
 ) -> None:
-    """Refuses a logical table whose arrays are not those described.
+    """Checks the arrays of a logical table.
 
     Args:
-      table: its name.
-      arrays: its arrays by name.
-      described: what they must be: array name to (shape, dtype).
+      table: name of the table.
+      arrays: arrays of the table, by name.
+      described: expected (shape, dtype), by array name.
 
     Raises:
-      UserError: an array is missing or too many, or of another shape or dtype.
+      UserError: an array is missing or unexpected, or has another shape or dtype.
     """
     if set(arrays) != set(described):
         raise UserError(
@@ -184,10 +183,10 @@ def check_logical_table(
 
 
 def check_same_tables(layout: EmbeddingLayout, logical: Collection[str]) -> None:
-    """Refuses tables by name that are not those of a layout.
+    """Checks that logical tables have the names of a layout's tables.
 
     Raises:
-      UserError: a table is missing or too many.
+      UserError: a table is missing or unexpected.
     """
     wanted = [table for stack in layout.stacks for table in stack.tables]
     if set(wanted) != set(logical):
@@ -195,19 +194,19 @@ def check_same_tables(layout: EmbeddingLayout, logical: Collection[str]) -> None
 
 
 def choose_merge(platform: str) -> MergeMethod:
-    """How equal rows are merged on a platform: on CPU a sort costs many times more than a scratch column."""
+    """Chooses the method of merging equal rows; on CPU, sorting costs many times more than a scratch column."""
     return "scratch" if platform == "cpu" else "sort"
 
 
 def allocate_scratch(rows: int, merge: MergeMethod | None) -> jax.Array | None:
-    """The scratch column [rows] where rows merge through it, else None; `merge` None: as suits the default backend."""
+    """Returns a scratch column [rows] if rows are merged with it, else None; see `allocate_stack` for `merge`."""
     merge = merge or choose_merge(jax.default_backend())
     return jnp.zeros((rows,), jnp.int32) if merge == "scratch" else None
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _fill_rows(rows: jax.Array, key: jax.Array, first_row: int, count: int, scale: float) -> jax.Array:
-    """Draws rows `first_row` to `first_row + count` of a stack, in place, a chunk at a time."""
+    """Draws `count` rows of a stack from `first_row` on, in place, one chunk at a time."""
     total, width = rows.shape
 
     def fill_chunk(chunk: jax.Array, rows: jax.Array) -> jax.Array:

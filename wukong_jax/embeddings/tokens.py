@@ -1,4 +1,4 @@
-"""From pooled vectors to the tokens that models take: several embeddings of a value, narrow columns, the mask."""
+"""Assembles the input tokens and token mask of models from pooled vectors, and projects narrow columns."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,7 @@ from wukong_jax.embeddings.layout import EmbeddingLayout, FieldPlacement
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """Neighbouring columns that read one stack in one way, handled as one array."""
+    """Neighbouring columns that read the same stack in the same way, handled as one array."""
 
     fields: tuple[FieldPlacement, ...]
 
@@ -35,10 +35,10 @@ class _Run:
 
 
 class TokenAssembly(nn.Module):
-    """Reshapes several embeddings of a value and projects narrow columns; the model's first module.
+    """Splits rows with several embeddings per value into tokens, and projects narrow columns.
 
     Attributes:
-      layout: where slots are and tokens go.
+      layout: layout of the slots and tokens.
     """
 
     layout: EmbeddingLayout
@@ -48,12 +48,12 @@ class TokenAssembly(nn.Module):
         """Assembles the tokens of a batch.
 
         Args:
-          values: stack name to [B, vectors of the stack, w] float32, as `Exchange.collect` gives them.
+          values: [B, vectors of the stack, w] float32 by stack name, the result of `Exchange.collect`.
           ids: [B, S] int32, -1 = no id.
 
         Returns:
-          embeddings [B, N, D] float32, and token_mask [B, N] float32: 0 for tokens without an id, whose embedding
-          is zero. The tokens of the projection count as present when any narrow column has an id.
+          Embeddings [B, N, D] float32, and token_mask [B, N] float32. The mask is 0 for tokens without an id, whose
+          embedding is zero, and 1 for all tokens of the projection if any narrow column has an id.
         """
         batch = ids.shape[0]
         runs = _find_runs(self.layout)
@@ -77,7 +77,7 @@ class TokenAssembly(nn.Module):
         return jnp.concatenate(wide, axis=1), jnp.concatenate(wide_masks, axis=1)
 
     def _split_values(self, values: dict[str, jax.Array], runs: Sequence[_Run]) -> list[jax.Array]:
-        """One piece of the values for each run. Splitting, not slicing: its gradient is one concatenation."""
+        """Splits the values by run. The gradient of a split is one concatenation, unlike that of slicing."""
         pieces: dict[int, list[jax.Array]] = {}
         for index, stack in enumerate(self.layout.stacks):
             sizes = [run.vectors for run in runs if run.first.stack == index]
@@ -85,7 +85,7 @@ class TokenAssembly(nn.Module):
         return [pieces[run.first.stack].pop(0) for run in runs]
 
     def _project_narrow(self, features: jax.Array) -> jax.Array:
-        """[B, narrow_width] to [B, narrow_tokens, D]."""
+        """Projects [B, narrow_width] to [B, narrow_tokens, D]."""
         hidden = features
         for index, width in enumerate(self.layout.narrow_hidden):
             hidden = nn.relu(nn.Dense(width, name=f"narrow_hidden_{index}")(hidden))
@@ -94,7 +94,7 @@ class TokenAssembly(nn.Module):
 
 
 def _find_runs(layout: EmbeddingLayout) -> list[_Run]:
-    """Groups neighbouring columns of equal treatment."""
+    """Groups neighbouring columns that are handled in the same way."""
 
     def treatment(field: FieldPlacement) -> tuple[object, ...]:
         pooling = field.pooling if field.length > 1 else None
@@ -104,7 +104,7 @@ def _find_runs(layout: EmbeddingLayout) -> list[_Run]:
 
 
 def _find_present(run: _Run, present: jax.Array) -> jax.Array:
-    """Which vectors of a run have an id: [B, slots of the run] of 0 and 1 to [B, vectors of the run]."""
+    """Reduces the presence (0 or 1) of ids [B, slots of the run] to that of vectors [B, vectors of the run]."""
     if not run.first.pools:
         return present
     return present.reshape(present.shape[0], len(run.fields), run.first.length).max(axis=2)

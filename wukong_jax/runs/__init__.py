@@ -1,1 +1,1 @@
-"""A run and its folder: rows, checkpoints, evaluation, prediction, the loop that trains."""
+"""Trains, evaluates and reopens runs: their folders, rows, checkpoints, logs and predictions."""

@@ -1,9 +1,9 @@
-"""Checkpoints through orbax: dense state, tables in logical layout, and the run's progress.
+"""Saves and restores checkpoints with Orbax: the dense state, the tables in logical layout, and the run's progress.
 
-A checkpoint names tables, not stacks: `tables/<table>/<array>` holds the rows of one vocabulary in their own
-order, whatever tables share a stack on the devices, so it restores under another stacking or device count.
-The newest few lie in `latest/`, the best evaluation's in `best/`. Orbax writes aside and renames, so a
-kill at any moment leaves the last whole checkpoint in place.
+A checkpoint stores tables, not stacks: `tables/<table>/<array>` holds the rows of one vocabulary in id order,
+regardless of how tables are stacked on the devices. It can therefore be restored with another stacking or number of
+devices. `latest/` holds the newest checkpoints, `best/` the one with the best evaluation. Orbax writes to a temporary
+folder and renames it, so the last complete checkpoint survives a kill at any moment.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ Which = Literal["latest", "best"]
 
 
 class Checkpoints:
-    """The checkpoints of one run; saving is asynchronous, a best one committed before a later latest one."""
+    """The checkpoints of one run. Saving is asynchronous; a best checkpoint is committed before a later latest one."""
 
     def __init__(self, folder: Path, exchange: Exchange, keep: int = 2, read_only: bool = False):
         """Opens the folder.
 
         Args:
           folder: `<workdir>/checkpoints`.
-          exchange: where tables lie that are saved, and where restored ones go.
-          keep: how many of the latest stay; of the best, one does.
-          read_only: for evaluation: make no folder and delete nothing.
+          exchange: exchange that converts between the tables on the devices and the logical layout.
+          keep: number of latest checkpoints to keep; one best checkpoint is kept.
+          read_only: create and delete nothing, as evaluation requires.
         """
         self._exchange = exchange
         self._managers: dict[Which, Any] = {
@@ -48,25 +48,26 @@ class Checkpoints:
         step = int(state.step)
         manager = self._managers[which]
         if manager is None or step in manager.all_steps():
-            return  # a resumed run came by here before: same step, same state
+            return  # a resumed run saved the same state at this step before
         if which == "latest" and self._managers["best"] is not None:
-            # A latest one that knows of a best one must not outlive it: the resumed run would never save it again.
+            # The progress may refer to a best checkpoint still being written. If a kill lost it, the resumed run would
+            # never save it again.
             self._managers["best"].wait_until_finished()
         items = {
             "dense": ocp.args.StandardSave(jax.tree.map(np.array, _dense_part(state))),
             "progress": ocp.args.JsonSave(progress.to_json()),
         }
-        if self._exchange.layout.stacks:  # orbax refuses an empty item
+        if self._exchange.layout.stacks:  # Orbax refuses an empty item
             items["tables"] = ocp.args.StandardSave(self._exchange.export_tables(state.tables))
         manager.save(step, args=ocp.args.Composite(**items))
 
     def latest_step(self, which: Which = "latest") -> int | None:
-        """The newest step saved, or None."""
+        """Returns the newest saved step, or None."""
         manager = self._managers[which]
         return None if manager is None else manager.latest_step()
 
     def newest(self) -> Which | None:
-        """Where the newest checkpoint lies, or None; a best one is whole too, and may be the newer after a kill."""
+        """Returns which kind of checkpoint is the newest, or None; after a kill, it may be the best one."""
         saved = {which: self.latest_step(which) for which in self._managers}
         steps = {which: step for which, step in saved.items() if step is not None}
         return max(steps, key=lambda which: steps[which], default=None)
@@ -75,12 +76,12 @@ class Checkpoints:
         """Restores the newest checkpoint.
 
         Args:
-          abstract_state: a TrainState of shapes and dtypes; its tables are not looked at.
+          abstract_state: a TrainState of shapes and dtypes; its tables are ignored.
           which: "latest" or "best".
-          sharding: a TrainState of shardings, where each part is placed.
+          sharding: a TrainState with the sharding of each array.
 
         Raises:
-          UserError: there is none, or it does not fit the network.
+          UserError: there is no checkpoint, or it does not fit the network.
         """
         manager, step = self._managers[which], self.latest_step(which)
         if manager is None or step is None:
@@ -100,20 +101,20 @@ class Checkpoints:
         return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
 
     def wait(self) -> None:
-        """Waits until everything handed to `save` is on disk, and raises what went wrong there."""
+        """Waits until everything passed to `save` is on disk, and raises the errors of saving."""
         for manager in self._managers.values():
             if manager is not None:
                 manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then releases the folders."""
+        """Waits for saving to finish, then releases the folders."""
         for manager in self._managers.values():
             if manager is not None:
                 manager.close()
 
 
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """The state that a run is judged by: of its best evaluation, or the latest where there was none."""
+    """Restores the state with the best evaluation, or the latest state if there was no evaluation."""
     which: Which = "best" if checkpoints.latest_step("best") is not None else "latest"
     state, _ = checkpoints.restore(run.abstract_state(), which, run.state_sharding)
     return state
@@ -141,5 +142,5 @@ def _without_warnings() -> Iterator[None]:
 
 def _dense_part(state: TrainState) -> dict[str, Any]:
     names = ["step", "params", "optimizer_state", "learning_rate_scale", "key"]
-    names += ["statistics"] if state.statistics else []  # a checkpoint of a model without any is as it always was
+    names += ["statistics"] if state.statistics else []  # checkpoints of models without statistics have no such key
     return {name: getattr(state, name) for name in names}

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of training: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from wukong_jax.training.step import StepMetrics
 
 
 class TrainingConsole(Listener):
-    """A bar with loss, examples/s and time left on a terminal; plain lines elsewhere. Writes to stderr."""
+    """A progress bar with loss, examples/s and time left on a terminal, plain lines elsewhere. Writes to stderr."""
 
     def __init__(self) -> None:
-        """Shows nothing yet."""
+        """Shows nothing until the run starts."""
         self._total = 0
         self._bar: Progress | None = None
 
     def on_start(self, start: RunStart) -> None:
-        """Starts the bar, where the run goes on from."""
+        """Starts the bar at the run's first step."""
         self._total = start.total_steps
         if sys.stderr.isatty():
             self._bar = Progress(

@@ -1,4 +1,4 @@
-"""Some batches of a finished run's rows, drawn at random: files may be sorted."""
+"""Draws random batches of a run's rows; the first batches of a file would be biased, because files may be sorted."""
 
 import contextlib
 import itertools
@@ -10,13 +10,13 @@ from wukong_jax.runs.open_run import OpenRun
 
 
 def draw_batches(opened: OpenRun, split: str, batches: int, seed: int = 0) -> Iterator[Batch]:
-    """Batches of the size that a run evaluates by, drawn without repetition.
+    """Yields batches of the run's evaluation batch size, drawn without replacement.
 
     Args:
       opened: the run.
-      split: of its rows.
-      batches: how many; fewer where the split ends.
-      seed: of the order.
+      split: name of the split.
+      batches: number of batches; fewer are drawn if the split has fewer.
+      seed: seed of the order.
     """
     size, start = opened.run.config.training.evaluation_batch_size, Position(epoch=0, seed=seed, rows_consumed=0)
     source = opened.data.source(split)

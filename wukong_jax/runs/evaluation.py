@@ -1,4 +1,4 @@
-"""Scoring a split: logits from the devices, metrics formed in float64 on the host."""
+"""Evaluates a split: computes logits on the devices and metrics in float64 on the host."""
 
 import dataclasses
 import functools
@@ -32,21 +32,21 @@ KEPT_COLUMNS = ("labels", "label_mask", "weight", "domain", "group")
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What scoring a split gives."""
+    """Metrics of one split."""
 
     metrics: dict[str, float]  # see `metrics.metric_names`
     calibration: CalibrationCurve  # of the first objective
 
 
 def build_predict(run: Run, state: TrainState) -> Predict:
-    """The function from a batch on devices to logits [B, O], for one state."""
+    """Returns the function from a batch on devices to logits [B, O] with the given state."""
     return lambda batch: run.predict_step(state.params, state.statistics, state.tables, batch)
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Sends a batch to the mesh, split over its devices; the columns only the host reads become None.
+    """Copies a batch to the mesh, sharded over its devices; columns that only the host reads become None.
 
-    Where several processes share the mesh, each gives its own slice of the global batch.
+    If several processes share the mesh, each passes its slice of the global batch.
     """
     sharding = batch_sharding(mesh)
     send = functools.partial(jax.make_array_from_process_local_data, sharding)
@@ -54,14 +54,14 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def read_in_order(source: BlockSource, schema: Schema, batch_size: int) -> Iterator[Batch]:
-    """Batches of a whole split in file order, the last padded."""
+    """Yields the batches of a whole split in file order; the last one is padded."""
     start = Position(epoch=0, seed=0, rows_consumed=0)
     for batch, _ in iterate_batches(source, schema, batch_size, position=start, shuffle=False, epochs=1):
         yield batch
 
 
 def predict_batches(predict: Predict, batches: Iterable[Batch], mesh: Mesh) -> Iterator[tuple[Batch, jax.Array]]:
-    """Yields (host batch, logits [B, O] float32 on devices), computing one batch ahead of the one yielded."""
+    """Yields (host batch, logits [B, O] float32 on devices), computing one batch ahead."""
     waiting: tuple[Batch, jax.Array] | None = None
     for batch in batches:
         ahead = (batch, predict(put_batch(batch, mesh)))
@@ -75,19 +75,19 @@ def predict_batches(predict: Predict, batches: Iterable[Batch], mesh: Mesh) -> I
 def evaluate_split(
     predict: Predict, source: BlockSource, schema: Schema, batch_size: int, mesh: Mesh, exact_rows: int
 ) -> Evaluation:
-    """Scores every row of a split.
+    """Evaluates a split.
 
     Args:
-      predict: batch on devices -> logits [B, O] float32.
-      source: the split.
-      schema: what its rows are.
+      predict: function from a batch on devices to logits [B, O] float32.
+      source: rows of the split.
+      schema: resolved schema of the rows.
       batch_size: B.
-      mesh: where batches go.
-      exact_rows: splits of up to so many rows keep their logits and get the exact AUC (and GAUC, where the
-        schema names a group column); larger ones the binned AUC with its error bound, and no GAUC.
+      mesh: mesh over which batches are sharded.
+      exact_rows: splits of at most this many rows get the exact AUC (and GAUC, if the schema names a group column)
+        from logits kept in memory; larger splits get the binned AUC with its error bound, and no GAUC.
 
     Returns:
-      Metrics by name, and the calibration curve.
+      The metrics by name, and the calibration curve.
     """
     scored = predict_batches(predict, read_in_order(source, schema, batch_size), mesh)
     objectives = [label.name for label in schema.labels]
@@ -98,7 +98,7 @@ def evaluate_split(
 
 
 def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Evaluation:
-    """Scores one split of a run's rows by a state.
+    """Evaluates a state of a run on one split.
 
     Raises:
       UserError: the data has no such split.
@@ -109,7 +109,7 @@ def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Ev
 
 
 def find_split(data: RunData, split: str) -> BlockSource:
-    """The rows of a split, with what is joined to them.
+    """Returns the rows of a split, including joined extras.
 
     Raises:
       UserError: the data has no such split.
@@ -120,7 +120,7 @@ def find_split(data: RunData, split: str) -> BlockSource:
 
 
 def collect_rows(scored: Iterable[tuple[Batch, jax.Array]]) -> dict[str, np.ndarray]:
-    """What metrics are formed from: a batch's `KEPT_COLUMNS` and its "logits" [B, O], of all batches together."""
+    """Concatenates the inputs of the metrics over all batches: `KEPT_COLUMNS` and "logits" [B, O]."""
     parts: dict[str, list[Any]] = {name: [] for name in (*KEPT_COLUMNS, "logits")}
     for batch, logits in scored:
         parts["logits"].append(np.asarray(logits))

@@ -1,4 +1,4 @@
-"""The end of a run: the best state scored on validation and test, the summary and the calibration curve."""
+"""Finishes a run: evaluates the best state on validation and test, and writes the summary and calibration curve."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def finish_run(
     references: Mapping[str, Any],
     listener: Listener,
 ) -> dict[str, Any]:
-    """Scores the best state, writes `summary.json` and `calibration.json`, and tells the listener.
+    """Evaluates the best state, writes `summary.json` and `calibration.json`, and notifies the listener.
 
     Returns:
       The summary.
@@ -48,9 +48,9 @@ def finish_run(
 
 
 def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: TrainState) -> dict[str, Any]:
-    """What ran and how fast: all of the summary but the metrics.
+    """Builds the summary without the metrics: what ran, how fast, and on which machine.
 
-    `step` is the last one taken, `scored_step` the one of the state that the metrics speak of.
+    In the summary, `step` is the last step taken, and `scored_step` the step of the evaluated state.
     """
     return {
         "name": run.config.name,

@@ -1,4 +1,4 @@
-"""A run's folder: its config, its metrics lines and its summary, written so that no file is ever half written."""
+"""Manages a run's folder: config, metrics lines and summary. No file is ever left half written."""
 
 import contextlib
 import json
@@ -18,12 +18,12 @@ from wukong_jax.runs.record import read_json_file, read_metrics
 class RunFolder:
     """Paths and small files of one run.
 
-    `config.json`, `metrics.jsonl`, `summary.json`, `calibration.json`, `report.html`, `checkpoints/`,
-    `tensorboard/`, `data/` (rows prepared by the run itself).
+    The folder holds `config.json`, `metrics.jsonl`, `summary.json`, `calibration.json`, `report.html`, `checkpoints/`,
+    `tensorboard/` and `data/` (rows prepared by the run itself).
     """
 
     def __init__(self, path: str | Path):
-        """Names the folder; creates nothing."""
+        """Sets the paths; creates nothing."""
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
@@ -31,16 +31,16 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
 
     def claim(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
-        """Makes the folder this run's, or continues the run it holds.
+        """Writes the config of a new run, or checks that the config continues the run in the folder.
 
-        A run that has saved nothing yet may change in any key: its first start has failed, and was mended. Rows
-        prepared for other data keys are then dropped.
+        If the run has saved no checkpoint yet, every key may change, so that a failed first start can be corrected. If
+        data keys changed then, the prepared rows are deleted.
 
         Returns:
-          The changed keys that a continued run may change: key -> (old, new); empty for a new run.
+          The changed keys as key -> (old, new), all of which a continued run may change; empty for a new run.
 
         Raises:
-          UserError: the folder holds a run with other mathematics.
+          UserError: the folder holds a run whose results would be different.
         """
         allowed: dict[str, tuple[Any, Any]] = {}
         if (self.path / "config.json").exists():
@@ -61,10 +61,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; two trainers in one folder would undo each other's work.
+        """Locks the folder for this process; two trainers in one folder would overwrite each other's files.
 
         Raises:
-          UserError: another process holds it, or it cannot be written.
+          UserError: another process holds the lock, or the folder is not writable.
         """
         busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
         with contextlib.ExitStack() as held:
@@ -80,7 +80,7 @@ class RunFolder:
         return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
 
     def load_config(self) -> RunConfig:
-        """The config the run was last started with.
+        """Loads the config that the run was last started with.
 
         Raises:
           UserError: the folder holds no run.
@@ -91,12 +91,12 @@ class RunFolder:
         return build_run_config(mapping)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Adds one line to `metrics.jsonl`; NaN and infinity become null."""
+        """Appends one line to `metrics.jsonl`; NaN and infinity become null."""
         with self.metrics.open("a") as file:
             file.write(json.dumps(replace_nan_by_none(line)) + "\n")
 
     def cut_back_metrics(self, step: int) -> None:
-        """Drops the metrics lines past `step` (and a torn last line): the run goes on from there."""
+        """Deletes the metrics lines after `step`, where the run resumes, and an incomplete last line."""
         if not self.metrics.exists():
             return
         lines = read_metrics(self.metrics, skip_torn=True)
@@ -104,10 +104,10 @@ class RunFolder:
         write_text_whole(self.metrics, "".join(kept))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file whole; NaN and infinity become null."""
+        """Writes a JSON file atomically; NaN and infinity become null."""
         write_text_whole(self.path / name, json.dumps(replace_nan_by_none(value), indent=1) + "\n")
 
     def drop_results(self) -> None:
-        """Deletes what an earlier end of the run wrote: it speaks of another state than the one to come."""
+        """Deletes the results of an earlier end of the run, because further training makes them outdated."""
         for name in ("summary.json", "calibration.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run does between its steps, each a listener of the loop: count, write, log, evaluate, save, profile."""
+"""Provides the training loop's listeners that count, log, write metrics, evaluate, save checkpoints and profile."""
 
 import time
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ from wukong_jax.training.step import StepMetrics
 
 
 class ProgressMeter(Listener):
-    """Counts the rows, losses and seconds of the steps; the others read `progress` and may replace it."""
+    """Counts the rows, losses and seconds of the steps; other listeners read `progress` and may replace it."""
 
     def __init__(self, progress: RunProgress, started: float):
-        """Goes on from a progress; `started` is the `time.monotonic()` at which this process began the run."""
+        """Continues from `progress`; `started` is the `time.monotonic()` at which this process began the run."""
         self.progress = progress
         self._earlier_seconds, self._started = progress.wall_seconds, started
         self._window = LogWindow()
 
     def restart_clock(self) -> None:
-        """Leaves out the time since the last drain, which went to something else than steps."""
+        """Excludes the time since the last drain, which was not spent on steps."""
         self._window.restart_clock()
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
@@ -44,10 +44,10 @@ class ProgressMeter(Listener):
         )
 
     def drain(self) -> WindowSums:
-        """Waits for the steps under way and adds them to the progress.
+        """Waits for the pending steps and adds them to the progress.
 
         Raises:
-          NotFiniteError: a step's loss or gradient is NaN or infinite.
+          NotFiniteError: the loss or a gradient of a step is NaN or infinite.
         """
         sums = self._window.drain()
         self.progress = self.progress.replace(
@@ -64,7 +64,7 @@ class MetricsWriter(Listener):
     """Appends every log line and evaluation to `metrics.jsonl`."""
 
     def __init__(self, folder: RunFolder):
-        """Writes nothing yet."""
+        """Stores the folder; writes nothing yet."""
         self._folder = folder
 
     def on_log(self, line: Mapping[str, Any]) -> None:
@@ -77,16 +77,16 @@ class MetricsWriter(Listener):
 
 
 class StepLog(Listener):
-    """Tells the listeners the loss and the speed of the steps, every `log_every_steps` and after the last."""
+    """Reports loss and speed to a listener every `log_every_steps` steps and after the last step."""
 
     def __init__(self, run: Run, meter: ProgressMeter, listener: Listener):
-        """Logs from `meter` to `listener`."""
+        """Reads from `meter` and reports to `listener`."""
         self._every = run.config.training.log_every_steps
         self._learning_rate = run.config.optimizer.learning_rate
         self._meter, self._listener = meter, listener
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
-        """Logs, if it is time."""
+        """Logs if due."""
         if loop.step % self._every and not loop.at_last_step:
             return
         sums = self._meter.drain()
@@ -106,15 +106,15 @@ class StepLog(Listener):
 
 
 class Validation(Listener):
-    """Scores the validation split, keeps the best state, and acts on what stalls: learning rate and early stop."""
+    """Evaluates the validation split, saves the best state, and lowers the learning rate or stops when it stalls."""
 
     def __init__(self, run: Run, data: RunData, meter: ProgressMeter, checkpoints: Checkpoints, listener: Listener):
-        """Tells `listener` each evaluation; does nothing where there are no validation rows."""
+        """Reports each evaluation to `listener`; without validation rows, nothing is done."""
         self._run, self._data, self._config = run, data, run.config.training
         self._meter, self._checkpoints, self._listener = meter, checkpoints, listener
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
-        """Evaluates, if it is time: every `evaluate_every_steps` or at the end of an epoch, and after the last step."""
+        """Evaluates if due: every `evaluate_every_steps` (if 0, after each epoch), and after the last step."""
         every, epoch_ended = self._config.evaluate_every_steps, batch.position.rows_consumed == 0
         due = loop.at_last_step or (loop.step % every == 0 if every else epoch_ended)
         if "validation" in self._data.splits and due:
@@ -135,20 +135,20 @@ class Validation(Listener):
 
 
 class CheckpointKeeper(Listener):
-    """Saves the state every `every` steps, and on a stop signal before it ends the process."""
+    """Saves a checkpoint every `every` steps; on a stop signal, saves one and ends the process."""
 
     def __init__(
         self, checkpoints: Checkpoints, every: int, meter: ProgressMeter, stop: StopSignal, listener: Listener
     ):
-        """Saves nothing yet."""
+        """Stores its parts; saves nothing yet."""
         self._checkpoints, self._every, self._meter = checkpoints, every, meter
         self._stop, self._listener = stop, listener
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
-        """Saves, if it is time.
+        """Saves if due.
 
         Raises:
-          SystemExit: a stop signal came; the state is saved.
+          SystemExit: a stop signal was received; the state has been saved.
         """
         if self._stop.received:
             self.save(loop)
@@ -161,7 +161,7 @@ class CheckpointKeeper(Listener):
             self.save(loop)
 
     def save(self, loop: TrainLoop) -> None:
-        """Starts saving the state as it is now."""
+        """Starts saving the current state."""
         self._meter.drain()
         self._checkpoints.save(loop.state, self._meter.progress)
         self._meter.restart_clock()
@@ -171,12 +171,12 @@ class Profiler(Listener):
     """Writes a profiler trace of a few steps into the TensorBoard folder."""
 
     def __init__(self, first_step: int, steps: int, folder: Path, listener: Listener):
-        """Traces `steps` steps, or none, after the first `first_step`."""
+        """Will trace `steps` steps (0: none) after the first `first_step` steps."""
         self._first, self._steps, self._folder, self._listener = first_step, steps, folder, listener
         self._tracing = False
 
     def before_step(self, loop: TrainLoop) -> None:
-        """Starts or stops the trace, if it is time."""
+        """Starts or stops the trace if due."""
         if self._steps and loop.step == self._first:
             jax.profiler.start_trace(str(self._folder))
             self._tracing = True
@@ -184,7 +184,7 @@ class Profiler(Listener):
             self.after_last_step(loop)
 
     def after_last_step(self, loop: TrainLoop) -> None:
-        """Stops a trace that is under way."""
+        """Stops the trace if one is running."""
         if self._tracing:
             jax.block_until_ready(loop.state.step)
             jax.profiler.stop_trace()

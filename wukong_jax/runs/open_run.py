@@ -1,4 +1,4 @@
-"""A finished (or interrupted) run opened for scoring: its metrics, its splits, and new rows."""
+"""Opens a finished or interrupted run to read its metrics, evaluate its splits and predict new rows."""
 
 import dataclasses
 import sys
@@ -31,38 +31,38 @@ from wukong_jax.schema import Schema
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.state import TrainState
 
-Rows = pl.DataFrame | Mapping[str, Any] | str | Path | Any  # Any: a pandas frame, which need not be installed
+Rows = pl.DataFrame | Mapping[str, Any] | str | Path | Any  # Any: a pandas frame; pandas is optional
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenRun:
-    """A run's parts, its rows, and the state it is judged by."""
+    """An opened run: its parts, rows and best state."""
 
     run: Run
     data: RunData
     state: TrainState
-    folder: Path | None = None  # where the run lies; None for one that was put together in memory
+    folder: Path | None = None  # the run's folder; None if it was built in memory
 
     @property
     def config(self) -> RunConfig:
-        """The run's config; its mesh and exchange are those of this process, whatever it was trained on."""
+        """The run's config, but with the mesh and exchange of this process instead of those used in training."""
         return self.run.config
 
     @property
     def schema(self) -> Schema:
-        """What the run's rows are, resolved."""
+        """The resolved schema of the run's rows."""
         return self.run.schema
 
     @property
     def predict_batch(self) -> Predict:
-        """The function from a batch on devices to logits [B, O] float32."""
+        """Function from a batch on devices to logits [B, O] float32."""
         return build_predict(self.run, self.state)
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
-        """Scores one split of the run's rows.
+        """Evaluates one split of the run's rows.
 
         Returns:
-          Metric -> value, named as in `metrics.jsonl`.
+          The metrics by name, as in `metrics.jsonl`.
 
         Raises:
           UserError: the data has no such split.
@@ -70,15 +70,15 @@ class OpenRun:
         return evaluate_state(self.run, self.data, self.state, split).metrics
 
     def predict(self, rows: Rows) -> np.ndarray:
-        """Scores rows, each one whatever its weight.
+        """Predicts probabilities for rows, including rows of weight 0.
 
         Args:
           rows: a polars or pandas frame, a mapping of columns, or the path of a raw file, with the columns of the
-            run's raw training files; those of labels, timestamp, group and weight may be missing. They are encoded by
-            the run's schema and vocabularies.
+            run's raw training files; labels, timestamp, group and weight are optional. Rows are encoded with the run's
+            schema and vocabularies.
 
         Returns:
-          Probabilities [rows, O] float64, in the order of the rows; objectives in the order of `schema.labels`.
+          [rows, O] float64 probabilities in the order of the rows, with objectives in the order of `schema.labels`.
 
         Raises:
           UserError: a column is missing, or a value cannot be read.
@@ -86,21 +86,21 @@ class OpenRun:
         return np.concatenate([np.zeros((0, len(self.schema.labels))), *self.predict_parts(rows)])
 
     def predict_parts(self, rows: Rows) -> Iterator[np.ndarray]:
-        """Yields what `predict` returns batch by batch, for more rows than fit the memory at once."""
+        """Yields the results of `predict` batch by batch, for more rows than fit in memory."""
         return score_rows(self.run, self.predict_batch, encode_rows(self.schema, self.data, rows))
 
     def metrics(self) -> pl.DataFrame:
-        """The lines of `metrics.jsonl`, a row a line; a metric that a line lacks is null.
+        """Returns the lines of `metrics.jsonl` as rows of a frame; metrics missing in a line are null.
 
         Raises:
-          UserError: the run lies in no folder, or a line cannot be read.
+          UserError: the run has no folder, or a line cannot be read.
         """
         if self.folder is None:
             raise UserError("metrics: this run lies in no folder, so it has no metrics.jsonl")
         return pl.from_dicts(read_metrics(RunFolder(self.folder).metrics), infer_schema_length=None)
 
     def read_split(self, split: str) -> Iterator[Batch]:
-        """Batches of a split in file order, the last padded.
+        """Yields the batches of a split in file order; the last one is padded.
 
         Raises:
           UserError: the data has no such split.
@@ -113,10 +113,10 @@ class OpenRun:
         return predict_batches(self.predict_batch, batches, self.run.mesh)
 
     def score_split(self, split: str) -> dict[str, np.ndarray]:
-        """The logits of a split with what they are judged by: `KEPT_COLUMNS` of `runs.evaluation` and "logits".
+        """Computes the logits of a split and returns them with labels and weights.
 
         Returns:
-          Name -> array of all rows; padded rows have weight 0.
+          Arrays of all rows by name: "logits" and the `KEPT_COLUMNS` of `runs.evaluation`. Padding has weight 0.
 
         Raises:
           UserError: the data has no such split.
@@ -125,17 +125,17 @@ class OpenRun:
 
 
 def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
-    """Restores the best state of a run (the latest, where nothing was validated).
+    """Opens a run with its best state, or its latest state if it was never validated.
 
     Args:
       workdir: the run's folder.
-      data_path: read row blocks from here instead of where the config says, if they have moved.
+      data_path: folder of row blocks to read instead of the one in the config, for rows that were moved.
 
     Raises:
-      UserError: the folder holds no run, no checkpoint, or its rows are gone.
+      UserError: the folder holds no run or no checkpoint, or the rows are gone.
     """
     folder = RunFolder(workdir)
-    # Scoring uses the devices that are here, whatever mesh and placement the run was trained on.
+    # Use the devices of this process, whatever mesh and exchange the run was trained with.
     config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
     if data_path is not None:
         if config.data.build_source().folder is None:

@@ -1,4 +1,4 @@
-"""Probabilities for the rows of a raw file, in input order, as a CSV file."""
+"""Writes the predicted probabilities for the rows of a raw file to a CSV file, in input order."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from wukong_jax.runs.open_run import OpenRun
 
 
 def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
-    """Scores every row of a raw file.
+    """Predicts every row of a raw file.
 
     Args:
       opened: the run.
-      source: a raw file of the run's schema; labels may be missing.
-      target: CSV to write: a header of objectives' names, then one probability per objective and row, with
-        enough digits to give the same float64 back.
+      source: a raw file with the run's schema; labels are optional.
+      target: CSV file to write: a header with the objectives' names, then one line per row with a probability per
+        objective, with enough digits to restore the same float64.
 
     Returns:
-      The rows written.
+      The number of rows written.
 
     Raises:
       UserError: the input is malformed, or the output cannot be written.

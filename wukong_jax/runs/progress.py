@@ -1,4 +1,4 @@
-"""What the host knows of a run's progress: saved in every checkpoint beside the arrays."""
+"""Defines the host's part of a run's state (data position, best evaluation, sums), saved in every checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,48 +11,48 @@ from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 @dataclasses.dataclass(frozen=True)
 class RunProgress:
-    """Position of the data, the best evaluation so far, and the sums of an unfinished log window."""
+    """The data position, the best evaluation so far, times, and the sums of an unfinished log window."""
 
     epoch: int = 0
     rows_consumed: int = 0  # of the epoch, over all processes
-    examples_seen: int = 0  # rows of weight above 0 trained on, repeats counted
-    best_value: float | None = None  # of the early-stop metric
+    examples_seen: int = 0  # rows of weight above 0 trained on, counting repetitions
+    best_value: float | None = None  # best value of the early-stop metric
     best_step: int | None = None
     stalled_evaluations: int = 0  # since the best one
-    learning_rate_scale: float = 1.0  # what stalled evaluations have made of it
+    learning_rate_scale: float = 1.0  # lowered by stalled evaluations
     window_loss_sum: float = 0.0  # since the last log line
     window_weight_sum: float = 0.0
     train_seconds: float = 0.0  # in steps, compilation and evaluation excluded
-    timed_examples: int = 0  # trained on in `train_seconds`
-    wall_seconds: float = 0.0  # of all sittings
-    stopped_because: str = ""  # empty while the run goes on
-    data_fingerprint: str = ""  # of the rows it trains on, see `RunData.fingerprint`
+    timed_examples: int = 0  # trained on during `train_seconds`
+    wall_seconds: float = 0.0  # over all processes that continued the run
+    stopped_because: str = ""  # empty until the run stops
+    data_fingerprint: str = ""  # fingerprint of the training data, see `RunData.fingerprint`
 
     def position(self, seed: int) -> Position:
-        """The loader's position to go on from."""
+        """Returns the loader position to resume from."""
         return Position(epoch=self.epoch, seed=seed, rows_consumed=self.rows_consumed)
 
     def replace(self, **changes: Any) -> "RunProgress":
-        """A copy with some fields changed."""
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for a checkpoint."""
+        """Returns a plain dict for a checkpoint."""
         return to_mapping(self)
 
     @staticmethod
     def from_json(mapping: Mapping[str, Any]) -> "RunProgress":
-        """The inverse of `to_json`."""
+        """Builds the progress from the result of `to_json`."""
         return build_dataclass(RunProgress, mapping, "checkpoint progress")
 
 
 def record_evaluation(
     progress: RunProgress, config: TrainingConfig, step: int, metrics: Mapping[str, Any]
 ) -> tuple[RunProgress, bool]:
-    """Takes an evaluation into account: best so far, stalls, learning rate, early stop.
+    """Updates the best value, the stall count, the learning rate and early stopping after an evaluation.
 
     Returns:
-      (new progress, whether this evaluation is the best so far). A metric that is NaN never is.
+      (new progress, whether this evaluation is the best so far); NaN is never the best.
     """
     value = metrics[config.early_stop_metric]
     sign = 1.0 if config.early_stop_metric == "auc" else -1.0

@@ -1,4 +1,4 @@
-"""The files that a run leaves behind, read back: config, metrics lines, summary and calibration curve."""
+"""Reads the files in a run's folder: config, metrics lines, summary and calibration curve."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from wukong_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """The files of a run's folder, parsed; a run under way has less."""
+    """The parsed files of a run's folder; some are missing while the run is training."""
 
     config: Mapping[str, Any]  # config.json
     lines: Sequence[Mapping[str, Any]]  # metrics.jsonl, each with `step` and `split`
@@ -30,17 +30,17 @@ class RunRecord:
         return (self.summary or {}).get("references") or {}
 
     def metrics_of(self, split: str) -> Mapping[str, Any]:
-        """The metrics of `validation` or `test`: the summary's, or those of the newest line."""
+        """Returns the metrics of `validation` or `test` from the summary, else from the newest metrics line."""
         from_summary = (self.summary or {}).get(split)
         if from_summary:
             return from_summary
         return next((line for line in reversed(self.lines) if line["split"] == split), {})
 
     def series(self, split: str, metric: str) -> tuple[list[int], list[float]]:
-        """A metric over the run.
+        """Returns a metric over the course of the run.
 
         Returns:
-          (steps, values) of the lines that have the metric as a finite number, in the file's order.
+          (steps, values) of the lines in which the metric is a finite number, in file order.
         """
         points = [(line["step"], read_number(line.get(metric))) for line in self.lines if line["split"] == split]
         kept = [(step, value) for step, value in points if value is not None]
@@ -48,17 +48,17 @@ class RunRecord:
 
 
 def read_number(value: Any) -> float | None:
-    """The value as a float where it is a finite number, else None (null, nan, text)."""
+    """Returns a finite number as a float, and None for anything else (null, NaN, text)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def load_run_record(workdir: Path) -> RunRecord:
-    """Reads what a run has left in its folder so far.
+    """Reads the files that a run has written so far.
 
     Raises:
-      UserError: the folder holds no run, or one of its files is not what a run writes.
+      UserError: the folder holds no run, or a file has unexpected content.
     """
     config = read_json_file(workdir / "config.json", dict)
     if config is None:
@@ -72,10 +72,10 @@ def load_run_record(workdir: Path) -> RunRecord:
 
 
 def read_json_file(path: Path, kind: type) -> Any:
-    """The value of a JSON file; None where there is no such file.
+    """Reads a JSON file; returns None if it does not exist.
 
     Raises:
-      UserError: it is not JSON, or its value is not of the kind.
+      UserError: the file is not JSON, or its value is not of type `kind`.
     """
     if not path.exists():
         return None
@@ -89,11 +89,12 @@ def read_json_file(path: Path, kind: type) -> Any:
 
 
 def read_metrics(path: Path, skip_torn: bool = False) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, each with an integer `step` and a text `split`; none where there is no file.
+    """Reads the lines of a `metrics.jsonl`, each with an integer `step` and a text `split`.
 
     Args:
-      path: the file. Its last line may be torn, by a kill or because the run is writing it now; it is left out.
-      skip_torn: leave out other lines that cannot be read, too.
+      path: the file; if it does not exist, there are no lines. An incomplete last line is skipped, because a kill may
+        have cut it or the run may be writing it.
+      skip_torn: also skip other lines that cannot be read.
 
     Raises:
       UserError: a line cannot be read.

@@ -1,4 +1,4 @@
-"""Test metrics that a run is held against: the generator's Bayes values, and those of another run."""
+"""Loads the test metrics a run is compared with: the Bayes metrics of planted data, and those of another run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ REFERENCE_METRICS = ("auc", "log_loss", "normalized_entropy")
 
 
 def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
-    """Name of a reference -> its test metrics.
+    """Loads the test metrics of each reference, by the reference's name.
 
     Raises:
-      UserError: the reference run has no summary, or was tested on other rows.
+      UserError: the reference run has no summary, or was tested on different rows.
     """
     references = {}
     bayes = data.report.get("bayes", {}).get("test")

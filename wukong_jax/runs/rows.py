@@ -1,4 +1,4 @@
-"""The rows of a run: prepared on first use where the config names raw files or a generator."""
+"""Opens the rows of a run; rows from raw files or a generator are prepared on first use."""
 
 import dataclasses
 import functools
@@ -20,23 +20,23 @@ from wukong_jax.schema import Schema, load_schema
 
 @dataclasses.dataclass(frozen=True)
 class RunData:
-    """A prepared folder, opened."""
+    """An open folder of prepared rows."""
 
     directory: Path
     schema: Schema  # resolved
-    splits: Mapping[str, RowBlocks]  # "train" and, where they have rows, "validation" and "test"
-    report: Mapping[str, Any]  # report.json, as preparing wrote it
-    join: RowJoin | None = None  # what the config joins to rows as they are read
+    splits: Mapping[str, RowBlocks]  # "train", and "validation" and "test" if they have rows
+    report: Mapping[str, Any]  # report.json, written when the rows were prepared
+    join: RowJoin | None = None  # joins extra columns to rows while they are read
 
     def source(self, split: str) -> BlockSource:
-        """A split's rows as a model reads them, with what is joined to them."""
+        """Returns the rows of a split as the model reads them, including joined extras."""
         blocks = self.splits[split]
         return blocks if self.join is None else JoinedBlocks(blocks, self.join)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A digest of the schema, the splits' sizes and their first blocks: other rows give another one."""
-        # the file as it was written: a later version of this program may know keys that it lacks
+        """A digest of the schema, the splits' sizes and their first blocks, to recognise different rows."""
+        # Hash the file's bytes, not the parsed schema: later versions may add keys.
         digest = hashlib.sha256((self.directory / "schema.json").read_bytes())
         for name, blocks in sorted(self.splits.items()):
             digest.update(f"{name} {blocks.rows} {blocks.block_rows(0)}".encode())
@@ -46,22 +46,22 @@ class RunData:
 
     @property
     def vocabulary(self) -> Path:
-        """Where the vocabularies lie that encode raw rows."""
+        """Folder of the vocabularies that encode raw rows."""
         return self.directory / "vocabulary"
 
 
 def prepared_directory(config: DataConfig, own_directory: Path) -> Path:
-    """The folder of row blocks a run reads: its own, or the one that the source names."""
+    """Returns the folder of row blocks that a run reads: the one the data source names, else `own_directory`."""
     return config.build_source().folder or own_directory
 
 
 def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], None]) -> RunData:
-    """Opens a run's rows, preparing them into `own_directory` if that has not been done.
+    """Opens a run's rows, after preparing them if necessary.
 
     Args:
-      config: where the rows come from.
-      own_directory: `<workdir>/data`, used where the source names no folder of row blocks.
-      say: prints one line of progress.
+      config: the data source.
+      own_directory: `<workdir>/data`, used if the source names no folder of row blocks.
+      say: prints a progress message.
 
     Raises:
       UserError: the input is missing or malformed, or a split has no rows.

@@ -1,4 +1,4 @@
-"""Rows that a run has not seen, encoded and scored in input order."""
+"""Encodes new rows and predicts their probabilities, in input order."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,11 +17,11 @@ from wukong_jax.training.run import Run
 
 
 def encode_rows(schema: Schema, data: RunData, rows: Any) -> Iterator[Columns]:
-    """Encodes rows as the run's own were, with what is joined to them.
+    """Encodes rows in the same way as the run's rows, including joined extras.
 
     Args:
-      schema: of the run.
-      data: whose vocabularies and join are used.
+      schema: the run's resolved schema.
+      data: the run's data, whose vocabularies and join are used.
       rows: the path of a raw file, a frame, or a mapping of columns; see `build_frame`.
 
     Raises:
@@ -35,12 +35,12 @@ def encode_rows(schema: Schema, data: RunData, rows: Any) -> Iterator[Columns]:
 
 
 def score_rows(run: Run, predict: Predict, rows: Iterable[Columns]) -> Iterator[np.ndarray]:
-    """Scores encoded rows, each one whatever its weight.
+    """Predicts encoded rows, including rows of weight 0.
 
     Yields:
-      Probabilities [n, O] float64 of the next rows.
+      [n, O] float64 probabilities of the next n rows.
     """
-    # Only padding has weight 0 from here on.
+    # Set all weights to 1, so that only padding has weight 0.
     chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in rows)
     batches = batch_rows(chunks, run.schema, run.config.training.evaluation_batch_size)
     for batch, logits in predict_batches(predict, batches, run.mesh):

@@ -1,4 +1,4 @@
-"""Rows that are prepared once and read by several runs."""
+"""Guards rows that are prepared once and read by several runs."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from wukong_jax.strict_mapping import list_changes
 
 
 def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
-    """Notes beside a folder of rows what they are made of, so that no others are taken for them.
+    """Records how a folder of rows is made, and refuses a folder that was made with other values.
 
     Args:
-      folder: of the rows; the note is `<folder>.made_of.json`.
-      made_of: JSON values that decide the rows.
+      folder: folder of the rows; the record is `<folder>.made_of.json` beside it.
+      made_of: JSON values that determine the rows.
 
     Raises:
-      UserError: the folder was made of something else.
+      UserError: the folder was made with other values.
     """
     note = folder.with_name(f"{folder.name}.made_of.json")
     made = json.loads(note.read_text()) if note.exists() else made_of

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a flag that the training loop reads between steps."""
+"""Turns SIGTERM and SIGINT into a flag that the training loop checks between steps."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class StopSignal:
-    """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; a second one kills.
+    """A context that records the first SIGTERM or SIGINT instead of ending the process; a second one ends it.
 
-    One that came after the last step, when nothing read the flag any more, takes its effect on leaving: a script that
-    trains one run after another must stop there too.
+    On leaving the context without an error, a recorded signal is raised again. Otherwise a script that trains several
+    runs in turn would continue after a signal that came after the last step, when the flag is no longer checked.
     """
 
     def __init__(self) -> None:

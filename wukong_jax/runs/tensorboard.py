@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, and the names that a metrics line's numbers have there and at trackers."""
+"""Writes TensorBoard events, and defines the names of scalars used by TensorBoard and the trackers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,12 @@ from tensorboardX import SummaryWriter
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.training.loop import Listener, RunStart
 
-# Names of the train metrics that are about speed, not quality: they are shown under perf/.
+# Training metrics about speed, shown under perf/.
 _SPEED = ("examples_per_second",)
 
 
 def name_scalars(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a metrics line as `train/loss`, `perf/examples_per_second`, `eval/validation/auc` and so on."""
+    """Returns the numbers of a metrics line as `train/loss`, `perf/examples_per_second`, `eval/validation/auc` etc."""
     prefix = "train" if line["split"] == "train" else f"eval/{line['split']}"
     return {
         f"{'perf' if name in _SPEED else prefix}/{name}": value
@@ -26,11 +26,11 @@ class TensorBoardWriter(Listener):
     """Writes events into `<workdir>/tensorboard`."""
 
     def __init__(self) -> None:
-        """Opens nothing yet."""
+        """Opens nothing until the run starts."""
         self._writer: SummaryWriter | None = None
 
     def on_start(self, start: RunStart) -> None:
-        """Opens the events, cut back to where the run goes on from."""
+        """Opens the event file, and discards earlier events after the run's first step."""
         self._writer = SummaryWriter(str(RunFolder(start.folder).tensorboard), purge_step=start.first_step + 1)
 
     def on_log(self, line: Mapping[str, Any]) -> None:
@@ -46,6 +46,6 @@ class TensorBoardWriter(Listener):
         self.on_log(line)
 
     def close(self) -> None:
-        """Closes the events."""
+        """Closes the event file."""
         if self._writer is not None:
             self._writer.close()

@@ -1,8 +1,8 @@
-"""Experiment trackers as listeners: Weights & Biases, MLflow and trackio, each an extra of this package.
+"""Provides experiment trackers as listeners: Weights & Biases, MLflow and trackio, each an optional extra.
 
-A tracker gets the config at the start, then the numbers of every log line and evaluation under TensorBoard's names.
-Where it sends them is the tracker's own matter: WANDB_MODE, MLFLOW_TRACKING_URI and the like. A run that goes on
-continues its tracked run; `trackers.json` in the run's folder keeps the ids.
+A tracker receives the config at the start, then the numbers of every log line and evaluation, named as in TensorBoard.
+Each tracker's settings (WANDB_MODE, MLFLOW_TRACKING_URI etc.) determine where it sends them. A resumed run continues
+its tracked run, whose id is stored in `trackers.json` in the run's folder.
 """
 
 import importlib
@@ -22,15 +22,15 @@ PROJECT = "wukong-jax"
 
 
 class Tracker(Listener):
-    """The part that the trackers share: the package, the id of the tracked run, and the numbers."""
+    """Base class of the trackers: imports the package and sends the numbers of each line."""
 
-    name = ""  # of the package and of the extra
+    name = ""  # name of the package and of the extra
 
     def __init__(self) -> None:
         """Imports the package.
 
         Raises:
-          UserError: it is not installed.
+          UserError: the package is not installed.
         """
         try:
             self._package = importlib.import_module(self.name)
@@ -89,7 +89,9 @@ class MlflowTracker(Tracker):
 
     def send(self, numbers: Mapping[str, float], step: int) -> None:
         """Sends numbers by name to the tracked run."""
-        named = {re.sub(r"[^\w\-./: ]", "_", name): number for name, number in numbers.items()}  # all that it allows
+        named = {
+            re.sub(r"[^\w\-./: ]", "_", name): number for name, number in numbers.items()
+        }  # characters that MLflow allows
         self._package.log_metrics(named, step=step)
 
     def close(self) -> None:
@@ -123,7 +125,7 @@ _TRACKERS = {tracker.name: tracker for tracker in (WandbTracker, MlflowTracker, 
 
 
 def build_trackers(names: Sequence[str]) -> list[Tracker]:
-    """The trackers that a config names.
+    """Builds the trackers that a config names.
 
     Raises:
       UserError: a tracker's package is not installed.
@@ -141,7 +143,7 @@ def _keep_id(folder: Path, name: str, run_id: str) -> None:
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value; a tracker's table of parameters is flat."""
+    """Yields dotted keys and values, because MLflow's parameters are flat."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The training run: restore or start, train what is left, score, and write everything that its folder promises."""
+"""Trains a run from its start or its newest checkpoint to its end, evaluates it and writes the results."""
 
 import itertools
 import math
@@ -42,20 +42,20 @@ from wukong_jax.training.state import TrainState
 def train_run(
     config: RunConfig, workdir: str, say: Callable[[str], None] = print, listeners: Sequence[Listener] = ()
 ) -> dict[str, Any]:
-    """Trains a run, or goes on with the one its folder holds. Draws no report: `wukong_jax.train` does.
+    """Trains a run, or resumes the one in its folder. Writes no report, unlike `wukong_jax.train`.
 
     Args:
-      config: the run.
-      workdir: its folder.
-      say: prints a line before the progress bar exists.
-      listeners: told of the run beside the console, TensorBoard, metrics.jsonl and the config's trackers.
+      config: config of the run.
+      workdir: the run's folder.
+      say: prints a message before the progress bar exists.
+      listeners: listeners besides the console, TensorBoard, metrics.jsonl and the config's trackers.
 
     Returns:
       The summary, as in `summary.json`.
 
     Raises:
       UserError: a mistake in the config, the data or the folder, or a loss that is not finite.
-      SystemExit: code 143 after SIGTERM, 130 after SIGINT; the state is saved.
+      SystemExit: with code 143 after SIGTERM and 130 after SIGINT; the state has been saved.
     """
     folder = RunFolder(workdir)
     trackers = build_trackers(config.training.trackers)
@@ -73,17 +73,17 @@ def _train_locked(
     run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())
-    references = load_references(config, data)  # refuses a missing reference run now, not after training
+    references = load_references(config, data)  # fails now, not after training, if the reference run is missing
     _check_validation(config, data)
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
         stack.callback(checkpoints.close)
-        stop = stack.enter_context(StopSignal())  # from here on there is something to save
+        stop = stack.enter_context(StopSignal())  # from here on, a signal saves a checkpoint first
         return _Sitting(run, data, folder, checkpoints, stop).run_to_end(references, listeners)
 
 
 def total_steps(config: RunConfig, data: RunData) -> int:
-    """Steps of the whole run: the smaller of `steps` and `epochs` worth of them."""
+    """Returns the steps of the whole run: the smaller of `steps` and the steps of `epochs`."""
     per_epoch = math.ceil(data.splits["train"].rows / config.training.batch_size)
     by_epochs = None if config.training.epochs is None else config.training.epochs * per_epoch
     limits = [limit for limit in (config.training.steps, by_epochs) if limit is not None]
@@ -101,7 +101,7 @@ def _check_validation(config: RunConfig, data: RunData) -> None:
 
 
 class _Sitting:
-    """A run from its start, or from its newest checkpoint, to its end."""
+    """Trains a run in one process, from its start or its newest checkpoint to its end."""
 
     def __init__(self, run: Run, data: RunData, folder: RunFolder, checkpoints: Checkpoints, stop: StopSignal):
         self._run, self._data, self._folder, self._checkpoints, self._stop = run, data, folder, checkpoints, stop
@@ -109,12 +109,12 @@ class _Sitting:
         self._started = time.monotonic()
 
     def run_to_end(self, references: Mapping[str, Any], others: Sequence[Listener]) -> dict[str, Any]:
-        """Trains what is left and writes the summary beside the references."""
+        """Trains the remaining steps, and evaluates and writes the summary, which includes the references."""
         state, progress = self._restore_or_init()
         first_step = int(state.step)
         self._folder.cut_back_metrics(first_step)
         if progress.stopped_because == ALL_DONE and first_step < self._total:
-            progress = progress.replace(stopped_because="")  # more steps were asked for since
+            progress = progress.replace(stopped_because="")  # the config now has more steps
         meter = ProgressMeter(progress, self._started)
         listeners = Listeners([meter, MetricsWriter(self._folder), TrainingConsole(), TensorBoardWriter(), *others])
         config = self._run.config
@@ -164,7 +164,7 @@ class _Sitting:
             listeners.on_message(f"compiled the train step in {time.monotonic() - began:.1f} s")
             meter.restart_clock()
             feed = itertools.chain([first], batches)
-            del first  # its arrays are to be freed after its step
+            del first  # frees its arrays after its step
             try:
                 loop.run(train_step, feed)
                 meter.progress = meter.progress.replace(stopped_because=loop.stopped_because)
@@ -173,7 +173,7 @@ class _Sitting:
                 raise self._describe_bad_loss(loop.step - error.steps_ago) from error
 
     def _place_batches(self, progress: RunProgress) -> Generator[PlacedBatch, None, None]:
-        """The training batches from where the progress stands, on the devices."""
+        """Yields the remaining training batches, on the devices."""
         run, data = self._run, self._run.config.data
         batches = iterate_batches(
             self._data.source("train"),

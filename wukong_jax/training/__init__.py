@@ -1,1 +1,1 @@
-"""The train step, the loop around it, optimizers and checkpoints."""
+"""Builds the network, loss, optimizers and train step of a run, and runs the training loop."""

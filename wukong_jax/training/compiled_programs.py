@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk while many runs that share them are trained."""
+"""Keeps compiled programs on disk while several similar runs are trained."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 @contextlib.contextmanager
 def keep_programs_in(folder: Path) -> Iterator[None]:
-    """Keeps compiled programs on disk meanwhile: units that differ in seed or rate share most of theirs.
+    """Keeps compiled programs in a folder inside the context; runs that differ in seed or learning rate share most.
 
-    Compiling is nearly all of a small unit's time: 5.8 CPU seconds for the first of its kind, 1.4 for the last.
+    A small run spends nearly all its time compiling: 5.8 CPU seconds for the first of its kind, 1.4 for the last.
     """
     options = {
         "jax_compilation_cache_dir": str(folder),
@@ -23,7 +23,7 @@ def keep_programs_in(folder: Path) -> Iterator[None]:
     try:
         for name, value in options.items():
             jax.config.update(name, value)
-        compilation_cache.reset_cache()  # it remembers the folder it was first opened with
+        compilation_cache.reset_cache()  # JAX would otherwise keep the folder opened first
         yield
     finally:
         for name, value in before.items():

@@ -1,4 +1,4 @@
-"""The steps between two log lines: their sums, and the time the devices took for them."""
+"""Accumulates the metrics and the time of the steps between two log lines."""
 
 import dataclasses
 import time
@@ -7,21 +7,21 @@ import jax
 
 from wukong_jax.training.step import StepMetrics
 
-STEPS_IN_FLIGHT = 2  # steps the host may run ahead of the devices
+STEPS_IN_FLIGHT = 2  # number of steps the host may run ahead of the devices
 
 
 class NotFiniteError(Exception):
-    """A loss or gradient of a step is NaN or infinite."""
+    """The loss or a gradient of a step is NaN or infinite."""
 
     def __init__(self, steps_ago: int):
-        """Says how many steps before the newest it was."""
+        """Stores the number of steps taken since that step."""
         super().__init__(f"not finite {steps_ago} steps ago")
         self.steps_ago = steps_ago
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowSums:
-    """What a drained window amounts to."""
+    """Sums over the steps of a window."""
 
     loss_sum: float = 0.0
     weight_sum: float = 0.0
@@ -32,30 +32,30 @@ class WindowSums:
 
 
 class LogWindow:
-    """Collects step metrics as they are, on devices, and reads them only when asked."""
+    """Collects step metrics on the devices, and reads them only when drained."""
 
     def __init__(self) -> None:
-        """Starts empty, its clock running."""
+        """Starts empty, with its clock running."""
         self._pending: list[StepMetrics] = []
         self._examples = 0
         self._started = time.monotonic()
 
     def restart_clock(self) -> None:
-        """Leaves out the time since the last drain, which went to something else than steps."""
+        """Excludes the time since the last drain, which was not spent on steps."""
         self._started = time.monotonic()
 
     def add(self, metrics: StepMetrics, examples: int) -> None:
-        """Adds a step just dispatched, and waits for an older one so that the host does not run far ahead."""
+        """Adds a step just dispatched, and waits for an older one so that the host does not get far ahead."""
         self._pending.append(metrics)
         self._examples += examples
         if len(self._pending) > STEPS_IN_FLIGHT:
             jax.block_until_ready(self._pending[-1 - STEPS_IN_FLIGHT]["loss_sum"])
 
     def drain(self) -> WindowSums:
-        """Waits for all steps and returns their sums; the window starts anew.
+        """Waits for all steps, returns their sums and starts a new window.
 
         Raises:
-          NotFiniteError: a step's loss or gradient is NaN or infinite.
+          NotFiniteError: the loss or a gradient of a step is NaN or infinite.
         """
         pending = jax.device_get(self._pending)
         seconds = time.monotonic() - self._started

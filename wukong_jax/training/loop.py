@@ -1,7 +1,8 @@
-"""The loop over steps. It moves the state forward and tells its listeners, who do everything else between steps.
+"""Provides the training loop and its listener interface.
 
-A listener hears when a run starts, before and after each step, at every log line and evaluation, and at the end.
-Logging, evaluation, checkpoints, the profiler, the console, TensorBoard, the report and trackers all are listeners.
+The loop only advances the state; everything else between steps is done by listeners. They are notified when a run
+starts, before and after each step, at every log line and evaluation, and at the end. Logging, evaluation, checkpoints,
+the profiler, the console, TensorBoard, the report and trackers are all listeners.
 """
 
 import contextlib
@@ -15,18 +16,18 @@ from wukong_jax.data.blocks.loader import Position
 from wukong_jax.training.state import TrainState
 from wukong_jax.training.step import StepMetrics
 
-ALL_DONE = "all steps are done"  # the one reason to stop that asking for more steps takes back
+ALL_DONE = "all steps are done"  # the only reason to stop that a config with more steps cancels
 CompiledStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunStart:
-    """What a listener is told at the start of a run, or when it goes on."""
+    """Passed to listeners when a run starts or resumes."""
 
     name: str
     folder: Path
     config: Mapping[str, Any]  # as in config.json
-    first_step: int  # steps that were taken before; 0 for a new run
+    first_step: int  # steps taken before; 0 for a new run
     total_steps: int
 
 
@@ -35,108 +36,108 @@ class PlacedBatch(NamedTuple):
 
     columns: Batch
     rows: int  # of weight above 0
-    position: Position  # of the data after this batch
+    position: Position  # position in the data after this batch
 
 
 class Listener:
-    """Hears of a run. Each method does nothing; override those that matter.
+    """Receives the events of a run. Every method does nothing by default; override the ones you need.
 
-    Listeners are told one after another, in the order in which they were given. What one of them raises ends the run.
+    Listeners are called in the order in which they were given. An exception in a listener ends the run.
     """
 
     def on_start(self, start: RunStart) -> None:
-        """The run starts, or goes on from a checkpoint."""
+        """Called when the run starts or resumes from a checkpoint."""
 
     def on_message(self, text: str) -> None:
-        """One line for a person to read."""
+        """Called with a one-line message for the user."""
 
     def before_step(self, loop: "TrainLoop") -> None:
-        """A step is about to be taken; `loop.step` were taken before it."""
+        """Called before a step, when `loop.step` steps have been taken."""
 
     def after_step(self, loop: "TrainLoop", batch: PlacedBatch, metrics: StepMetrics) -> None:
-        """A step was handed to the devices, which may still be at work on it; `loop.step` counts it."""
+        """Called after a step was dispatched; it may still be running. `loop.step` includes it."""
 
     def after_last_step(self, loop: "TrainLoop") -> None:
-        """No further step will be taken, whether all went well or something was raised."""
+        """Called after the last step, also if an exception was raised."""
 
     def on_log(self, line: Mapping[str, Any]) -> None:
-        """A line of training metrics: `step`, `loss`, `examples_per_second` and so on, as in metrics.jsonl."""
+        """Called with a line of training metrics: `step`, `loss`, `examples_per_second` etc., as in metrics.jsonl."""
 
     def on_evaluation(self, line: Mapping[str, Any], best: bool) -> None:
-        """A split was scored: `step`, `split` and its metrics; whether they are the best of the validation so far."""
+        """Called with `step`, `split` and metrics of an evaluation; `best`: it is the best validation so far."""
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        """The run has ended, and its summary is written."""
+        """Called when the run has ended and its summary is written."""
 
     def close(self) -> None:
-        """Told once at the end, also after an error: files and connections are to be closed."""
+        """Called once at the end, also after an error, to close files and connections."""
 
 
 class Listeners(Listener):
-    """Several listeners as one: each is told in turn."""
+    """Combines several listeners into one that calls each in turn."""
 
     def __init__(self, members: Iterable[Listener] = ()):
-        """Members may be added to `members` until the run starts."""
+        """Stores the listeners; more may be added to `members`."""
         self.members = list(members)
 
     def on_start(self, start: RunStart) -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.on_start(start)
 
     def on_message(self, text: str) -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.on_message(text)
 
     def before_step(self, loop: "TrainLoop") -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.before_step(loop)
 
     def after_step(self, loop: "TrainLoop", batch: PlacedBatch, metrics: StepMetrics) -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.after_step(loop, batch, metrics)
 
     def after_last_step(self, loop: "TrainLoop") -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.after_last_step(loop)
 
     def on_log(self, line: Mapping[str, Any]) -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.on_log(line)
 
     def on_evaluation(self, line: Mapping[str, Any], best: bool) -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.on_evaluation(line, best)
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        """Tells all."""
+        """Calls all members."""
         for member in self.members:
             member.on_end(summary)
 
     def close(self) -> None:
-        """Tells all, the last first, also where one of them raises."""
+        """Closes all members in reverse order, also if one of them raises."""
         with contextlib.ExitStack() as stack:
             for member in self.members:
                 stack.callback(member.close)
 
 
 class TrainLoop:
-    """A state and the number of its steps, moved forward until all steps are done or a listener wants to stop."""
+    """Advances a state until all steps are done or a listener sets `stopped_because`."""
 
     def __init__(self, state: TrainState, total_steps: int, listener: Listener, stopped_because: str = ""):
-        """Takes no step yet.
+        """Prepares the loop; takes no step yet.
 
         Args:
-          state: to go on from.
-          total_steps: of the whole run.
-          listener: told of every step.
-          stopped_because: why the run stopped before; empty: it has not, or may go on.
+          state: state to start from.
+          total_steps: number of steps of the whole run.
+          listener: listener called before and after every step.
+          stopped_because: why the run stopped earlier; empty if it did not stop or may continue.
         """
         self.state = state
         self.step = int(state.step)
@@ -146,11 +147,11 @@ class TrainLoop:
 
     @property
     def at_last_step(self) -> bool:
-        """Whether all steps are taken."""
+        """Whether all steps have been taken."""
         return self.step == self.total_steps
 
     def is_over(self) -> bool:
-        """Whether no further step is to be taken; the reason is then in `stopped_because`."""
+        """Returns whether the run has ended; `stopped_because` then holds the reason."""
         if not self.stopped_because and self.step >= self.total_steps:
             self.stopped_because = ALL_DONE
         return bool(self.stopped_because)
@@ -159,8 +160,8 @@ class TrainLoop:
         """Takes steps until the run is over.
 
         Args:
-          train_step: (state, batch) -> (state, metrics).
-          batches: one or more; the next one is asked for when a step is on its way.
+          train_step: compiled function (state, batch) -> (state, metrics).
+          batches: at least one batch; each is requested after the previous step was dispatched.
         """
         try:
             for batch in batches:

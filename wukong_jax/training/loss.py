@@ -1,4 +1,4 @@
-"""What a step minimises: the log loss of the observed objectives, or what the factory a config names makes of them."""
+"""Provides the default training loss, the mean log loss of the observed objectives, and the loss interface."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ from wukong_jax.schema import Schema
 
 
 class Loss(NamedTuple):
-    """What one batch comes to."""
+    """The loss of one batch."""
 
-    minimised: jax.Array  # [] float32
-    log_loss_sum: jax.Array  # [] float32, weighted, in nats: what is logged, whatever is minimised
+    minimised: jax.Array  # [] float32, the value that training minimises
+    log_loss_sum: jax.Array  # [] float32, weighted log loss in nats, for the log
     weight_sum: jax.Array  # [] float32
 
 
@@ -25,11 +25,11 @@ LossFunction = Callable[[Outputs, Batch], Loss]
 
 
 def sum_log_loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Weighted log loss over the observed objectives of a batch.
+    """Sums the weighted log loss over the observed objectives of a batch.
 
     Args:
       logits: [B, O] float32.
-      batch: labels [B, O], label_mask [B, O] and weight [B] are read.
+      batch: the batch; its labels [B, O], label_mask [B, O] and weight [B] are read.
 
     Returns:
       (sum of weighted losses, sum of weights), both [] float32; their quotient is the mean loss in nats.
@@ -40,7 +40,7 @@ def sum_log_loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]
 
 
 def mean_log_loss(outputs: Outputs, batch: Batch) -> Loss:
-    """The mean log loss over all observed objectives of all rows."""
+    """Computes the mean log loss over all observed objectives of all rows."""
     loss_sum, weight_sum = sum_log_loss(outputs.logits, batch)
     return Loss(loss_sum / jnp.maximum(weight_sum, 1e-9), loss_sum, weight_sum)
 
@@ -49,8 +49,8 @@ def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
     """Builds the default loss, `mean_log_loss`.
 
     Args:
-      options: `config.loss.options`; there are none.
-      schema: names of objectives and domains, for losses that weigh them.
+      options: `config.loss.options`; must be empty.
+      schema: resolved schema, for losses that depend on objectives or domains; unused here.
 
     Raises:
       UserError: an option was given.

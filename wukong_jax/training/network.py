@@ -1,4 +1,4 @@
-"""The differentiated network: token assembly over collected rows, then the dense model."""
+"""Defines the differentiated network: token assembly from embedding rows, then the dense model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from wukong_jax.schema import Schema
 
 
 class Network(nn.Module):
-    """Collected embedding rows and dense features to logits; everything in it is differentiated.
+    """Computes logits from embedding rows and dense features; all of it is differentiated.
 
     Attributes:
-      layout: where each column's slots and tokens are.
-      model: the dense model, which knows nothing of tables: any Flax module that is called with `ModelInputs` and
+      layout: positions of each column's slots and tokens.
+      model: the dense model, which is independent of tables: any Flax module that is called with `ModelInputs` and
         `train` and returns `Outputs`.
     """
 
@@ -36,9 +36,9 @@ class Network(nn.Module):
         """Runs the network.
 
         Args:
-          values: as the exchange collects them: per table stack, [B, vectors of the stack, width] float32.
-          batch: `B` rows, of which labels and weights are not read.
-          train: whether dropout acts (it needs the "dropout" random stream).
+          values: vectors collected by the exchange: per table stack, [B, vectors of the stack, width] float32.
+          batch: batch of B rows; labels and weights are not read.
+          train: whether to apply dropout, which needs the "dropout" random stream.
 
         Returns:
           Outputs with logits [B, O] float32.
@@ -50,7 +50,7 @@ class Network(nn.Module):
 def build_model_shape(
     config: RunConfig, schema: Schema, layout: EmbeddingLayout, extras: Mapping[str, int]
 ) -> ModelShape:
-    """The sizes a model factory needs, from the schema, the embedding layout, and what is joined to rows."""
+    """Builds the sizes that a model factory needs; `extras` maps the names of joined extras to their widths."""
     return ModelShape(
         dense_features=len(schema.dense),
         tokens=layout.tokens,
@@ -67,15 +67,15 @@ def build_network(config: RunConfig, layout: EmbeddingLayout, shape: ModelShape)
     """Builds the network that a config names.
 
     Raises:
-      UserError: the factory cannot be imported, or refuses an option.
+      UserError: the factory cannot be imported, or rejects an option.
     """
     return Network(layout=layout, model=config.model.build("config.model", shape))
 
 
 def resolve_model_options(config: RunConfig) -> RunConfig:
-    """Puts the contents of files that the model's options name in their place, so that the config alone says what runs.
+    """Replaces file names in the model's options by the files' contents, so that the config is self-contained.
 
-    The module that the config names may have a `resolve_options(options)` beside its factory; else nothing changes.
+    This calls `resolve_options(options)` of the factory's module; if there is none, the options are unchanged.
 
     Raises:
       UserError: the factory cannot be imported, or a file cannot be read.
@@ -91,6 +91,6 @@ def build_exchange(config: RunConfig, layout: EmbeddingLayout, mesh: Mesh, netwo
     """Builds the exchange that a config names.
 
     Raises:
-      UserError: the factory cannot be imported, refuses an option, or the tables do not fit the mesh.
+      UserError: the factory cannot be imported, an option is rejected, or the tables do not fit the mesh.
     """
     return config.exchange.build("config.exchange", layout, mesh, network.model)

@@ -1,6 +1,6 @@
-"""Dense optimizers, and the learning-rate schedule that dense weights and tables share.
+"""Builds optimizers of dense weights, and the learning-rate schedule shared by dense weights and tables.
 
-`config.optimizer.factory` names one of the four here by its short name, any function of optax ("optax:lion"), or a
+`config.optimizer.factory` is the short name of one of the four optimizers here, any Optax function ("optax:lion"), or a
 factory of another package, called as build(options, learning_rate).
 """
 
@@ -36,7 +36,7 @@ class AdamOptions:
 class AdamWOptions(AdamOptions):
     """`config.optimizer.options` of "adamw"."""
 
-    weight_decay: Annotated[float, AtLeast(0)] = 0.0  # decoupled, on matrices and not on biases or norm scales
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0  # decoupled; on matrices, not on biases or norm scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,45 +48,45 @@ class AdagradOptions:
 
 @dataclasses.dataclass(frozen=True)
 class SgdOptions:
-    """`config.optimizer.options` of "sgd", which has none."""
+    """`config.optimizer.options` of "sgd": none."""
 
 
 def build_adam(options: Options, learning_rate: float) -> optax.GradientTransformation:
-    """Adam."""
+    """Builds Adam."""
     built = build_dataclass(AdamOptions, options, OPTIONS)
     return optax.adam(learning_rate, built.beta1, built.beta2, built.epsilon)
 
 
 def build_adamw(options: Options, learning_rate: float) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay on matrices."""
+    """Builds AdamW, Adam with decoupled weight decay, here on matrices only."""
     built = build_dataclass(AdamWOptions, options, OPTIONS)
     moments = (built.beta1, built.beta2, built.epsilon)
     return optax.adamw(learning_rate, *moments, weight_decay=built.weight_decay, mask=_matrices)
 
 
 def build_adagrad(options: Options, learning_rate: float) -> optax.GradientTransformation:
-    """AdaGrad, its sums of squares starting at 0."""
+    """Builds AdaGrad with sums of squares initialized to 0."""
     built = build_dataclass(AdagradOptions, options, OPTIONS)
     return optax.adagrad(learning_rate, initial_accumulator_value=0.0, eps=built.epsilon)
 
 
 def build_sgd(options: Options, learning_rate: float) -> optax.GradientTransformation:
-    """Plain gradient descent."""
+    """Builds plain gradient descent."""
     build_dataclass(SgdOptions, options, OPTIONS)
     return optax.sgd(learning_rate)
 
 
 def build_dense_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The optax chain for dense weights, at the base learning rate.
+    """Builds the Optax optimizer of dense weights, with the base learning rate.
 
-    The train step multiplies the resulting updates by the schedule's factor, so that one number scales dense weights
-    and tables alike. Where an update is linear in its learning rate (decoupled weight decay included), as for the four
-    here and most of optax, this equals a scheduled learning rate. It does not for transformations that average what the
-    rate has scaled already ("optax:lars") or estimate a rate themselves ("optax.contrib:prodigy"): there the factor
-    scales what they return.
+    The train step multiplies its updates by the schedule's factor, so that the same factor scales dense weights and
+    tables. This equals a scheduled learning rate if updates are linear in the learning rate (including decoupled weight
+    decay), as they are for the four optimizers here and most of Optax. It differs for transformations that average
+    updates already scaled by the rate ("optax:lars") or estimate a rate themselves ("optax.contrib:prodigy"): there the
+    factor scales their final updates.
 
     Raises:
-      UserError: the factory cannot be imported, or refuses an option.
+      UserError: the factory cannot be imported, or rejects an option.
     """
     if config.factory.partition(":")[0].partition(".")[0] == "optax":
         optimizer = _build_from_optax(config)
@@ -98,11 +98,11 @@ def build_dense_optimizer(config: OptimizerConfig) -> optax.GradientTransformati
 
 
 def build_schedule(config: OptimizerConfig) -> Schedule:
-    """The factor on every learning rate, a function of the step: warm-up, hold, then linear or cosine decay.
+    """Builds the schedule that scales every learning rate: warm-up, hold, then linear or cosine decay.
 
     Returns:
-      step [] int32 -> factor [] float32 in [0, 1]. Step 0 of a warm-up over w steps has 1/w, not 0,
-      so that no step is without effect.
+      Function from the step [] int32 to a factor [] float32 in [0, 1]. Step 0 of a warm-up over w steps has factor
+      1/w, not 0, so that no step is wasted.
     """
 
     def schedule(step: jax.Array) -> jax.Array:
@@ -119,7 +119,7 @@ def build_schedule(config: OptimizerConfig) -> Schedule:
 
 
 def _build_from_optax(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Calls a function of optax with the learning rate and the options, and tries the result on a small weight."""
+    """Calls an Optax function with the learning rate and the options, and tests the result on a small weight."""
     function = load_factory("config.optimizer.factory", config.factory)
     call = f"config.optimizer: {config.factory}(learning_rate={config.learning_rate:g}, **{dict(config.options)!r})"
     weight = jax.ShapeDtypeStruct((2, 2), jnp.float32)

@@ -1,4 +1,4 @@
-"""A run's parts built from its config: mesh, layout, network, exchange and the jitted steps."""
+"""Builds the parts of a run from its config: mesh, layout, network, exchange, optimizer and the jitted steps."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ from wukong_jax.training.step import PredictStep, build_predict_step, build_trai
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a config and a resolved schema amount to; holds no arrays."""
+    """The parts built from a config and a resolved schema; holds no arrays."""
 
     config: RunConfig
     schema: Schema
@@ -42,14 +42,15 @@ class Run:
     compute_loss: LossFunction
 
     def init_state(self) -> TrainState:
-        """The state before the first step, on the mesh."""
+        """Creates the state before the first step, on the mesh."""
         return jax.jit(self._make_state, out_shardings=self.state_sharding)()
 
     @functools.cached_property
     def state_sharding(self) -> TrainState:
-        """How every array of a state lies on the mesh: tables and some weights as the exchange places them.
+        """The sharding of every array of a state; the exchange decides that of tables and of some weights.
 
-        On TPUs some tables' shardings come with a layout, see `table_layout`; whatever makes a state makes it so.
+        On TPUs, the shardings of some tables include a memory layout (see `sharding.table_layout`); every state must be
+        created with it.
         """
         state = jax.eval_shape(self._make_state)
         sharding = shard_by_rules(self.mesh, self.exchange.parameter_rules, state.replace(tables={}))
@@ -60,11 +61,11 @@ class Run:
         return init_train_state(self.network, self.shape, self.exchange, self.optimizer, self.config.seed)
 
     def abstract_state(self) -> TrainState:
-        """Shapes of a state's dense part, without making any array; `tables` is left empty."""
+        """Returns the shapes of a state's dense part without creating arrays; `tables` is empty."""
         return jax.eval_shape(self._make_state).replace(tables={})
 
     def abstract_inputs(self) -> tuple[TrainState, Batch]:
-        """Shapes and shardings of the train step's (state, batch), to compile it where no array can be made."""
+        """Returns shapes and shardings of the train step's (state, batch), to compile it without creating arrays."""
         state = jax.eval_shape(self._make_state)
         rows, shapes = self.config.training.batch_size, self.schema.column_shapes()
         by_batch = batch_sharding(self.mesh)
@@ -83,7 +84,7 @@ class Run:
         return placed, batch
 
     def jit_train_step(self) -> Any:
-        """The train step (state, batch) -> (state, metrics), jitted: state donated, batch split over the mesh."""
+        """Jits the train step (state, batch) -> (state, metrics), with the state donated and the batch sharded."""
         schedule = build_schedule(self.config.optimizer)
         step = build_train_step(self.network, self.exchange, self.optimizer, schedule, self.compute_loss)
         state = self.state_sharding
@@ -92,7 +93,7 @@ class Run:
 
     @functools.cached_property
     def predict_step(self) -> PredictStep:
-        """The predict step (params, statistics, tables, batch) -> logits, jitted once for all evaluations of a run."""
+        """The jitted predict step (params, statistics, tables, batch) -> logits, shared by all evaluations of a run."""
         everywhere, state = replicated(self.mesh), self.state_sharding
         inputs = (state.params, state.statistics, state.tables, batch_sharding(self.mesh))
         return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)
@@ -101,16 +102,17 @@ class Run:
 def build_run(
     config: RunConfig, schema: Schema, devices: Sequence[jax.Device] | None = None, join: RowJoin | None = None
 ) -> Run:
-    """Builds every part of a run, checking that they fit each other before any array is made.
+    """Builds all parts of a run, and checks that they fit together before any array is created.
 
     Args:
-      config: the run.
-      schema: a resolved schema.
-      devices: of the mesh, host by host; by default this process's own. May be those of a machine that is not here.
-      join: what `config.data.join` joins to rows, where it is open already; else it is opened here.
+      config: config of the run.
+      schema: resolved schema.
+      devices: devices of the mesh, host by host; by default those of this process. They may belong to a machine that
+        is not attached.
+      join: the join of `config.data.join` if it is already open; otherwise it is opened here.
 
     Raises:
-      UserError: a batch that the mesh does not divide, or options that a part refuses.
+      UserError: the mesh does not divide a batch size, or a part rejects its options.
     """
     mesh = build_mesh(config.mesh.hosts, config.mesh.chips, devices)
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")

@@ -1,4 +1,4 @@
-"""The size of a run: parameters of the dense model and the tables, and FLOPs per example."""
+"""Computes the size of a run: parameters of the dense model and the tables, and FLOPs per example."""
 
 import itertools
 import math
@@ -9,11 +9,11 @@ import jax
 from wukong_jax.models.cost import count_cost
 from wukong_jax.training.run import Run
 
-FLOPS_PER_TRAINED_MAC = 6  # forward, and the gradients of both factors: 2 each
+FLOPS_PER_TRAINED_MAC = 6  # 2 each for the forward pass and the gradients of both factors
 
 
 def describe_size(run: Run, params: Any) -> dict[str, Any]:
-    """Parameters and FLOPs of a run; `params` are its dense ones, arrays or their shapes."""
+    """Returns the parameters and FLOPs of a run; `params` are its dense weights, as arrays or shapes."""
     return {
         "dense_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         "embedding_parameters": run.layout.embedding_parameters,
@@ -22,7 +22,7 @@ def describe_size(run: Run, params: Any) -> dict[str, Any]:
 
 
 def count_flops(run: Run) -> dict[str, float]:
-    """FLOPs per example of the dense model and of the projection of narrow embeddings, in training and in serving."""
+    """Counts FLOPs per example in training and in serving: the dense model and the projection of narrow embeddings."""
     layout = run.layout
     widths = [layout.narrow_width, *layout.narrow_hidden, layout.narrow_tokens * layout.width]
     projection = sum(a * b for a, b in itertools.pairwise(widths)) if layout.narrow_tokens else 0

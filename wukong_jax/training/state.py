@@ -1,4 +1,4 @@
-"""Everything that training changes, as one pytree, and its first value."""
+"""Defines the training state, one pytree with everything that training changes, and initializes it."""
 
 from typing import Any
 
@@ -15,25 +15,25 @@ from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.training.network import Network
 
-# Purposes of random numbers, so that no key serves twice.
-PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_STEPS = range(3)  # fold the root
-PURPOSE_DROPOUT, PURPOSE_ROUNDING = range(2)  # fold a step's key
+# Numbers folded into random keys, a different one for each purpose.
+PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_STEPS = range(3)  # folded into the root key
+PURPOSE_DROPOUT, PURPOSE_ROUNDING = range(2)  # folded into a step's key
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """The state of a run; donated to each step and replaced by its result."""
+    """The state of a run, donated to each step and replaced by its result."""
 
     step: Any  # [] int32, steps taken
     params: Any  # dense weights, float32
-    statistics: Any  # running statistics of models that have some, float32; else empty
-    optimizer_state: Any  # of the dense weights
+    statistics: Any  # running statistics of the model, float32; empty if it has none
+    optimizer_state: Any  # optimizer state of the dense weights
     tables: dict[str, StackState]  # embedding tables with their optimizer arrays; not parameters
     learning_rate_scale: Any  # [] float32, lowered when validation stalls
-    key: Any  # folded by step for dropout and stochastic rounding
+    key: Any  # random key; the step is folded into it for dropout and stochastic rounding
 
 
 def zero_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[dict[str, jax.Array], Batch]:
-    """Inputs of the network for `rows` rows, all zero, to initialise it; the batch's columns that it reads alone."""
+    """Returns zeros as inputs of the network, to initialize it; batch columns that it does not read are None."""
     values = {stack.name: jnp.zeros((rows, stack.vectors, stack.width)) for stack in layout.stacks}
     columns: dict[str, Any] = dict.fromkeys(Batch._fields) | {
         "dense": jnp.zeros((rows, shape.dense_features)),
@@ -45,7 +45,7 @@ def zero_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[
 
 
 def init_variables(network: Network, shape: ModelShape, key: jax.Array) -> tuple[Any, Any]:
-    """(dense weights drawn from `key`, running statistics); traced with one row, so it costs no batch."""
+    """Initializes (dense weights, running statistics), tracing the network with a single row."""
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         variables = network.init(key, *zero_inputs(network.layout, shape, 1), train=False)
@@ -57,7 +57,7 @@ def init_variables(network: Network, shape: ModelShape, key: jax.Array) -> tuple
 def init_train_state(
     network: Network, shape: ModelShape, exchange: Exchange, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """The state before the first step; a pure function of the network, the placement of its tables, and `seed`."""
+    """Creates the state before the first step, a pure function of the network, the placement of tables and the seed."""
     root = jax.random.PRNGKey(seed)
     params, statistics = init_variables(network, shape, jax.random.fold_in(root, PURPOSE_PARAMETERS))
     return TrainState(

@@ -1,7 +1,7 @@
-"""The train step: tables are not parameters (see docs/architecture.md).
+"""Builds the train and predict steps. Tables are not parameters, see docs/architecture.md.
 
-Ids are routed and rows gathered outside the differentiated function; the loss is differentiated with
-respect to (dense weights, gathered rows); dense gradients go to optax, row gradients to the sparse update.
+Ids are routed and rows gathered outside the differentiated function. The loss is differentiated with respect to the
+dense weights and the gathered rows. Optax applies the dense gradients, the sparse update applies the row gradients.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,10 +37,10 @@ def run_network(
     train: bool,
     rngs: dict[str, jax.Array] | None = None,
 ) -> tuple[Outputs, Any]:
-    """Runs the network over gathered rows as the exchange does; what is differentiated.
+    """Runs the network on gathered rows through the exchange; this function is differentiated.
 
     Returns:
-      The outputs, and the model's running statistics after this batch; as they were where it does not train.
+      The outputs, and the model's running statistics after this batch, which change only in training.
     """
 
     def run(bound: Network) -> Outputs:
@@ -59,10 +59,10 @@ def build_train_step(
     schedule: Schedule,
     compute_loss: LossFunction = mean_log_loss,
 ) -> TrainStep:
-    """Builds the pure step function (state, batch) -> (state, metrics); jit it with the state donated.
+    """Builds the pure function (state, batch) -> (state, metrics), to be jitted with the state donated.
 
     The metrics are scalars: loss_sum and weight_sum of the batch, gradient_norm of the dense weights,
-    learning_rate_factor, and finite (1 where loss and all gradients are finite).
+    learning_rate_factor, and finite (1 if the loss and all gradients are finite, else 0).
     """
 
     def loss_fn(
