@@ -122,7 +122,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `DLRM`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or a single vector, which has no pair.
+      UserError: an unknown option, a value out of range, or a single embedding without dense columns.
     """
     built = build_options(DLRMOptions, options, shape)
     vectors = count_vectors(shape)
