@@ -1,7 +1,7 @@
-"""Refusal of options that other options leave without an effect.
+"""Refuses options that have no effect because of other options.
 
-Runs of older versions may name such options, which were accepted and ignored. Opening one must not fail for that, so
-`accept_idle_options` lifts the refusal for as long as it is entered; `runs.open_run` alone does.
+Configs of older versions may contain such options, which were accepted and ignored. So that these runs still open,
+`runs.open_run` (and nothing else) lifts the refusal with `accept_idle_options`.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _accepted: contextvars.ContextVar[bool] = contextvars.ContextVar("idle options a
 
 @contextlib.contextmanager
 def accept_idle_options() -> Iterator[None]:
-    """Lifts the refusal, for configs of existing runs."""
+    """Lifts the refusal within the context, for configs of existing runs."""
     token = _accepted.set(True)
     try:
         yield
@@ -26,14 +26,14 @@ def accept_idle_options() -> Iterator[None]:
 
 
 def refuse_idle(options: Any, name: str, idle: bool, reason: str, prefix: str = "") -> None:
-    """Refuses an option that differs from its default though it has no effect.
+    """Refuses an option that differs from its default but has no effect.
 
     Args:
-      options: a dataclass with the option.
-      name: of the option.
-      idle: whether it has no effect.
-      reason: why, as "without sequences".
-      prefix: put before the name, as "config.model.options.".
+      options: dataclass with the option.
+      name: name of the option.
+      idle: whether the option has no effect.
+      reason: why it has no effect, such as "without sequences".
+      prefix: text before the name in the message, such as "config.model.options.".
 
     Raises:
       UserError: the option is idle and not at its default.

@@ -1,1 +1,1 @@
-"""Layers that models, lattice and dmt share."""
+"""Layers shared by the models of `wukong_jax.models`, `lattice` and `dmt`."""

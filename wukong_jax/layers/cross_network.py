@@ -9,14 +9,14 @@ from wukong_jax.layers.mlp import output_initializer
 
 
 class CrossNetwork(nn.Module):
-    """Cross layers over a flat vector; each multiplies in the input once more, so l layers reach order l + 1.
+    """Cross layers over a flat vector; each one multiplies by the input again, so l layers reach order l + 1.
 
     Attributes:
       layers: number of cross layers.
-      rank: None for a square kernel; else M_l = W_l V_l with V_l to `rank` values and W_l back, without a
-        non-linearity between, as in TorchRec's LowRankCrossNet.
-      biases: whether each layer has b_l.
-      dtype: of the products; parameters are float32.
+      rank: None for a square kernel; otherwise M_l = W_l V_l, where V_l maps to `rank` values and W_l back, without a
+        non-linearity between them, as in TorchRec's LowRankCrossNet.
+      biases: whether each layer has a bias b_l.
+      dtype: dtype of the matrix products; parameters are float32.
     """
 
     layers: int
@@ -29,7 +29,7 @@ class CrossNetwork(nn.Module):
         """Applies the layers.
 
         Args:
-          inputs: [B, width], float.
+          inputs: [B, width] float.
 
         Returns:
           [B, width] in the inputs' dtype.

@@ -1,7 +1,7 @@
 """Wukong's interaction layer: factorization machine block (FMB), linear compression block (LCB), residual.
 
-Inside, tokens are last: `[B, D, N]`. A linear map over the tokens is then one plain product
-`[B*D, N] x [N, M]`, and the FM's two contractions are the batched products that every backend runs well.
+The layer keeps tokens on the last axis: `[B, D, N]`. A linear map over the tokens is then one matrix product
+`[B*D, N] x [N, M]`, and the FM's two contractions are batched products that every backend runs well.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,47 +14,47 @@ import jax.numpy as jnp
 from wukong_jax.layers.mlp import output_initializer
 from wukong_jax.layers.token_maps import TokenMap, map_tokens
 
-# The FMB: (the layer, tokens [B, D, N], the layer's context) to [B, D, n_F]. It runs inside the layer, so that its
-# submodules and the parameters it asks the layer for are the layer's.
+# The FMB: maps (the layer, tokens [B, D, N], the layer's context) to [B, D, n_F]. It runs inside the layer, so its
+# submodules and the parameters that it creates belong to the layer.
 Block = Callable[[nn.Module, jax.Array, Any], jax.Array]
-# A norm of [B, D, n_F + n_L]; its submodule is the layer's.
+# A norm of [B, D, n_F + n_L]; its submodule belongs to the layer.
 Norm = Callable[[jax.Array], jax.Array]
 
 
 def pair_tokens(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Dot products over D of every left with every right token.
+    """Computes the dot products over D of every left token with every right token.
 
-    With D as the first free axis of both operands XLA:CPU spends 7 ms forward and 8 ms backward at B = 4096,
-    N = 32, K = 24, D = 32 on two cores; the same sum as an elementwise product with a reduction (batch last, to
-    vectorise over it) takes from 8 to 600 ms forward and 200 to 800 ms backward.
+    With D as the first free axis of both operands, XLA:CPU takes 7 ms forward and 8 ms backward at B = 4096,
+    N = 32, K = 24, D = 32 on two cores. The same sum as an elementwise product with a reduction (batch last, to
+    vectorise over it) takes 8 to 600 ms forward and 200 to 800 ms backward.
 
     Args:
-      left: [B, D, K].
-      right: [B, D, N].
+      left: [B, D, K] tokens.
+      right: [B, D, N] tokens.
 
     Returns:
-      [B, K, N] in their dtype.
+      [B, K, N] in the dtype of the inputs.
     """
     return jnp.einsum("bdk,bdn->bkn", left, right)
 
 
 class InteractionLayer(nn.Module):
-    """X' = norm(concat(FMB(X), LCB(X)) + residual + read), the residual mapped only where the token count changes.
+    """X' = norm(concat(FMB(X), LCB(X)) + residual + read); the residual is mapped only if the token count changes.
 
-    LCB and a mapped residual are linear in the same tokens and are added up, so their kernels are added
-    first and one product does both.
+    The LCB and a mapped residual are linear in the same tokens and are added, so the layer adds their kernels first
+    and computes both with one product.
 
     Attributes:
-      fmb_tokens: n_F.
-      lcb_tokens: n_L; 0 = no LCB.
-      block: the FMB; None puts zeros in place of its tokens.
-      norm: of the result.
-      linear: the linear map over tokens.
-      pads_kernel: whether an LCB without a mapped residual maps to all places, with zeros in the kernel for the first
-        n_F. It costs more, and matters where a product's precision depends on all it computes (8-bit scales).
-      use_lcb: False puts zeros in place of the LCB's tokens.
+      fmb_tokens: n_F, number of the FMB's tokens.
+      lcb_tokens: n_L, number of the LCB's tokens; 0 for no LCB.
+      block: the FMB; None replaces its tokens by zeros.
+      norm: norm of the result.
+      linear: linear map over tokens.
+      pads_kernel: whether an LCB without a mapped residual computes all n_F + n_L tokens, with zeros in the kernel for
+        the first n_F. It costs more; it matters if the precision of a product depends on all its values (8-bit scales).
+      use_lcb: False replaces the LCB's tokens by zeros.
       use_residual: whether there is a residual.
-      token_biases: whether the LCB adds a number to each token.
+      token_biases: whether the LCB adds a scalar bias to each token.
     """
 
     fmb_tokens: int
@@ -72,9 +72,9 @@ class InteractionLayer(nn.Module):
         """Applies the layer.
 
         Args:
-          tokens: [B, D, N].
+          tokens: [B, D, N] input tokens.
           stored: tokens of earlier layers, each [B, D, N_i], read through a linear map that starts at zero.
-          context: handed to the block: what it reads beside the tokens.
+          context: further input of the block, passed on unchanged.
 
         Returns:
           [B, D, n_F + n_L] in the linear map's dtype.
@@ -89,7 +89,7 @@ class InteractionLayer(nn.Module):
         return self.norm(made)
 
     def _linear_part(self, tokens: jax.Array) -> jax.Array:
-        """The residual with the LCB's tokens in the last n_L places: [B, D, n_F + n_L]."""
+        """Computes the residual plus the LCB's tokens in the last n_L places: [B, D, n_F + n_L]."""
         count, made_tokens = tokens.shape[2], self.fmb_tokens + self.lcb_tokens
         before_lcb = (0, 0), (self.fmb_tokens, 0)
         has_lcb = self.use_lcb and self.lcb_tokens > 0

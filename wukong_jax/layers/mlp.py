@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: ReLU hidden layers, linear output; one, or many of equal sizes side by side."""
+"""Multi-layer perceptrons with ReLU hidden layers and a linear output, and stacks of MLPs of equal sizes."""
 
 import dataclasses
 from typing import Any
@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from wukong_jax.layers.norms import LayerNorm
 
 HIDDEN_NORM_EPSILON = 1e-6
-# He's scale before a ReLU (it halves the mean square), unit scale before nothing; both count the fan-in.
+# He initialisation: the factor 2 makes up for the ReLU, which halves the mean square.
 HIDDEN_INITIALIZER = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
 def output_initializer(scale: float = 1.0) -> nn.initializers.Initializer:
-    """Kernel initialiser of a linear output whose values start at `scale` times their input's root mean square.
+    """Returns a kernel initialiser for a linear output that starts at `scale` times its input's root mean square.
 
     Args:
-      scale: at least 0; 0 starts at zero.
+      scale: factor, at least 0; with 0 the kernel starts at zero.
 
     Returns:
       A Flax initialiser for kernels of shape [inputs, outputs].
@@ -29,17 +29,17 @@ def output_initializer(scale: float = 1.0) -> nn.initializers.Initializer:
 
 
 class MLP(nn.Module):
-    """ReLU hidden layers with dropout after each, then a linear layer or nothing.
+    """ReLU hidden layers with dropout after each, then an optional linear layer.
 
     Attributes:
-      hidden: widths of the hidden layers; none makes one linear layer.
+      hidden: widths of the hidden layers; an empty tuple leaves one linear layer.
       features: width of the output; None ends after the last hidden layer.
-      dtype: of the products; parameters are float32.
+      dtype: dtype of the matrix products; parameters are float32.
       biases: whether every layer adds a bias.
-      dropout: rate after each hidden activation.
-      output_scale: see `output_initializer`.
-      output_dtype: of the last product, by default `dtype`.
-      norm: whether a layer norm stands between each hidden layer's product and its ReLU.
+      dropout: dropout rate after each hidden activation.
+      output_scale: initial scale of the output, see `output_initializer`.
+      output_dtype: dtype of the last product, by default `dtype`.
+      norm: whether each hidden layer has a layer norm before its ReLU.
     """
 
     hidden: tuple[int, ...]
@@ -60,7 +60,7 @@ class MLP(nn.Module):
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
-          [B, features] in `output_dtype`, or the last hidden layer's values in `dtype`.
+          [B, features] in `output_dtype`, or the last hidden layer's output in `dtype`.
         """
         for index, width in enumerate(self.hidden):
             inputs = nn.Dense(
@@ -85,12 +85,12 @@ class MLP(nn.Module):
 
 
 class MLPStack(MLP):
-    """MLPs of equal sizes in an array of any number of axes, each with its own weights, as a few large products.
+    """An array of MLPs of equal sizes but different weights, computed with a few large products.
 
-    Parameters lead with the axes of the array; dropout is drawn anew for each MLP.
+    The leading axes of the parameters are the axes of the array. Each MLP draws its own dropout.
 
     Attributes:
-      counts: sizes of the array's axes.
+      counts: sizes of the array's axes, any number of them.
     """
 
     counts: tuple[int, ...] = ()
@@ -100,7 +100,7 @@ class MLPStack(MLP):
         """Applies all MLPs.
 
         Args:
-          inputs: [*some, B, n], `some` the first of the counts; MLPs along the other axes read the same rows.
+          inputs: [*some, B, n], where `some` are the first of the counts; MLPs along the other axes read the same rows.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:

@@ -1,1 +1,1 @@
-"""Dense models: pure functions of dense features and pooled embeddings to logits."""
+"""Dense models: pure functions that map dense features and pooled embeddings to logits."""

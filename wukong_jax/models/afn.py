@@ -1,25 +1,25 @@
-"""AFN+ (arXiv 1909.03276): products of learned powers of the embeddings, beside an MLP with a table of its own.
+"""AFN+ (arXiv 1909.03276): products of learned powers of the embeddings, combined with an MLP over other embeddings.
 
-What differs between the paper, its authors' code and FuxiCTR, and what stands here:
+The paper, its authors' code and FuxiCTR differ; this implementation chooses as follows:
 
-- *Norm.* The authors have batch norm of the logarithms (per field) and of the products (per neuron). Here both are
-  layer norms over all of a row's values: over one field's coordinates alone they would take away the field's size,
-  which is what a product is made of.
-- *Clip.* Absolute values are clipped from below: at 1e-4 in the authors' code, at 1e-5 in FuxiCTR, which calls that
-  better than the paper's 1e-7. All values of an absent token lie there, and so would half of what a ReLU makes of the
-  dense columns, so that the bottom MLP's output has none here by default.
-- *Ensemble.* The authors stop the gradient at both logits, weight them, and add the losses of all three; FuxiCTR has
-  one loss through the weights. So has this; the weights start at the authors' 0.5, one for each objective, and the
-  logits' own biases take the place of a further one.
-- *Two tables.* The MLP has embeddings of its own, so a table's width is twice a branch's: products read the first half
-  of each vector, the MLP the second. What is set for a table (initial scale, L2, an optimizer that keeps one number a
-  row) holds for both halves, and `embedding_norm` takes its statistics over both.
+- *Norm.* The authors use batch norm of the logarithms (per field) and of the products (per neuron). Here both are
+  layer norms over all of a row's values: norms over the coordinates of one field would remove the field's magnitude,
+  on which the products depend.
+- *Clip.* Absolute values are clipped from below: at 1e-4 in the authors' code, at 1e-5 in FuxiCTR, which reports it
+  as better than the paper's 1e-7. All values of an absent token are clipped, and so would be half of the dense vector
+  after a ReLU; therefore the bottom MLP ends without a ReLU by default.
+- *Ensemble.* The authors stop the gradient at both logits, weight them, and add the losses of all three; FuxiCTR uses
+  one loss and trains through the weights. This implementation does the same; the weights start at the authors' 0.5,
+  one per objective, and the biases of the two logits replace the bias of the sum.
+- *Two tables.* The MLP has separate embeddings: a table is twice as wide as a branch, products read the first half of
+  each vector, the MLP the second. A table's settings (initial scale, L2, an optimizer with one number per row) apply
+  to both halves, and `embedding_norm` computes its statistics over both.
 
-*Start.* Normed logarithms have unit size, so exponents N(0, 0.1) (the authors') make sums of size 0.1 sqrt(n): products
-between a third and three for tens of vectors, whatever the embeddings' initial scale, and in the range where exp is
-neither flat nor steep. Without `log_norm` the logarithms are near -4.5 at scale 0.02 (-7.5 at 1e-3) and products start
-spread over e^(+-2) at n = 16; a smaller `exponent_scale` narrows that. A gradient goes with 1 / |x|, so an optimizer
-that normalises (Adam, Adagrad) suits the tables; the authors clip gradients too.
+*Initial values.* Normalised logarithms have unit size, so exponents drawn from N(0, 0.1) (as the authors do) give sums
+of size 0.1 sqrt(n): for tens of vectors, products between a third and three for any initial scale of the embeddings, a
+range where exp is neither flat nor steep. Without `log_norm` the logarithms are near -4.5 at scale 0.02 (-7.5 at 1e-3)
+and products start spread over e^(+-2) at n = 16; a smaller `exponent_scale` narrows that. Gradients are proportional to
+1 / |x|, so an optimizer that normalises them (Adam, Adagrad) suits the tables; the authors also clip gradients.
 """
 
 import dataclasses
@@ -44,46 +44,47 @@ from wukong_jax.models.vector_model import (
 )
 from wukong_jax.ranges import Above, AtLeast, Fraction, Range
 
-TRANSFORMATION_NORM_EPSILON = 1e-6  # logarithms and products are of unit size, whatever the embeddings' scale
-# Sums of logarithms stop here: e**20 is 5e8, and the square of that, summed over a row, is far below float32's limit.
+TRANSFORMATION_NORM_EPSILON = 1e-6  # logarithms and products have unit size at any scale of the embeddings
+# Upper limit of sums of logarithms: e**20 is 5e8, and its square, summed over a row, is far below float32's limit.
 LARGEST_LOGARITHM = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
 class AFNOptions(VectorModelOptions):
-    """`config.model.options` of `wukong_jax.models.afn:build`; sizes by default are those of the authors' code.
+    """`config.model.options` of `wukong_jax.models.afn:build`; the default sizes are those of the authors' code.
 
-    BARS' sizes for AFN+ on Frappe are 1000 neurons and one hidden layer of 400 over them, 3 x 400 in the MLP beside.
+    For AFN+ on Frappe, BARS uses 1000 neurons with one hidden layer of 400 over them, and 3 x 400 in the other MLP.
     """
 
-    bottom_output_activation: Literal["relu", "none"] = "none"  # the logarithm of a ReLU's zeros says nothing
-    log_neurons: Annotated[int, AtLeast(1)] = 600  # products made for each coordinate
-    # absolute values below count as this and get no gradient
+    bottom_output_activation: Literal["relu", "none"] = "none"  # logarithms of a ReLU's zeros carry no information
+    log_neurons: Annotated[int, AtLeast(1)] = 600  # number of products for each coordinate
+    # smaller absolute values are replaced by this and get no gradient
     log_epsilon: Annotated[float, Range(1e-12, 1, includes_high=False)] = 1e-5
     log_norm: bool = True  # layer norm over all of a row's logarithms
     exp_norm: bool = True  # layer norm over all of a row's products
     exponent_scale: Annotated[float, Above(0)] = 0.1  # initial standard deviation of the exponents
-    # hidden widths of the MLP over the products; none: linear
+    # hidden widths of the MLP over the products; empty for a linear layer
     afn_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400, 400)
     afn_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
-    # the "+": hidden widths of the MLP beside; none: AFN, all of D
+    # the "+" of AFN+: hidden widths of the other MLP; empty for plain AFN, which uses all of D
     deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400, 400)
     deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
 
 class LogarithmicTransformation(nn.Module):
-    """exp(sum_i w_ij log |x_i|), the product of all |x_i|^w_ij, coordinate by coordinate, for each neuron j.
+    """Computes exp(sum_i w_ij log |x_i|), the product of all |x_i|^w_ij, for each coordinate and each neuron j.
 
-    All of it is float32 at full precision, the product of logarithms and exponents too, whatever the model computes in:
-    what is an absolute error of a logarithm is a relative one of the result. It costs n of the n + h multiplications
-    that a value takes on its way into h hidden units. What bfloat16 does before that stays: an embedding's rounding is
-    relative to it, but a dense vector's is not where products cancel, and near zero its logarithm is far off.
+    The layer computes in float32 at full precision for any compute dtype, including the product of logarithms and
+    exponents, because an absolute error of a logarithm becomes a relative error of the result. This concerns n of the
+    n + h multiplications of each value on its way into h hidden units. Earlier rounding to bfloat16 remains: the
+    rounding error of an embedding is relative, but that of a dense vector is not if its sums cancel, and near zero its
+    logarithm is far off.
 
     Attributes:
-      neurons: number of products a coordinate.
-      epsilon: least absolute value, see `AFNOptions`.
+      neurons: number of products per coordinate.
+      epsilon: smallest absolute value, see `AFNOptions`.
       log_norm: whether a row's logarithms are normalised.
-      exp_norm: whether a row's products are.
+      exp_norm: whether a row's products are normalised.
       exponent_scale: initial standard deviation of the exponents.
     """
 
@@ -95,13 +96,13 @@ class LogarithmicTransformation(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: jax.Array) -> jax.Array:
-        """Makes the products.
+        """Computes the products.
 
         Args:
           vectors: [B, n, width], any float dtype.
 
         Returns:
-          [B, width * neurons] float32, the neurons of the first coordinate first; above 0 without `exp_norm`.
+          [B, width * neurons] float32, sorted by coordinate, then by neuron; positive without `exp_norm`.
         """
         rows, count, width = vectors.shape
         logarithms = jnp.log(jnp.maximum(jnp.abs(vectors.astype(jnp.float32)), self.epsilon))
@@ -121,7 +122,7 @@ class LogarithmicTransformation(nn.Module):
 
 
 class AFN(nn.Module):
-    """Products of powers and an MLP over them; an MLP over the other half of each vector; their weighted logits."""
+    """Weighted sum of two logits: an MLP over products of powers, and an MLP over the other half of each vector."""
 
     options: AFNOptions
     shape: ModelShape
@@ -152,7 +153,7 @@ class AFN(nn.Module):
 
 
 def branch_width(options: AFNOptions, shape: ModelShape) -> int:
-    """The width of the embeddings that a branch sees: half of D where there are two branches."""
+    """Returns the width of the embeddings that a branch reads: half of D if there are two branches."""
     return shape.width // 2 if options.deep_hidden else shape.width
 
 
@@ -161,14 +162,14 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
 
     Args:
       options: keys of `AFNOptions`.
-      shape: sizes of inputs and outputs; `width` is both branches' together.
+      shape: sizes of inputs and outputs; `width` counts both branches.
 
     Returns:
       An `AFN`.
 
     Raises:
-      UserError: an unknown option, a value out of range, one that others leave without an effect, a width that two
-        branches cannot share, or a norm of a single value.
+      UserError: an unknown option, a value out of range, an option without effect, an odd width with two branches, or
+        a norm of a single value.
     """
     built = build_options(AFNOptions, options, shape)
     if built.deep_hidden and shape.width % 2:

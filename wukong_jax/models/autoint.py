@@ -1,13 +1,14 @@
-"""AutoInt+ (arXiv 1810.11921): self-attention among the vectors, beside an MLP over the flattened ones.
+"""AutoInt+ (arXiv 1810.11921): self-attention among the vectors, combined with an MLP over the flattened vectors.
 
-What differs between the paper (section 4.4), its authors' code and FuxiCTR, and what stands here:
+The paper (section 4.4), its authors' code and FuxiCTR differ; this implementation chooses as follows:
 
 - Projections are linear and have no biases, as in the paper; the authors' code has biases and a ReLU after each.
 - Scores are not divided by the square root of a head's width and outputs are not normalised, as in the paper. Both
-  are options; the norm stands before the ReLU, as in FuxiCTR (the authors' code has it behind).
-- The residual is projected only where widths differ, as in the paper and FuxiCTR; the authors' code always does.
-- `attention_dim` counts all heads together, as in FuxiCTR and so in BARS (its AutoInt+ on Frappe prints a number of
-  parameters that only this reading gives) and in the authors' code. The paper's d' is attention_dim / attention_heads.
+  are options; the norm is before the ReLU, as in FuxiCTR (in the authors' code, after it).
+- The residual is projected only if widths differ, as in the paper and FuxiCTR; the authors' code always projects it.
+- `attention_dim` is the width of all heads together, as in the authors' code and FuxiCTR, and therefore in BARS (only
+  this reading gives the number of parameters printed for its AutoInt+ on Frappe). The paper's d' is attention_dim /
+  attention_heads.
 """
 
 import dataclasses
@@ -35,30 +36,30 @@ from wukong_jax.models.vector_model import (
 )
 from wukong_jax.ranges import AtLeast, Fraction
 
-ATTENTION_NORM_EPSILON = 1e-12  # attended vectors are about as small as the embeddings, which may start at 1e-3
+ATTENTION_NORM_EPSILON = 1e-12  # attention outputs are about as small as the embeddings, which may start at 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoIntOptions(VectorModelOptions):
-    """`config.model.options` of `wukong_jax.models.autoint:build`; sizes by default are those of the authors' AutoInt+.
+    """`config.model.options` of `wukong_jax.models.autoint:build`; the default sizes are those of the authors' code.
 
-    BARS' sizes for AutoInt+ on Frappe are 5 layers, 4 heads, attention_dim 128, a scale and norms, and 3 x 400 hidden.
+    For AutoInt+ on Frappe, BARS uses 5 layers, 4 heads, attention_dim 128, scale and norm, and 3 x 400 hidden units.
     """
 
     attention_layers: Annotated[int, AtLeast(1)] = 3
     attention_dim: Annotated[int, AtLeast(1)] = 64  # width of a layer's output vectors, all heads together
     attention_heads: Annotated[int, AtLeast(1)] = 2
-    attention_residual: bool = True  # adds each layer's input, projected where its width is not attention_dim
+    attention_residual: bool = True  # adds each layer's input, projected if its width is not attention_dim
     attention_scale: bool = False  # divides scores by the square root of a head's width
     attention_norm: bool = False  # layer norm of each output vector before its ReLU
     attention_dropout: Annotated[float, Fraction()] = 0.0  # of the attention weights
-    # the "+": hidden widths of the MLP over the input vectors; none: AutoInt
+    # the "+" of AutoInt+: hidden widths of the MLP over the input vectors; empty for plain AutoInt
     deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400)
     deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
     linear_term: bool = False  # adds a linear function of the flattened input vectors to the logits
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not divide, and options that the others leave without an effect."""
+        """Refuses a width that the heads do not divide, and options without effect."""
         super().__post_init__()
         if self.attention_dim % self.attention_heads:
             raise UserError(f"attention_dim = {self.attention_dim}: a multiple of attention_heads")
@@ -69,16 +70,16 @@ class AutoIntOptions(VectorModelOptions):
 
 
 class SelfAttention(nn.Module):
-    """An interacting layer: every head mixes a row's vectors by a softmax of their dots; residual; ReLU.
+    """An interacting layer: multi-head self-attention over a row's vectors, residual, ReLU.
 
     Attributes:
       features: width of the output vectors, a multiple of `heads`.
       heads: number of heads.
       residual: whether the input is added, see `AutoIntOptions`.
       scale: whether scores are divided by the square root of a head's width.
-      norm: whether a layer norm stands before the ReLU.
-      dropout: rate at which attention weights are left out.
-      dtype: of the products; parameters, scores and softmax are float32.
+      norm: whether there is a layer norm before the ReLU.
+      dropout: dropout rate of attention weights.
+      dtype: dtype of the matrix products; parameters, scores and softmax are float32.
     """
 
     features: int
@@ -91,13 +92,13 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: jax.Array, *, train: bool) -> jax.Array:
-        """Attends.
+        """Applies the layer.
 
-        Each head has products of its own, taken with columns of the common kernels. On CPUs that beats one product
-        for everything, whose output has to be cut up again: at B = 4096, n = 16, 16 numbers a vector and 2 heads of 16
-        numbers, forward and backward take 102 ms of processor time, against 124 ms for one product with products of
-        heads [B, n, A] and 121 ms for `einsum` over [B, n, heads, A]; the forward pass alone 23 ms against 59 and 57.
-        Elementwise products and sums instead of the batched products take some 900 ms.
+        Each head is projected separately, with its columns of the common kernels. On CPUs this is faster than one
+        product for all heads, whose output must be split again: at B = 4096, n = 16, vectors of width 16 and 2 heads of
+        width 16, forward and backward take 102 ms of processor time, compared with 124 ms for one product with products
+        of heads [B, n, A] and 121 ms for `einsum` over [B, n, heads, A]; the forward pass alone takes 23 ms, compared
+        with 59 and 57. Elementwise products and sums instead of the batched products take about 900 ms.
 
         Args:
           vectors: [B, n, inputs], any float dtype.
@@ -128,16 +129,16 @@ class SelfAttention(nn.Module):
         return nn.relu(made)
 
     def _kernel(self, name: str, inputs: int) -> jax.Array:
-        """A kernel [inputs, features] in the compute dtype, called inside the compact `__call__`."""
+        """Creates a kernel [inputs, features] in the compute dtype; must be called inside the compact `__call__`."""
         return self.param(name, output_initializer(), (inputs, self.features)).astype(self.dtype)
 
 
 class AutoInt(nn.Module):
-    """Attention layers; a linear layer over all of their output vectors and the MLP's last hidden layer.
+    """Attention layers, then a linear layer over all their output vectors and the MLP's last hidden layer.
 
-    The paper's sum of an attention logit and an MLP's is one linear layer over both side by side; one bias stands for
-    their two. An absent token is a zero vector like any other: it takes its part of the attention, brings nothing, and
-    what it attends to reaches the logits.
+    The paper adds an attention logit and an MLP logit; here one linear layer over both, concatenated, has one bias
+    instead of two. An absent token is a zero vector and otherwise treated like any token: it receives attention weight
+    but contributes zero, and its own attention output reaches the logits.
     """
 
     options: AutoIntOptions
@@ -180,8 +181,8 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       An `AutoInt`.
 
     Raises:
-      UserError: an unknown option, a value out of range, one that others leave without an effect, or a single vector,
-        which has nothing to attend to.
+      UserError: an unknown option, a value out of range, an option without effect, or a single vector, which has no
+        other vector to attend to.
     """
     built = build_options(AutoIntOptions, options, shape)
     if count_vectors(shape) < 2:

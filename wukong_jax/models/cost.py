@@ -1,11 +1,11 @@
-"""Parameters and training FLOPs of any model, counted from its traced forward pass.
+"""Counts the parameters and training FLOPs of any model from its traced forward pass.
 
-The paper's convention (recovered from its DLRM on Criteo 1 TB: 680,321 dense parameters and 4.617 MFLOP against 4.62
-printed): only matrix products count, at 2 FLOPs per multiply-accumulate (MAC), once forward and once for the
-gradient of each operand that needs one. So a product of weights and activations costs 6 FLOPs per MAC, and
-the first layer over the dense columns 4, as raw numbers need no gradient. Embedding look-ups, activations,
-norms and optimizers are free. A product is counted as it is computed: where Wukong adds two kernels first
-and multiplies once, that is one product.
+It follows the paper's convention (recovered from its DLRM on Criteo 1 TB: 680,321 dense parameters and 4.617 MFLOP,
+printed as 4.62): only matrix products count, with 2 FLOPs per multiply-accumulate (MAC), once for the forward pass and
+once for the gradient of each operand that needs one. A product of weights and activations therefore costs 6 FLOPs per
+MAC, and the first layer over the dense columns 4, because raw numbers need no gradient. Embedding look-ups,
+activations, norms and optimizers are not counted. Products are counted as computed: if Wukong adds two kernels and
+multiplies once, that is one product.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ from wukong_jax.models.shape import ModelShape
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a model costs, tables excluded."""
+    """Costs of a model, without its embedding tables."""
 
     dense_parameters: int
     forward_macs_per_example: float  # multiply-accumulates of a forward pass
-    train_flops_per_example: float  # FLOPs of forward and backward, the paper's convention
-    serve_flops_per_example: float  # of the products that the logits depend on; heads for training alone are not served
+    train_flops_per_example: float  # FLOPs of forward and backward pass, by the paper's convention
+    serve_flops_per_example: float  # FLOPs of the products that the logits depend on, without training-only heads
 
     @property
     def forward_flops_per_example(self) -> float:
-        """FLOPs of a forward pass, 2 per multiply-accumulate."""
+        """FLOPs of a forward pass: 2 per multiply-accumulate."""
         return 2 * self.forward_macs_per_example
 
 
@@ -50,7 +50,7 @@ class _Macs(NamedTuple):
 
 
 _NONE = _Macs(0, 0)
-# Primitives that run one inner jaxpr on their own operands, and where they keep it.
+# Primitives that run one inner jaxpr on their operands, and the parameter that holds it.
 _CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -65,18 +65,18 @@ _CALLS = {
 
 
 def count_cost(module: nn.Module, shape: ModelShape, *, batch: int = 4096) -> Cost:
-    """Counts a model's parameters and products; nothing is computed or allocated.
+    """Counts a model's parameters and products without computing or allocating anything.
 
     Args:
       module: any model, called with `ModelInputs` and `train`.
-      shape: its sizes.
-      batch: rows of the traced batch; products that do not depend on the rows are shared among them.
+      shape: sizes of the model's inputs and outputs.
+      batch: rows of the traced batch; the costs of products that do not depend on the rows are divided among them.
 
     Returns:
       The cost per example.
 
     Raises:
-      ValueError: a product sits in a loop whose length is not known before it runs.
+      ValueError: a product is in a loop whose length is unknown before it runs.
     """
     inputs = _abstract_inputs(shape, batch)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -123,7 +123,7 @@ def _count_jaxpr(jaxpr: Any, needs: Sequence[bool]) -> tuple[_Macs, list[bool]]:
 
     Args:
       jaxpr: an open jaxpr.
-      needs: for each of its inputs, whether a gradient with respect to it is needed.
+      needs: for each input of the jaxpr, whether its gradient is needed.
 
     Returns:
       The products, and whether each output needs a gradient.
@@ -144,7 +144,7 @@ def _count_jaxpr(jaxpr: Any, needs: Sequence[bool]) -> tuple[_Macs, list[bool]]:
 
 
 def _count_needed(jaxpr: Any, output: Any) -> int:
-    """Multiply-accumulates of the equations that an output depends on."""
+    """Counts the multiply-accumulates of the equations that an output depends on."""
     needed, total = {output}, 0
     for equation in reversed(jaxpr.eqns):
         if needed.intersection(equation.outvars):
@@ -172,7 +172,7 @@ def _count_equation(equation: Any, needs: list[bool]) -> tuple[_Macs, list[bool]
 
 
 def _count_products(equation: Any) -> int:
-    """Multiply-accumulates of one matrix product or convolution."""
+    """Counts the multiply-accumulates of one matrix product or convolution."""
     left, right = (atom.aval.shape for atom in equation.invars[:2])
     made = equation.outvars[0].aval.shape
     if equation.primitive.name == "dot_general":
@@ -183,7 +183,7 @@ def _count_products(equation: Any) -> int:
 
 
 def _count_scan(params: Mapping[str, Any], needs: list[bool]) -> tuple[_Macs, list[bool]]:
-    """A scan's body, once per step; a carry needs a gradient if any step's does."""
+    """Counts a scan's body once per step; a carry needs a gradient if it needs one in any step."""
     consts, carries = _scan_sizes(params)
     while True:
         macs, made = _count_jaxpr(_open(params["jaxpr"]), needs)
@@ -195,7 +195,7 @@ def _count_scan(params: Mapping[str, Any], needs: list[bool]) -> tuple[_Macs, li
 
 
 def _scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
-    """Numbers of constants and of carries; JAX 0.12 keeps them as a tree of (constants, carries, inputs)."""
+    """Returns the numbers of constants and carries; JAX 0.12 stores them as a tree of (constants, carries, inputs)."""
     if "num_carry" in params:
         return params["num_consts"], params["num_carry"]
     consts, carries, _ = params["ft_in"].unpack()
@@ -203,7 +203,7 @@ def _scan_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _count_branches(branches: Iterable[Any], needs: list[bool]) -> tuple[_Macs, list[bool]]:
-    """The dearest branch."""
+    """Counts the most expensive branch."""
     counted = [_count_jaxpr(_open(branch), needs) for branch in branches]
     made = [any(flags) for flags in zip(*(flags for _, flags in counted), strict=True)]
     return max((macs for macs, _ in counted), key=sum), made

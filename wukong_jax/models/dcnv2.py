@@ -1,4 +1,4 @@
-"""DCNv2 (arXiv 2008.13535): cross layers and an MLP over the flattened embeddings, in line or side by side."""
+"""DCNv2 (arXiv 2008.13535): cross layers and an MLP over the flattened embeddings, stacked or parallel."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,25 +29,25 @@ from wukong_jax.ranges import AtLeast, Fraction
 class DCNv2Options(VectorModelOptions):
     """`config.model.options` of `wukong_jax.models.dcnv2:build`.
 
-    The cross layers' mixture of experts is left out: both papers that serve as references here compare with plain
-    full-rank or low-rank layers.
+    The mixture of experts in the cross layers is not implemented: both papers used as references here compare with
+    plain full-rank or low-rank layers.
 
-    *Norm.* Cross terms of order k go with the k-th power of the embeddings' scale. Strong L2 on the tables keeps that
-    small and starves the model, unless a norm undoes it: `public/frappe_baselines:dcnv2` (L2 0.1) stood at a
-    validation AUC of 0.936 after six epochs without `embedding_norm` and at 0.981 with it, one seed each.
+    *Norm.* Cross terms of order k are proportional to the k-th power of the embeddings' scale. Strong L2 on the tables
+    keeps the scale small, and the model hardly learns unless a norm restores it: `public/frappe_baselines:dcnv2`
+    (L2 0.1) had a validation AUC of 0.936 after six epochs without `embedding_norm` and 0.981 with it, one seed each.
     """
 
     cross_layers: Annotated[int, AtLeast(1)] = 3
-    cross_rank: Annotated[int | None, AtLeast(1)] = None  # None = full rank: a square kernel a layer
+    cross_rank: Annotated[int | None, AtLeast(1)] = None  # None = full rank: a square kernel per layer
     cross_biases: bool = True  # b of each cross layer
-    structure: Literal["stacked", "parallel"] = "stacked"  # MLP over the crossed vector, or beside the cross layers
-    # the MLP's hidden widths; none, stacked: linear over the crossed vector
+    structure: Literal["stacked", "parallel"] = "stacked"  # MLP after the cross layers, or parallel to them
+    # the MLP's hidden widths; if empty (stacked only), the logits are linear in the crossed vector
     deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (512, 256)
     deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
-    dense_input: Literal["bottom", "raw"] = "bottom"  # dense columns through a bottom MLP (TorchRec), or as they are
+    dense_input: Literal["bottom", "raw"] = "bottom"  # dense columns through a bottom MLP (TorchRec), or unchanged
 
     def __post_init__(self) -> None:
-        """Refuses a parallel part of nothing, and options that the others leave without an effect."""
+        """Refuses a parallel MLP without hidden layers, and options without effect."""
         super().__post_init__()
         if self.structure == "parallel" and not self.deep_hidden:
             raise UserError("deep_hidden = []: structure 'parallel' needs a hidden layer; add one or use 'stacked'")
@@ -56,7 +56,7 @@ class DCNv2Options(VectorModelOptions):
 
 
 class DCNv2(nn.Module):
-    """x_0 = embeddings, flattened, then the dense part; cross layers; hidden layers; logits."""
+    """Cross layers over x_0 = (flattened embeddings, dense part); hidden layers; logits."""
 
     options: DCNv2Options
     shape: ModelShape
@@ -76,7 +76,7 @@ class DCNv2(nn.Module):
         return Outputs(output_layers((), options, shape)(both, train=train), {})
 
     def _flat_inputs(self, inputs: ModelInputs, train: bool) -> jax.Array:
-        """x_0, [B, N * D + (D or F_dense)] in the compute dtype."""
+        """Computes x_0, [B, N * D + (D or F_dense)] in the compute dtype."""
         options, shape = self.options, self.shape
         flat = prepared_embeddings(inputs, options, shape, train=train).reshape(len(inputs.embeddings), -1)
         if not shape.dense_features:
@@ -97,6 +97,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `DCNv2`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option without effect.
     """
     return DCNv2(build_options(DCNv2Options, options, shape), shape)

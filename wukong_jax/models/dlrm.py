@@ -1,4 +1,4 @@
-"""DLRM (arXiv 1906.00091): dots of all pairs of embeddings between a bottom and a top MLP."""
+"""DLRM (arXiv 1906.00091): dot products of all pairs of embeddings, between a bottom MLP and a top MLP."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,27 +23,27 @@ from wukong_jax.models.vector_model import (
 )
 from wukong_jax.ranges import AtLeast, Fraction
 
-# Dots are quadratic in the embeddings' scale, so their variance goes with its fourth power (1e-12 at scale 1e-3).
+# Dot products are quadratic in the embeddings' scale s, so their variance is of the order s**4 (1e-12 at s = 1e-3).
 PAIR_NORM_EPSILON = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class DLRMOptions(VectorModelOptions):
-    """`config.model.options` of `wukong_jax.models.dlrm:build`; widths by default are those of Wukong's comparison."""
+    """`config.model.options` of `wukong_jax.models.dlrm:build`; default widths are from the comparison in Wukong."""
 
     top_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (512, 512)  # hidden widths of the MLP that ends in the logits
     top_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
-    pair_norm: bool = False  # layer norm over the dots before the top; our own, the original has none
+    pair_norm: bool = False  # layer norm over the dot products; our addition, the original has none
 
 
 @jax.custom_vjp
 def pair_dots(vectors: jax.Array) -> jax.Array:
-    """Dot products of all pairs of different vectors of a row: (1, 0), (2, 0), (2, 1), (3, 0), ...
+    """Computes dot products of all pairs of different vectors of a row: (1, 0), (2, 0), (2, 1), (3, 0), ...
 
-    The strict triangle is taken by one static index over the flattened square. The gradient is written out, reverse
-    mode only: the same index turned round lays each pair's gradient on both sides of the diagonal, and one product
-    with the vectors is all of the gradient, where JAX's own has a scatter and two products. Medians on two shared CPU
-    cores at B = 4096 and 27 vectors:
+    One static index over the flattened square selects the strict lower triangle. The gradient is hand-written (reverse
+    mode only): the inverse index puts each pair's gradient on both sides of the diagonal, and one product with the
+    vectors completes it; the gradient that JAX derives has a scatter and two products. Medians on two shared CPU cores
+    at B = 4096 and 27 vectors:
 
     | | D = 16 forward | backward | D = 128 forward | backward |
     | --- | --- | --- | --- | --- |
@@ -51,19 +51,19 @@ def pair_dots(vectors: jax.Array) -> jax.Array:
     | the same index, JAX's gradient | 6 ms | 20 ms | 88 ms | 155 ms |
     | index pairs [:, rows, columns], JAX's gradient | 9 ms | 20 ms | 105 ms | 170 ms |
     | rows of the triangle concatenated, JAX's gradient | 10 ms | 45 ms | 90 ms | 196 ms |
-    | the same, this gradient's square made by concatenation | 8 ms | 8 ms | 112 ms | 61 ms |
+    | the same, this gradient's square built by concatenation | 8 ms | 8 ms | 112 ms | 61 ms |
 
-    A copy of the transposed vectors for the forward product saves a fifth at D = 128 there, but accelerators read
-    transposed operands for nothing and would pay for the copy.
+    A copy of the transposed vectors for the forward product saves a fifth at D = 128 on these cores, but accelerators
+    read transposed operands at no cost and would lose time by the copy.
 
-    Costs are still counted from the forward product (`models/cost.py`), a square product with two gradients, which is
-    the convention that gives the papers' figures; the gradient here does half of that.
+    `models/cost.py` counts the forward product, a square product with two gradients; this convention reproduces the
+    papers' numbers. The gradient here does half of that work.
 
     Args:
       vectors: [B, n, D] float.
 
     Returns:
-      [B, n * (n - 1) / 2] in their dtype.
+      [B, n * (n - 1) / 2] in the dtype of `vectors`.
     """
     count = vectors.shape[1]
     rows, columns = np.tril_indices(count, -1)
@@ -77,7 +77,7 @@ def _pair_dots_forward(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _pair_dots_backward(vectors: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
     count, pairs = vectors.shape[1], gradient.shape[1]
-    place = np.full((count, count), pairs)  # the diagonal reads the zero that is added behind the pairs
+    place = np.full((count, count), pairs)  # the diagonal reads the zero that is appended to the pairs
     rows, columns = np.tril_indices(count, -1)
     place[rows, columns] = place[columns, rows] = np.arange(pairs)
     padded = jnp.pad(gradient, ((0, 0), (0, 1)))
@@ -89,10 +89,10 @@ pair_dots.defvjp(_pair_dots_forward, _pair_dots_backward)
 
 
 class DLRM(nn.Module):
-    """Bottom MLP to a dense vector; dots of all pairs of it and the embeddings; top MLP over the vector and the dots.
+    """Bottom MLP to a dense vector; dot products of all pairs of vectors; top MLP over dense vector and dot products.
 
-    Pairs on and above the diagonal are left out, as in the original's code. Without dense columns there is neither a
-    bottom nor a dense vector.
+    Pairs on and above the diagonal are left out, as in the original code. Without dense columns, there is neither a
+    bottom MLP nor a dense vector.
     """
 
     options: DLRMOptions
@@ -122,7 +122,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `DLRM`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one embedding alone, which has no pair.
+      UserError: an unknown option, a value out of range, or a single embedding without dense columns.
     """
     built = build_options(DLRMOptions, options, shape)
     vectors = count_vectors(shape)

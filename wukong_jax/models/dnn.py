@@ -1,7 +1,7 @@
-"""Plain deep network: an MLP over the flattened vectors, which every mixed model here is held against.
+"""Plain deep network: an MLP over the flattened vectors, the baseline for models with explicit interactions.
 
-It is the "DNN" of the comparisons in DeepFM (arXiv 1703.04247) and of the BARS benchmark: interactions are left to the
-hidden layers. Dense columns enter as one more vector, as in the other models here, not column by column.
+It is the "DNN" of the comparisons in DeepFM (arXiv 1703.04247) and of the BARS benchmark: only the hidden layers model
+interactions. The dense columns enter as one more vector, as in the other models here, not as separate columns.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from wukong_jax.ranges import AtLeast, Fraction
 
 @dataclasses.dataclass(frozen=True)
 class DNNOptions(VectorModelOptions):
-    """`config.model.options` of `wukong_jax.models.dnn:build`; widths by default are DeepFM's for Criteo."""
+    """`config.model.options` of `wukong_jax.models.dnn:build`; the default widths are DeepFM's for Criteo."""
 
-    # hidden widths; none makes the logits linear in the vectors
+    # hidden widths; if empty, the logits are linear in the vectors
     deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400, 400)
     deep_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer
 
@@ -52,6 +52,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `DNN`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option without effect.
     """
     return DNN(build_options(DNNOptions, options, shape), shape)

@@ -1,8 +1,8 @@
-"""FinalMLP (arXiv 2304.00902): two MLPs over differently gated embeddings, and a bilinear form of what they make.
+"""FinalMLP (arXiv 2304.00902): two MLPs over differently gated embeddings, and a bilinear form of their outputs.
 
-Where the paper is silent: the gates start at exactly 1, as the last layers of their MLPs start at zero; the learned
-constants that gates may read start as unit noise (at zero, as in the paper's code, no gradient passes their ReLUs); and
-the bilinear form starts near zero together with the linear one.
+Our choices where the paper gives no details: the gates start at exactly 1, because the last layers of their MLPs start
+at zero; the learned constants that gates may read start as unit noise (if they start at zero, as in the paper's code,
+no gradient passes the ReLUs after them); the bilinear form and the linear one start near zero.
 """
 
 import dataclasses
@@ -33,28 +33,28 @@ from wukong_jax.ranges import AtLeast, Fraction
 class FinalMLPOptions(VectorModelOptions):
     """`config.model.options` of `wukong_jax.models.finalmlp:build`.
 
-    Sizes by default are the best of the BARS benchmark on MovieLens, whose gates read constants. On Frappe they are
-    streams of [400] and [100], 5 heads, and gates of [400] that read the user and the item. Both have batch norm.
+    The default sizes are the best of the BARS benchmark on MovieLens, whose gates read constants. On Frappe, the best
+    are streams of [400] and [100], 5 heads, and gates of [400] that read the user and the item. Both use batch norm.
 
-    *Contexts* name columns; one of several embeddings brings all of them. They read the embeddings that the streams
-    read; the paper's code gives each context tables of its own. Dense columns share one vector, which carries no
-    column's name and cannot be a context; nor can tokens made of several columns.
+    *Contexts* are column names; a column with several embeddings contributes all of them. Gates read the same
+    embeddings as the streams; the paper's code has separate tables for each context. The dense columns share one
+    vector, which has no column name and cannot be a context. Neither can tokens of several columns.
 
-    *Norm.* `mlp_norm` is about the streams. The gates' hidden layers have none, as in the paper's code.
+    *Norm.* `mlp_norm` applies to the streams. The hidden layers of the gates have no norm, as in the paper's code.
     """
 
-    mlp1_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400,)  # widths of the first stream; it ends after the last
-    mlp2_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (800,)  # of the second
+    mlp1_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400,)  # widths of all layers of the first stream
+    mlp2_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (800,)  # widths of all layers of the second stream
     mlp1_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of the first stream
     mlp2_dropout: Annotated[float, Fraction()] = 0.0
     use_fs: bool = True  # feature selection: each stream reads the vectors times gates between 0 and 2
     fs_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (800,)  # hidden widths of the gates' MLPs
-    fs1_context: tuple[str, ...] = ()  # columns that the first stream's gates read; none: a learned constant
-    fs2_context: tuple[str, ...] = ()  # of the second's
+    fs1_context: tuple[str, ...] = ()  # columns that the first stream's gates read; empty for a learned constant
+    fs2_context: tuple[str, ...] = ()  # the same for the second stream
     heads: Annotated[int, AtLeast(1)] = 10  # k, equal parts of both streams' outputs, paired in order
 
     def __post_init__(self) -> None:
-        """Refuses sizes that do not fit, and options that the others leave without an effect."""
+        """Refuses sizes that do not fit, and options without effect."""
         super().__post_init__()
         for name in ("mlp1_hidden", "mlp2_hidden"):
             widths = getattr(self, name)
@@ -71,7 +71,7 @@ class FinalMLPOptions(VectorModelOptions):
 
 
 class FinalMLP(nn.Module):
-    """Flattened vectors, gated once for each stream; logits = b + w_1 o_1 + w_2 o_2 + sum over heads of o_1 W_3 o_2."""
+    """Two gated MLPs ("streams"); logits = b + w_1 o_1 + w_2 o_2 + sum over heads of o_1 W_3 o_2."""
 
     options: FinalMLPOptions
     shape: ModelShape
@@ -89,7 +89,7 @@ class FinalMLP(nn.Module):
         return Outputs(linear + bilinear(first, second), {})
 
     def _stream(self, index: int, vectors: jax.Array, train: bool) -> jax.Array:
-        """One of the two MLPs, [B, n, D] to [B, its last width]."""
+        """Applies one of the two MLPs, [B, n, D] to [B, last width]."""
         options = self.options
         flat = vectors.reshape(len(vectors), -1)
         if options.use_fs:
@@ -98,11 +98,11 @@ class FinalMLP(nn.Module):
         return hidden_layers(widths, options, self.shape, name=f"mlp{index}", dropout=dropout)(flat, train=train)
 
     def _gates(self, index: int, vectors: jax.Array, train: bool) -> jax.Array:
-        """2 sigmoid(MLP(context)), [B, n * D], or [1, n * D] where the context is a learned constant."""
+        """Computes 2 sigmoid(MLP(context)), [B, n * D], or [1, n * D] if the context is a learned constant."""
         options, (_, count, width) = self.options, vectors.shape
         columns = getattr(options, f"fs{index}_context")
         if columns:
-            # slices: an index by a list would have a scatter for its gradient
+            # slices, because the gradient of indexing by a list is a scatter
             taken = [jax.lax.index_in_dim(vectors, i, 1, keepdims=False) for i in context_places(columns, self.shape)]
             context = jnp.concatenate(taken, axis=1)
         else:
@@ -119,13 +119,13 @@ class FinalMLP(nn.Module):
 
 
 class MultiHeadBilinear(nn.Module):
-    """Both vectors cut into equal parts, one a head; a bilinear form of each pair of parts, summed over the heads.
+    """Splits both vectors into one part per head, and sums a bilinear form of each pair of parts over the heads.
 
     Attributes:
       heads: number of parts.
-      features: O, forms of each pair.
-      scale: of the values at the start, over the product of the vectors' root mean squares; at least 0.
-      dtype: of the products; the kernel is float32.
+      features: O, number of forms of each pair.
+      scale: initial size of the output divided by the product of the vectors' root mean squares, at least 0.
+      dtype: dtype of the matrix products; the kernel is float32.
     """
 
     heads: int
@@ -135,17 +135,17 @@ class MultiHeadBilinear(nn.Module):
 
     @nn.compact
     def __call__(self, left: jax.Array, right: jax.Array) -> jax.Array:
-        """Applies the forms.
+        """Applies the bilinear forms.
 
-        The heads lead in the product, which XLA:CPU runs head by head as plain ones. Forward and backward on two busy
-        cores at B = 4096, least of 15:
+        The head axis is first in the product, so XLA:CPU runs one plain product per head. Forward and backward on two
+        busy cores at B = 4096, minimum of 15:
 
         | | 400 and 400, 10 heads | the same, O = 2 | 400 and 100, 5 heads | 400 and 400, 50 heads |
         | --- | --- | --- | --- | --- |
         | this | 12 ms | 54 ms | 7 ms | 13 ms |
-        | heads in the middle, as the parts lie | 32 ms | 107 ms | 13 ms | 23 ms |
-        | a product a head, sums added | 26 ms | 50 ms | 10 ms | 128 ms |
-        | a product a head, concatenated | 15 ms | 81 ms | 8 ms | 57 ms |
+        | heads on the middle axis, without a transpose | 32 ms | 107 ms | 13 ms | 23 ms |
+        | one product per head, sums added | 26 ms | 50 ms | 10 ms | 128 ms |
+        | one product per head, concatenated | 15 ms | 81 ms | 8 ms | 57 ms |
         | one product with a block-diagonal kernel | 63 ms | 217 ms | 17 ms | 85 ms |
 
         Args:
@@ -160,7 +160,7 @@ class MultiHeadBilinear(nn.Module):
             for values in (left, right)
         )
         sizes = (lefts.shape[2], rights.shape[2])
-        # variance over the terms of a value: L * R of them in each head
+        # each output sums L * R terms in each head
         deviation = self.scale * (self.heads * sizes[0] * sizes[1]) ** -0.5
         shape = (self.heads, sizes[0], self.features, sizes[1])
         kernel = self.param("kernel", nn.initializers.normal(deviation), shape).astype(self.dtype)
@@ -170,14 +170,14 @@ class MultiHeadBilinear(nn.Module):
 
 
 def context_places(columns: tuple[str, ...], shape: ModelShape) -> list[int]:
-    """Where the embeddings of the columns stand among the model's vectors, column by column.
+    """Returns the indices of the columns' embeddings among the model's vectors, column by column.
 
     Args:
-      columns: names out of `shape.token_columns`.
-      shape: sizes and columns; with dense columns the first vector is theirs.
+      columns: column names from `shape.token_columns`.
+      shape: sizes and columns; if there are dense columns, the first vector is the dense vector.
 
     Returns:
-      Places in 0..n-1.
+      Indices in 0..n-1.
     """
     ahead = int(shape.dense_features > 0)
     return [ahead + place for name in columns for place, column in enumerate(shape.token_columns) if column == name]
@@ -195,7 +195,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
 
     Raises:
       UserError: an unknown option or column, a value out of range, heads that do not divide the streams' last widths,
-        or an option that others leave without an effect.
+        or an option without effect.
     """
     built = build_options(FinalMLPOptions, options, shape)
     known = list(dict.fromkeys(column for column in shape.token_columns if column))

@@ -1,4 +1,4 @@
-"""Factorization machine (Rendle, ICDM 2010, section III): weights of single features and dots of all their pairs."""
+"""Factorization machine (Rendle, ICDM 2010, section III): weights of features and dot products of all their pairs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,22 +21,22 @@ from wukong_jax.strict_mapping import build_dataclass
 class FMOptions:
     """`config.model.options` of `wukong_jax.models.fm:build`."""
 
-    # Initial standard deviation of the dense columns' factors: that of the tables' rows by default. Not 0, where
-    # factors of columns that meet no others would stay.
+    # Initial standard deviation of the dense columns' factors, by default that of the tables' rows. It cannot be 0:
+    # without other columns, the factors would stay at 0.
     dense_factor_scale: Annotated[float, Above(0)] = 0.02
 
 
 class FactorizationMachine(nn.Module):
-    """Logits = bias + sum of w_i x_i + sum over pairs i < j of <v_i, v_j> x_i x_j, for each objective its own.
+    """For each objective, logit = bias + sum of w_i x_i + sum over pairs i < j of <v_i, v_j> x_i x_j.
 
-    A feature is a token (x = 1 where it is present) or a dense column (x = its value). A token's width is
-    D = O * (1 + K): for each objective in turn the id's weight w, then its K factors v. So the tables are all of the
-    machine but for the bias and the dense columns, and their rows start with weights of the factors' size. A bag of
-    ids is one token, the sum or mean of its rows: it pairs with other features, and its own ids do not pair.
+    A feature is a token (x = 1 if it is present) or a dense column (x = its value). A token has width D = O * (1 + K):
+    for each objective, the weight w of the id, then its K factors v. The tables therefore hold all parameters except
+    the bias and those of the dense columns, and weights start at the same scale as factors. A bag of ids is one token,
+    the sum or mean of its rows: it pairs with other features, but its ids do not pair with each other.
 
-    The pairs take one pass: their sum is half of (the square of the sum of v_i x_i less the sum of squares), summed
-    over K (lemma 3.1 of the paper). Both are nearly equal where one feature rules, so everything is float32,
-    whatever the compute dtype, and the products over dense columns are not shortened on accelerators.
+    The sum over pairs takes linear time: it is half of (the square of the sum of v_i x_i minus the sum of squares),
+    summed over K (lemma 3.1 of the paper). Both terms are nearly equal if one feature dominates. Therefore everything
+    is float32 for any compute dtype, and products over dense columns keep full precision on accelerators.
 
     Attributes:
       options: `FMOptions`.
@@ -62,7 +62,7 @@ class FactorizationMachine(nn.Module):
         return Outputs(sums[:, :, 0] + pairs + bias, {})
 
     def _dense_sums(self, dense: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The dense columns' share of the sums.
+        """Computes the dense columns' part of the sums.
 
         Args:
           dense: [B, F_dense] float32.
@@ -84,14 +84,14 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
 
     Args:
       options: keys of `FMOptions`.
-      shape: its width must be O * (1 + K) with K at least 1.
+      shape: sizes of inputs and outputs; the width must be O * (1 + K) with K at least 1.
 
     Returns:
       A `FactorizationMachine`.
 
     Raises:
-      UserError: an unknown option, one out of range or without an effect, a width that leaves no factors or does not
-        divide, or a single feature, which has no pair.
+      UserError: an unknown option, a value out of range, an option without effect, a width that is not O * (1 + K), or
+        a single feature, which has no pair.
     """
     built = build_dataclass(FMOptions, options, "config.model.options")
     width, objectives = shape.width, shape.objectives

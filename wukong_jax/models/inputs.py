@@ -7,13 +7,13 @@ import jax
 
 
 class ModelInputs(NamedTuple):
-    """What a model computes its logits from."""
+    """The inputs from which a model computes its logits."""
 
     dense: jax.Array  # [B, F_dense] float32
     embeddings: jax.Array  # [B, N, D]
-    token_mask: jax.Array  # [B, N] float32, 1 = token present
+    token_mask: jax.Array  # [B, N] float32, 1 if the token is present
     domain: jax.Array  # [B] int32 in [0, G)
-    extras: Mapping[str, jax.Array]  # columns joined to rows, [B, width] float32 each
+    extras: Mapping[str, jax.Array]  # columns joined to the rows, [B, width] float32 each
 
     @property
     def present_embeddings(self) -> jax.Array:

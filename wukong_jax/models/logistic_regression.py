@@ -1,4 +1,4 @@
-"""Logistic regression, the reference below which no model should fall."""
+"""Logistic regression, the baseline that every other model should beat."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class LogisticRegressionOptions:
 class LogisticRegression(nn.Module):
     """Logits = sum of the embeddings + a linear map of the dense features + a bias.
 
-    An embedding of width D = O is one weight for each objective, so the tables are the weights of the
-    one-hot ids. Everything is float32, whatever the compute dtype.
+    An embedding of width D = O holds one weight per objective, so the tables are the weights of the one-hot ids.
+    Everything is float32 for any compute dtype.
     """
 
     options: LogisticRegressionOptions
@@ -46,7 +46,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
 
     Args:
       options: must be empty.
-      shape: its width must equal its number of objectives.
+      shape: sizes of inputs and outputs; the width must equal the number of objectives.
 
     Returns:
       A `LogisticRegression`.

@@ -1,7 +1,7 @@
-"""MaskNet (arXiv 2102.07619): layers whose inputs are multiplied by masks that the embeddings themselves make.
+"""MaskNet (arXiv 2102.07619): layers whose inputs are multiplied by masks computed from the embeddings.
 
-Where the paper is silent: the masks' kernels start at the scale of their fan-in and all biases at zero, so a mask
-starts as zero-mean noise of the embeddings' size, and the norm of its block takes that size out again.
+Our choices where the paper gives no details: the masks' kernels are scaled by their fan-in and all biases start at
+zero. A mask therefore starts as zero-mean noise of the embeddings' size, which the norm of its block removes.
 """
 
 import dataclasses
@@ -27,46 +27,47 @@ from wukong_jax.models.vector_model import (
 )
 from wukong_jax.ranges import Above, AtLeast, Fraction
 
-# Without the norm of the tokens a masked value is a product of two embeddings: its variance goes with the fourth power
-# of their scale (1e-12 at scale 1e-3).
+# Without the norm of the tokens, a masked value is a product of two embeddings, so its variance is proportional to the
+# fourth power of their scale (1e-12 at scale 1e-3).
 BLOCK_NORM_EPSILON = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskNetOptions(VectorModelOptions):
-    """`config.model.options` of `wukong_jax.models.masknet:build`; sizes by default are FuxiCTR's.
+    """`config.model.options` of `wukong_jax.models.masknet:build`; the default sizes are FuxiCTR's.
 
-    *Norms.* Every block has its own layer norm (section 3.3). `mlp_norm` is about the head's hidden layers alone: the
-    paper gives them none, nor the masks' aggregation layers. Both best settings of the BARS benchmark (Frappe,
-    MovieLens) leave `token_norm` out.
+    *Norms.* Every block has a layer norm (section 3.3). `mlp_norm` only applies to the hidden layers of the head: in
+    the paper, neither these nor the masks' aggregation layers have a norm. The best settings of the BARS benchmark on
+    both Frappe and MovieLens have no `token_norm`.
 
-    *Biases.* `mlp_biases` is also about the masks' two layers. A block's layer has none but its norm's (equation 12).
+    *Biases.* `mlp_biases` also applies to the masks' two layers. A block's layer has no bias besides that of its norm
+    (equation 12).
 
-    *Head.* The paper's serial network ends in a linear layer, no `head_hidden`; its parallel one has hidden layers.
+    *Head.* The paper's serial network ends in a linear layer (no `head_hidden`); the parallel one has hidden layers.
     """
 
-    structure: Literal["serial", "parallel"] = "serial"  # blocks in line, or side by side over the embeddings
-    # numbers that each block makes; the norm of one leaves zero
+    structure: Literal["serial", "parallel"] = "serial"  # blocks one after the other, or all over the embeddings
+    # output width of each block; at least 2, because the norm of a single number is zero
     block_widths: Annotated[tuple[int, ...], AtLeast(2)] = (400, 400, 400)
-    # r: a mask's aggregation layer over the masked width; the paper's own is 2
+    # r: width of a mask's aggregation layer divided by the masked width; the paper uses 2
     reduction_ratio: Annotated[float, Above(0)] = 1.0
     token_norm: bool = True  # layer norm of each vector, with its own scale and bias, before the first mask
     block_dropout: Annotated[float, Fraction()] = 0.0  # after each block
-    head_hidden: Annotated[tuple[int, ...], AtLeast(1)] = ()  # hidden widths of the MLP behind the blocks
+    head_hidden: Annotated[tuple[int, ...], AtLeast(1)] = ()  # hidden widths of the MLP after the blocks
     head_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
     def __post_init__(self) -> None:
-        """Refuses a network without blocks, and options that the others leave without an effect."""
+        """Refuses a network without blocks, and options without effect."""
         super().__post_init__()
         if not self.block_widths:
             raise UserError("block_widths = []: at least one block; give it a width")
 
 
 class MaskNet(nn.Module):
-    """Flattened vectors V; blocks relu(LN(W (mask_i(V) * x))); logits.
+    """Blocks relu(LN(W (mask_i(V) * x))) over the flattened vectors V; logits.
 
-    x is LN(V), vector by vector, for every parallel block and for the first serial one; for a later serial block it is
-    the output of the block before. mask_i(V) = W_2 relu(W_1 V + b_1) + b_2, of the width of x (equation 5).
+    For parallel blocks and the first serial block, x is LN(V), normalised vector by vector; for later serial blocks, x
+    is the output of the previous block. mask_i(V) = W_2 relu(W_1 V + b_1) + b_2 has the width of x (equation 5).
     """
 
     options: MaskNetOptions
@@ -93,12 +94,12 @@ class MaskNet(nn.Module):
         )
 
     def _aggregate(self, flat: jax.Array, masked_widths: list[int]) -> list[jax.Array]:
-        """The aggregation layers of all masks, each [B, its width].
+        """Applies the aggregation layers of all masks; each output is [B, width].
 
-        All of them read the embeddings, so one product makes them. Forward and backward of 4 parallel blocks on two
-        busy CPU cores at B = 4096 and n * D = 256, least of 12: against a product a block no difference with the
-        masks' 256 values each, and 100 ms for 124 with 25, 73 to 86 for 88 with 12. Batching the blocks' later
-        products as well is a fifth to four fifths slower.
+        All of them read the embeddings, so one product computes them all. Compared with one product per block, forward
+        and backward of 4 parallel blocks on two busy CPU cores at B = 4096 and n * D = 256 (minimum of 12) take the
+        same time for masks of 256 values, 100 ms instead of 124 for 25 values, and 73 to 86 instead of 88 for 12.
+        Batching the later products of the blocks as well is a fifth to four fifths slower.
         """
         widths = [max(1, int(self.options.reduction_ratio * width)) for width in masked_widths]
         made = nn.relu(self._linear(sum(widths), "aggregation", HIDDEN_INITIALIZER)(flat))
@@ -106,7 +107,7 @@ class MaskNet(nn.Module):
         return jnp.split(made, ends, axis=1)
 
     def _block(self, index: int, guide: jax.Array, source: jax.Array, train: bool) -> jax.Array:
-        """One MaskBlock: [B, aggregation] and the vector that it masks [B, width] to [B, width of the block]."""
+        """Applies one MaskBlock to [B, aggregation] and the masked vector [B, width]; returns [B, block width]."""
         options, dtype = self.options, self.shape.dtype
         mask = self._linear(source.shape[1], f"projection_{index}", output_initializer())(guide)
         made = nn.Dense(
@@ -125,7 +126,7 @@ class MaskNet(nn.Module):
 
 
 class VectorNorm(nn.Module):
-    """Layer norm over each vector's D numbers, with a scale and a bias for each number of each vector (equation 9)."""
+    """Layer norm over the D coordinates of each vector, with a scale and a bias per vector and coordinate (eq. 9)."""
 
     @nn.compact
     def __call__(self, vectors: jax.Array) -> jax.Array:
@@ -156,8 +157,8 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `MaskNet`.
 
     Raises:
-      UserError: an unknown option, a value out of range, one that others leave without an effect, or a norm of vectors
-        of one number, which leaves zero.
+      UserError: an unknown option, a value out of range, an option without effect, or `token_norm` with vectors of
+        width 1, whose norm is zero.
     """
     built = build_options(MaskNetOptions, options, shape)
     if built.token_norm and shape.width == 1:

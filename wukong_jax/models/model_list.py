@@ -1,17 +1,17 @@
-"""The models that a config can name, found without importing them."""
+"""Lists the models that a config can name, without importing them."""
 
 import ast
 import importlib.util
 from pathlib import Path
 
-_PACKAGES = ("wukong_jax.models", "dmt", "lattice")  # where the project's models are; the last two may be missing
+_PACKAGES = ("wukong_jax.models", "dmt", "lattice")  # packages with models; the last two may be missing
 
 
 def list_models() -> list[str]:
-    """Names for `config.model.factory`, such as "wukong_jax.models.wukong:build".
+    """Returns the names for `config.model.factory`, such as "wukong_jax.models.wukong:build".
 
-    A module with a function `build(options, shape)` is a model; a model of another package is named in the same way,
-    and need not be in this list.
+    Every module with a function `build(options, shape)` is a model. Models of other packages are named in the same way,
+    but are not in this list.
     """
     names = []
     for package in _PACKAGES:

@@ -1,17 +1,17 @@
-"""What every model returns."""
+"""The outputs of every model."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 
-# Flax's collection of what a model keeps of past batches, such as the moments of a batch norm. Read always, written
-# where it trains.
+# Flax collection of statistics of past batches, such as the moments of a batch norm. A model always reads it and
+# updates it in training.
 STATISTICS = "statistics"
 
 
 class Outputs(NamedTuple):
-    """Logits, and what else a loss may read; serving reads `logits` only."""
+    """Logits and auxiliary outputs for the loss; serving reads `logits` only."""
 
     logits: jax.Array  # [B, O] float32
     aux: Mapping[str, jax.Array]

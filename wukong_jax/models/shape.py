@@ -1,4 +1,4 @@
-"""What the data and the tables settle about a model: the sizes of its inputs and outputs."""
+"""Sizes of a model's inputs and outputs, which follow from the data and the embedding tables."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -11,16 +11,16 @@ from wukong_jax.ranges import AtLeast, check_ranges
 
 @dataclasses.dataclass(frozen=True)
 class ModelShape:
-    """Sizes that a model factory receives beside its options."""
+    """Sizes that a model factory receives in addition to its options."""
 
     dense_features: Annotated[int, AtLeast(0)]  # F_dense, may be 0
-    tokens: Annotated[int, AtLeast(0)]  # N, embeddings of a row, dense tokens not included; may be 0
+    tokens: Annotated[int, AtLeast(0)]  # N, embeddings of a row, without dense tokens; may be 0
     width: Annotated[int, AtLeast(1)]  # D
     objectives: Annotated[int, AtLeast(1)]  # O
     domains: Annotated[int, AtLeast(1)] = 1  # G
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters stay float32
-    extras: tuple[tuple[str, int], ...] = ()  # columns joined to rows, and how many numbers a row has in each
-    token_columns: tuple[str, ...] = ()  # the column of each token, empty text for one made of several; () = not known
+    extras: tuple[tuple[str, int], ...] = ()  # (name, width) of each column joined to the rows
+    token_columns: tuple[str, ...] = ()  # column of each token, "" for a token of several columns; () if unknown
 
     def __post_init__(self) -> None:
         """Refuses sizes that no model can have."""

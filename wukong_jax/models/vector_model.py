@@ -1,4 +1,4 @@
-"""What the baselines share: a row becomes n vectors of one width, and a network makes logits of them."""
+"""Common parts of the baselines, which turn a row into n vectors of one width, and these into logits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,20 +23,20 @@ EMBEDDING_NORM_EPSILON = 1e-12  # embeddings may start at 1e-3 or smaller, a var
 class DenseVectorOptions:
     """Options of models that turn the dense columns into one vector of the embeddings' width, and end in an MLP.
 
-    Where a data set has no dense columns there is no bottom MLP, and its options say nothing.
+    Without dense columns, there is no bottom MLP and its options have no effect.
     """
 
     # hidden widths of the MLP of the dense columns; its output has width D
     bottom_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (512, 256)
-    bottom_output_activation: Literal["relu", "none"] = "relu"  # the original's code has a ReLU after every layer
-    bottom_output_scale: Annotated[float, Above(0)] = 1.0  # initial size of the dense vector over the dense columns'
+    bottom_output_activation: Literal["relu", "none"] = "relu"  # the original code has a ReLU after every layer
+    bottom_output_scale: Annotated[float, Above(0)] = 1.0  # initial size of the dense vector relative to its inputs
     bottom_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer of the bottom MLP
     mlp_biases: bool = True  # biases in all MLPs
-    embedding_dropout: Annotated[float, Fraction()] = 0.0  # of the embeddings that enter the model, number by number
-    head_output_scale: Annotated[float, AtLeast(0)] = 0.01  # initial size of the logits over their input's
+    embedding_dropout: Annotated[float, Fraction()] = 0.0  # of single coordinates of the input embeddings
+    head_output_scale: Annotated[float, AtLeast(0)] = 0.01  # initial size of the logits relative to their inputs
 
     def __post_init__(self) -> None:
-        """Refuses dropout of hidden layers where there are none, whichever a subclass adds."""
+        """Refuses dropout of hidden layers that do not exist, including those that a subclass adds."""
         for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_dropout")):
             hidden = name.replace("_dropout", "_hidden")
             refuse_idle(self, name, not getattr(self, hidden, True), f"without {hidden}")
@@ -46,15 +46,15 @@ class DenseVectorOptions:
 class VectorModelOptions(DenseVectorOptions):
     """Options of every model over a row's vectors.
 
-    Both norms are our own. The published settings on small sets stand on batch norm, which mixes the rows of a batch;
-    layer norm is what a user of these models gets here.
+    Both norms are our additions. Published settings for small data sets use batch norm, which mixes the rows of a
+    batch; these models offer layer norm instead.
     """
 
     embedding_norm: bool = False  # layer norm over a row's flattened embeddings, before anything reads them
-    mlp_norm: bool = False  # layer norm before each ReLU of the MLPs behind the vectors (not of the bottom)
+    mlp_norm: bool = False  # layer norm before each ReLU of the MLPs after the vectors (not of the bottom MLP)
 
     def __post_init__(self) -> None:
-        """Refuses dropout and norms of hidden layers where there are none."""
+        """Refuses dropout and norms of hidden layers that do not exist."""
         super().__post_init__()
         names = [field.name for field in dataclasses.fields(self) if field.name.endswith("_hidden")]
         hidden = any(getattr(self, name) for name in names if name != "bottom_hidden")
@@ -68,7 +68,7 @@ def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: Model
     """Reads a model's options.
 
     Args:
-      kind: their dataclass.
+      kind: dataclass of the options.
       options: `config.model.options`.
       shape: sizes of inputs and outputs.
 
@@ -76,7 +76,7 @@ def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: Model
       The options.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
+      UserError: an unknown option, a value out of range, or an option without effect.
     """
     built = build_dataclass(kind, options, "config.model.options")
     for name in ("embedding_norm", "embedding_dropout"):
@@ -85,14 +85,14 @@ def build_options(kind: type[OptionsT], options: Mapping[str, Any], shape: Model
 
 
 def count_vectors(shape: ModelShape) -> int:
-    """n, the vectors that `input_vectors` gives for this shape."""
+    """Returns n, the number of vectors that `input_vectors` returns for this shape."""
     return shape.tokens + (shape.dense_features > 0)
 
 
 def input_vectors(inputs: ModelInputs, options: VectorModelOptions, shape: ModelShape, *, train: bool) -> jax.Array:
-    """The vectors that a network reads: that of the dense columns, where there are any, then the embeddings.
+    """Returns the input vectors of a network: the dense vector if there are dense columns, then the embeddings.
 
-    Like the functions below, it adds submodules to the module in whose compact method it is called.
+    Like the functions below, it must be called in a module's compact method, and adds submodules to that module.
 
     Args:
       inputs: the model's inputs.
@@ -113,7 +113,7 @@ def input_vectors(inputs: ModelInputs, options: VectorModelOptions, shape: Model
 def prepared_embeddings(
     inputs: ModelInputs, options: VectorModelOptions, shape: ModelShape, *, train: bool
 ) -> jax.Array:
-    """The embeddings after their norm and dropout, zeros for absent tokens: [B, N, D] in the compute dtype."""
+    """Applies norm and dropout to the embeddings, zeros if absent: [B, N, D] in the compute dtype."""
     vectors = inputs.present_embeddings.astype(shape.dtype)
     if options.embedding_norm:
         flat = vectors.reshape(vectors.shape[0], -1)
@@ -122,11 +122,11 @@ def prepared_embeddings(
 
 
 def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShape, *, train: bool) -> jax.Array:
-    """Applies the bottom MLP, as submodule "bottom" of the module that calls this inside its compact method.
+    """Applies the bottom MLP as submodule "bottom" of the calling module.
 
     Args:
       dense: [B, F_dense] float32.
-      options: the bottom's options.
+      options: options of the bottom MLP.
       shape: sizes and compute dtype.
       train: whether dropout is on.
 
@@ -151,7 +151,7 @@ def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShap
 def hidden_layers(
     widths: tuple[int, ...], options: VectorModelOptions, shape: ModelShape, *, name: str, dropout: float = 0.0
 ) -> MLP:
-    """Hidden layers alone, with what all of a model's MLPs share; the output is in the compute dtype."""
+    """Returns an MLP of hidden layers only, with a model's common MLP options; its output has the compute dtype."""
     return MLP(widths, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, name=name)
 
 
@@ -163,7 +163,7 @@ def output_layers(
     name: str = "head",
     dropout: float = 0.0,
 ) -> MLP:
-    """The MLP that ends in the logits, [B, O] float32, near zero at the start (`head_output_scale`)."""
+    """Returns the MLP that ends in the logits, [B, O] float32, which start near zero (`head_output_scale`)."""
     return MLP(
         hidden,
         shape.objectives,

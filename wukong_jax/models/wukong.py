@@ -17,7 +17,7 @@ from wukong_jax.strict_mapping import build_dataclass
 
 
 class Wukong(nn.Module):
-    """Dense columns to tokens, interaction layers, head."""
+    """Bottom MLP from dense columns to tokens, interaction layers, head."""
 
     options: WukongOptions
     shape: ModelShape
@@ -42,7 +42,7 @@ class Wukong(nn.Module):
         return Outputs(head(tokens.reshape(tokens.shape[0], -1), train=train), {})
 
     def _input_tokens(self, inputs: ModelInputs, train: bool) -> jax.Array:
-        """X_0, tokens last, in the compute dtype: the embeddings, then the dense tokens."""
+        """Computes X_0 in the compute dtype, tokens on the last axis: the embeddings, then the dense tokens."""
         options, dtype, width = self.options, self.shape.dtype, self.shape.width
         tokens = inputs.present_embeddings.astype(dtype).transpose(0, 2, 1)
         if self.shape.dense_features:
@@ -71,6 +71,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       A `Wukong`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option without effect.
     """
     return Wukong(build_dataclass(WukongOptions, options, "config.model.options"), shape)

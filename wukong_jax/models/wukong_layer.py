@@ -15,12 +15,12 @@ from wukong_jax.models.wukong_options import AttentionOptions, WukongOptions
 
 
 def build_layer(options: WukongOptions, dtype: Any, name: str | None = None) -> InteractionLayer:
-    """Builds a layer; it is called with tokens [B, D, N] and, as `context`, whether dropout is on.
+    """Builds a layer, which is called with tokens [B, D, N] and, as `context`, whether dropout is on.
 
     Args:
-      options: of the model.
-      dtype: of the products; parameters are float32.
-      name: of the submodule.
+      options: options of the model.
+      dtype: dtype of the matrix products; parameters are float32.
+      name: name of the submodule.
 
     Returns:
       An `InteractionLayer`.
@@ -50,9 +50,9 @@ def _apply_norm(options: WukongOptions, made: jax.Array) -> jax.Array:
 class AttentiveProjection(nn.Module):
     """Y(X): the FM's projection as a function of the row.
 
-    The paper says only that linearly compressed tokens pass through an MLP. Ours: compress to a few tokens (so that the
-    weights do not grow with N * D * N * K), layer norm over them all (embeddings start tiny, and Y would be as
-    tiny), MLP, reshape; Y starts at the size of a static one.
+    The paper only says that linearly compressed tokens pass through an MLP. Our choice: compress to a few tokens (so
+    that the weights do not grow with N * D * N * K), layer norm over all of them (embeddings start tiny, and so would
+    Y), MLP, reshape. Y starts at the size of a static projection.
     """
 
     rank: int
@@ -66,7 +66,7 @@ class AttentiveProjection(nn.Module):
         """Computes the projection.
 
         Args:
-          tokens: [B, D, N].
+          tokens: [B, D, N] input tokens.
           train: whether this is a training step.
 
         Returns:
@@ -81,7 +81,7 @@ class AttentiveProjection(nn.Module):
 
 
 class FactorizationMachineBlock(nn.Module):
-    """FMB(X) = reshape(MLP(LN(flatten(FM(X))))); orders that enter are paired, so the order doubles."""
+    """FMB(X) = reshape(MLP(LN(flatten(FM(X))))); pairing the inputs doubles the order of interactions."""
 
     options: WukongOptions
     dtype: Any
@@ -91,7 +91,7 @@ class FactorizationMachineBlock(nn.Module):
         """Applies the block.
 
         Args:
-          tokens: [B, D, N].
+          tokens: [B, D, N] input tokens.
           train: whether dropout is on.
 
         Returns:
@@ -108,7 +108,7 @@ class FactorizationMachineBlock(nn.Module):
         return nn.relu(made) if options.fmb_output_activation == "relu" else made
 
     def _interactions(self, tokens: jax.Array, train: bool) -> jax.Array:
-        """FM(X)^T: [B, N, N] for the full FM, [B, K, N] otherwise."""
+        """Computes FM(X)^T: [B, N, N] for the full FM, [B, K, N] otherwise."""
         options, count = self.options, tokens.shape[2]
         if options.fm == "full":
             return pair_tokens(tokens, tokens)

@@ -1,4 +1,4 @@
-"""Wukong's options, their defaults and the reasons for them."""
+"""Wukong's options with their defaults, and the reasons for the defaults."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from wukong_jax.ranges import Above, AtLeast, Fraction
 
 @dataclasses.dataclass(frozen=True)
 class AttentionOptions:
-    """The branch that makes the FM's projection depend on the row; its sizes are our own (the paper gives none)."""
+    """Options of the MLP that computes the FM's projection from the row; the paper gives no sizes, these are ours."""
 
     tokens: Annotated[int, AtLeast(1)] = 8  # tokens that the input is linearly compressed to
     hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)  # widths of the MLP's hidden layers
@@ -20,60 +20,61 @@ class AttentionOptions:
 class WukongOptions:
     """`config.model.options` of `wukong_jax.models.wukong:build`.
 
-    Sizes follow the paper's grid (16 + 16 tokens, rank 24, ReLU, one bottom MLP); widths are smaller by
-    default, since the default has to train on a laptop. Where the paper is silent:
+    The default sizes follow the paper's grid (16 + 16 tokens, rank 24, ReLU, one bottom MLP), with smaller widths so
+    that the default trains on a laptop. Our choices where the paper gives no details:
 
-    *Norm.* Every public implementation norms each token over D, and the order of interactions doubles per layer, so
-    deep stacks need some norm: "token" is the default. On one planted task (16 fields of 50 values, order 2 alone,
+    *Norm.* Every public implementation normalises each token over D, and the order of interactions doubles per layer,
+    so deep stacks need some norm: "token" is the default. On one planted task (16 fields of 50 values, order 2 only,
     D = 16, one layer, 1.2 M rows, Adam 5e-3, embeddings of standard deviation 0.02) the excess log loss over Bayes
-    was 0.021 with "token", 0.018 with "flat", 0.019 with "none" and 0.015 with no norm at all, one seed each; another
-    seed moved "flat" to 0.031, so this does not rank them. Try "flat" and "none" on shallow models.
+    was 0.021 with "token", 0.018 with "flat", 0.019 with "none" and 0.015 with no norm at all, one seed each. Another
+    seed gave 0.031 for "flat", so this does not rank them. Try "flat" and "none" for shallow models.
 
-    *Epsilons.* FM values are quadratic in the embeddings' scale s, so their variance goes with s**4: some 1e-11 at
-    s = 1e-3, where the usual 1e-5 would silence the block at the start. The layers' own norm sees s**2. On the task
-    above the choice made no difference beyond the seeds'.
+    *Epsilons.* FM values are quadratic in the embeddings' scale s, so their variance is of the order s**4: about 1e-11
+    at s = 1e-3, where the usual 1e-5 would make the block's values almost vanish at the start. The inputs of the
+    layers' norm have a variance of the order s**2. On the task above, the choice made no difference beyond that of
+    seeds.
 
     *Head.* Its last layer starts near zero, so that early steps fit the embeddings and not the noise of a random
-    read-out. *Dense tokens* start at the embeddings' size, or their products would rule the FM's norm.
+    output layer. *Dense tokens* start at the embeddings' size; otherwise their products would dominate the FM's norm.
 
-    *Biases* in the MLPs only: the paper's linear maps over tokens have none.
+    *Biases.* Only the MLPs have biases: the paper's linear maps over tokens have none.
     """
 
     layers: Annotated[int, AtLeast(1)] = 2  # interaction layers; l of the paper
-    fmb_tokens: Annotated[int, AtLeast(1)] = 16  # n_F, tokens that a layer's factorization machine block makes
-    # n_L, tokens that its linear compression block makes; 0 = no such block
+    fmb_tokens: Annotated[int, AtLeast(1)] = 16  # n_F, output tokens of a layer's factorization machine block
+    # n_L, output tokens of its linear compression block; 0 = no such block
     lcb_tokens: Annotated[int, AtLeast(0)] = 16
     fm: Literal["full", "static", "attentive"] = "static"  # X X^T, X (X^T Y), or X (X^T Y(X))
-    rank: Annotated[int | None, AtLeast(1)] = None  # k, columns of Y; None = 24, the paper's; not for fm "full"
-    attention: AttentionOptions | None = None  # for fm "attentive" only; None = its defaults
+    rank: Annotated[int | None, AtLeast(1)] = None  # k, columns of Y; None = 24 (the paper's); not for fm "full"
+    attention: AttentionOptions | None = None  # only for fm "attentive"; None = its defaults
     fmb_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256,)  # hidden widths of the MLP after the FM
     head_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256,)  # hidden widths of the MLP that ends in the logits
     # hidden widths of the MLP of the dense columns, if there are any
     bottom_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (256,)
-    dense_tokens: Annotated[int, AtLeast(1)] = 1  # tokens that it makes
-    # their initial size over the dense columns', near the embeddings' own
+    dense_tokens: Annotated[int, AtLeast(1)] = 1  # output tokens of this MLP
+    # initial size of these tokens relative to the dense columns, near that of embeddings
     dense_token_scale: Annotated[float, Above(0)] = 0.02
     norm: Literal["token", "flat", "none"] = "token"  # layer norm over D, over the whole N x D, or none
     fm_norm: bool = True  # layer norm over the flattened FM, as in the paper
     norm_epsilon: Annotated[float, Above(0)] = 1e-6  # added to the variance in the layers' norms
-    # the same over the FM, whose variance is the fourth power of an embedding's scale
+    # the same for the norm over the FM, whose variance is the fourth power of an embedding's scale
     fm_norm_epsilon: Annotated[float, Above(0)] = 1e-12
     mlp_biases: bool = True  # biases in all MLPs
     token_biases: bool = False  # a bias per token in the linear compression block
     fmb_output_activation: Literal["none", "relu"] = "none"
-    embedding_dropout: Annotated[float, Fraction()] = 0.0  # of the tokens that enter the first layer
+    embedding_dropout: Annotated[float, Fraction()] = 0.0  # of the input tokens of the first layer
     fmb_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer of the FMB's MLP
     head_dropout: Annotated[float, Fraction()] = 0.0  # after each hidden layer of the head
-    head_output_scale: Annotated[float, AtLeast(0)] = 0.01  # initial size of the logits over their input's
-    use_fmb: bool = True  # ablations: False puts zeros in place of the block's tokens
+    head_output_scale: Annotated[float, AtLeast(0)] = 0.01  # initial size of the logits relative to their inputs
+    use_fmb: bool = True  # for ablations: False replaces the block's tokens by zeros
     use_lcb: bool = True
     use_residual: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses options that others leave without an effect, and layers of nothing.
+        """Refuses options without effect, and layers without any part.
 
-        Two kinds are exempt. `use_fmb` turns a block of a full model off, whose kind and sizes may stay. And options
-        of the dense columns may stay where a data set has none.
+        Two groups of options are exempt: the kind and sizes of the block that `use_fmb` turns off, and the options of
+        the dense columns if a data set has none.
         """
         no_hidden = not (self.use_fmb and self.fmb_hidden)
         attends = self.use_fmb and self.fm == "attentive"
@@ -97,10 +98,10 @@ class WukongOptions:
 
     @property
     def fm_rank(self) -> int:
-        """K: columns of the FM's projection, for fm "static" and "attentive"."""
+        """K, number of columns of the FM's projection, for fm "static" and "attentive"."""
         return 24 if self.rank is None else self.rank
 
     @property
     def layer_tokens(self) -> int:
-        """Tokens that every layer makes, n_F + n_L."""
+        """Number of output tokens of every layer, n_F + n_L."""
         return self.fmb_tokens + self.lcb_tokens

@@ -1,7 +1,7 @@
-"""xDeepFM (arXiv 1803.05170): a compressed interaction network (CIN) and an MLP over one set of vectors.
+"""xDeepFM (arXiv 1803.05170): a compressed interaction network (CIN) and an MLP over the same vectors.
 
-Where we chose: the paper's linear term reads raw features, one weight an id. Here an id has one embedding and no
-weight beside it, so the linear term is a learned linear map of the flattened embeddings (and of the dense vector).
+Unlike in the paper, where the linear term has one weight per id, an id only has an embedding here, and the linear term
+is a learned linear map of the flattened embeddings (and of the dense vector).
 """
 
 import dataclasses
@@ -32,22 +32,23 @@ from wukong_jax.ranges import AtLeast, Fraction
 class XDeepFMOptions(VectorModelOptions):
     """`config.model.options` of `wukong_jax.models.xdeepfm:build`.
 
-    The MLP's layers are as wide as the paper's, the CIN's as by default in BARS' code: three of the paper's 200 maps
-    would cost 200 MFLOP a row and step on Criteo (39 fields, D = 10).
+    The default widths of the MLP are the paper's, those of the CIN are the defaults of BARS' code: three layers of 200
+    maps, as in the paper, would cost 200 MFLOP per row and step on Criteo (39 fields, D = 10).
 
-    *Norm.* Layer k's maps go with the power k + 1 of the embeddings' scale, so behind tables that start at 0.02 the
-    linear term and the MLP learn first. With `embedding_norm` all three start at sizes of 1 to 7 (n = D = 16).
+    *Norm.* The maps of layer k are proportional to the power k + 1 of the embeddings' scale, so if tables start at
+    0.02, the linear term and the MLP learn first. With `embedding_norm`, all three start at sizes of 1 to 7
+    (n = D = 16).
     """
 
     cin_maps: Annotated[tuple[int, ...], AtLeast(1)] = (16, 16, 16)  # H_k, feature maps of each CIN layer
     cin_activation: Literal["none", "relu"] = "none"  # after each CIN layer; the paper found none best
-    cin_split: bool = False  # half of a layer's maps feed the next layer, the other half the logits; the last's all do
-    # hidden widths of the MLP; none leaves the CIN and the linear term
+    cin_split: bool = False  # half of each layer's maps feed the next layer, the others (and the last layer) the logits
+    # hidden widths of the MLP; if empty, there is only the CIN and the linear term
     deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400)
     deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers
 
     def __post_init__(self) -> None:
-        """Refuses a network without layers, and options that the others leave without an effect."""
+        """Refuses a network without layers, and options without effect."""
         super().__post_init__()
         maps = list(self.cin_maps)
         if not maps:
@@ -58,12 +59,12 @@ class XDeepFMOptions(VectorModelOptions):
 
 
 def combine_pairs(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Weighted sums of the elementwise products of every left with every right vector.
+    """Computes weighted sums of the elementwise products of every left vector with every right vector.
 
-    Each vector of the shorter list has its own kernel: the longer list times that kernel is one plain product, which
-    the vector then multiplies, and the results are added up. So the H * m products of a row are never in memory
-    together, and there is no batched contraction. Least of nine, ms, on two cores that others kept busy, at B = 4096,
-    D = 16, 16 left vectors and 16 new maps, right vectors as written; the memory is XLA's for temporaries:
+    Each vector of the shorter list has a kernel: it is multiplied by the matrix product of the longer list and this
+    kernel, and the results are added up. The H * m products of a row are therefore never in memory together, and there
+    is no batched contraction. Times are in ms, the minimum of nine on two busy cores at B = 4096, D = 16, 16 left
+    vectors and 16 new maps, with 16 or 27 right vectors; MiB is XLA's memory for temporaries:
 
     | | 16: forward | and backward | MiB | 27: forward | and backward | MiB |
     | --- | --- | --- | --- | --- | --- | --- |
@@ -74,18 +75,18 @@ def combine_pairs(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.A
     | einsum of all three | 96 | 191 | 128 | 209 | 401 | 216 |
 
     Args:
-      left: [B, D, H] float.
-      right: [B, D, m] in the same dtype.
+      left: [B, D, H] float vectors.
+      right: [B, D, m] vectors in the same dtype.
       kernel: [H, m, new maps] float32.
 
     Returns:
-      [B, D, new maps] in their dtype; sums over the shorter list are float32.
+      [B, D, new maps] in the dtype of the vectors; sums over the shorter list are computed in float32.
     """
     if left.shape[2] < right.shape[2]:
         left, right, kernel = right, left, kernel.transpose(1, 0, 2)
     batch, width, count = right.shape
     longer = left.reshape(batch * width, -1)
-    # split once, as its gradient is one concatenation where that of an index pads the whole array
+    # split once: its gradient is one concatenation, while that of each index pads the whole array
     shorter = jnp.split(right.reshape(batch * width, count), count, axis=1)
     kernels = jnp.split(kernel.astype(left.dtype).reshape(longer.shape[1], -1), count, axis=1)
     total = jnp.zeros((), jnp.float32)
@@ -95,41 +96,42 @@ def combine_pairs(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.A
 
 
 def combine_dots(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`combine_pairs` summed over D, which is a linear map of the dot products of all pairs.
+    """Computes `combine_pairs` summed over D, which is a linear map of the dot products of all pairs.
 
-    It has about a D-th of the multiply-accumulates: forward and backward took 23 and 24 ms where the table of
-    `combine_pairs` has 219 and 306.
+    It needs about 1 / D of the multiply-accumulates: forward and backward took 23 and 24 ms instead of the 219 and 306
+    in the table of `combine_pairs`.
 
     Args:
-      left: [B, D, H] float.
-      right: [B, D, m] in the same dtype.
+      left: [B, D, H] float vectors.
+      right: [B, D, m] vectors in the same dtype.
       kernel: [H, m, new maps] float32.
 
     Returns:
-      [B, new maps] in their dtype.
+      [B, new maps] in the dtype of the vectors.
     """
     dots = jnp.einsum("bdh,bdm->bhm", left, right).reshape(left.shape[0], -1)
     return dots @ kernel.reshape(dots.shape[1], -1).astype(dots.dtype)
 
 
 class CompressedInteractionNetwork(nn.Module):
-    """Layers of feature maps, each a weighted sum of products of the last layer's maps with the input's vectors.
+    """Layers of feature maps, each a weighted sum of products of the previous layer's maps with the input vectors.
 
-    Section 3.1 of the paper: X^k_h = f(sum over i, j of W^{k,h}_ij X^{k-1}_i * X^0_j) without biases, so layer k is of
-    order k + 1 in the input, and maps are summed over D for the logits. Where f is the identity and maps serve the
-    logits alone (the last layer's, and a half of each with `split`), they are never made: see `combine_dots`.
-    Multiply-accumulates of a row, where layer k makes a_k maps for the next layer and b_k for the logits alone out
-    of H_{k-1} and m:
+    Section 3.1 of the paper: X^k_h = f(sum over i, j of W^{k,h}_ij X^{k-1}_i * X^0_j) without biases, so layer k has
+    order k + 1 in the input, and maps are summed over D for the logits. If f is the identity, maps that only the
+    logits read (those of the last layer, and half of each layer with `split`) are not computed: `combine_dots` computes
+    their sums directly. If layer k computes, from H_{k-1} maps and m vectors, a_k maps for the next layer and b_k maps
+    for the logits only, a row costs this number of multiply-accumulates:
 
         H_{k-1} * m * (D * a_k + (D + b_k if b_k else 0)), or D * H_{k-1} * m * (a_k + b_k) with a ReLU
 
-    with a_k = H_k and b_k = 0 but for the last layer, whose a_k = 0 and b_k = H_k; with `split` a_k = b_k = H_k / 2
-    in the others, and the next layer reads H_k / 2 maps.
+    where a_k = 0 and b_k = H_k in the last layer, and a_k = H_k and b_k = 0 in the others. With `split`, the others
+    have a_k = b_k = H_k / 2, and the next layer reads H_k / 2 maps.
 
     Attributes:
-      maps: H_k of each layer.
+      maps: H_k, number of maps of each layer.
       activation: f.
-      split: whether a layer's first half feeds the next layer and its second half the logits; else all maps do both.
+      split: whether the first half of a layer's maps feeds the next layer and the second half the logits; otherwise
+        all maps feed both.
     """
 
     maps: tuple[int, ...]
@@ -144,7 +146,7 @@ class CompressedInteractionNetwork(nn.Module):
           inputs: [B, n, D] float; n is the paper's m.
 
         Returns:
-          Sums over D of all maps that serve the logits, layer by layer, [B, their number] in the inputs' dtype.
+          Sums over D of all maps that the logits read, layer by layer, [B, number of maps] in the inputs' dtype.
         """
         first = inputs.transpose(0, 2, 1)
         last, sums = first, []
@@ -157,17 +159,17 @@ class CompressedInteractionNetwork(nn.Module):
     def _layer(
         self, last: jax.Array, first: jax.Array, count: int, fed: int, name: str
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """One layer.
+        """Applies one layer.
 
         Args:
-          last: [B, D, H_{k-1}].
-          first: [B, D, n].
-          count: H_k.
-          fed: maps that the next layer reads, the first ones.
-          name: of the kernel.
+          last: [B, D, H_{k-1}] maps of the previous layer.
+          first: [B, D, n] input vectors.
+          count: H_k, number of maps.
+          fed: number of maps that the next layer reads (the first ones).
+          name: name of the kernel.
 
         Returns:
-          The maps for the next layer [B, D, fed], and sums over D of those for the logits in parts of [B, some].
+          The maps for the next layer [B, D, fed], and a list of [B, maps] arrays: sums over D of maps for the logits.
         """
         pairs = last.shape[2] * first.shape[2]
         start = HIDDEN_INITIALIZER if self.activation == "relu" else output_initializer()
@@ -186,7 +188,7 @@ class CompressedInteractionNetwork(nn.Module):
 
 
 class XDeepFM(nn.Module):
-    """One linear layer over the flattened vectors, the CIN's sums and the MLP's last hidden layer (section 3.3)."""
+    """A linear layer over the flattened vectors, the CIN's sums and the MLP's last hidden layer (section 3.3)."""
 
     options: XDeepFMOptions
     shape: ModelShape
@@ -216,6 +218,6 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       An `XDeepFM`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others leave without an effect.
+      UserError: an unknown option, a value out of range, or an option without effect.
     """
     return XDeepFM(build_options(XDeepFMOptions, options, shape), shape)
