@@ -6,8 +6,8 @@
                  storage += events, others
     logits = heads(others, domain)
 
-It follows arXiv 2512.09200, sections 3.3.1 to 3.3.4, as far as they are known; our own choices are marked as such. The input
-can be any [B, N, D], including the output of `dmt` towers.
+It follows arXiv 2512.09200, sections 3.3.1 to 3.3.4, as far as they are known; our own choices are marked as such. The
+input can be any [B, N, D], including the output of `dmt` towers.
 """
 
 from collections.abc import Mapping
