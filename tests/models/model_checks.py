@@ -1,4 +1,4 @@
-"""Checks that every model has to pass, written once."""
+"""Checks that every model has to pass."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ VECTOR_MODEL_CHANGES = {
 
 
 def assert_equals_twin(model, shape, twin, rtol=2e-4):
-    """The module against `twin(dense [F_dense], embeddings [N, D], mask [N], params, options) -> [O]`, row by row."""
+    """Compares the module with `twin(dense [F_dense], embeddings [N, D], mask [N], params, options) -> [O]` by row."""
     inputs = make_inputs(shape)
     inputs.token_mask[0] = 1
     variables = draw_parameters(model, inputs, noise=0.1)
@@ -43,7 +43,7 @@ def assert_equals_twin(model, shape, twin, rtol=2e-4):
 
 
 def assert_absent_tokens_reach_nothing(model, shape, silent=()):
-    """Neither logits nor gradients see an absent token; every other token and every weight but `silent` gets some."""
+    """Checks that absent tokens affect no logit or gradient, but other tokens and all weights except `silent` do."""
     inputs = make_inputs(shape)
     embeddings, mask = inputs.embeddings, inputs.token_mask
     mask[0], mask[1, 0] = 0, 0
@@ -64,7 +64,7 @@ def assert_absent_tokens_reach_nothing(model, shape, silent=()):
 
 
 def assert_dropout_acts_in_training_only(build, options, place, shape):
-    """Serving is blind to the rate; training is a function of the key."""
+    """Checks that serving ignores the dropout rate and that training is a function of the key."""
     model, plain = build({**options, place: 0.5}, shape), build(options, shape)
     inputs = make_inputs(shape)
     variables = draw_parameters(model, inputs)
@@ -79,7 +79,7 @@ def assert_dropout_acts_in_training_only(build, options, place, shape):
 
 
 def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
-    """8 bits of mantissa, 2**-9 a rounding, a dozen roundings on the way; above 0: it did round."""
+    """Checks that the difference is within a dozen roundings of 2**-9 each, and above 0."""
     shapes = [dataclasses.replace(shape, compute_dtype=name) for name in ("float32", "bfloat16")]
     inputs = make_inputs(shape, rows=64)
     exact, rounded = (build(options, shape) for shape in shapes)
@@ -92,7 +92,7 @@ def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
 
 
 def assert_every_option_changes_the_model(build, kind, options, changes, shape):
-    """No option is accepted and ignored: the traced start or the traced training pass moves with each.
+    """Checks that every option changes the traced initialisation or the traced training pass.
 
     Args:
       build: the model's factory.
@@ -120,7 +120,7 @@ def assert_every_option_changes_the_model(build, kind, options, changes, shape):
 
 
 def assert_refused_by_name(build, options, word, shape):
-    """The factory refuses the options in one line, with the key's whole name and the given words."""
+    """Checks that the factory refuses the options in one line with the full key and the given words."""
     with pytest.raises(UserError, match=word) as caught:
         build(options, shape)
     assert str(caught.value).startswith("config.model.options.")
@@ -128,7 +128,7 @@ def assert_refused_by_name(build, options, word, shape):
 
 
 def assert_cost_agrees_with_xla(model, shape, least=0.98, most=1.05):
-    """XLA also counts biases, activations and norms, a few per value against hundreds of products that made it."""
+    """Compares costs with XLA's, which also count biases, activations and norms (few per value)."""
     inputs = make_inputs(shape, rows=256)
     cost = count_cost(model, shape)
     variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
