@@ -1,1 +1,1 @@
-"""Disaggregated multi-tower: embedding towers placed on the data centre's own hierarchy."""
+"""Disaggregated multi-tower (DMT): embedding towers that follow the network hierarchy of the data centre."""

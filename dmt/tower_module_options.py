@@ -1,7 +1,7 @@
-"""Which tower module, and how many vectors of which width each tower sends on.
+"""Options of the tower modules, and the number and width of the vectors that each tower sends.
 
-The output of tower t is `P_t` vectors of width `D_out`. The compression ratio is what enters over what leaves,
-`N * D / (sum over t of P_t * D_out)`; the paper's section 4 prints the inverse, but the ratios it reports are these.
+The output of tower t is `P_t` vectors of width `D_out`. The compression ratio is input size over output size,
+`N * D / (sum over t of P_t * D_out)`; section 4 of the paper prints the inverse, but reports ratios in this form.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.idle_options import refuse_idle
 from wukong_jax.ranges import Above, AtLeast
 
-# The options that each kind reads, and what they are where they are left out.
+# The options that each kind reads, with their defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pass_through": {},
     "dlrm": {"compression": None, "width": None, "token_vectors": 1, "tower_vectors": 0, "project_single": False},
@@ -33,7 +33,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "fmb_scale": 0.02,
     },
 }
-# What `compression` settles by itself.
+# Options whose values follow from `compression`.
 SETTLED = {
     "dlrm": ("width", "token_vectors", "tower_vectors"),
     "dcn": ("tower_vectors",),
@@ -45,39 +45,40 @@ SETTLED = {
 class TowerModuleOptions:
     """`config.model.options.module` of `dmt.model:build`; None = the kind's default (`DEFAULTS`).
 
-    Sizes are given outright or by `compression`, which is met exactly or refused:
+    Sizes are given directly or by `compression`, which is met exactly or refused:
 
-    - "dlrm": every token keeps one vector, of width D / compression (the paper's sweep: c = 1, p = 0).
-    - "dcn", "wukong": the tower's F_t * D / compression numbers are laid out as vectors of `width`, by default of the
-      widest divisor of D that goes into all towers' numbers. So D stays as long as compression divides every F_t;
-      beyond that vectors become narrower.
+    - "dlrm": every token gives one vector of width D / compression (the paper's sweep: c = 1, p = 0).
+    - "dcn", "wukong": the F_t * D / compression output numbers of a tower are split into vectors of `width`, by default
+      the largest divisor of D that divides the output numbers of all towers. The width is therefore D if compression
+      divides every F_t, and smaller otherwise.
 
-    For "wukong" the first half of the vectors (rounded up) have an interaction part, or the first `fmb_tokens`.
+    For "wukong", the first half of the vectors (rounded up) have an interaction part if compression is given, otherwise
+    the first `fmb_tokens` vectors.
     """
 
     kind: Literal["pass_through", "dlrm", "dcn", "wukong"] = "pass_through"
-    # numbers that enter all towers over those that leave; None = from the sizes below
+    # input numbers of all towers divided by their output numbers; None = from the sizes below
     compression: Annotated[int | None, AtLeast(1)] = None
-    width: Annotated[int | None, AtLeast(1)] = None  # D_out; None = the embeddings' D, or what compression asks for
-    token_vectors: Annotated[int | None, AtLeast(0)] = None  # "dlrm": c, vectors made of each token; None = 1
-    # "dlrm": p, vectors made of all tokens, None = 0; "dcn": P_t, None = 1
+    width: Annotated[int | None, AtLeast(1)] = None  # D_out; None = the embeddings' D, or from compression
+    token_vectors: Annotated[int | None, AtLeast(0)] = None  # "dlrm": c, vectors from each token; None = 1
+    # "dlrm": p, vectors from all tokens, None = 0; "dcn": P_t, None = 1
     tower_vectors: Annotated[int | None, AtLeast(0)] = None
     cross_layers: Annotated[int | None, AtLeast(1)] = None  # "dcn": None = 2
     cross_rank: Annotated[int | None, AtLeast(1)] = None  # "dcn": None = 256
     # "dlrm", "dcn": whether a lone token that stays one vector of width D is projected
     project_single: bool | None = None
     fmb_tokens: Annotated[int | None, AtLeast(0)] = None  # "wukong": n_F, vectors with an interaction part; None = 1
-    # "wukong": n_L, vectors beside these that are linear in the tokens; None = 1
+    # "wukong": n_L, further vectors, which are linear in the tokens; None = 1
     lcb_tokens: Annotated[int | None, AtLeast(0)] = None
     # "wukong": K, columns of the FM's projection; None = the full FM (towers have few tokens)
     fm_rank: Annotated[int | None, AtLeast(1)] = None
     # "wukong": hidden widths of the MLP after the FM; None = 128
     fmb_hidden: Annotated[tuple[int, ...] | None, AtLeast(1)] = None
-    # "wukong": initial size of the interaction part; None = 0.02, the embeddings' own
+    # "wukong": initial size of the interaction part; None = 0.02, the size of the embeddings
     fmb_scale: Annotated[float | None, Above(0)] = None
 
     def __post_init__(self) -> None:
-        """Refuses options that the kind does not read or that others leave without an effect."""
+        """Refuses options that the kind does not read, and options without effect."""
         read = DEFAULTS[self.kind]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -101,39 +102,39 @@ class TowerModuleOptions:
             refuse_idle(self, name, True, "where fmb_tokens is 0")
 
     def read(self, name: str) -> Any:
-        """An option's value, or the kind's default where it was left out."""
+        """Returns an option's value, or the kind's default if it is None."""
         value = getattr(self, name)
         return DEFAULTS[self.kind][name] if value is None else value
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerSizes:
-    """Sizes of each tower, after the options were applied to a layout."""
+    """Sizes of each tower, from the options and the towers' tokens."""
 
     tokens: tuple[int, ...]  # F_t
     width: int  # D
     vectors: tuple[int, ...]  # P_t
     vector_width: int  # D_out
-    fmb_vectors: tuple[int, ...]  # of the P_t, how many have an interaction part
-    kept: tuple[bool, ...]  # towers whose one token leaves as it came, without a projection
+    fmb_vectors: tuple[int, ...]  # how many of the P_t vectors have an interaction part
+    kept: tuple[bool, ...]  # whether the tower's only token is sent unchanged, without a projection
 
     @property
     def count(self) -> int:
-        """T."""
+        """T, number of towers."""
         return len(self.tokens)
 
     @property
     def most_vectors(self) -> int:
-        """P_max."""
+        """P_max, the largest number of vectors of a tower."""
         return max(self.vectors)
 
     @property
     def compression(self) -> float:
-        """Numbers that enter the towers over those that leave: N * D / sum of P_t * D_out."""
+        """Input numbers of the towers divided by their output numbers: N * D / sum of P_t * D_out."""
         return sum(self.tokens) * self.width / (sum(self.vectors) * self.vector_width)
 
     def select(self, tower: int) -> "TowerSizes":
-        """The sizes of one tower alone."""
+        """Returns the sizes of a single tower."""
         one = slice(tower, tower + 1)
         return dataclasses.replace(
             self,
@@ -149,11 +150,11 @@ def compute_sizes(options: TowerModuleOptions, tokens: tuple[int, ...], width: i
 
     Args:
       options: the module's options.
-      tokens: F_t, the tokens of each tower.
-      width: D.
+      tokens: F_t, number of tokens of each tower.
+      width: D, width of the embeddings.
 
     Returns:
-      What leaves each tower.
+      The sizes of each tower.
 
     Raises:
       UserError: a compression that these towers cannot meet exactly.
@@ -187,7 +188,7 @@ def _count_vectors(options: TowerModuleOptions, tokens: tuple[int, ...]) -> tupl
 def _divide(
     options: TowerModuleOptions, compression: int, tokens: tuple[int, ...], width: int
 ) -> tuple[tuple[int, ...], int]:
-    """P_t and D_out that meet the compression exactly."""
+    """Returns P_t and D_out that meet the compression exactly."""
     if options.kind == "dlrm":
         if width % compression:
             raise UserError(f"compression = {compression}: does not divide the width {width}; choose a divisor of it")

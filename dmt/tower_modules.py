@@ -1,17 +1,17 @@
-"""Tower modules: what a tower makes of its embeddings before they cross the slow link (paper section 4).
+"""Tower modules, which compress a tower's embeddings before they cross the slow link (paper section 4).
 
 - "dlrm" (Listing 1): p vectors linear in all tokens of the tower, then c vectors linear in each token.
 - "dcn" (Listing 2): cross layers over the flattened tokens, then a linear map to the tower's vectors.
 - "wukong" (ours): Wukong's interaction layer without its norm. Every vector is linear in the tokens (a linear
-  compression block), and the first ones have the output of a factorization machine block added, which starts at the
-  embeddings' own size, so that it neither drowns the linear part nor rules the products of the model above.
+  compression block), and the output of a factorization machine block is added to the first ones. It starts at the size
+  of the embeddings, so that it dominates neither the linear part nor the products of the model after the towers.
 
-The paper mentions neither biases nor norms nor activations in the linear maps of the first two, and there are none. A
-tower of one token that leaves as one vector of its own width is kept without a projection ("dlrm", "dcn"): the
-published costs of 16 towers fit only so.
+The paper mentions no biases, norms or activations in the linear maps of the first two, so they have none. For "dlrm"
+and "dcn", a tower of one token with one output vector of the same width sends the token without a projection: only
+then do costs agree with those published for 16 towers.
 
-Every function is written over a leading axis of towers, so one tower alone (T = 1, no padding) and all towers of a host
-(padded to the largest) run the same code.
+All functions work on arrays with a leading axis of towers, so a single tower (T = 1, no padding) and all towers of a
+host (padded to the largest) run the same code.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ from dmt.tower_module_options import TowerModuleOptions, TowerSizes
 from dmt.tower_weights import TowerWeight
 from wukong_jax.layers.norms import normalize
 
-# As in Wukong: the FM's values are quadratic in the embeddings, so their variance is the fourth power of their size.
+# As in Wukong: FM values are quadratic in the embeddings, so their variance is the fourth power of their size.
 FM_NORM_EPSILON = 1e-12
 
 Weights = Mapping[str, jax.Array]
@@ -38,8 +38,8 @@ class TowerModules(nn.Module):
 
     Attributes:
       options: the kind of module and its sizes.
-      sizes: of each tower.
-      dtype: of the products; weights are float32.
+      sizes: sizes of each tower.
+      dtype: dtype of the matrix products; weights are float32.
     """
 
     options: TowerModuleOptions
@@ -52,7 +52,7 @@ class TowerModules(nn.Module):
 
     @property
     def declared(self) -> Declared:
-        """Name to weight."""
+        """The weights by name."""
         return declare_weights(self.options, self.sizes)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ class TowerModules(nn.Module):
           tokens: [T, B, F_max, D] float32, zeros in the padding.
 
         Returns:
-          [T, B, P_max, D_out] float32, zeros in the padding.
+          Vectors [T, B, P_max, D_out] float32, zeros in the padding.
         """
         made = apply_module(self.options, self.weights, tokens.astype(self.dtype), self.sizes)
         return made.astype(jnp.float32)
@@ -71,11 +71,11 @@ class TowerModules(nn.Module):
         """Applies one tower's module, without padding.
 
         Args:
-          tower: which.
+          tower: index of the tower.
           tokens: [B, F_t, D] float32.
 
         Returns:
-          [B, P_t, D_out] float32.
+          Vectors [B, P_t, D_out] float32.
         """
         weights = {name: weight.slice_tower(self.weights[name], tower) for name, weight in self.declared.items()}
         sizes = self.sizes.select(tower)
@@ -83,7 +83,7 @@ class TowerModules(nn.Module):
 
 
 def declare_weights(options: TowerModuleOptions, sizes: TowerSizes) -> Declared:
-    """The weights of a kind of module, by name; none for "pass_through", and none where every token is kept."""
+    """Returns a module's weights by name; none for "pass_through", and none for "dlrm" if every token is kept."""
     declare: dict[str, Callable[[TowerModuleOptions, TowerSizes], Declared]] = {
         "pass_through": lambda options, sizes: {},
         "dlrm": _declare_dlrm,
@@ -94,16 +94,16 @@ def declare_weights(options: TowerModuleOptions, sizes: TowerSizes) -> Declared:
 
 
 def apply_module(options: TowerModuleOptions, weights: Weights, tokens: jax.Array, sizes: TowerSizes) -> jax.Array:
-    """Applies the modules of some towers.
+    """Applies the modules of the given towers.
 
     Args:
       options: the kind of module and its sizes.
-      weights: as declared, for these towers.
+      weights: the declared weights of these towers.
       tokens: [T, B, F_max, D] in the compute dtype, zeros in the padding.
-      sizes: of these towers.
+      sizes: sizes of these towers.
 
     Returns:
-      [T, B, P_max, D_out] in the tokens' dtype, zeros in the padding.
+      Vectors [T, B, P_max, D_out] in the tokens' dtype, zeros in the padding.
     """
     if options.kind == "pass_through":
         return tokens
@@ -112,11 +112,11 @@ def apply_module(options: TowerModuleOptions, weights: Weights, tokens: jax.Arra
 
 
 def multiply_by_tower(values: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One product a tower, over all axes of the values after the rows.
+    """Multiplies each tower's values by its kernel, summing over all axes of the values after the rows.
 
     Args:
-      values: [T, B, ...in].
-      kernel: [T, ...in, ...out].
+      values: [T, B, ...in] float.
+      kernel: [T, ...in, ...out] float32.
 
     Returns:
       [T, B, ...out] in the values' dtype.
@@ -206,7 +206,7 @@ def _declare_wukong(options: TowerModuleOptions, sizes: TowerSizes) -> Declared:
 
 def _apply_wukong(options: TowerModuleOptions, weights: Weights, tokens: jax.Array, sizes: TowerSizes) -> jax.Array:
     towers, rows, count, width = tokens.shape
-    # Tokens last, as in Wukong's layer: a map over them is one flat product.
+    # Tokens on the last axis, as in Wukong's layer: a map over them is then one flat product.
     tokens = tokens.transpose(0, 1, 3, 2)
     flat = tokens.reshape(towers, rows * width, count)
     made = multiply_by_tower(flat, weights["lcb"]).reshape(towers, rows, width, -1).transpose(0, 1, 3, 2)
@@ -224,28 +224,28 @@ def _apply_wukong(options: TowerModuleOptions, weights: Weights, tokens: jax.Arr
         bias = weights[f"fmb_hidden_bias_{index}"][:, None].astype(values.dtype)
         values = nn.relu(multiply_by_tower(values, weights[f"fmb_hidden_{index}"]) + bias)
     block = multiply_by_tower(values, weights["fmb_output"]) + weights["fmb_output_bias"][:, None].astype(values.dtype)
-    # A tower with fewer of them than the largest has linear vectors in these places.
+    # Towers with fewer interaction parts than the largest have linear vectors in these places.
     block = _zero_padding(block, sizes.fmb_vectors)
     return made + jnp.pad(block, ((0, 0), (0, 0), (0, made.shape[2] - block.shape[2]), (0, 0)))
 
 
 def _normalize_pairs(pairs: jax.Array, weights: Weights, sizes: TowerSizes, rank: int | None) -> jax.Array:
-    """Layer norm over a tower's own pairs.
+    """Applies a layer norm over the pairs of each tower.
 
     Args:
-      pairs: [T, B, K, F_max], with F_max in K's place for the full FM; zeros in the padding.
-      weights: the scale and the bias.
-      sizes: of these towers.
+      pairs: [T, B, K, F_max], with F_max instead of K for the full FM; zeros in the padding.
+      weights: the declared weights, with scale and bias of the norm.
+      sizes: sizes of these towers.
       rank: K, or None for the full FM.
 
     Returns:
-      The same shape and dtype, zeros in the padding.
+      An array of the same shape and dtype, zeros in the padding.
     """
     columns = [rank or count for count in sizes.tokens]
     mask = np.zeros((sizes.count, 1, *pairs.shape[2:]), np.float32)
     for tower, (column, count) in enumerate(zip(columns, sizes.tokens, strict=True)):
         mask[tower, :, :column, :count] = 1
-    # Barriers, as inside the norm: XLA:CPU would recompute the pairs for every sum that reads them, and their gradient.
+    # Barriers, as in the norm: otherwise XLA:CPU recomputes pairs and their gradient for every sum that reads them.
     return normalize(
         jax.lax.optimization_barrier(pairs.astype(jnp.float32)),
         weights["fm_norm_scale"][:, None],
@@ -257,12 +257,12 @@ def _normalize_pairs(pairs: jax.Array, weights: Weights, sizes: TowerSizes, rank
 
 
 def _projected_tokens(sizes: TowerSizes) -> tuple[int, ...]:
-    """Tokens of each tower that a linear map to its vectors reads: none where the one token is kept."""
+    """Returns the number of tokens of each tower that its linear map reads: 0 if its only token is kept."""
     return tuple(0 if kept else count for count, kept in zip(sizes.tokens, sizes.kept, strict=True))
 
 
 def _keep_single(made: jax.Array, tokens: jax.Array, sizes: TowerSizes) -> jax.Array:
-    """Puts the one token of the kept towers in place of its projection; both are [T, B, ., D] with D = D_out."""
+    """Replaces the projection of kept towers by their only token; both are [T, B, ., D] with D = D_out."""
     if not any(sizes.kept):
         return made
     lone = jnp.pad(tokens[:, :, :1], ((0, 0), (0, 0), (0, made.shape[2] - 1), (0, 0)))
@@ -270,7 +270,7 @@ def _keep_single(made: jax.Array, tokens: jax.Array, sizes: TowerSizes) -> jax.A
 
 
 def _zero_padding(vectors: jax.Array, counts: tuple[int, ...]) -> jax.Array:
-    """Zeros beyond each tower's count, so that no gradient comes from there: [T, B, P_max, D_out]."""
+    """Sets vectors beyond each tower's count to zero, so that they get no gradient: [T, B, P_max, D_out]."""
     most = vectors.shape[2]
     if all(count == most for count in counts):
         return vectors

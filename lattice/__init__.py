@@ -1,1 +1,1 @@
-"""Lattice: many domains and objectives in few models."""
+"""Lattice: training few models that serve many domains and objectives."""

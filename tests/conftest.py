@@ -1,4 +1,4 @@
-"""Eight fake CPU devices, and the real data sets where they are."""
+"""Sets up eight fake CPU devices, and provides the real data sets if available."""
 
 import os
 
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """A function from a data set's name to its folder; skips the test, with the reason, where it is absent."""
+    """Returns a function from a data set's name to its folder; it skips the test, with a reason, if there is none."""
     root = Path(os.environ.get("WUKONG_JAX_DATA", REPOSITORY.parent / "shared" / "data"))
 
     def find(name: str) -> Path:

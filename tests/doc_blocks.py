@@ -1,4 +1,4 @@
-"""The fenced blocks of a document, the comments that mark them, and the commands inside them."""
+"""Reads the fenced blocks of a document, the comments that mark them, and the commands inside them."""
 
 import dataclasses
 import re
@@ -31,7 +31,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command line of a block."""
+    """A command line of a block."""
 
     script: str  # the command's name; of a shell script, with its suffix
     arguments: tuple[str, ...]
@@ -39,12 +39,12 @@ class Command:
 
 
 def read_blocks(page: str) -> list[Block]:
-    """The blocks of a page, a path from the repository's root, in order."""
+    """Returns the blocks of a page in order; the path is relative to the repository's root."""
     return split_blocks((ROOT / page).read_text(), page)
 
 
 def split_blocks(text: str, page: str) -> list[Block]:
-    """The fenced blocks of a text."""
+    """Returns the fenced blocks of a text."""
     blocks = []
     for fence in _FENCE.finditer(text):
         mark = _MARK.search(text[: fence.start()])
@@ -54,7 +54,7 @@ def split_blocks(text: str, page: str) -> list[Block]:
 
 
 def split_commands(text: str) -> list[Command]:
-    """The project's commands among the lines of a shell block: scripts of a clone, and `wukong-jax NAME`.
+    """Returns the project's commands in a shell block: scripts of a clone, and `wukong-jax NAME`.
 
     Raises:
       ValueError: a line that is neither.

@@ -1,4 +1,4 @@
-"""One part of each kind that a config can name, written as somebody else's package would: small, and not in ours."""
+"""A small part of each kind that a config can name, written as an external package would."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class PopularityOptions:
 
 
 class Popularity(nn.Module):
-    """A hidden layer over the mean of the embeddings, and what is joined to the row where something is."""
+    """A hidden layer over the mean of the embeddings and any columns joined to the row."""
 
     options: PopularityOptions
     shape: ModelShape
@@ -74,7 +74,7 @@ def build_loss(options: Mapping[str, Any], schema: Schema):
 
 
 class CountingExchange(ReplicatedExchange):
-    """Every device holds all rows; notes that it was asked for them."""
+    """A replicated exchange (all rows on every device) that records that it was used."""
 
     def gather(self, tables, routed):
         USED.add("exchange")
@@ -89,7 +89,7 @@ def build_exchange(options: Mapping[str, Any], layout, mesh, model):
 
 
 class ParityJoin:
-    """Joins to each row whether its first id is odd."""
+    """Joins a column that tells whether the row's first id is odd."""
 
     widths: Mapping[str, int] = {"parity": 1}
 
@@ -118,7 +118,7 @@ class CoinOptions:
 
 
 def build_source(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
-    """Rows of one column whose odd values are clicked."""
+    """Returns a source of rows with one column; rows with odd values are clicked."""
     built = build_dataclass(CoinOptions, options, "config.data.options")
     if path or schema:
         raise UserError(f"config.data.path = {path!r}: coins are tossed here; leave path and schema out")

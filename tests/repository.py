@@ -1,4 +1,4 @@
-"""Where the checkout lies, for tests that start commands or read its files."""
+"""Path of the checkout, for tests that start commands or read its files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How a config is found, loaded and overridden."""
+"""Tests finding, loading and overriding of configs."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Configs as they were written before the keys moved: config files, flags and the config.json of run folders."""
+"""Tests configs with old keys: config files, flags, and the config.json of run folders."""
 
 import json
 from pathlib import Path

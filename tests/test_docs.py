@@ -1,4 +1,4 @@
-"""Documents: links and pictures resolve, files and configs that they name exist, the site's menu has every page."""
+"""Tests documents: links and pictures resolve, named files and configs exist, the site's menu has every page."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def strip_code(text: str) -> str:
 
 
 def list_anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub and the site make them."""
+    """Returns the anchors of a page's headings, as on GitHub and the site."""
     headings = re.findall(r"^#+ (.*)$", strip_code(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -39,7 +39,7 @@ def find_broken_links(page: Path, text: str) -> Iterator[str]:
 
 
 def find_missing_names(page: Path, text: str) -> Iterator[str]:
-    """Files, folders of packages, and configs in code font that do not exist."""
+    """Returns files, folders of packages, and configs in code font that do not exist."""
     for code in CODE.findall(strip_code(text)):
         config = CONFIG.fullmatch(code)
         if config and not (CONFIGS / f"{config[1]}.py").is_file() and not (ROOT / code).exists():

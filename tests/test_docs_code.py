@@ -1,4 +1,4 @@
-"""The examples of README, CONTRIBUTING and the guides: they run, and every command, flag and config in them exists."""
+"""Tests the examples of README, CONTRIBUTING and the guides: they run, and their commands, flags and configs exist."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def write_files(page: str) -> None:
 
 
 def list_page_commands(page: str) -> list[tuple[Block, Command]]:
-    """The commands of a page's shell blocks, with the flags that running them would add."""
+    """Returns the commands of a page's shell blocks, with the flags that running them would add."""
     commands = []
     for block in read_blocks(page):
         if block.language == "bash":
@@ -77,7 +77,7 @@ def check_command(command: Command) -> None:
 
 
 def list_configs(settings: Any) -> list[str]:
-    """The configs that a command's flags name: --config, with each of the variants where there are some."""
+    """Returns the configs that a command's flags name: --config, with each of the variants if there are some."""
     variants = [v for flag in ("variants", "alone", "together") for v in as_tuple(getattr(settings, flag, ()))]
     return [f"{settings.config}:{variant}" for variant in variants] or [settings.config]
 
@@ -102,7 +102,7 @@ def run_commands(block: Block) -> None:
 
 
 def check_config_block(block: Block) -> None:
-    """Applies a block to the config that its mark names, and builds the run's model, loss and exchange of it."""
+    """Applies a block to the config that its mark names, and builds the run's model, loss and exchange."""
     namespace = {"config": load_config(block.argument)}
     exec(compile("from ml_collections import ConfigDict\n" + block.text, block.place, "exec"), namespace)
     config = build_run_config(namespace["config"])

@@ -1,4 +1,4 @@
-"""Parts named in a config: their factories, and the companions beside them."""
+"""Tests factories of parts named in a config, and their companion functions."""
 
 import pytest
 
@@ -12,7 +12,7 @@ KEY = "config.model.factory"
 
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
-    """Two modules from outside the package: a factory with a companion, and one that only passes the factory on."""
+    """Creates two external modules: a factory with a companion, and one that only re-exports the factory."""
     (tmp_path / "outside_model.py").write_text(
         "def build(options, shape):\n    return options\n\n\n"
         "def resolve_options(options):\n    return {**options, 'words': open(options['words']).read().split()}\n"

@@ -1,4 +1,4 @@
-"""Imports go one way: between the three packages, and between the parts of wukong_jax."""
+"""Tests that imports go one way, between the three packages and between the parts of wukong_jax."""
 
 import ast
 

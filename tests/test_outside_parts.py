@@ -1,4 +1,4 @@
-"""Each kind of part that a config names can come from another package, is trained, and may refuse its options."""
+"""Tests that each kind of part in a config can come from another package, is trained, and can refuse its options."""
 
 import json
 

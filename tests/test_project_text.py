@@ -1,4 +1,4 @@
-"""The project's own text: no machine's paths, nothing left undone, every public name described."""
+"""Tests the project's text: no machine paths, nothing unfinished, a docstring for every public name."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ LEFT_UNDONE = re.compile(r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + 
 
 
 def list_project_files() -> Iterator[Path]:
-    """Every text file of the project: what git knows or would add, or all files outside a checkout."""
+    """Returns every text file of the project: tracked or new files in git, or all files without a checkout."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
         listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True).stdout.decode().split("\0")
@@ -32,7 +32,7 @@ def list_project_files() -> Iterator[Path]:
 
 
 def find_in_text(pattern: re.Pattern[str], text: str) -> list[tuple[int, str]]:
-    """Lines that match, as (number, line)."""
+    """Returns lines that match, as (number, line)."""
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if pattern.search(line)]
 
 
@@ -50,7 +50,7 @@ def find_in_project(pattern: re.Pattern[str]) -> list[str]:
 
 
 def find_undescribed(source: str) -> list[str]:
-    """Public modules, classes, functions and methods of a file without a docstring; nested functions are private."""
+    """Returns public modules, classes, functions and methods without a docstring; nested functions are private."""
     tree = ast.parse(source)
     missing = [] if ast.get_docstring(tree) else ["the module"]
     outer: list[tuple[str, ast.Module | ast.ClassDef]] = [("", tree)]

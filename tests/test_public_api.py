@@ -1,4 +1,4 @@
-"""What `import wukong_jax` offers: lazily, and the same numbers as the commands."""
+"""Tests the API of `import wukong_jax`: lazy imports, and the same numbers as the commands."""
 
 import importlib.util
 import json
@@ -44,7 +44,7 @@ FEATURES = ("item", "city", "shelf", "score", "tags", "age", "price", "site")
 
 
 def draw_texts():
-    """The raw file's columns, all of text; "" and "NA" are missing values."""
+    """Draws the columns of a raw file as text; "" and "NA" are missing values."""
     rng = np.random.default_rng(3)
     pick = rng.choice
     return {
@@ -111,7 +111,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(trained):
-    """The scores of the rows as `predict_file` writes them."""
+    """Returns the scores that `predict_file` writes for the rows."""
     folder, run, *_ = trained
     written = predict_file(run, folder / "rows.csv", folder / "scores.csv")
     scores = pl.read_csv(folder / "scores.csv", schema={"click": pl.Float64()}).to_numpy()
@@ -121,7 +121,7 @@ def expected(trained):
 
 
 def to_types(texts):
-    """The columns as a user would hold them in memory: numbers where they are numbers, None where they miss."""
+    """Converts the columns to their types in memory: numbers for numeric columns, None for missing values."""
     columns = {name: [None if text in ("", "NA") else text for text in column] for name, column in texts.items()}
     for name, kind in {"item": int, "shelf": int, "score": float, "age": float, "price": float}.items():
         columns[name] = [None if text is None else kind(text) for text in columns[name]]
@@ -239,7 +239,7 @@ def test_predict_of_a_pandas_frame_equals_the_file(trained, expected):
 
 
 class PandasColumn:
-    """Behaves as a pandas column does, where pandas is not installed."""
+    """Behaves as a pandas column, for tests without pandas."""
 
     def __init__(self, values):
         self.values = values
@@ -264,7 +264,7 @@ class PandasColumn:
 
 
 class PandasFrame:
-    """Behaves as a pandas frame does: a missing value is NaN, in columns of text too."""
+    """Behaves as a pandas frame: missing values are NaN, also in text columns."""
 
     def __init__(self, columns):
         nan = float("nan")

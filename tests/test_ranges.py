@@ -1,4 +1,4 @@
-"""Ranges of settings, read from their annotations."""
+"""Tests ranges of settings, which are read from annotations."""
 
 import dataclasses
 import math

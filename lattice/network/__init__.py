@@ -1,4 +1,4 @@
-"""The Lattice network and its layers; a config names it by its factory, `lattice.network:build`."""
+"""The Lattice network and its layers; `lattice.network:build` is its factory in configs."""
 
 from lattice.network.network import build
 

@@ -1,9 +1,9 @@
-"""The linear layer of Lattice networks: with or without a bias, in 8 bits or not, one for all or one for each domain.
+"""The linear layer of Lattice networks: with or without bias, optionally in 8 bits, shared or untied (per domain).
 
-Untied kernels are products of all rows with all domains' kernels of which each row keeps its own: one plain product
-and a mask. Gathering a kernel per row would make B copies of it (260 MiB against 16 MiB at B = 4096, 2 domains and
-64 x 128 weights). A product costs as many FLOPs as there are domains, in serving too: no server of one domain
-is built here.
+An untied layer multiplies all rows by the kernels of all domains and keeps the result of each row's domain: one matrix
+product and a mask. Gathering a kernel per row would create B copies (260 MiB instead of 16 MiB at B = 4096, 2 domains
+and 64 x 128 weights). The FLOPs of a product therefore grow with the number of domains, in serving too: a serving model
+for a single domain is not implemented.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ Float8 = Literal["none", "tensor", "row"]
 
 @dataclasses.dataclass(frozen=True)
 class LayerSettings:
-    """What all layers of a network have in common."""
+    """Settings that all layers of a network share."""
 
     domains: int = 1  # G
-    dtype: Any = jnp.float32  # of the products; parameters are float32
+    dtype: Any = jnp.float32  # dtype of the products; parameters are float32
     norm: NormKind = "swish_rms"
     biases: bool = False
     float8: Float8 = "none"
 
 
 def multiply_in_precision(values: jax.Array, kernel: jax.Array, settings: LayerSettings) -> jax.Array:
-    """[M, K] times [K, N] in the settings' precision; returns [M, N] in their dtype."""
+    """Multiplies [M, K] by [K, N] in the settings' precision; returns [M, N] in their dtype."""
     values, kernel = values.astype(settings.dtype), kernel.astype(settings.dtype)
     if settings.float8 == "none":
         return values @ kernel
@@ -42,7 +42,7 @@ def multiply_in_precision(values: jax.Array, kernel: jax.Array, settings: LayerS
 
 
 def map_tokens_in_precision(tokens: jax.Array, kernel: jax.Array, settings: LayerSettings) -> jax.Array:
-    """Mixes tokens linearly in the settings' precision: [B, D, N] and [N, M] to [B, D, M]."""
+    """Mixes tokens [B, D, N] linearly with a kernel [N, M], in the settings' precision; returns [B, D, M]."""
     return map_tokens(tokens, kernel, partial(multiply_in_precision, settings=settings))
 
 
@@ -50,10 +50,10 @@ class Dense(nn.Module):
     """A linear layer over the last axis.
 
     Attributes:
-      features: of the output.
+      features: width of the output.
       settings: see `LayerSettings`.
-      untied: whether each domain has a kernel (and a bias) of its own.
-      kernel_init: of one domain's kernel [inputs, features].
+      untied: whether each domain has a separate kernel (and bias).
+      kernel_init: initialiser of one domain's kernel [inputs, features].
     """
 
     features: int
@@ -97,13 +97,15 @@ class Dense(nn.Module):
 
 
 def multiply_by_domain(values: jax.Array, kernel: jax.Array, own: jax.Array, settings: LayerSettings) -> jax.Array:
-    """Multiplies each row by its domain's kernel; the mask goes on the narrower side, which is made G times as wide.
+    """Multiplies each row by its domain's kernel.
+
+    The mask is applied to the narrower of input and output, which becomes G times as wide.
 
     Args:
-      values: [M, K].
-      kernel: [G, K, N].
-      own: [M, G], 1 at the row's domain and 0 elsewhere, in the settings' dtype.
-      settings: of the products.
+      values: [M, K] rows.
+      kernel: [G, K, N] kernel of each domain.
+      own: [M, G], 1 for the row's domain and 0 elsewhere, in the settings' dtype.
+      settings: settings of the products.
 
     Returns:
       [M, N] in the settings' dtype.
@@ -117,7 +119,7 @@ def multiply_by_domain(values: jax.Array, kernel: jax.Array, own: jax.Array, set
 
 
 def _init_each(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
-    """Draws [G, inputs, features] kernel by kernel: equal kernels for all domains would stay so only by chance."""
+    """Returns an initialiser that draws a kernel [G, inputs, features] independently for each domain."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
         keys = jax.random.split(key, shape[0])

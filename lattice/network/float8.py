@@ -1,13 +1,13 @@
-"""Matrix products in 8-bit floating point, scaled as they come: e4m3 for values and weights, e5m2 for gradients.
+"""Matrix products in 8-bit floating point: e4m3 for values and weights, e5m2 for gradients.
 
-Each operand of each product is divided by its largest magnitude over the format's largest number ("current" scaling:
-no history is kept), rounded to 8 bits, and multiplied back. Accelerators with such products recognise the pattern
-"convert, scale, multiply"; a CPU computes the same numbers in the compute dtype, so there it costs time and
-shows only what the rounding does.
+Each operand of each product is divided by a scale (its largest magnitude over the format's largest number), rounded to
+8 bits, and multiplied by the scale. This is "current" scaling, which keeps no history. Accelerators with 8-bit products
+recognise the pattern "convert, scale, multiply". A CPU computes the same numbers in the compute dtype, which takes
+longer and only shows the effect of rounding.
 
-Arxiv 2512.09200 is reported to train in FP8 with tensor-wise or row-wise scales, and no more is known; which values are
-quantised is our choice: inputs, weights and gradients of the products of `lattice.network.dense`, and no others (the
-factorization machine's and the attention's products of values with values stay in the compute dtype).
+arXiv 2512.09200 is reported to train in FP8 with tensor-wise or row-wise scales; no details are known. Which values to
+quantise is our choice: inputs, weights and gradients of the products of `lattice.network.dense`, and no others (in the
+factorization machine and in attention, products of activations stay in the compute dtype).
 """
 
 from functools import partial
@@ -16,33 +16,33 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-Scaling = Literal["tensor", "row"]  # one scale an operand, or one for each of its rows that are not summed over
+Scaling = Literal["tensor", "row"]  # one scale per operand, or one per index of its axis that is not summed over
 
 VALUES, GRADIENTS = jnp.float8_e4m3fn, jnp.float8_e5m2
 
 
 def round_to_float8(values: jax.Array, kind: jnp.dtype, scaling: Scaling, summed_axis: int) -> jax.Array:
-    """What is left of values after 8 bits.
+    """Rounds values to 8 bits.
 
     Args:
       values: [M, N], any float dtype.
       kind: an 8-bit float dtype.
-      scaling: "tensor", or "row" for a scale per row along the axis that the product keeps.
-      summed_axis: the axis the product sums over, 0 or 1.
+      scaling: "tensor" for one scale, or "row" for a scale per index of the axis that the product keeps.
+      summed_axis: axis that the product sums over, 0 or 1.
 
     Returns:
-      [M, N] in the dtype of `values`: multiples of the scale; zeros stay zeros.
+      [M, N] rounded values in the dtype of `values`; zeros stay zeros.
     """
     exact = values.astype(jnp.float32)
     largest = jnp.max(jnp.abs(exact), axis=None if scaling == "tensor" else summed_axis, keepdims=True)
-    # A scale below the smallest normal number may be flushed to zero, and zero over it is no number.
+    # A scale below the smallest normal number may be flushed to zero, and 0 / 0 is NaN.
     scale = jnp.maximum(largest / float(jnp.finfo(kind).max), float(jnp.finfo(jnp.float32).tiny))
     return ((exact / scale).astype(kind).astype(jnp.float32) * scale).astype(values.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def multiply_float8(values: jax.Array, kernel: jax.Array, scaling: Scaling) -> jax.Array:
-    """The product of two matrices with both rounded to 8 bits, and so the two products of its gradient.
+    """Multiplies two matrices, both rounded to 8 bits; the two products of the gradient are rounded in the same way.
 
     Args:
       values: [M, K], any float dtype.
@@ -50,7 +50,7 @@ def multiply_float8(values: jax.Array, kernel: jax.Array, scaling: Scaling) -> j
       scaling: see `Scaling`.
 
     Returns:
-      [M, N] in that dtype.
+      [M, N] in the dtype of the operands.
     """
     return _forward(values, kernel, scaling)[0]
 

@@ -1,12 +1,12 @@
-"""DWFB: the sequence's tokens, flattened, with the others through factorization machine and linear compression.
+"""The fusion block (DWFB): a Wukong layer over the flattened sequence tokens and all other tokens.
 
 The block is Wukong's interaction layer (`wukong_jax.layers.interaction`) with Lattice's norms, precision and untied
-weights: X' = norm(concat(FMB(X), LCB(X)) + residual + read), FMB(X) = reshape(MLP(norm(flatten(FM(X))))), and `read`
-what Extended Context Storage adds. With layer norm, biases, no hidden layer and nothing to read it computes what
-Wukong's layer computes.
+weights: X' = norm(concat(FMB(X), LCB(X)) + residual + read), where FMB(X) = reshape(MLP(norm(flatten(FM(X))))) and
+`read` is the term of Extended Context Storage. With layer norm, biases, no hidden layer and no stored tokens, it
+computes the same as Wukong's layer.
 
-Extended Context Storage (arXiv 2512.09200, section 3.3.2) keeps the tokens that entered every layer's block, and each
-later layer reads them through a linear map over tokens that starts at zero. No formula is published; this is ours.
+Extended Context Storage (arXiv 2512.09200, section 3.3.2) stores the input tokens of every layer's block, and each
+later layer reads them through a linear map over tokens that starts at zero. No formula is published; this one is ours.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from wukong_jax.layers.interaction import InteractionLayer, pair_tokens
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.ranges import AtLeast
 
-# FM values go with the square of the tokens' size, so their mean square with its fourth power.
+# FM values are quadratic in the tokens' size, so their mean square is proportional to its fourth power.
 _FM_EPSILON = 1e-12
 
 
@@ -30,8 +30,8 @@ _FM_EPSILON = 1e-12
 class FusionOptions:
     """`config.model.options.fusion`."""
 
-    fmb_tokens: Annotated[int, AtLeast(1)] = 8  # n_F, tokens that the factorization machine block makes
-    lcb_tokens: Annotated[int, AtLeast(1)] = 8  # n_L, tokens that the linear compression block makes
+    fmb_tokens: Annotated[int, AtLeast(1)] = 8  # n_F, output tokens of the factorization machine block
+    lcb_tokens: Annotated[int, AtLeast(1)] = 8  # n_L, output tokens of the linear compression block
     rank: Annotated[int, AtLeast(1)] = 8  # k, columns of the FM's projection
     hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)  # hidden widths of the MLP after the FM
 
@@ -39,13 +39,13 @@ class FusionOptions:
 def build_fusion_block(
     options: FusionOptions, settings: LayerSettings, untied: bool, name: str | None = None
 ) -> InteractionLayer:
-    """Builds a DWFB layer; it is called with tokens [B, D, N], the tokens it reads of earlier layers, and the domain.
+    """Builds a DWFB layer, which is called with tokens [B, D, N], the stored tokens of earlier layers, and the domain.
 
     Args:
       options: see `FusionOptions`.
-      settings: of all layers.
-      untied: whether each domain has an MLP of its own after the FM.
-      name: of the submodule.
+      settings: settings of all layers.
+      untied: whether each domain has a separate MLP after the FM.
+      name: name of the submodule.
 
     Returns:
       An `InteractionLayer`.
@@ -74,7 +74,7 @@ def _interact(
     tokens: jax.Array,
     domain: jax.Array,
 ) -> jax.Array:
-    """FMB: [B, D, N] to [B, D, n_F]."""
+    """Applies the FMB, [B, D, N] to [B, D, n_F]."""
     batch, width, count = tokens.shape
     projection = layer.param("projection", output_initializer(), (count, options.rank))
     pairs = pair_tokens(map_tokens_in_precision(tokens, projection, settings), tokens.astype(settings.dtype))

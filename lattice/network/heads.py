@@ -1,4 +1,4 @@
-"""Task modules: a small MLP per objective, or per portfolio, over the flattened backbone."""
+"""Task modules: a small MLP per objective, or per portfolio, over the flattened backbone output."""
 
 import dataclasses
 from typing import Any
@@ -11,22 +11,22 @@ from lattice.network.dense import Dense, LayerSettings, multiply_in_precision
 from lattice.network.norms import normalise_and_activate
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 
-# Logits start near zero, so that early steps fit the embeddings and not the noise of a random read-out.
+# Logits start near zero, so that early steps fit the embeddings and not the noise of a random output layer.
 _OUTPUT_SCALE = 0.01
 
 
 class Heads(nn.Module):
-    """One hidden layer and a logit for each objective; every row is scored for its own domain.
+    """One hidden layer and one logit per objective; every row is scored for its domain.
 
-    The hidden layers of all objectives are one product. Each logit has a bias of its own, bias-less layers or not: one
-    number a portfolio holds its base rate, enters no product and is never rounded (our choice).
+    The hidden layers of all objectives are computed with one product. Each logit has a bias, even if layers have none:
+    one number per portfolio stores its base rate; it is part of no product and never rounded (our choice).
 
     Attributes:
       objectives: O.
-      hidden: units of each objective's hidden layer; 0 = none.
-      settings: of all layers.
-      untied: whether each domain has heads of its own.
-      dropout: rate after the hidden layer.
+      hidden: units of each objective's hidden layer; 0 for no hidden layer.
+      settings: settings of all layers.
+      untied: whether each domain has separate heads.
+      dropout: dropout rate after the hidden layer.
     """
 
     objectives: int
@@ -40,7 +40,7 @@ class Heads(nn.Module):
         """Computes the logits.
 
         Args:
-          features: [B, n].
+          features: [B, n] float.
           domain: [B] int32.
           train: whether dropout is on.
 
@@ -64,13 +64,13 @@ class Heads(nn.Module):
         return self._read_out(made, domain).astype(jnp.float32) + self._biases(domain)
 
     def _read_out(self, hidden: jax.Array, domain: jax.Array) -> jax.Array:
-        """[B, O, h] to [B, O], each objective (of each domain) with its own h numbers."""
+        """Maps [B, O, h] to [B, O], with h weights per objective (and per domain if untied)."""
         settings = self.settings
         domains = settings.domains if self.untied else 1
         kernel = self.param("output", _init_read_out, (domains, self.objectives, self.hidden))
         if domains == 1:
             return jnp.sum(hidden * kernel[0].astype(hidden.dtype), axis=2)
-        exact = dataclasses.replace(settings, float8="none")  # choosing a row's numbers is no product to round
+        exact = dataclasses.replace(settings, float8="none")  # only selects a row's weights, so no rounding
         own = multiply_in_precision(jax.nn.one_hot(domain, domains), kernel.reshape(domains, -1), exact)
         return jnp.sum(hidden * own.reshape(hidden.shape), axis=2)
 

@@ -1,13 +1,13 @@
-"""The Lattice network: processors, interleaved transformer and fusion blocks over a context storage, heads.
+"""The Lattice network: processors, interleaved transformer and fusion blocks with a context storage, heads.
 
     events, others = processors(embeddings, dense columns, domain)
     each layer:  events = transformer block(events, others)
-                 others = fusion block([events flattened; others] + what the storage holds)
+                 others = fusion block([events flattened; others], tokens in the storage)
                  storage += events, others
     logits = heads(others, domain)
 
-After arXiv 2512.09200, sections 3.3.1 to 3.3.4, as far as they are known; what is our own choice is said where it
-stands. Any [B, N, D] goes in, so `dmt` towers may stand before it.
+It follows arXiv 2512.09200, sections 3.3.1 to 3.3.4, as far as they are known; our own choices are marked as such. The
+input can be any [B, N, D], including the output of `dmt` towers.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ OPTIONS = "config.model.options"
 
 
 class LatticeNetwork(nn.Module):
-    """See the module.
+    """The Lattice network, see the module's docstring.
 
     Attributes:
       options: see `LatticeOptions`.
@@ -52,13 +52,13 @@ class LatticeNetwork(nn.Module):
         """Computes the logits.
 
         Args:
-          inputs: absent tokens count as zero vectors, absent events are not there; extras hold "teacher_embedding"
-            [B, d] float32 where there are teacher tokens.
+          inputs: the model's inputs. Absent tokens count as zero vectors, absent events are ignored. With teacher
+            tokens, extras must have "teacher_embedding" [B, d] float32.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
-          Outputs with logits [B, O] float32, each row's for its own domain, and aux "backbone" [B, D * tokens] float32,
-          what the heads read, and "distilled_logits" [B, O] float32 where there is a distillation head.
+          Outputs with logits [B, O] float32 for each row's domain, and aux "backbone" [B, D * tokens] float32, the
+          input of the heads, and, with a distillation head, "distilled_logits" [B, O] float32.
         """
         options, settings, domain = self.options, self.settings, inputs.domain
         dropout = nn.Dropout(options.embedding_dropout, deterministic=not train)
@@ -94,12 +94,12 @@ class LatticeNetwork(nn.Module):
 
     @property
     def settings(self) -> LayerSettings:
-        """What all layers have in common."""
+        """The settings that all layers share."""
         options, shape = self.options, self.shape
         return LayerSettings(shape.domains, shape.dtype, options.norm, options.biases, options.float8)
 
     def _process_others(self, inputs: ModelInputs) -> jax.Array:
-        """The non-sequence tokens, normed over D: [B, D, n]."""
+        """Computes the non-sequence tokens, normalised over D: [B, D, n]."""
         options, settings, width = self.options, self.settings, self.shape.width
         dense, embeddings, _, domain, extras = inputs
         parts = [take_vectors(embeddings, self._other_places()).transpose(0, 2, 1).astype(settings.dtype)]
@@ -117,7 +117,7 @@ class LatticeNetwork(nn.Module):
             known = extras["teacher_embedding"].astype(settings.dtype)
             made = Dense(width * options.teacher_tokens, settings, name="teacher_tokens")(known, domain)
             parts.append(made.reshape(-1, width, options.teacher_tokens))
-        # each token normed before they mix: embeddings start a hundred times smaller than what is made here
+        # normalise each token before mixing: embeddings start a hundred times smaller than the tokens computed here
         tokens = normalise(settings.norm, jnp.concatenate(parts, axis=2), "token_norm", axis=1)
         if not options.mixed_tokens:
             return tokens
@@ -125,7 +125,7 @@ class LatticeNetwork(nn.Module):
         return normalise(settings.norm, map_tokens_in_precision(tokens, kernel, settings), "mixing_norm", axis=1)
 
     def _process_events(self, embeddings: jax.Array, token_mask: jax.Array) -> tuple[jax.Array | None, jax.Array]:
-        """The sequences' tokens one after the other, normed, with a learned vector for each sequence: [B, L, D]."""
+        """Concatenates the sequences' normalised tokens, plus a learned vector per sequence: [B, L, D]."""
         lengths = self._sequence_lengths()
         places = np.array([place for own in self._sequence_places() for place in own], np.int32)
         present = token_mask[:, places]
@@ -137,7 +137,7 @@ class LatticeNetwork(nn.Module):
         return (events * present[:, :, None]).astype(self.settings.dtype), present
 
     def _fuse(self, events: jax.Array | None, present: jax.Array, others: jax.Array) -> jax.Array:
-        """What enters a fusion block: the sequences' tokens, or each sequence's mean, then the others: [B, D, n]."""
+        """Returns a fusion block's input [B, D, n]: the sequences' tokens or each sequence's mean, then the others."""
         if events is None:
             return others
         if self.options.sequence_fusion == "flattened":
@@ -151,7 +151,7 @@ class LatticeNetwork(nn.Module):
         return jnp.concatenate([jnp.stack(means, axis=2), others], axis=2)
 
     def _sequence_places(self) -> list[list[int]]:
-        """Places of each sequence's tokens among the N."""
+        """Returns the indices of each sequence's tokens among the N tokens."""
         columns = self.shape.token_columns
         return [[i for i, column in enumerate(columns) if column == name] for name in self.options.sequences]
 
@@ -171,13 +171,13 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> LatticeNetwork:
 
     Args:
       options: keys of `LatticeOptions`.
-      shape: sizes of inputs and outputs, with the column of each token where there are sequences.
+      shape: sizes of inputs and outputs; with sequences, also the column of each token.
 
     Returns:
       A `LatticeNetwork`.
 
     Raises:
-      UserError: an unknown option, a value out of range, or one that others or the shape leave without an effect.
+      UserError: an unknown option, a value out of range, an option without effect, or one that does not fit the shape.
     """
     built = build_dataclass(LatticeOptions, options, OPTIONS)
     for name in ("untied", "domain_token"):

@@ -1,4 +1,4 @@
-"""The norms of Lattice networks: root mean square without a mean, its gated form, and layer norm beside them."""
+"""The norms of Lattice networks: RMS norm and SwishRMSNorm, or layer norm instead."""
 
 from typing import Literal
 
@@ -11,18 +11,18 @@ NormKind = Literal["swish_rms", "layer"]
 
 
 def swish(values: jax.Array) -> jax.Array:
-    """SiLU: x * sigmoid(x)."""
+    """Computes SiLU, x * sigmoid(x)."""
     return values * jax.nn.sigmoid(values)
 
 
 def normalise(kind: NormKind, values: jax.Array, name: str, axis: int = -1, epsilon: float = 1e-6) -> jax.Array:
-    """The plain norm of a kind, as submodule `name` of the module that calls this inside its compact method.
+    """Applies a norm, as submodule `name` of the module in whose compact method it is called.
 
     Args:
-      kind: "swish_rms" norms by the root mean square, "layer" by layer norm.
+      kind: "swish_rms" for RMS norm, "layer" for layer norm.
       values: [B, ...] float.
-      name: of the submodule.
-      axis: that is normalised.
+      name: name of the submodule.
+      axis: axis to normalise over.
       epsilon: added to the mean square or variance.
 
     Returns:
@@ -35,9 +35,10 @@ def normalise(kind: NormKind, values: jax.Array, name: str, axis: int = -1, epsi
 def normalise_and_activate(
     kind: NormKind, values: jax.Array, name: str, axis: int = -1, epsilon: float = 1e-6
 ) -> jax.Array:
-    """SwishRMSNorm, y = RMSNorm(x) * sigmoid(RMSNorm(x)); for "layer", layer norm and a ReLU.
+    """Applies SwishRMSNorm, y = RMSNorm(x) * sigmoid(RMSNorm(x)); for "layer", layer norm and a ReLU.
 
-    The paper (arXiv 2512.09200, section 3.3.4) puts it in the place of both: no mean is subtracted, which rounds badly.
+    In the paper (arXiv 2512.09200, section 3.3.4), SwishRMSNorm replaces norm and activation. It subtracts no mean,
+    which would lose precision.
 
     Arguments and result are those of `normalise`.
     """

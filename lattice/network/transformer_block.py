@@ -1,9 +1,12 @@
 """The transformer block over a row's event sequence: rotary positions, QK-norm, and the row's other tokens as context.
 
-Of arXiv 2512.09200, section 3.3.2, little is known. Our choices: pre-norm; context tokens join as keys and values
-without a position ("attention"), or scale the hidden units of the feed-forward layer by 2 * sigmoid of a linear map of
-them, which starts at 1 ("gate", a diagonal form of InterFormer's personalised feed-forward layer, arXiv 2411.09852,
-section 4.3); absent events are no keys, and stay zero.
+Little is known about section 3.3.2 of arXiv 2512.09200. Our choices:
+
+- Norms are before the attention and the feed-forward layer (pre-norm).
+- Context tokens are additional keys and values without a position ("attention"), or scale the hidden units of the
+  feed-forward layer by 2 * sigmoid of a linear map of the tokens, which starts at 1 ("gate", a diagonal form of
+  InterFormer's personalised feed-forward layer, arXiv 2411.09852, section 4.3).
+- Absent events are not used as keys and stay zero.
 """
 
 import dataclasses
@@ -20,27 +23,29 @@ from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.ranges import AtLeast
 
 Context = Literal["none", "attention", "gate", "both"]
-_ABSENT = -1e9  # a score; finite, so that a row without any event has a softmax
+_ABSENT = -1e9  # score of absent events; finite, so that the softmax of a row without events is defined
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerOptions:
     """`config.model.options.transformer`."""
 
-    # attention heads; the width must divide into heads of an even number of coordinates
+    # number of attention heads; must divide the width into heads of an even number of coordinates
     heads: Annotated[int, AtLeast(1)] = 2
     qk_norm: bool = True  # norm over each head's coordinates of queries and keys
-    ffn_multiple: Annotated[int, AtLeast(1)] = 2  # hidden units of the feed-forward layer over the width
-    context: Context = "both"  # where the non-sequence tokens enter
+    ffn_multiple: Annotated[int, AtLeast(1)] = 2  # hidden units of the feed-forward layer divided by the width
+    context: Context = "both"  # how the non-sequence tokens are used
 
 
 def rotate_by_position(values: jax.Array, positions: np.ndarray, base: float = 10_000.0) -> jax.Array:
-    """Rotary positions: coordinates j and j + d / 2 turn by position * base^(-2 j / d), so products see differences.
+    """Applies rotary positions, so that dot products depend on differences of positions.
+
+    Coordinates j and j + d / 2 are rotated by the angle position * base^(-2 j / d).
 
     Args:
-      values: [B, L, H, d], d even.
+      values: [B, L, H, d] float, d even.
       positions: [L] int.
-      base: of the wavelengths.
+      base: base of the wavelengths.
 
     Returns:
       The same shape and dtype.
@@ -54,13 +59,13 @@ def rotate_by_position(values: jax.Array, positions: np.ndarray, base: float = 1
 
 
 class TransformerBlock(nn.Module):
-    """S' = S + attention(norm S, context); S' + ffn(norm S').
+    """Computes S' = S + attention(norm S, context), then S' + ffn(norm S').
 
     Attributes:
       options: see `TransformerOptions`.
-      settings: of all layers.
-      positions: of the sequence's tokens, each sequence from 0.
-      untied: whether each domain has a feed-forward layer of its own.
+      settings: settings of all layers.
+      positions: positions of the sequences' tokens, from 0 in each sequence.
+      untied: whether each domain has a separate feed-forward layer.
     """
 
     options: TransformerOptions
@@ -74,7 +79,7 @@ class TransformerBlock(nn.Module):
 
         Args:
           events: [B, L, D], zeros where absent.
-          present: [B, L] float32, 1 = event present.
+          present: [B, L] float32, 1 if the event is present.
           context: [B, n, D], the row's other tokens.
           domain: [B] int32.
 
@@ -108,7 +113,7 @@ class TransformerBlock(nn.Module):
         return Dense(width, self.settings, name="attention_output")(mixed, domain)
 
     def _heads(self, tokens: jax.Array, name: str, domain: jax.Array) -> jax.Array:
-        """[B, n, D] to [B, n, H, D / H]; queries and keys are normed over each head's coordinates."""
+        """Maps [B, n, D] to [B, n, H, D / H]; normalises queries and keys over each head's coordinates."""
         width, heads = tokens.shape[-1], self.options.heads
         made = Dense(width, self.settings, name=name)(tokens, domain)
         made = made.reshape(*tokens.shape[:2], heads, width // heads)

@@ -1,4 +1,4 @@
-"""A command run in this process, as `wukong-jax NAME ...` would run it, without its exit codes."""
+"""Runs a command in this process, as `wukong-jax NAME ...` does, but without its exit codes."""
 
 from wukong_jax.cli.commands import load_command
 from wukong_jax.cli.parser import parse_settings

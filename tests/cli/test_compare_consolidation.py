@@ -1,6 +1,6 @@
-"""compare_consolidation: each model gets its own rows and schedule; losses and capacities go to the right rows.
+"""Tests compare_consolidation: rows and schedule of each model; losses and capacities in the right rows.
 
-Training is replaced by a summary made from the rows' schema, so the test is about what the command asks for.
+Training is replaced by a summary computed from the schema, so the tests check what the command trains.
 """
 
 import json
@@ -97,7 +97,7 @@ def test_models_of_portfolios_groups_and_all(compare, tmp_path) -> None:
 
 
 def count_ids(data: Path, domains: list[int]) -> int:
-    """Different ids of each vocabulary in the training rows of some domains."""
+    """Returns the number of distinct ids of each vocabulary in the training rows of the given domains."""
     blocks, seen = open_row_blocks(data, "train"), set()
     for index in range(blocks.num_blocks):
         columns = blocks.read(index)

@@ -1,4 +1,4 @@
-"""compare_variants: each variant and seed has a folder of its own, overrides reach the config, rows are kept."""
+"""Tests compare_variants: a folder per variant and seed, overrides in the config, kept rows."""
 
 import json
 from pathlib import Path

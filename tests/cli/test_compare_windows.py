@@ -1,4 +1,4 @@
-"""compare_windows end to end on a few thousand planted impressions: equal rows, the serving head, a row a policy."""
+"""Tests compare_windows end to end on a few thousand planted impressions: equal rows, serving head, rows per policy."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Flags made from a settings dataclass: types, ranges, lists, and what cannot be parsed."""
+"""Tests flags derived from a settings dataclass: types, ranges, lists, and values that cannot be parsed."""
 
 import dataclasses
 from collections.abc import Mapping

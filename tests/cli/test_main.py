@@ -1,4 +1,4 @@
-"""The commands as one program: their list, their help, exit codes, and how quick help is."""
+"""Tests the command-line program: list of commands, help, exit codes, and the speed of help."""
 
 import ast
 import dataclasses

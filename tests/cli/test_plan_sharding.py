@@ -1,4 +1,4 @@
-"""plan_sharding: a mixed plan between all replicated and all sharded, and what it refuses."""
+"""Tests plan_sharding: a plan between fully replicated and fully sharded, and refused input."""
 
 import re
 

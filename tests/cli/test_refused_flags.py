@@ -1,4 +1,4 @@
-"""Flags that a command would not read in the given combination are refused, with the reason."""
+"""Tests that flags without effect in a given combination are refused with a reason."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""scaling_curve: flags that would not be read are refused before anything is trained."""
+"""Tests that scaling_curve refuses flags without effect before any training."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Row counts for tables whose data is not here."""
+"""Tests row counts for tables of data sets that are not available."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Compiling without running: on CPU devices always, for TPUs and GPUs where their compilers are installed."""
+"""Tests compiling without running: for CPU devices always, for TPUs and GPUs if their compilers are installed."""
 
 import dataclasses
 import importlib.util
@@ -178,7 +178,7 @@ def run_script(*flags: str) -> subprocess.CompletedProcess:
 
 
 def run_python(script: str, *flags: str) -> subprocess.CompletedProcess:
-    """In a process of its own, as a user's: this one's devices are eight CPUs already."""
+    """Runs Python in a child process, as a user would: in this process, JAX already has eight CPU devices."""
     environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     command = [sys.executable, str(REPOSITORY / "scripts" / script), *flags]
     environment["PYTHONPATH"] = str(REPOSITORY)

@@ -1,4 +1,4 @@
-"""Names of clusters become sizes, and wrong names one line."""
+"""Tests that names of clusters are parsed to sizes, and that a wrong name gives a one-line error."""
 
 import pytest
 

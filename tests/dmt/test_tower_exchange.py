@@ -1,4 +1,4 @@
-"""SPTT: the paper's worked example, bit-equality with the flat exchange, towers' tokens, tables that learn alike."""
+"""Tests SPTT: the paper's worked example, bit-equality with the flat exchange, towers' tokens, training of tables."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ BY_RANK = PartitionSpec(MESH_AXES)
 
 
 def build_layout(optimizer: RowOptimizer, mixed: bool = True, columns: int = 11) -> EmbeddingLayout:
-    """Eleven columns: two bags (a sum, a mean), one of two embeddings a value; the rest plain."""
+    """Returns a layout of eleven columns: a sum bag, a mean bag, one column with two embeddings, the rest plain."""
     extra = {2: {"max_length": 3, "separator": "|"}, 5: {"max_length": 2, "separator": "|"}} if mixed else {}
     schema = Schema(
         "made_up",
@@ -77,7 +77,7 @@ def draw_ids(layout: EmbeddingLayout, seed: int, distinct: bool) -> np.ndarray:
 
 
 def draw_tables(layout: EmbeddingLayout) -> dict[str, dict[str, np.ndarray]]:
-    """Tables at their start, drawn by NumPy: compiling JAX's generator for every placement takes most of a test."""
+    """Draws initial tables in NumPy, because compiling JAX's generator for every placement would dominate the test."""
     logical = {}
     for stack in layout.stacks:
         for index, (table, rows) in enumerate(zip(stack.tables, stack.table_rows, strict=True)):

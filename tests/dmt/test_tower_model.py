@@ -38,7 +38,7 @@ def draw_batch(seed=0):
 
 
 def place_in_towers(batch):
-    """[T, B, F_max, D], written out."""
+    """Arranges tokens as [T, B, F_max, D] with plain loops."""
     made = np.zeros((len(TOKENS), ROWS, 3, WIDTH), np.float32)
     for tower, tokens in enumerate(TOKENS):
         for place, token in enumerate(tokens):
@@ -47,7 +47,7 @@ def place_in_towers(batch):
 
 
 class Parent(nn.Module):
-    """A module around the model, as the trainer's network is."""
+    """A module that contains the model, as the trainer's network does."""
 
     model: nn.Module
 
@@ -62,7 +62,7 @@ class Parent(nn.Module):
 
 
 def draw_variables(model, batch, seed=1):
-    """Weights of size one half, zeros in the towers' padding; drawn in NumPy, without compiling an init."""
+    """Draws weights of size 1/2, with zeros in the towers' padding, in NumPy to avoid compiling an init."""
     random = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: model.init(key, batch, train=False), jax.random.key(0))
     drawn = jax.tree.map(lambda leaf: (0.5 * random.normal(size=leaf.shape)).astype(np.float32), shapes)

@@ -45,7 +45,7 @@ def build_modules(options, tokens=TOWERS):
 
 
 def draw_tokens(tokens=TOWERS, seed=0):
-    """[T, B, F_max, D], zeros in the padding."""
+    """Draws tokens [T, B, F_max, D] with zeros in the padding."""
     made = np.zeros((len(tokens), ROWS, max(tokens), D), np.float32)
     for tower, count in enumerate(tokens):
         made[tower, :, :count] = np.random.default_rng(seed + tower).normal(size=(ROWS, count, D))
@@ -53,7 +53,7 @@ def draw_tokens(tokens=TOWERS, seed=0):
 
 
 def draw_weights(modules, seed=1):
-    """Every own entry off its start, so that biases count too; zeros in the padding."""
+    """Draws every weight outside the padding away from its initial value, so that biases matter too."""
     random = np.random.default_rng(seed)
     return {
         name: (0.5 * random.normal(size=weight.shape) * weight.mask()).astype(np.float32)
@@ -62,7 +62,7 @@ def draw_weights(modules, seed=1):
 
 
 class ModuleRun(NamedTuple):
-    """One kind of module, run padded and tower by tower, with the gradients of weights and tokens."""
+    """Runs one kind of module padded and tower by tower, with the gradients of weights and tokens."""
 
     modules: TowerModules
     tokens: np.ndarray

@@ -1,4 +1,4 @@
-"""Training with towers: the same on any mesh, weights split over hosts, and the bytes that the closed forms say."""
+"""Tests training with towers: equal results on any mesh, weights split over hosts, bytes equal to the closed forms."""
 
 import dataclasses
 

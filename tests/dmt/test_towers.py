@@ -1,4 +1,4 @@
-"""Grouping of features to towers: order, padding, files, and mistakes that are refused by name."""
+"""Tests grouping of features into towers: order, padding, files, and errors that name the mistake."""
 
 import json
 

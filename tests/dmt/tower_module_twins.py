@@ -1,10 +1,10 @@
-"""Tower modules written out in NumPy, slowly: one tower, one row, one vector at a time, in float64."""
+"""Slow NumPy twins of the tower modules in float64: one tower, one row, one vector at a time."""
 
 import numpy as np
 
 
 def dlrm(tokens, weights, sizes):
-    """Paper Listing 1; tokens [F_t, D]."""
+    """Paper Listing 1 for tokens [F_t, D]."""
     if sizes.kept[0]:
         return tokens
     made = []
@@ -34,7 +34,7 @@ def dcn(tokens, weights, sizes):
 
 
 def wukong(tokens, weights, sizes):
-    """An LCB for all vectors, an FMB added to the first."""
+    """LCB for all vectors, plus an FMB for the first ones."""
     made = weights["lcb"].T @ tokens
     if "lcb_width" in weights:
         made = made @ weights["lcb_width"]

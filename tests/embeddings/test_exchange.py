@@ -1,4 +1,4 @@
-"""The replicated exchange: one device against eight, in place, and ids at the edges."""
+"""Tests the replicated exchange: one device against eight, in-place updates, ids at the edges."""
 
 import jax
 import jax.numpy as jnp

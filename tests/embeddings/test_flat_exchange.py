@@ -1,4 +1,4 @@
-"""The flat exchange on eight devices: every placement reads, learns, saves and restores as one device does."""
+"""Tests the flat exchange: every placement on eight devices reads, trains, saves and restores as one device does."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ MIXED = {
 
 
 def build_layout(kind: str = "rowwise_adagrad", dtype: str = "float32", l2: float = 0.0) -> EmbeddingLayout:
-    """Bags that add up, that average and that do not pool, a shared table, several embeddings a value, a narrow one."""
+    """Returns a layout with sum, mean and unpooled bags, a shared and a narrow table, several embeddings per value."""
     schema = Schema(
         "clicks",
         Source("parquet"),

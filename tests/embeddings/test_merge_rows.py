@@ -58,7 +58,7 @@ def test_both_ways_agree_on_a_skewed_batch() -> None:
 
 
 def add_by_doubling(gradients: np.ndarray) -> np.ndarray:
-    """The sum over one row's slots, each pass adding to every slot what the slot `shift` before it holds."""
+    """Sums one row's slots; each pass adds to every slot the value `shift` slots before it."""
     sums, shift = gradients.copy(), 1
     while shift < len(sums):
         sums[shift:] = sums[shift:] + sums[:-shift]

@@ -1,4 +1,4 @@
-"""Where pieces lie: every number of every table once, and blocks of ranks that the exchanges can rely on."""
+"""Tests placement: pieces cover every number of every table once, and the blocks of ranks that exchanges rely on."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def build_layout(rows: list[int], width: int = 16, kind: str = "rowwise_adagrad"
 
 
 def count_coverage(layout: EmbeddingLayout, placement: Placement, table: str) -> np.ndarray:
-    """How often each number of a table lies somewhere."""
+    """Counts how often each number of a table is placed."""
     stack = layout.stacks[0]
     seen = np.zeros((stack.table_rows[stack.tables.index(table)], stack.width), int)
     for placed in placement.stacks:

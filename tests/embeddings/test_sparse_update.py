@@ -1,4 +1,4 @@
-"""Every row optimizer against a slow twin in float64 that walks over distinct rows one by one."""
+"""Tests every row optimizer against a slow float64 twin that updates distinct rows one by one."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Token assembly against a twin that walks over rows, columns and slots one by one."""
+"""Tests token assembly against a twin that loops over rows, columns and slots."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def draw_ids(layout: EmbeddingLayout) -> np.ndarray:
 
 
 def twin_tokens(layout: EmbeddingLayout, logical: dict, ids: np.ndarray, params: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens and their mask, from the logical tables."""
+    """Computes the tokens and their mask from the logical tables."""
     embeddings, mask = np.zeros((len(ids), layout.tokens, D)), np.zeros((len(ids), layout.tokens))
     for b in range(len(ids)):
         narrow: list[np.ndarray] = []

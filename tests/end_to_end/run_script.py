@@ -1,4 +1,4 @@
-"""The project's scripts as child processes, as a user runs them."""
+"""Runs the project's scripts as child processes, as a user does."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def start_script(name: str, *flags: str, devices: int = 1) -> subprocess.Popen:
 
 
 def run_script(name: str, *flags: str, devices: int = 1) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
+    """Runs a script; returns exit code, stdout and stderr."""
     process = start_script(name, *flags, devices=devices)
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
@@ -38,6 +38,6 @@ def train_tiny(workdir: Path, *flags: str, devices: int = 1) -> dict[str, Any]:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without the timings, which no two runs share."""
+    """Returns the lines of metrics.jsonl without timings, which differ between runs."""
     lines = [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "examples_per_second"} for line in lines]

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: what they leave, what they print, how they fail."""
+"""Tests the scripts as a user runs them: files, output and errors."""
 
 import json
 from pathlib import Path

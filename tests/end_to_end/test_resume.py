@@ -1,4 +1,4 @@
-"""A run that was stopped and started again ends as one that never was."""
+"""Tests that a stopped and resumed run ends in the same state as an uninterrupted one."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def assert_same_run(workdir: Path, whole: Path) -> None:
 
 
 def stop_after_lines(workdir: Path, lines: int, number: signal.Signals) -> int:
-    """Starts the tiny run, sends it a signal once metrics.jsonl has so many lines, returns its exit code."""
+    """Starts the tiny run, sends a signal once metrics.jsonl has the given number of lines, returns the exit code."""
     process = start_script("train.py", f"--config={TINY}", f"--workdir={workdir}")
     deadline = time.monotonic() + 300
     metrics = workdir / "metrics.jsonl"

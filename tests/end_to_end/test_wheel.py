@@ -1,4 +1,4 @@
-"""The package built, installed into an environment of its own, and used from an empty folder: no checkout at hand."""
+"""Builds the wheel, installs it into a fresh environment, and uses it from an empty folder without a checkout."""
 
 import json
 import os
@@ -21,7 +21,7 @@ BUILT_FROM = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "wukong_jax"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the project to build from: what a build leaves behind must not get into the next wheel."""
+    """Copies the project to build from, so that leftovers of a build do not get into the next wheel."""
     folder = tmp_path_factory.mktemp("source")
     for name in BUILT_FROM:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -43,7 +43,7 @@ def installed(wheel, tmp_path_factory):
 
 
 def make_environment(folder: Path, *package: str) -> Path:
-    """An environment that holds a package of ours alone; its dependencies are the test environment's."""
+    """Creates an environment with only one of our packages; dependencies come from the test environment."""
     venv.create(folder, with_pip=False)
     (site,) = folder.glob("lib/*/site-packages")
     (site / "dependencies.pth").write_text("\n".join(path for path in sys.path if "-packages" in path) + "\n")
@@ -54,7 +54,7 @@ def make_environment(folder: Path, *package: str) -> Path:
 
 
 def run(*command: str, folder: Path | None = None) -> str:
-    """The output of a command in a folder, by default an empty one, without PYTHONPATH."""
+    """Runs a command in a folder, by default an empty one, without PYTHONPATH; returns its output."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS")}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""A run of seconds that uses every kind of state: dropout, lazy Adam, L2, bfloat16 rounding, plateaus, best state."""
+"""Config of a short run with every kind of state: dropout, lazy Adam, L2, bfloat16 rounding, plateaus, best state."""
 
 from ml_collections import ConfigDict
 

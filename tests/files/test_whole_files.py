@@ -1,4 +1,4 @@
-"""A file or folder is whole or not there, whatever happens on the way."""
+"""Tests that files and folders are written completely or not at all, whatever happens."""
 
 import os
 

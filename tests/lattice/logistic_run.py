@@ -1,4 +1,4 @@
-"""A run of logistic regression whose weights are written by hand, on rows of every kind of column."""
+"""A run of logistic regression with hand-written weights, on rows with every kind of column."""
 
 import dataclasses
 from pathlib import Path
@@ -32,7 +32,7 @@ FEATURES = ("price", "age", "item", "shelf", "tags", "history")
 
 
 def draw_columns(rows, seed, schema=SCHEMA):
-    """Random rows; "buy" is observed on half of the web's rows and nowhere else, and a few rows have weight 0."""
+    """Draws rows; "buy" is only observed on half of the rows of the web domain, and a few rows have weight 0."""
     random = np.random.default_rng(seed)
     ids = []
     tables = schema.vocabulary_rows()
@@ -58,7 +58,7 @@ def draw_columns(rows, seed, schema=SCHEMA):
 
 
 def write_folder(directory: Path, columns_of, schema=SCHEMA):
-    """A prepared data folder; `columns_of` gives the rows of each split."""
+    """Writes a prepared data folder; `columns_of` returns the rows of each split."""
     directory.mkdir(parents=True)
     (directory / "schema.json").write_text(schema_to_json(schema))
     for split in SPLITS:
@@ -68,7 +68,7 @@ def write_folder(directory: Path, columns_of, schema=SCHEMA):
 
 
 def open_logistic_run(directory: Path, tables, dense_weights, bias, evaluation_batch_size=256) -> OpenRun:
-    """Opens the folder with a model of these weights.
+    """Opens the folder with a logistic regression model with the given weights.
 
     Args:
       directory: from `write_folder`.
@@ -102,7 +102,7 @@ def open_logistic_run(directory: Path, tables, dense_weights, bias, evaluation_b
 
 
 def compute_logits(columns, schema, tables, dense_weights, bias):
-    """The same model slot by slot, [rows, O] float64."""
+    """Computes the logits of the same model slot by slot, [rows, O] float64."""
     logits = columns["dense"].astype(np.float64) @ dense_weights + bias
     for column, start, stop in schema.slot_ranges():
         for slot in range(start, stop):
@@ -112,7 +112,7 @@ def compute_logits(columns, schema, tables, dense_weights, bias):
 
 
 def without(schema, *names):
-    """The schema without some columns."""
+    """Returns the schema without the given columns."""
     return dataclasses.replace(
         schema,
         dense=tuple(c for c in schema.dense if c.name not in names),

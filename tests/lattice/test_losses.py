@@ -1,4 +1,4 @@
-"""The losses against NumPy, portfolio by portfolio."""
+"""Tests the losses against NumPy, portfolio by portfolio."""
 
 import jax
 import jax.numpy as jnp

@@ -23,7 +23,7 @@ def draw(shape, axes, scale=1.0):
 
 
 def twin(values, scale, bias, axes, epsilon, centred, mask):
-    """The norm from its definition, entry by entry outside of `axes`."""
+    """Computes the norm from its definition with a loop over the entries outside of `axes`."""
     made = np.zeros(values.shape)
     others = [size if axis not in axes else 1 for axis, size in enumerate(values.shape)]
     for place in np.ndindex(*others):

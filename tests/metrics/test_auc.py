@@ -1,4 +1,4 @@
-"""The exact and the binned AUC against counting every pair."""
+"""Tests the exact and the binned AUC against counting every pair."""
 
 import math
 
@@ -12,7 +12,7 @@ FLOAT64 = 1e-12
 
 
 def count_pairs(labels, scores, weights):
-    """The definition: over all pairs of a positive and a negative, 1 if it scores higher, 1/2 if equal."""
+    """Computes AUC by definition: a pair of a positive and a negative counts 1 if ordered correctly, 1/2 if equal."""
     won = total = 0.0
     for i in range(len(labels)):
         for j in range(len(labels)):

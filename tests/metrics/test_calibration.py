@@ -1,4 +1,4 @@
-"""Calibration and its curve against sums in a loop."""
+"""Tests calibration and its curve against sums in a loop."""
 
 import math
 

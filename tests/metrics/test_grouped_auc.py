@@ -1,4 +1,4 @@
-"""GAUC against one AUC per group in a loop."""
+"""Tests GAUC against one AUC per group in a loop."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Names and means over objectives and domains."""
+"""Tests names of metrics and their means over objectives and domains."""
 
 import math
 

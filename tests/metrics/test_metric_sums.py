@@ -1,4 +1,4 @@
-"""Mergeable sums: a loop as their twin, padding, masks, merging, sharding, and digits over many rows."""
+"""Tests mergeable sums: against a loop, padding, masks, merging, sharding, and precision over many rows."""
 
 import functools
 import math

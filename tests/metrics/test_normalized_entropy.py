@@ -1,4 +1,4 @@
-"""Log loss and normalized entropy against exact arithmetic and scikit-learn."""
+"""Tests log loss and normalized entropy against exact arithmetic and scikit-learn."""
 
 import decimal
 import math
@@ -16,7 +16,7 @@ from wukong_jax.metrics.normalized_entropy import (
 
 
 def exact_row_loss(logit, label):
-    """The definition in 60 decimal digits, where nothing overflows or cancels."""
+    """Computes the loss with 60 decimal digits, where nothing overflows or cancels."""
     with decimal.localcontext(prec=60):
         probability = 1 / (1 + (-decimal.Decimal(float(logit))).exp())
         y = decimal.Decimal(float(label))

@@ -1,4 +1,4 @@
-"""What the baselines share, written out in NumPy: float64, one row at a time; and made-up inputs to try them on."""
+"""NumPy code shared by the twins of the baselines (float64, one row at a time), and synthetic inputs for them."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from wukong_jax.models.vector_model import EMBEDDING_NORM_EPSILON
 
 
 def make_inputs(shape, rows=4, scale=0.5, seed=0):
-    """A model's inputs, three tokens in ten absent."""
+    """Returns a model's inputs with 30 % of tokens absent."""
     random = np.random.default_rng(seed)
     dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
     embeddings = (scale * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
@@ -17,7 +17,7 @@ def make_inputs(shape, rows=4, scale=0.5, seed=0):
 
 
 def prepared_embeddings(embeddings, mask, params, options):
-    """[N, D] of one row: absent ones zero, then normed over all of them together."""
+    """Returns [N, D] of one row: zeros for absent tokens, then normalised over all of them together."""
     vectors = embeddings * mask[:, None]
     if options.embedding_norm:
         norm = params["embedding_norm"]
@@ -29,13 +29,13 @@ def prepared_embeddings(embeddings, mask, params, options):
 
 
 def dense_vector(dense, params, options):
-    """[D] of one row's dense columns [F_dense]."""
+    """Computes [D] from one row's dense columns [F_dense]."""
     made = wukong_twin.mlp(dense, params["bottom"])
     return np.maximum(made, 0) if options.bottom_output_activation == "relu" else made
 
 
 def input_vectors(dense, embeddings, mask, params, options):
-    """[n, D] of one row: the dense vector, where there are dense columns, then the embeddings."""
+    """Returns [n, D] of one row: the dense vector if there are dense columns, then the embeddings."""
     vectors = list(prepared_embeddings(embeddings, mask, params, options))
     if len(dense):
         vectors.insert(0, dense_vector(dense, params, options))

@@ -1,4 +1,4 @@
-"""Checks that every model has to pass, written once."""
+"""Checks that every model has to pass."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ VECTOR_MODEL_CHANGES = {
 
 
 def assert_equals_twin(model, shape, twin, rtol=2e-4):
-    """The module against `twin(dense [F_dense], embeddings [N, D], mask [N], params, options) -> [O]`, row by row."""
+    """Compares the module with `twin(dense [F_dense], embeddings [N, D], mask [N], params, options) -> [O]` by row."""
     inputs = make_inputs(shape)
     inputs.token_mask[0] = 1
     variables = draw_parameters(model, inputs, noise=0.1)
@@ -44,7 +44,7 @@ def assert_equals_twin(model, shape, twin, rtol=2e-4):
 
 
 def assert_absent_tokens_reach_nothing(model, shape, silent=()):
-    """Neither logits nor gradients see an absent token; every other token and every weight but `silent` gets some."""
+    """Checks that absent tokens affect no logit or gradient, but other tokens and all weights except `silent` do."""
     inputs = make_inputs(shape)
     embeddings, mask = inputs.embeddings, inputs.token_mask
     mask[0], mask[1, 0] = 0, 0
@@ -65,7 +65,7 @@ def assert_absent_tokens_reach_nothing(model, shape, silent=()):
 
 
 def assert_dropout_acts_in_training_only(build, options, place, shape):
-    """Serving is blind to the rate; training is a function of the key."""
+    """Checks that serving ignores the dropout rate and that training is a function of the key."""
     model, plain = build({**options, place: 0.5}, shape), build(options, shape)
     inputs = make_inputs(shape)
     variables = draw_parameters(model, inputs)
@@ -80,7 +80,7 @@ def assert_dropout_acts_in_training_only(build, options, place, shape):
 
 
 def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
-    """8 bits of mantissa, 2**-9 a rounding, a dozen roundings on the way; above 0: it did round."""
+    """Checks that the difference is within a dozen roundings of 2**-9 each, and above 0."""
     shapes = [dataclasses.replace(shape, compute_dtype=name) for name in ("float32", "bfloat16")]
     inputs = make_inputs(shape, rows=64)
     exact, rounded = (build(options, shape) for shape in shapes)
@@ -92,8 +92,8 @@ def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
 
 
-def assert_no_model_option_is_idle(build, kind, small, variants, changes, shape, extras=None):
-    """No option is accepted and ignored, whichever variant it is added to; see `assert_no_option_is_idle`.
+def assert_no_model_option_is_idle(build, kind, small, variants, changes, shape, exempt=lambda options, name: False):
+    """Checks that every option, over every variant, changes the traced model or is refused.
 
     Args:
       build: the model's factory.
@@ -102,11 +102,11 @@ def assert_no_model_option_is_idle(build, kind, small, variants, changes, shape,
       variants: further options, one mapping a variant.
       changes: name to another value, or to a mapping of options where one needs others; every field of `kind`.
       shape: with dense columns and embeddings.
-      extras: of the model's call.
+      exempt: see `assert_no_option_is_idle`.
     """
     bases = [{**small, **variant} for variant in variants]
     pairs = [(name, change if is_mapping_of(name, change) else {name: change}) for name, change in changes.items()]
-    assert_no_option_is_idle(trace_model(build, shape, extras), kind, bases, pairs)
+    assert_no_option_is_idle(trace_model(build, shape), kind, bases, pairs, exempt)
 
 
 def is_mapping_of(name, change):
@@ -130,7 +130,7 @@ def trace_model(build, shape, extras=None):
 
 
 def assert_refused_by_name(build, options, word, shape):
-    """The factory refuses the options in one line, with the key's whole name and the given words."""
+    """Checks that the factory refuses the options in one line with the full key and the given words."""
     with pytest.raises(UserError, match=word) as caught:
         build(options, shape)
     assert str(caught.value).startswith("config.model.options.")
@@ -138,7 +138,7 @@ def assert_refused_by_name(build, options, word, shape):
 
 
 def assert_cost_agrees_with_xla(model, shape, least=0.98, most=1.05):
-    """XLA also counts biases, activations and norms, a few per value against hundreds of products that made it."""
+    """Compares costs with XLA's, which also count biases, activations and norms (few per value)."""
     inputs = make_inputs(shape, rows=256)
     cost = count_cost(model, shape)
     variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))

@@ -1,11 +1,11 @@
-"""Parameters for tests of a model's values: as its init would shape them, drawn in NumPy (no compilation)."""
+"""Draws parameters for tests of a model's values in NumPy, with the shapes of its init, to avoid compiling."""
 
 import jax
 import numpy as np
 
 
 def draw_parameters(model, inputs, seed=0, noise=0.0):
-    """Kernels at fan-in scale, scales 1, biases 0; `noise` moves every one of them off that."""
+    """Draws kernels at fan-in scale, scales of 1 and biases of 0, and adds `noise` to all of them."""
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):

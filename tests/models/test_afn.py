@@ -43,7 +43,7 @@ def norm(values, params):
 
 
 def transform(vectors, params, options):
-    """The products of one row [n, width], one at a time."""
+    """Computes the products of one row [n, width], one at a time."""
     logarithms = np.log(np.maximum(np.abs(vectors), options.log_epsilon))
     if options.log_norm:
         logarithms = norm(logarithms, params["log_norm"])
@@ -59,7 +59,7 @@ def transform(vectors, params, options):
 
 
 def twin(dense, embeddings, mask, params, options):
-    """AFN+ written out for one row."""
+    """Computes AFN+ for one row."""
     vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     width = vectors.shape[1] // 2 if options.deep_hidden else vectors.shape[1]
     made = wukong_twin.mlp(transform(vectors[:, :width], params["transformation"], options), params["afn"])

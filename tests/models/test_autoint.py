@@ -37,7 +37,7 @@ VARIANTS = {
 
 
 def attend(vectors, params, options):
-    """An interacting layer for one row [n, inputs], pair by pair."""
+    """Applies an interacting layer to one row [n, inputs], pair by pair."""
     width = options.attention_dim // options.attention_heads
     made = []
     for vector in vectors:
@@ -63,7 +63,7 @@ def attend(vectors, params, options):
 
 
 def twin(dense, embeddings, mask, params, options):
-    """AutoInt+ written out for one row."""
+    """Computes AutoInt+ for one row."""
     inputs = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     vectors = inputs
     for layer in range(options.attention_layers):

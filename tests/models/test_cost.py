@@ -14,7 +14,7 @@ N, D, K, NF, NL, H, DENSE = 26, 16, 8, 6, 10, 32, 13
 
 
 class PairwiseDots(nn.Module):
-    """DLRM's parts: bottom MLP to one token, dots of all pairs, top MLP on those above the diagonal."""
+    """The parts of DLRM: bottom MLP to one token, dot products of all pairs, top MLP on those above the diagonal."""
 
     bottom: tuple[int, ...]
     top: tuple[int, ...]
@@ -66,7 +66,7 @@ def test_convention_gives_the_papers_dlrm_on_criteo():
 
 
 def wukong_closed_form(fm, layers, norm_parameters):
-    """Parameters and MACs of a Wukong with SIZES, written out; the first dense layer's MACs apart."""
+    """Computes parameters and MACs of a Wukong with SIZES; the first dense layer's MACs separately."""
     first_dense = DENSE * H
     parameters = first_dense + H + H * D + D
     macs = first_dense + H * D

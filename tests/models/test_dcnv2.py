@@ -35,7 +35,7 @@ VARIANTS = {
 
 
 def twin(dense, embeddings, mask, params, options):
-    """DCNv2 written out for one row."""
+    """Computes DCNv2 for one row."""
     first = baseline_twin.prepared_embeddings(embeddings, mask, params, options).reshape(-1)
     if len(dense):
         raw = options.dense_input == "raw"

@@ -32,7 +32,7 @@ VARIANTS = {
 
 
 def twin(dense, embeddings, mask, params, options):
-    """DLRM written out for one row."""
+    """Computes DLRM for one row."""
     vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     made = vectors[0] if len(dense) else np.zeros(0)
     dots = np.array([sum(left * right) for i, left in enumerate(vectors) for right in vectors[:i]])

@@ -31,7 +31,7 @@ VARIANTS = {
 
 
 def twin(dense, embeddings, mask, params, options):
-    """The network written out for one row."""
+    """Computes the network for one row."""
     vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     return wukong_twin.mlp(vectors.reshape(-1), params["deep"])
 

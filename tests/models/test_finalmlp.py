@@ -49,7 +49,7 @@ def gates(index, vectors, dense, params, options):
 
 
 def twin(dense, embeddings, mask, params, options):
-    """FinalMLP written out for one row, a term of the bilinear form at a time."""
+    """Computes FinalMLP for one row, with the bilinear form term by term."""
     vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     outputs = []
     for index in (1, 2):

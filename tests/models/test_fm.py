@@ -19,7 +19,7 @@ from wukong_jax.models.shape import ModelShape
 
 
 def twin(dense, embeddings, mask, params, options):
-    """The machine's definition for one row: every feature, then every pair of features, each objective by itself."""
+    """Computes the model by definition for one row: all features, then all pairs, one objective at a time."""
     logits = []
     for objective, bias in enumerate(params["bias"]):
         part = embeddings.shape[1] // len(params["bias"])

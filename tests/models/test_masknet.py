@@ -43,7 +43,7 @@ def affine(values, layer):
 
 
 def twin(dense, embeddings, mask, params, options):
-    """MaskNet written out for one row, a mask at a time."""
+    """Computes MaskNet for one row, one mask at a time."""
     vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     flat = vectors.reshape(-1)
     first = flat

@@ -1,4 +1,4 @@
-"""Wukong finds pairwise interactions that no sum of single fields holds."""
+"""Tests that Wukong learns pairwise interactions that no sum of functions of single fields can represent."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ FIELDS, VALUES, WIDTH, ROWS, STEPS = 6, 8, 8, 1024, 250
 
 
 def planted_logit(ids):
-    """The sum over pairs of dot products of centred vectors: order 2 alone, standard deviation 2."""
+    """Sums dot products of all pairs of centred vectors: order 2 only, standard deviation 2."""
     vectors = np.random.default_rng(0).normal(size=(FIELDS, VALUES, 4))
     vectors -= vectors.mean(axis=1, keepdims=True)
     chosen = jnp.asarray(vectors, jnp.float32)[jnp.arange(FIELDS), ids]
@@ -32,7 +32,7 @@ def log_loss(logits, target):
 
 
 def excess_log_loss(module, options, width):
-    """Trains on fresh rows; returns the log loss over Bayes' on rows never seen, by the true probabilities."""
+    """Trains on new rows; returns the excess log loss over Bayes on unseen rows, by the true probabilities."""
     model = module.build(options, ModelShape(0, FIELDS, width, 1))
 
     def logits(params, ids):

@@ -36,7 +36,7 @@ VARIANTS = {
 
 
 def cin(vectors, params, options):
-    """Every product of every pair of vectors, one by one; the sums of the maps that serve the logits, by layer."""
+    """Computes every product of every pair of vectors; returns, by layer, the sums of the maps that the logits read."""
     last, sums = vectors, []
     for layer, count in enumerate(options.cin_maps):
         kernel, made = params[f"kernel_{layer}"], np.zeros((count, vectors.shape[1]))
@@ -53,7 +53,7 @@ def cin(vectors, params, options):
 
 
 def twin(dense, embeddings, mask, params, options):
-    """xDeepFM written out for one row."""
+    """Computes xDeepFM for one row."""
     vectors = baseline_twin.input_vectors(dense, embeddings, mask, params, options)
     flat = vectors.reshape(-1)
     deep = wukong_twin.mlp(flat, params["deep"]) if options.deep_hidden else []

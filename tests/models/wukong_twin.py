@@ -1,7 +1,7 @@
-"""Wukong written out in NumPy, slowly: float64, one row at a time, tokens first as in the paper.
+"""A slow NumPy twin of Wukong: float64, one row at a time, tokens on the first axis as in the paper.
 
-Two orders are free in the paper and follow the module's: FM(X) is flattened projection-major (its transpose,
-row by row), and the MLP's output is cut into D groups of n_F.
+The paper leaves two orders open; the twin follows the module: FM(X) is flattened projection-major (its transpose,
+row by row), and the MLP's output is split into D groups of n_F.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def layer_norm(values, epsilon, scale, bias, axis):
 
 
 def mlp(values, params):
-    """The layers of an `MLP`, with its norms where there are some, and no last layer where there is none."""
+    """Applies the layers of an `MLP`, with norms if there are any, and without a last layer if there is none."""
     hidden = sorted(name for name in params if name.startswith("hidden"))
     for name in [*hidden, *(["output"] if "output" in params else [])]:
         kernel, made = params[name]["kernel"], []
@@ -33,7 +33,7 @@ def mlp(values, params):
 
 
 def project(tokens, kernel):
-    """W^T X for kernel W [N, M]: new token m is a weighted sum of the old ones."""
+    """Computes W^T X for kernel W [N, M]: new token m is a weighted sum of the input tokens."""
     made = np.zeros((kernel.shape[1], tokens.shape[1]))
     for m in range(kernel.shape[1]):
         for n in range(tokens.shape[0]):
@@ -49,7 +49,7 @@ def attentive_projection(tokens, params, options):
 
 
 def interactions(tokens, params, options):
-    """FM(X): [N, N] for the full one, X (X^T Y) [N, K] otherwise."""
+    """Computes FM(X): [N, N] for the full FM, otherwise X (X^T Y), [N, K]."""
     if options.fm == "full":
         right = tokens.T
     elif options.fm == "static":

@@ -1,4 +1,4 @@
-"""The run's report: whole, of a run under way, and of broken files."""
+"""Tests the report of a complete run, of a running one, and of broken files."""
 
 import html.parser
 import json
@@ -68,7 +68,7 @@ def write_run(folder, lines=(), summary=None, curve=None, config=CONFIG):
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would see: texts, pictures, links, scripts, and tags that do not match."""
+    """Parses a page as a browser would: texts, pictures, links, scripts, and unmatched tags."""
 
     def __init__(self, text):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A run whose tables have layouts of their own, as on TPUs: made, stepped, restored and read as they are."""
+"""Tests that tables with custom layouts, as on TPUs, keep them in init, step, restore and prediction."""
 
 import jax
 import numpy as np
@@ -55,7 +55,7 @@ def find_layouts(state) -> set[tuple[int, ...]]:
 
 
 def step_and_restore(run: Run) -> tuple:
-    """Layouts after init, a step and a restore from logical tables, and what came out."""
+    """Returns the layouts after init, a step, and a restore from logical tables, with the results."""
     state = run.init_state()
     layouts = [find_layouts(state)]
     state, metrics = run.jit_train_step()(state, put_batch(make_batch(0), run.mesh))

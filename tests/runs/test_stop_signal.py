@@ -1,4 +1,4 @@
-"""StopSignal: a flag while entered; a signal that nobody read takes its effect on leaving."""
+"""Tests StopSignal: it records a signal while active; an unread signal takes effect on exit."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from wukong_jax.runs.stop_signal import StopSignal
 
 @pytest.fixture(autouse=True)
 def heed_interrupts():
-    """A shell starts what it puts into the background with SIGINT ignored."""
+    """Enables SIGINT, which shells ignore in background processes."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def interrupt(leave):
-    """Sends SIGINT to this process while a StopSignal waits for it; then leaves by the flag, or as if nothing was."""
+    """Sends SIGINT to this process within a StopSignal, then leaves after reading the flag, or without reading it."""
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert (stop.name, stop.exit_code) == ("SIGINT", 130)

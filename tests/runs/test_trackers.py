@@ -1,4 +1,4 @@
-"""Trackers as listeners of a run: by stand-in packages that write down their calls, and by MLflow where it is there."""
+"""Tests trackers as listeners of a run, with fake packages that record their calls, and with MLflow if installed."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from wukong_jax.runs.train_run import train_run
 
 
 class Calls:
-    """Stands for a tracker's package: writes down what is called, with which arguments."""
+    """Replaces a tracker's package; records calls with their arguments."""
 
     def __init__(self, run_id):
         self.calls, self.run_id = [], run_id

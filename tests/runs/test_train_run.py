@@ -1,4 +1,4 @@
-"""Whole runs of a small model in this process: what a folder remembers, refuses and forgets."""
+"""Tests whole runs of a small model in this process: contents of a run's folder, refused changes, resuming."""
 
 import dataclasses
 import json

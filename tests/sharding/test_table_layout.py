@@ -1,4 +1,4 @@
-"""Which tables get a layout of their own, and that XLA:TPU then copies none."""
+"""Tests which tables get a custom layout, and that XLA:TPU then copies no table."""
 
 import os
 import subprocess

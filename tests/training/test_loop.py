@@ -1,4 +1,4 @@
-"""The loop alone, around a step that only counts: what its listeners hear, and when it ends."""
+"""Tests the training loop with a step that only counts: calls of listeners, and when the loop ends."""
 
 import subprocess
 import sys

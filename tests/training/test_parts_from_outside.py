@@ -1,4 +1,4 @@
-"""A model, an exchange and a join from outside the packages, named by a config."""
+"""Tests a model, an exchange and a join from another package, named by a config."""
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ SCHEMA = Schema("made_up", Source("csv"), labels=(LabelColumn("click"),), catego
 
 
 class SumModel(nn.Module):
-    """The smallest model there can be: all numbers of a row, embeddings and what is joined, added up."""
+    """The smallest possible model: the sum of a row's embeddings and joined columns."""
 
     @nn.compact
     def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
@@ -28,7 +28,7 @@ class SumModel(nn.Module):
 
 
 class HalvingExchange(ReplicatedExchange):
-    """Runs the network over half of what the rows hold."""
+    """Runs the network on halved embeddings."""
 
     def run_network(self, network, rows, routed, batch, *, train):
         halves = {name: values / 2 for name, values in self.collect(rows, routed).items()}

@@ -1,4 +1,4 @@
-"""The step's invariants: traced once, no table-sized temporary, tables updated in place, sharded equals one device."""
+"""Tests the step's invariants: one trace, no table-sized temporary, in-place tables, sharded equal to one device."""
 
 import dataclasses
 import functools

@@ -22,7 +22,7 @@ class FMOptions:
     """`config.model.options` of `wukong_jax.models.fm:build`."""
 
     # Initial standard deviation of the dense columns' factors, by default that of the tables' rows. It cannot be 0:
-    # without other columns, the factors would stay at 0.
+    # without tokens, factors that start at 0 stay at 0.
     dense_factor_scale: Annotated[float, Above(0)] = 0.02
 
 

@@ -1,7 +1,7 @@
 """MaskNet (arXiv 2102.07619): layers whose inputs are multiplied by masks computed from the embeddings.
 
 Our choices where the paper gives no details: the masks' kernels are scaled by their fan-in and all biases start at
-zero. A mask therefore starts as zero-mean noise of the embeddings' size, which the norm of its block removes.
+zero. A mask therefore starts as zero-mean noise of the embeddings' size, and the norm of its block removes this scale.
 """
 
 import dataclasses

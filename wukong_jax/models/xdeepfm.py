@@ -42,7 +42,7 @@ class XDeepFMOptions(VectorModelOptions):
 
     cin_maps: Annotated[tuple[int, ...], AtLeast(1)] = (16, 16, 16)  # H_k, feature maps of each CIN layer
     cin_activation: Literal["none", "relu"] = "none"  # after each CIN layer; the paper found none best
-    cin_split: bool = False  # half of each layer's maps feed the next layer, the others (and the last layer) the logits
+    cin_split: bool = False  # half of a layer's maps feed the next layer, the other half (last layer: all) the logits
     # hidden widths of the MLP; if empty, there is only the CIN and the linear term
     deep_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (400, 400)
     deep_dropout: Annotated[float, Fraction()] = 0.0  # after each of its hidden layers

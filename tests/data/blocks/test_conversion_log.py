@@ -14,7 +14,7 @@ from wukong_jax.errors import UserError
 
 
 def make_log(conversions: list[tuple[int, int, int]]) -> ConversionLog:
-    """From (impression, objective, timestamp) in the given order."""
+    """Builds a log from (impression, objective, timestamp) tuples in the given order."""
     columns = np.array(conversions, np.int64).reshape(-1, 3).T
     return ConversionLog(columns[0], columns[1].astype(np.int32), columns[2])
 

@@ -22,7 +22,7 @@ SCHEMA = Schema(
 
 
 class NumberedRows:
-    """Rows whose every column tells the row's number."""
+    """A source in which every column contains the row's number."""
 
     def __init__(self, rows: int, rows_per_block: int) -> None:
         self.rows, self._rows_per_block = rows, rows_per_block
@@ -47,7 +47,7 @@ def numbered(number: np.ndarray) -> Columns:
 
 
 def slow_order(rows: int, rows_per_block: int, window_rows: int, seed: int, epoch: int) -> list[int]:
-    """The documented global order, row by row."""
+    """Returns the documented global order, computed row by row."""
 
     def generator(*words: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
@@ -222,7 +222,7 @@ def test_closing_early_ends_the_threads() -> None:
 
 
 class BrokenRows(NumberedRows):
-    """Its third block cannot be read."""
+    """A source whose third block cannot be read."""
 
     def read(self, index: int) -> Columns:
         if index == 2:

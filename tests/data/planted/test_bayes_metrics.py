@@ -6,7 +6,7 @@ from wukong_jax.data.planted.bayes_metrics import compute_bayes_metrics, compute
 
 
 def slow_auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Every pair of two rows, one by one."""
+    """Computes the AUC by comparing every pair of rows."""
     won = pairs = 0.0
     for i in range(len(score)):
         for j in range(len(score)):

@@ -34,7 +34,7 @@ STRUCTURES = ("factorized", "field_aware")
 
 
 def slow_parts(clicks: PlantedClicks, ids: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """Each order's part of one row at a time, from the tables, as the module's docstring says it."""
+    """Computes each order's part row by row from the tables, following the module's docstring."""
     logit, config = clicks.structure, clicks.config
 
     def coordinates(field: int, table: np.ndarray, row: int) -> np.ndarray:

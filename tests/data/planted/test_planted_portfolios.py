@@ -60,7 +60,7 @@ def small() -> PlantedPortfolios:
 
 
 def list_every_row(config: PlantedPortfoliosConfig) -> tuple[ZipfSampler, np.ndarray, np.ndarray]:
-    """All combinations of hidden values and history, [rows, fields + L], and their probabilities, [rows]."""
+    """Returns all combinations of hidden values and history, [rows, fields + L], and their probabilities, [rows]."""
     sampler = ZipfSampler(config.values_per_field, config.zipf_exponent)
     columns = config.entity_fields + config.sequence_length
     rows = np.array(list(itertools.product(range(1, config.values_per_field + 1), repeat=columns)), np.int32)
@@ -68,7 +68,7 @@ def list_every_row(config: PlantedPortfoliosConfig) -> tuple[ZipfSampler, np.nda
 
 
 def enumerate_logits(config: PlantedPortfoliosConfig, turns: list[float], only_part: int | None = None) -> tuple:
-    """(rows, probabilities, logits without bias [turns, rows, G x O]) over the whole distribution."""
+    """Returns (rows, probabilities, logits without bias [turns, rows, G x O]) of the whole distribution."""
     sampler, rows, mass = list_every_row(config)
     planted = PortfolioLogits(np.random.default_rng(5), sampler.probabilities, config)
     values, history = rows[:, : config.entity_fields], rows[:, config.entity_fields :]
@@ -83,7 +83,7 @@ def enumerate_logits(config: PlantedPortfoliosConfig, turns: list[float], only_p
 
 
 def expected_correlations(config: PlantedPortfoliosConfig) -> np.ndarray:
-    """As the module's docstring says, portfolio by portfolio."""
+    """Computes the correlations by the module's docstring, portfolio by portfolio."""
     portfolios = list(itertools.product(range(config.domains), range(len(config.objectives))))
     matrix = np.zeros((len(portfolios), len(portfolios)))
     for i, (g, o) in enumerate(portfolios):
@@ -145,7 +145,7 @@ def test_weights_turn_with_time_and_nothing_else_changes() -> None:
 
 
 def slow_logit(planted: PlantedPortfolios, hidden: np.ndarray, dense: np.ndarray, history: np.ndarray) -> np.ndarray:
-    """[parts, components] of one row, from the tables, as the docstrings say it, in float64."""
+    """Computes [parts, components] of one row from the tables, following the docstrings, in float64."""
     config = planted.config
     weights = position_weights(config.sequence_length, config.sequence_decay)
     result = np.zeros((len(config.orders) + 1, len(planted.logits.structures)))
@@ -168,7 +168,7 @@ def slow_logit(planted: PlantedPortfolios, hidden: np.ndarray, dense: np.ndarray
 
 
 def hidden_of(ids: PlantedIds) -> np.ndarray:
-    """The hidden group of each id."""
+    """Returns the hidden group of each id."""
     groups = np.zeros(ids.rows, np.int32)
     for domain in ids.ids:
         for group, members in enumerate(domain, start=1):

@@ -1,4 +1,4 @@
-"""The built-in schemas read the data sets they are named after."""
+"""Tests that the built-in schemas read the data sets they are named after."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Each kind of column equals its twin: one value at a time, in plain Python."""
+"""Tests each kind of column against a plain Python twin that encodes one value at a time."""
 
 import datetime
 

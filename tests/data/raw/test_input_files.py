@@ -1,4 +1,4 @@
-"""The right files, in the right order, with the right split."""
+"""Tests that the right input files are found, in the right order and with the right split."""
 
 import pytest
 

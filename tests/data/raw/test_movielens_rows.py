@@ -1,4 +1,4 @@
-"""MovieLens releases become rows: histories that see no future, orders, domains, broken files; and the real release."""
+"""Tests MovieLens rows: histories without future events, orders, domains, broken files; and the real release."""
 
 import datetime
 import subprocess
@@ -28,14 +28,14 @@ def write_lines(path, *lines):
 
 
 def read_rows(directory, split):
-    """The arrays of a split's first block, and of its ids a mapping from column to [rows, slots]."""
+    """Returns the arrays of a split's first block, with its ids as a mapping from column to [rows, slots]."""
     schema = load_schema(directory / "schema.json")
     block = open_row_blocks(directory, split).read(0)
     return block, {column.name: block["ids"][:, start:stop] for column, start, stop in schema.slot_ranges()}
 
 
 def twin_histories(rows, length):
-    """Of (user, movie, rating, second) rows, the slow way."""
+    """Computes the histories of (user, movie, rating, second) rows with plain loops."""
     histories = []
     for user, _, _, second in rows:
         past = [row for row in rows if row[0] == user and row[3] < second]
@@ -119,7 +119,7 @@ def write_1m(folder, users=((1, "F", 1), (2, "M", 56), (3, "F", 25))):
 
 
 def twin_joined(rows):
-    """The order of two nested joins that go through the keys as they first come: by film, then by user."""
+    """Returns the order of two nested joins over keys in order of first appearance: by film, then by user."""
     by_film = [row for film in dict.fromkeys(row[1] for row in rows) for row in rows if row[1] == film]
     return [row for user in dict.fromkeys(row[0] for row in by_film) for row in by_film if row[0] == user]
 

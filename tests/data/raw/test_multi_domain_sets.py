@@ -1,4 +1,4 @@
-"""The sets of several domains and objectives: made-up rows in the published layouts, and the real sets."""
+"""Tests data sets with several domains and objectives: synthetic rows in the published layouts, and the real sets."""
 
 import dataclasses
 import datetime
@@ -40,7 +40,7 @@ def write_lines(path, *lines):
 
 
 def read_rows(directory, split):
-    """The arrays of a split's first block, and of its ids a mapping from column to [rows, slots]."""
+    """Returns the arrays of a split's first block, with its ids as a mapping from column to [rows, slots]."""
     schema = load_schema(directory / "schema.json")
     block = open_row_blocks(directory, split).read(0)
     return block, {column.name: block["ids"][:, start:stop] for column, start, stop in schema.slot_ranges()}
@@ -231,7 +231,7 @@ def test_census_income_has_two_domains_and_two_objectives():
 
 
 def resolve(schema):
-    """A schema as preparation would leave it, with made-up sizes."""
+    """Returns the schema as preparation would resolve it, with invented sizes."""
 
     def sized(columns):
         return tuple(dataclasses.replace(c, rows=c.rows if c.vocabulary_of else 9) for c in columns)

@@ -1,4 +1,4 @@
-"""Transforms equal their formulas, one number at a time."""
+"""Tests transforms against their formulas, one number at a time."""
 
 import math
 

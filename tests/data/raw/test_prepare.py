@@ -1,4 +1,4 @@
-"""Prepared data equals a slow twin, whatever the chunks; new rows get the same ids; nothing half-written is left."""
+"""Tests preparation: against a slow twin with any chunk size, ids of new rows, and that no partial output is left."""
 
 import csv
 import dataclasses
@@ -116,7 +116,7 @@ def vocabularies_twin(rows, splits):
 
 
 def columns_twin(rows, all_rows, splits):
-    """What the blocks of `rows` hold, one row at a time."""
+    """Computes the expected block contents of `rows`, one row at a time."""
     ids = vocabularies_twin(all_rows, splits)
     ages = [float(r["age"] or 30) for r, split in zip(all_rows, splits, strict=True) if split == "train"]
     columns = {name: [] for name in ("dense", "ids", "labels", "label_mask", "domain", "timestamp", "weight")}

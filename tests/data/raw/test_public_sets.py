@@ -1,4 +1,4 @@
-"""The public sets' schemas and configs on made-up rows in the published layouts; the sets themselves are not here."""
+"""Tests the public sets' schemas and configs on synthetic rows in the published layouts, without the real sets."""
 
 import dataclasses
 import gzip
@@ -130,7 +130,7 @@ class Prepared:
     report: dict
 
     def read(self, split):
-        """The arrays of a split, and of its ids a mapping from column to [rows, slots]."""
+        """Returns the arrays of a split, with its ids as a mapping from column to [rows, slots]."""
         blocks = open_row_blocks(self.directory, split).read(0)
         return blocks, {c.name: blocks["ids"][:, start:stop] for c, start, stop in self.schema.slot_ranges()}
 

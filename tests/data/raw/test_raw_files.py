@@ -1,4 +1,4 @@
-"""Raw files come out row by row as Python's own readers read them, however they are cut, and bad lines are named."""
+"""Tests that raw files are read as Python's readers do, with any chunk borders, and that bad lines are named."""
 
 import csv
 import gzip

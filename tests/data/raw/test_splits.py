@@ -1,4 +1,4 @@
-"""Every row has one split, found as a plain sort would find it."""
+"""Tests that every row is in one split, the same that a plain sort gives."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Hashes never change: ids of hashed columns depend on them across platforms and versions."""
+"""Tests that hashes never change, because ids of hashed columns depend on them across platforms and versions."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""Ids depend on counts and texts only, and a stored vocabulary gives them back."""
+"""Tests that ids only depend on counts and texts, and that a stored vocabulary restores them."""
 
 from collections import Counter
 

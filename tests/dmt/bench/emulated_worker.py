@@ -1,4 +1,4 @@
-"""A worker of the emulated cluster's tests: collectives over either mesh axis, timed and checked."""
+"""Worker process for the tests of the emulated cluster: runs collectives over either mesh axis, timed and checked."""
 
 import os
 import time
@@ -28,7 +28,7 @@ def build_collective(mesh, name, axes):
 
 
 def make_input(mesh, elements):
-    """[H*C*elements] f32: element i of device d is d * elements + i."""
+    """Returns [H*C*elements] float32; element i of device d is d * elements + i."""
     everything = np.arange(mesh.size * elements, dtype=np.float32)
     sharding = NamedSharding(mesh, PartitionSpec(AXES))
     return jax.make_array_from_callback(everything.shape, sharding, lambda index: everything[index])

@@ -1,4 +1,4 @@
-"""What the bench makes of times and bytes: shares, speed-ups, joined quality, and the picture."""
+"""Tests the benchmark's evaluation of times and bytes: shares, speed-ups, joined quality, and the figure."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from dmt.bench.step_times import COUNTED_STEPS, list_variants, measure, read_qua
 
 
 class PretendedCluster:
-    """Two hosts whose steps take a fixed time, plus 8 ms a byte times the inverse of the rate."""
+    """Fake cluster of two hosts; a step takes a fixed time plus 8 ms per byte divided by the rate."""
 
     def __init__(self) -> None:
         self.rate: float | None = None

@@ -1,4 +1,4 @@
-"""The emulated cluster: right results, kept rates, counters that match closed forms, nothing left behind."""
+"""Tests the emulated cluster: correct results, rate limits, counters equal to closed forms, complete clean-up."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ PAYLOAD = 4 * ELEMENTS
 
 @pytest.fixture(scope="module")
 def namespaces():
-    """Skips where network namespaces cannot be made, with the reason that a user would read."""
+    """Skips the test, with the reason a user would see, if network namespaces cannot be created."""
     try:
         HostNetwork(1, 9000).remove()
     except UserError as error:
@@ -52,7 +52,7 @@ def unlimited(cluster):
 
 
 def measure_sent(cluster, collective, axes, steps=2):
-    """Bytes each host sends in a step, from the difference between 2N and N steps: a call's own cost falls out."""
+    """Returns the bytes each host sends per step: the difference of 2N and N steps, without a call's fixed cost."""
     job = {"collective": collective, "axes": axes, "elements": ELEMENTS}
     cluster.call("run", steps=1, **job)  # connections are made on first use
     readings = [cluster.read_counters()]
@@ -164,7 +164,7 @@ with EmulatedCluster(3, 2) as cluster:
 
 @contextlib.contextmanager
 def run_driver(how):
-    """A driver with its cluster up, how its cluster's names start, and the mark in its processes' environments."""
+    """Starts a driver and its cluster; yields it, the cluster's name prefix, and the mark of its processes."""
     mark = f"TEST_MARK={uuid.uuid4()}"
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER.replace("HOW", how)],
@@ -187,7 +187,7 @@ def run_driver(how):
 
 
 def find_processes(mark):
-    """Living processes with the mark in their environment, by id, with their command lines."""
+    """Returns the command lines of live processes with the mark in their environment, by process id."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -197,7 +197,7 @@ def find_processes(mark):
 
 
 def wait_for_processes(mark, number):
-    """A process that is just being made has no environment to read for a moment."""
+    """Waits for processes with the mark; a process that is just starting has no readable environment yet."""
     deadline = time.monotonic() + 10
     while len(find_processes(mark)) != number:
         assert time.monotonic() < deadline, find_processes(mark)

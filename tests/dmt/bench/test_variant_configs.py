@@ -1,4 +1,4 @@
-"""The bench's configs: a shipped config's variants on the cluster's mesh, from JSON to a compiled step."""
+"""Tests the benchmark's configs: variants of a shipped config on the cluster's mesh, from JSON to a compiled step."""
 
 import pytest
 

@@ -35,7 +35,7 @@ FEW = PartitionOptions(towers=4, steps=600, layouts=4, restarts=8)  # of seconds
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """A run on planted groups whose tables are written by hand: columns of a group share 3 of 16 directions."""
+    """Opens a run on planted groups with hand-written tables, where columns of a group share 3 of 16 directions."""
     config = start_config()
     config.name = "planted"
     config.data.factory = "planted_clicks"
@@ -162,7 +162,7 @@ def test_settings_without_effect_are_refused():
 
 
 def build_layout(**overrides):
-    """item and history share a table; tags is a bag, kept slot by slot; user has two embeddings a value."""
+    """Returns a layout: item and history share a table, tags is an unpooled bag, user has two embeddings per value."""
     schema = Schema(
         name="shop",
         source=Source(format="csv"),

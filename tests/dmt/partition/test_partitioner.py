@@ -26,7 +26,7 @@ FEW = PartitionOptions(towers=8, steps=600, layouts=4, restarts=8)  # of seconds
 
 
 def draw_planted(columns=26, groups=8, noise=0.5, seed=0):
-    """Embeddings [B, F, D] whose columns share directions (3 of 16) inside a group only, and the groups [F]."""
+    """Draws embeddings [B, F, D] whose columns share directions (3 of 16) only within a group, and the groups [F]."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(columns) % groups)
     bases = [np.linalg.qr(random.normal(size=(WIDTH, 3)))[0] for _ in range(groups)]
@@ -44,7 +44,7 @@ def label_towers(partition, columns):
 
 
 def slow_affinity(embeddings, weight, order):
-    """Row by row and pair by pair."""
+    """Computes the affinity row by row and pair by pair."""
     columns = embeddings.shape[1]
     affinity = np.eye(columns)
     for i, j in itertools.permutations(range(columns), 2):
@@ -174,7 +174,7 @@ def test_the_layout_has_room_for_equally_distant_towers():
 
 
 def slow_agreement(labels, others):
-    """Hubert and Arabie's index from counts of pairs."""
+    """Computes Hubert and Arabie's index from counts of pairs."""
     pairs = list(itertools.combinations(range(len(labels)), 2))
     first = np.array([labels[i] == labels[j] for i, j in pairs])
     second = np.array([others[i] == others[j] for i, j in pairs])

@@ -1,4 +1,4 @@
-"""The baselines for several domains and objectives in NumPy: float64, one row, one task, one expert at a time."""
+"""NumPy twins of the multi-domain, multi-task baselines: float64, one row, one task, one expert at a time."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ HIDDEN_EPSILON, EMBEDDING_EPSILON, PARTITIONED_EPSILON = 1e-6, 1e-12, 1e-5
 
 
 def member(params, *place):
-    """One of a stack: every leaf at its place on the leading axes."""
+    """Returns one member of a stack: every leaf at the given index of its leading axes."""
     return jax.tree.map(lambda leaf: leaf[place], params["mlp"])
 
 
@@ -21,7 +21,7 @@ def linear(x, params):
 
 
 def mlp(x, params):
-    """Hidden layers (normed where there are norms), then the output where there is one."""
+    """Applies the hidden layers, with norms if there are any, then the output layer if there is one."""
     index = 0
     while f"hidden_{index}" in params:
         x = linear(x, params[f"hidden_{index}"])
@@ -41,7 +41,7 @@ def sigmoid(x):
 
 
 def input_vectors(row, params, options):
-    """[n, D]: the dense columns' vector, where there are any, then the embeddings."""
+    """Returns [n, D]: the dense vector if there are dense columns, then the embeddings."""
     numbers, embeddings, mask = row
     vectors = embeddings * mask[:, None]
     if options.embedding_norm:
@@ -55,7 +55,7 @@ def input_vectors(row, params, options):
 
 
 def task_inputs(row, params, options, shape, domain):
-    """What every task reads, flat; with objectives as tasks, the domain's token too."""
+    """Returns the flat input of all tasks, with the domain's token if objectives are the tasks."""
     vectors = input_vectors(row, params, options)
     if options.tasks == "objectives" and shape.domains > 1:
         vectors = np.concatenate([vectors, params["domain_token"][domain][None]])
@@ -63,13 +63,13 @@ def task_inputs(row, params, options, shape, domain):
 
 
 def list_tasks(tasks, shape):
-    """(domain or None, objective) of each task, in order."""
+    """Returns (domain or None, objective) of each task, in order."""
     domains = range(shape.domains) if tasks == "portfolios" else [None]
     return [(domain, objective) for domain in domains for objective in range(shape.objectives)]
 
 
 def score(features, params, tasks, shape, domain):
-    """A tower on each task's features; the logits of the tasks that are the row's."""
+    """Applies a tower to each task's features; returns the logits of the tasks of the row's domain."""
     logits = []
     for task, (of_domain, _) in enumerate(list_tasks(tasks, shape)):
         if of_domain in (None, domain):
@@ -142,7 +142,7 @@ def adatt(row, params, options, shape, domain):
 
 
 def pepnet(row, params, options, shape, domain, watched=None):
-    """`watched` is the row as the gates see it where no gradient passes; by default the row itself."""
+    """PEPNet; `watched` is the row as the gates read it, where no gradient passes, by default the row itself."""
     vectors = input_vectors(row, params, options)
     flat = vectors.reshape(-1)
     seen = input_vectors(watched or row, params, options).reshape(-1)
@@ -172,7 +172,7 @@ def pepnet(row, params, options, shape, domain, watched=None):
 
 
 def star(row, params, options, shape, domain, moments):
-    """`moments`: (means [G, n], variances [G, n])."""
+    """STAR; `moments` is (means [G, n], variances [G, n])."""
     flat = input_vectors(row, params, options).reshape(-1)
     norm, (means, variances) = params["partitioned_norm"], moments
     x = (flat - means[domain]) / np.sqrt(variances[domain] + PARTITIONED_EPSILON)
@@ -191,7 +191,7 @@ def star(row, params, options, shape, domain, moments):
 
 
 def batch_moments(inputs, domain, domains):
-    """Number of rows, mean and variance of each domain's rows [B, n]; zeros where there are none."""
+    """Returns number, mean and variance of each domain's rows [B, n]; zeros for domains without rows."""
     counts = np.array([np.sum(domain == p) for p in range(domains)])
     means, variances = np.zeros((2, domains, inputs.shape[1]))
     for p in range(domains):

@@ -1,4 +1,4 @@
-"""The multi-domain, multi-task baselines: each against its NumPy twin, statistics, gradients, costs, a step each."""
+"""Tests the multi-domain, multi-task baselines: NumPy twins, statistics, gradients, costs, one training step each."""
 
 import dataclasses
 import importlib
@@ -60,7 +60,7 @@ def build(name, changes=(), shape=SHAPE):
 
 
 def make_inputs(shape=SHAPE, rows=6, seed=0):
-    """A model's inputs; the second row has no token at all, as padding has none."""
+    """Builds a model's inputs; the second row has no tokens, as in padding."""
     random = np.random.default_rng(seed)
     dense = random.normal(size=(rows, shape.dense_features)).astype(np.float32)
     embeddings = (0.5 * random.normal(size=(rows, shape.tokens, shape.width))).astype(np.float32)
@@ -71,7 +71,7 @@ def make_inputs(shape=SHAPE, rows=6, seed=0):
 
 
 def draw_params(model, inputs, seed=0):
-    """Every weight off its start, so that those which start at zero or at one take part."""
+    """Draws every weight away from its initial value, so that weights that start at zero or one matter too."""
     random = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))["params"]
 
@@ -84,7 +84,7 @@ def draw_params(model, inputs, seed=0):
 
 
 def draw_statistics(name, model, seed=1):
-    """A model's running statistics: STAR's, else none."""
+    """Draws a model's running statistics, which only STAR has."""
     if name != "star":
         return {}
     random, shape = np.random.default_rng(seed), model.shape
@@ -95,7 +95,7 @@ def draw_statistics(name, model, seed=1):
 
 
 def run_twin(name, model, params, inputs, *more):
-    """The twin's logits [B, O]."""
+    """Computes the twin's logits [B, O]."""
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     rows = zip(*(np.asarray(array, np.float64) for array in inputs[:3]), strict=True)
     twin = getattr(baselines_twin, name)
@@ -108,12 +108,12 @@ def run_twin(name, model, params, inputs, *more):
 
 
 def jit(function):
-    """Compiled as one program, for op by op costs several times as much here; nearly all of that is compiling."""
+    """Compiles as one program; op by op takes several times as long, nearly all of it for compiling."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def serve(model, variables, inputs):
-    """Outputs at test time."""
+    """Computes the outputs at test time."""
     return jit(lambda variables, inputs: model.apply(variables, inputs, train=False))(variables, inputs)
 
 
@@ -214,7 +214,7 @@ def test_pepnets_gates_pass_no_gradient_to_what_they_only_watch(changes):
 
 
 def train_star(momentum):
-    """Three batches: domain 2 is in none but the last, with one row; a row without any token is in each.
+    """Runs three batches: domain 2 is only in the last one, with one row; each batch has a row without tokens.
 
     Returns:
       The model, its params, the batches, their logits, the variables after each.
@@ -406,7 +406,7 @@ ROWS = 16
 
 
 def make_run(name):
-    """A run of two shops and two objectives through the trainer."""
+    """Builds a training run with two shops and two objectives."""
     schema = Schema(
         name="made_up",
         source=Source(format="csv"),

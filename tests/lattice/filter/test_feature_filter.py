@@ -192,7 +192,7 @@ def test_raw_files_are_prepared_with_the_smaller_schema_of_a_prepared_set(tmp_pa
 
 @pytest.fixture
 def shop(tmp_path):
-    """A prepared folder whose items have a vocabulary on disk."""
+    """Creates a prepared folder whose items have a vocabulary on disk."""
     schema = dataclasses.replace(
         SCHEMA, categorical=(dataclasses.replace(SCHEMA.categorical[0], encoding="vocabulary"), *SCHEMA.categorical[1:])
     )
@@ -240,7 +240,7 @@ def test_reduced_rows_may_have_no_numbers(shop):
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Importances of twelve columns and the names of the six that mean something, the last for rare purchases only."""
+    """Returns importances of twelve columns and the names of the six useful ones, the last only for rare purchases."""
     random = np.random.default_rng(0)
     columns = tuple(CategoricalColumn(f"field_{i}", encoding="identity", rows=10) for i in range(12))
     schema = dataclasses.replace(SCHEMA, dense=(), categorical=columns, sequences=(), domain=None, domain_values=())

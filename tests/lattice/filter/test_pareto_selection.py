@@ -14,12 +14,12 @@ from wukong_jax.errors import UserError
 
 
 def dominates(a, b):
-    """The definition, one pair at a time."""
+    """Tests dominance by the definition, one pair at a time."""
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
 def peel_slowly(importance):
-    """Layers by the definition: what nothing left dominates goes, again and again."""
+    """Computes the layers by the definition: repeatedly removes the features that no remaining one dominates."""
     rows = importance.tolist()
     left, layer, current = set(range(len(rows))), np.full(len(rows), -1), 0
     while left:

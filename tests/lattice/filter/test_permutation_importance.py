@@ -26,7 +26,7 @@ def opened(tmp_path_factory):
 
 
 def measure_slowly(columns, shuffles, seed, tasks):
-    """Permutation importance by its definition, in float64: (importance [F, tasks], standard error, loss [tasks]).
+    """Computes permutation importance by definition in float64: (importance [F, tasks], standard error, loss [tasks]).
 
     The standard error is that of a weighted mean of independent rows.
 

@@ -1,4 +1,4 @@
-"""A Lattice network written out in NumPy: float64, one row at a time, loops where the network has products."""
+"""A NumPy twin of the Lattice network: float64, one row at a time, with loops instead of matrix products."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def sigmoid(x):
 
 
 def norm(kind, x, params, epsilon=EPSILON):
-    """Over the last axis."""
+    """Normalises over the last axis."""
     if kind == "layer":
         centred = x - x.mean(-1, keepdims=True)
         return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * params["scale"] + params["bias"]
@@ -23,7 +23,7 @@ def activate(kind, x, params, epsilon=EPSILON):
 
 
 def dense(x, params, domain):
-    """One row's domain picks its kernel, where there are several."""
+    """Applies a linear layer with the kernel of the row's domain, if there are several."""
     kernel, bias = params["kernel"], params.get("bias", 0.0)
     if kernel.ndim == 3:
         kernel = kernel[domain]
@@ -32,7 +32,7 @@ def dense(x, params, domain):
 
 
 def rotate(x, position):
-    """[d] turned by its position: pairs (j, j + d / 2)."""
+    """Rotates [d] by its position: pairs (j, j + d / 2)."""
     half = len(x) // 2
     made = np.empty(len(x))
     for j in range(half):
@@ -43,7 +43,7 @@ def rotate(x, position):
 
 
 def transformer(events, present, others, params, options, kind, positions, domain):
-    """events [L, D], others [n, D] to [L, D]."""
+    """Applies a transformer block to events [L, D] and others [n, D]; returns [L, D]."""
     events = (events + attend(events, present, others, params, options, kind, positions, domain)) * present[:, None]
     hidden = activate(
         kind, dense(norm(kind, events, params["ffn_norm"]), params["ffn_hidden"], domain), params["ffn_hidden_norm"]
@@ -84,7 +84,7 @@ def attend(events, present, others, params, options, kind, positions, domain):
 
 
 def fusion(tokens, stored, params, options, kind, domain):
-    """tokens [N, D] to [n_F + n_L, D]."""
+    """Applies a fusion block to tokens [N, D]; returns [n_F + n_L, D]."""
     projected = params["projection"].T @ tokens  # [k, D]
     pairs = np.array([[left @ right for right in tokens] for left in projected]).reshape(-1)
     hidden = norm(kind, pairs, params["fm_norm"], FM_EPSILON)
@@ -100,7 +100,7 @@ def fusion(tokens, stored, params, options, kind, domain):
 
 
 def network(row, params, options, shape, domain):
-    """One row (dense [F], embeddings [N, D], mask [N]) to logits [O]."""
+    """Computes the logits [O] of one row (dense [F], embeddings [N, D], mask [N])."""
     numbers, embeddings, mask = row
     embeddings, kind = embeddings * mask[:, None], options.norm
     columns = np.array(shape.token_columns)

@@ -1,4 +1,4 @@
-"""The network against its NumPy twin, untied weights, absent tokens, precision, and what it refuses."""
+"""Tests the network against its NumPy twin, untied weights, absent tokens, precision, and refused options."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def make_inputs(shape=SHAPE, rows=5, seed=0):
 
 
 def draw_variables(model, inputs, seed=0):
-    """Every weight off its start, so that zero-initialised ones take part."""
+    """Draws every weight away from its initial value, so that weights that start at zero matter too."""
     random = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: model.init(key, inputs, train=False), jax.random.key(0))
 

@@ -1,4 +1,4 @@
-"""A Lattice network whose embeddings come through towers on eight devices trains as it does on one."""
+"""Tests that a Lattice network after towers trains on eight devices as on one."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""Consolidation: paired differences against a slow twin, what counts as worse, capacities in sum."""
+"""Tests consolidation: paired differences against a slow twin, the criterion for "worse", sums of capacities."""
 
 import math
 import statistics

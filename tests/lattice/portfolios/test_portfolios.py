@@ -1,4 +1,4 @@
-"""Portfolios counted, their affinities, the grouping under budget and rules, the rows of a group."""
+"""Tests portfolios: counts, affinities, grouping under budget and rules, the rows of a group."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ SCHEMA = Schema(
 
 
 def make_rows(rows=80, seed=0):
-    """Nobody orders at home; users of "away" are others than those of the rest."""
+    """Returns rows without orders in the domain "home"; the users of "away" are disjoint from the others."""
     random = np.random.default_rng(seed)
     domain = random.integers(0, 3, rows).astype(np.int32)
     ids = random.integers(1, 5, (rows, 3)).astype(np.int32)
@@ -123,7 +123,7 @@ FIVE = make_portfolios("a/x", "a/y", "b/x", "b/y", "c/x")
 
 
 def slow_partition(portfolios, affinity, budget, forbidden, saving_first=False):
-    """The same greedy steps, every pair looked at anew by its members' names."""
+    """Runs the same greedy algorithm, recomputing every pair from its members' names."""
     groups = [{i} for i in range(len(portfolios))]
 
     def cost():

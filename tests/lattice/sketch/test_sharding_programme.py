@@ -34,7 +34,7 @@ def make_problem(seed, layers, strategies, change=1.0, memory=50):
 
 
 def cost_of(problem, chosen):
-    """(seconds, memory) of one choice, term by term."""
+    """Computes (seconds, memory) of one choice, term by term."""
     seconds, memory = 0.0, 0
     for layer, strategy in enumerate(chosen):
         seconds += problem.seconds[layer, strategy]
@@ -45,7 +45,7 @@ def cost_of(problem, chosen):
 
 
 def find_by_brute_force(problem, limit):
-    """(seconds, memory, strategies) of the fastest choice that fits, over all S^L; None where none does."""
+    """Returns (seconds, memory, strategies) of the fastest of all S^L choices that fits, or None."""
     layers, strategies = problem.seconds.shape
     choices = itertools.product(range(strategies), repeat=layers)
     costs = [(*cost_of(problem, chosen), chosen) for chosen in choices]

@@ -56,7 +56,7 @@ def make_config(run=None, **search):
 
 
 class StandIn:
-    """Stands for building and training a model: AUC and FLOPs are formulas; counts its stages; may be killed."""
+    """Replaces building and training of models by formulas for AUC and FLOPs; counts stages; can simulate a kill."""
 
     def __init__(self, patch, die_after=None, explode=(), stop_early=()):
         self.stages, self.die_after, self.explode, self.stop_early = [], die_after, explode, stop_early
@@ -109,7 +109,7 @@ def search_in(folder, config, patch, draws=False, **stand_in):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A search that was never stopped."""
+    """Returns a search that was never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         sketch, trainer, best = search_in(folder, make_config(trials=14, budget_flops=1.5e5), patch, draws=True)

@@ -1,4 +1,4 @@
-"""From the store to the student: keys, what is joined to rows, its loss and tokens; and a replay that leaks nothing."""
+"""Tests the path from store to student: keys, columns joined to rows, loss and tokens; and a replay without leaks."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ def test_keys_tell_rows_apart_by_their_columns_and_order():
 
 @pytest.fixture
 def store(tmp_path):
-    """What a teacher knew of half of the pairs at hour 10."""
+    """Returns a store with a teacher's outputs for half of the pairs at hour 10."""
     store = create_store(tmp_path / "store", StoreDescription(2, ("click", "like"), ("user", "item")))
     rows = make_rows()
     known = rows["ids"][:, 0] <= 2

@@ -1,4 +1,4 @@
-"""The store against a dictionary, its age limit, crashed writers, readers beside a writer, and what it refuses."""
+"""Tests the store against a dictionary, its age limit, crashed writers, concurrent readers, and refused input."""
 
 import json
 import multiprocessing
@@ -24,7 +24,7 @@ def draw(rows, seed, keys=20):
 
 
 def slow_read(entries, key, now, time_to_live):
-    """Entries in the order they were written: the newest in time, the last written of those."""
+    """Returns the newest entry, and of entries with equal time the last one written."""
     best = None
     for at, embedding, logits in entries.get(int(key), []):
         if at <= now and (best is None or at >= best[0]):

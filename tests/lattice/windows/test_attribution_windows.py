@@ -10,14 +10,14 @@ WINDOWS = AttributionWindows(("1h", "1d", "7d"), (0.2, 0.3, 0.5), seed=4)
 
 
 def make_signatures(rows: int, seed: int = 0) -> np.ndarray:
-    """User, item and an ascending time, of which many users and items repeat."""
+    """Returns user, item and ascending time; many users and items repeat."""
     random = np.random.default_rng(seed)
     times = 1_700_000_000 + np.sort(random.integers(0, 10 * rows, rows))
     return np.column_stack([random.zipf(1.5, rows) % 1000, random.integers(0, 50, rows), times])
 
 
 def slow_draw(signature: list[int], windows: AttributionWindows) -> int:
-    """One impression in Python's own integers: SplitMix64 along the signature, then a walk through the shares."""
+    """Draws one window in Python integers: SplitMix64 over the signature, then a loop over the shares."""
 
     def mix(value: int) -> int:
         value = (value + 0x9E3779B97F4A7C15) % 2**64

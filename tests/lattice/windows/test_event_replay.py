@@ -1,4 +1,4 @@
-"""The replay against a clock: all events of both logs in the order of time, a set of what has converted so far."""
+"""Tests the replay against a slow twin that processes the events of both logs one by one, in order of time."""
 
 import heapq
 import itertools
@@ -38,7 +38,7 @@ FOREVER = np.iinfo(np.int64).max
 
 
 class Impressions:
-    """Rows in blocks, and a note of the blocks that were read."""
+    """A source of rows in blocks that records which blocks were read."""
 
     def __init__(self, columns, rows_per_block):
         self.columns, self.rows_per_block, self.reads = columns, rows_per_block, []
@@ -65,7 +65,7 @@ def make_impressions(rows, seed, rows_per_block=7, span=2000):
 
 
 def make_log(impressions, seed, count):
-    """Conversions, several of an impression and objective among them, delays around the windows' own lengths."""
+    """Returns conversions, some of the same impression and objective, with delays close to the windows' lengths."""
     random = np.random.default_rng(seed)
     impression = random.integers(0, impressions.rows, count)
     edges = random.choice([0, *WINDOWS.seconds], count)
@@ -77,7 +77,7 @@ def make_log(impressions, seed, count):
 
 
 def run_replay(impressions, log, policy="zipper", now=FOREVER):
-    """All emissions in one piece: impression, window, time, converted, and the rows' weight."""
+    """Returns all emissions concatenated: impression, window, time, converted, and the rows' weight."""
     first = FirstConversions(log, DELAYED, impressions.rows, "log")
     chosen = build_policy(policy, WINDOWS, ("user", "item"), SCHEMA)
     parts = list(replay(impressions, chosen, WINDOWS.seconds, first, now, "impressions"))
@@ -93,7 +93,7 @@ def run_replay(impressions, log, policy="zipper", now=FOREVER):
 
 
 def slow_replay(impressions, log, policy="zipper", now=FOREVER):
-    """Each event once, at its second: what converted before an emission, or in its second, is known to it."""
+    """Processes events one by one; an emission knows all conversions up to and including its second."""
     columns = impressions.columns
     windows = draw_windows(np.column_stack([columns["ids"][:, [0, 3]], columns["timestamp"]]), WINDOWS)
     if policy != "zipper":

@@ -38,7 +38,7 @@ HEADS = ["click", "buy@1h", "buy@1d", "buy@7d", "like"]
 
 
 def write_impressions(directory, splits, schema=SCHEMA):
-    """A prepared directory of (user, timestamp, final buy) rows by split; `like` and domain 1 on every fourth row.
+    """Writes a prepared folder of (user, timestamp, final buy) rows; `like` and domain 1 on every fourth row.
 
     The objective `like` does not exist in domain 0, `buy` not in the rows whose final label is None.
     """
@@ -121,7 +121,7 @@ def make_many(rows=300, days=20, seed=0):
 
 @pytest.fixture(scope="module")
 def zipped(tmp_path_factory):
-    """(directory, report, impressions, log) of 300 impressions over 20 days, cut off by default."""
+    """Returns (directory, report, impressions, log) of 300 impressions over 20 days, cut off by default."""
     folder = tmp_path_factory.mktemp("zipper")
     impressions, log = make_many()
     splits = {"train": impressions, "validation": [(1, 20 * DAY, 1)] * 5 + LATER, "test": LATER}
@@ -301,7 +301,7 @@ def test_only_the_assigned_head_learns(zipped):
 
 
 def build_model(directory):
-    """(run, the last 64 training rows, which all windows judge) of a zipped directory, as the trainer opens it."""
+    """Returns (run, last 64 training rows, judged by all windows) of a zipped directory, as the trainer opens it."""
     optimizer = {"learning_rate": 0.1}
     config = build_run_config(
         {
@@ -319,7 +319,7 @@ def build_model(directory):
 
 
 def snapshot(run, state):
-    """Every array that learns, by name: dense weights, and tables in their logical form."""
+    """Returns every trained array by name: dense weights, and tables in their logical form."""
     flat = {
         jax.tree_util.keystr(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     }

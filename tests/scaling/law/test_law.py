@@ -1,4 +1,4 @@
-"""Scaling laws: known laws come back, slow twins agree, intervals cover, edge cases are named."""
+"""Tests scaling laws: recovery of known laws, slow twins, coverage of intervals, edge cases."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ PRINTED = ((0.53, 1.25, 2.12, 5.6, 22.23, 61, 108), (-0.35, -0.45, -0.53, -0.60,
 
 
 def make_curve(floor, scale, exponent, compute=COMPUTE, seeds=1, noise=0.0, generator=None):
-    """Points of a law; noise is relative to what lies above the floor."""
+    """Returns points of a law; noise is relative to the distance from the floor."""
     above = scale * compute**-exponent
     generator = generator or np.random.default_rng(0)
     return Curve(compute, floor + above[:, None] * (1 + noise * generator.normal(size=(len(compute), seeds))))

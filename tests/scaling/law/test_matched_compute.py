@@ -1,4 +1,4 @@
-"""Compute to match: known factors come back, what is not measured is said, intervals cover."""
+"""Tests matched compute: recovery of known factors, unmeasured cases, coverage of intervals."""
 
 import math
 
@@ -12,7 +12,7 @@ COMPUTE = np.geomspace(0.05, 5, 6)
 
 
 def make_curve(floor, scale, exponent, compute=COMPUTE, seeds=1, noise=0.0, generator=None):
-    """Points of a law; noise is relative to what lies above the floor."""
+    """Returns points of a law; noise is relative to the distance from the floor."""
     above = scale * compute**-exponent
     generator = generator or np.random.default_rng(0)
     return Curve(compute, floor + above[:, None] * (1 + noise * generator.normal(size=(len(compute), seeds))))

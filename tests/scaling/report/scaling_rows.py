@@ -1,4 +1,4 @@
-"""Made-up rows of a sweep: losses of a known law, as `points.json` has them."""
+"""Synthetic rows of a sweep with losses of a known law, as in `points.json`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def make_rows(
     noise: float = 0.002,
     passes: tuple[float, ...] = (0.5, 1.0),
 ) -> list[dict[str, Any]]:
-    """Rows of all sizes (s0, s1, ...), each three times as large as the one before, at shares of the pass."""
+    """Returns rows of all sizes (s0, s1, ...), each three times as large as the previous, at shares of the pass."""
     generator = np.random.default_rng(0)
     rows = []
     for model, (sizes, smallest, floor, scale, exponent) in models.items():
@@ -64,7 +64,7 @@ def make_row(
 
 
 def explode(row: dict[str, Any], lost: int) -> dict[str, Any]:
-    """The row with its last seeds exploded."""
+    """Returns the row as if its last `lost` seeds had diverged."""
     kept = len(row["seeds"]) - lost
     changed = {**row, "seeds": row["seeds"][:kept], "exploded": lost}
     for key in ("log_loss", "excess_log_loss"):

@@ -1,4 +1,4 @@
-"""What a report says: laws, held-out checks and compute to match, of whole and of partial sweeps."""
+"""Tests the analysis in a report: laws, held-out checks and matched compute of complete and partial sweeps."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The report of a sweep: whole, partial, and as pictures, page and tables."""
+"""Tests the report of complete and partial sweeps: figures, page and tables."""
 
 import csv
 import html.parser
@@ -31,7 +31,7 @@ PICTURES = ("curve_flops.png", "curve_parameters.png", "curve_data.png")
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would see: texts, titles of points, tags, and what it would fetch."""
+    """Parses a page as a browser would: texts, titles of points, tags, and what it would fetch."""
 
     def __init__(self, text):
         super().__init__()
@@ -79,7 +79,7 @@ def results_of(rows):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The report of two data sets, with notes and a section; one size of DLRM lost a seed, one of Wukong all."""
+    """Returns the report of two data sets, with notes and a section; one DLRM size lost a seed, one Wukong size all."""
     rows = make_rows() + make_rows({"Wukong": (2, *MODELS["Wukong"][1:])}, data="field aware")
     for i, row in enumerate(rows):
         if row["final"] and (row["model"], row["size"], row["data"]) == ("DLRM", "s1", "factorized"):

@@ -6,7 +6,7 @@ from wukong_jax.scaling.sweep.shards import parse_shard, train_shard
 
 
 class FakeSweep:
-    """A shard whose curves wait for two searches of others; they end while it looks."""
+    """A shard whose curves wait for two searches of other shards, which end while it polls."""
 
     def __init__(self, failed=()):
         self.failed, self.runs, self.looks = set(failed), 0, 0

@@ -34,7 +34,7 @@ TINY = {
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_ladders_compiled_once(tmp_path_factory):
-    """Tiny models; and one folder of compiled programs for all sweeps here, where each would have its own."""
+    """Sets tiny models, and one folder of compiled programs for all sweeps instead of one per sweep."""
     kept = sweep_module.keep_programs_in
     with pytest.MonkeyPatch.context() as patch, kept(tmp_path_factory.mktemp("compiled")):
         patch.setattr(ladders, "LADDERS", TINY)
@@ -69,7 +69,7 @@ def without_speed(rows):
 
 @pytest.fixture(scope="module")
 def whole(tiny_ladders_compiled_once, tmp_path_factory):
-    """A sweep that was never stopped."""
+    """Returns a sweep that was never interrupted."""
     sweep = Sweep(make_config(), tmp_path_factory.mktemp("whole"), say=lambda text: None)
     assert sweep.run() == 0
     return sweep, read_points(sweep), read_search(sweep)
@@ -107,7 +107,7 @@ def test_search_is_told_with_what_it_chose(whole):
 
 
 def of_one_seed(whole):
-    """The whole sweep's folder, read as a sweep of its first seed."""
+    """Returns a sweep of the first seed, on the folder of the whole sweep."""
     folder = whole[0].folder
     before = (folder / "sweep.json").read_text()
     sweep = Sweep(make_config(seeds=(0,)), folder)

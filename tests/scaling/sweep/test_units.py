@@ -29,13 +29,13 @@ def make_sweep(**changes):
 
 
 def settle(model):
-    """The same settings for every size of a model."""
+    """Returns the same settings for every size of a model."""
     ladder = LADDERS[model]
     return {size.name: Settings(1.0, 0.02, next(iter(ladder.norms))) for size in ladder.sizes}
 
 
 def walk_search(sweep, model, loss):
-    """Trains (in thought) what the search asks for until it has found; returns the units in order, and the finds."""
+    """Simulates the training that the search requests until it ends; returns the units in order, and the results."""
     known, order = {}, []
     while True:
         units, found = plan_search(sweep, model, known.get)
@@ -67,7 +67,7 @@ def test_search_finds_norm_and_scale_then_the_rate_of_each_size():
 
 
 def climb(losses):
-    """The rates that are tried, and the one found, of losses by rate."""
+    """Returns the rates that are tried, and the one that is chosen, for given losses by rate."""
     sweep = make_sweep(search={"rates": tuple(losses), "initial_scales": (0.02,)})
     order, found = walk_search(sweep, "FM", lambda unit: losses[unit.settings.rate])
     return [unit.settings.rate for unit in order], found["only"].rate

@@ -1,4 +1,4 @@
-"""Every printed form of a collective is read, and what cannot be read is refused with its line."""
+"""Tests that every printed form of a collective is parsed, and that errors name the line."""
 
 import textwrap
 

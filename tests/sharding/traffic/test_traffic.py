@@ -1,4 +1,4 @@
-"""Counted bytes and messages of small compiled programs equal closed forms, on every shape of the mesh."""
+"""Tests counted bytes and messages of small compiled programs against closed forms, on every mesh shape."""
 
 import functools
 import math
@@ -165,7 +165,7 @@ def test_backward_of_an_exchange_is_told_from_its_forward():
 
 
 def compile_towers(hosts: int, chips: int) -> str:
-    """A step with ids, an exchange, weights per host, weights of all, and a row optimizer."""
+    """Compiles a step with ids, an exchange, weights per host, shared weights, and a row optimizer."""
     mesh, whole, by_rank = build_mesh(hosts, chips), PartitionSpec(), PartitionSpec(BOTH)
     weights_specs = {"tower": PartitionSpec(HOST), "dense": whole}
 
