@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import jax
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models import wukong_twin
+from tests.models.model_checks import assert_no_model_option_is_idle
 from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
 from wukong_jax.models import wukong
@@ -274,30 +274,22 @@ def test_dense_tokens_start_near_the_embeddings_size():
     assert 0.01 < np.std(made) < 0.04  # dense_token_scale 0.02 for columns of unit variance
 
 
-def test_every_option_changes_the_model():
-    """No option is accepted and ignored: the traced start or the traced training pass moves with each."""
+def test_no_option_is_idle():
+    """Each option, over each variant, changes the traced start or training pass, or is refused."""
+    changes = {
+        **{"layers": 3, "fmb_tokens": 4, "lcb_tokens": 3, "rank": 5, "fmb_hidden": [8], "head_hidden": [8]},
+        **{"bottom_hidden": [8], "dense_tokens": 1, "dense_token_scale": 0.1, "norm": "flat", "fm_norm": False},
+        **{"norm_epsilon": 0.1, "fm_norm_epsilon": 0.1, "mlp_biases": False, "token_biases": True},
+        **{"fmb_output_activation": "relu", "embedding_dropout": 0.3, "fmb_dropout": 0.3, "head_dropout": 0.3},
+        **{"head_output_scale": 0.5, "use_fmb": False, "use_lcb": False, "use_residual": False},
+        "fm": {"fm": "full", "rank": None},
+        "attention": {"attention": {"tokens": 2}, "fm": "attentive"},
+    }
+
+    def exempt(options, name):
+        return not options.get("use_fmb", True) and name in ("fm", "rank", "attention", "fmb_hidden")
+
     shape = ModelShape(3, 6, 4, 1)
-    inputs = make_inputs(shape)
-    key = jax.random.key(0)
-
-    def fingerprint(options):
-        model = wukong.build({**SMALL, **options}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, inputs, train=True, rngs={"dropout": key}))(variables)
-        return f"{start}\n{step}"
-
-    changes = [
-        *({"layers": 3}, {"fmb_tokens": 4}, {"lcb_tokens": 3}, {"rank": 5}, {"fmb_hidden": [8]}, {"head_hidden": [8]}),
-        *({"bottom_hidden": [8]}, {"dense_tokens": 1}, {"dense_token_scale": 0.1}, {"norm": "flat"}, {"norm": "none"}),
-        *({"fm_norm": False}, {"norm_epsilon": 0.1}, {"fm_norm_epsilon": 0.1}, {"mlp_biases": False}),
-        *({"token_biases": True}, {"fmb_output_activation": "relu"}, {"embedding_dropout": 0.3}, {"fmb_dropout": 0.3}),
-        *({"head_dropout": 0.3}, {"head_output_scale": 0.5}, {"use_fmb": False}, {"use_lcb": False}),
-        *({"use_residual": False}, {"fm": "attentive"}, {"fm": "full", "rank": None}),
-        *({"fm": "attentive", "attention": {"tokens": 2}}, {"fm": "attentive", "attention": {"hidden": [3]}}, {}),
-    ]
-    named = set(itertools.chain.from_iterable(changes))
-    assert named == set(wukong.WukongOptions.__dataclass_fields__)
-    assert fingerprint({}) == fingerprint({})
-    prints = [fingerprint(change) for change in changes]
-    assert len(set(prints)) == len(prints)
+    switched = ("static", "full", "attentive", "norm_none", "no_fmb", "no_lcb", "no_lcb_tokens", "deeper")
+    variants = [VARIANTS[name] for name in switched]
+    assert_no_model_option_is_idle(wukong.build, wukong.WukongOptions, SMALL, variants, changes, shape, exempt)
