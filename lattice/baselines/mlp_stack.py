@@ -1,4 +1,4 @@
-"""Stack of MLPs of equal sizes, for experts, gates and towers, computed as a few large matrix products."""
+"""Provides a stack of MLPs of equal sizes, for experts, gates and towers, computed by a few large matrix products."""
 
 from typing import Any
 
