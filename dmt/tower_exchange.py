@@ -148,10 +148,10 @@ class TowerExchange(PlacedExchange):
             lines.append(f"tower {index} on host {host}: {', '.join(columns)}")
         strategies = sorted({placed.strategy for placed in self.placement.tables.values()})
         padding = 1 - sum(self.towers.sizes) / (self.towers.count * self.towers.largest)
-        between = "compressed by tower modules" if self.compresses else "as they are"
+        between = "compressed by tower modules" if self.compresses else "unchanged"
         lines.append(
-            f"inside a host tables lie {', '.join(strategies)}; embeddings cross hosts {between}; "
-            f"{padding:.0%} of the towers' places are padding"
+            f"tables within a host are {', '.join(strategies)}; embeddings are sent between hosts {between}; "
+            f"{padding:.0%} of the towers' tokens are padding"
         )
         return "\n".join(lines)
 

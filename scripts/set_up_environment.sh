@@ -8,7 +8,7 @@ set_up_environment() {
     "${PYTHON:-python3}" - <<'CHECK' || return 1
 import sys
 if sys.version_info < (3, 11):
-    sys.exit(f"error: Python {sys.version.split()[0]}: 3.11 or newer is needed; set PYTHON=python3.12, say")
+    sys.exit(f"error: Python {sys.version.split()[0]}: 3.11 or newer is needed; set PYTHON, for example to python3.12")
 CHECK
     "${PYTHON:-python3}" -m venv --clear .venv || return 1
   fi

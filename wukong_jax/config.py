@@ -112,7 +112,7 @@ class OptimizerConfig(Part):
                 f"decay_steps = {self.decay_steps}: above 0 with schedule linear or cosine, 0 with constant"
             )
         if self.hold_steps and self.schedule == "constant":
-            raise UserError(f"hold_steps = {self.hold_steps}: a constant schedule holds for ever; leave it out")
+            raise UserError(f"hold_steps = {self.hold_steps}: a constant schedule needs no hold_steps; leave it out")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Schema:
             if owner is None or owner.vocabulary_of is not None:
                 raise UserError(
                     f"vocabulary_of = {column.vocabulary_of!r} of column {column.name!r}: "
-                    "name a categorical column that has a vocabulary of its own"
+                    "name a categorical column that does not share a vocabulary"
                 )
         for column in self.sequences:
             if column.separator is None:

@@ -32,7 +32,7 @@ def get_config(choice: str = "search") -> ConfigDict:
     """Returns the config of the "search", of the "hand_made" run, or of the run "found" by the search."""
     if choice == "found":
         if not FOUND.exists():
-            raise UserError(f"{FOUND}: is not there; run the search of configs/lattice/sketch.py first")
+            raise UserError(f"{FOUND}: is missing; run the search of configs/lattice/sketch.py first")
         return ConfigDict(json.loads(FOUND.read_text()))
     if choice not in ("search", "hand_made"):
         raise UserError(f"choice {choice!r}: search, hand_made, found")

@@ -134,7 +134,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     for column in built.prior_columns:
         if column not in known:
             raise UserError(
-                f"config.model.options.prior_columns = {column!r}: no column with embeddings of its own; "
+                f"config.model.options.prior_columns = {column!r}: no column with separate embeddings; "
                 f"known: {', '.join(known) or 'none'} (dense columns cannot be priors)"
             )
     return PEPNet(built, shape)
