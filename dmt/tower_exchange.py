@@ -1,4 +1,4 @@
-"""Provides the exchange of the semantics-preserving tower transform (SPTT, paper 3.1), which respects host boundaries.
+"""Provides the exchange of the semantic-preserving tower transform (SPTT, paper 3.1), which respects host boundaries.
 
 Shapes are those of one rank, with `b = B / (H C)` rows of the batch. A rank sees the ids of `R = C H b` rows, ordered
 by source chip and then by source host. The path of a vector, with the paper's steps in brackets:
