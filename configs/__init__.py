@@ -1,1 +1,1 @@
-"""The shipped configs, one file a run, named as in `--config=public/frappe_wukong`."""
+"""Shipped configs, one file per run or group of variants, named as in `--config=public/frappe_wukong`."""

@@ -1,8 +1,8 @@
-"""Wukong on planted clicks: the project's main job in small, with nothing to download.
+"""Wukong on planted clicks: a small complete run that needs no download.
 
 Command:   ./scripts/quickstart.sh
            or: python scripts/train.py --config=quickstart --workdir=runs/mine
-           `--config=quickstart:logistic_regression` is the reference that Wukong is held against.
+           `--config=quickstart:logistic_regression` is the reference run that Wukong is compared with.
 Data:      generated: 16 categorical fields of 20 values, a true logit of order-1 and order-2 interactions
 Expected:  test AUC 0.811, log loss 0.4369 (Bayes 0.4303); a minute on 2 CPU cores
 """
@@ -14,7 +14,7 @@ from wukong_jax.errors import UserError
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
-    """The quickstart run of a model: "wukong" or "logistic_regression"."""
+    """Returns the config of a model: "wukong" or "logistic_regression"."""
     config = start_config()
     config.data.factory = "planted_clicks"
     config.data.options = planted_clicks()
@@ -43,7 +43,7 @@ def get_config(model: str = "wukong") -> ConfigDict:
 
 
 def planted_clicks() -> ConfigDict:
-    """The generated data, the same for both models."""
+    """Returns the options of the generated data, the same for both models."""
     planted = ConfigDict()
     planted.seed = 0
     planted.fields = 16

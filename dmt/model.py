@@ -1,4 +1,4 @@
-"""A model with towers: each tower's module over its own tokens, then any dense model over what the towers send on."""
+"""Provides the model with towers: a module for the tokens of each tower, then any dense model over their outputs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -27,23 +27,23 @@ OPTIONS = "config.model.options"
 class TowerModelOptions:
     """`config.model.options` of `dmt.model:build`."""
 
-    towers: Any  # how many towers for strided columns, a list of lists of columns, or the path of a towers.json
+    towers: Any  # number of towers (of strided columns), a list of lists of columns, or the path of a towers.json
     module: TowerModuleOptions = dataclasses.field(default_factory=TowerModuleOptions)
-    over: str = "wukong_jax.models.wukong:build"  # factory of the model over the towers' vectors, "module:function"
-    over_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # its own options
+    over: str = "wukong_jax.models.wukong:build"  # factory of the model over the towers' outputs, "module:function"
+    over_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # options of that model
 
 
 class TowerModel(nn.Module):
-    """Tower modules, whose weights are under "towers", below a dense model, under "over".
+    """Tower modules, with weights under "towers", and a dense model over their outputs, with weights under "over".
 
-    It is called in two ways, which share the weights and agree to rounding. `__call__` is the logical model, run where
-    a batch's embeddings are all at hand. `compress` and `finish` are its two halves, for an exchange that runs the
-    modules on the towers' hosts and sends their vectors on.
+    It can be called in two ways, which share weights and agree up to rounding. `__call__` runs the whole model where
+    all embeddings of a batch are available. `compress` and `finish` are its two halves, for an exchange that runs the
+    tower modules on the towers' hosts and sends their outputs.
 
     Attributes:
-      towers: which tokens are in which tower.
-      module: the tower module.
-      over: the dense model over its vectors.
+      towers: tokens of each tower.
+      module: options of the tower modules.
+      over: dense model over their outputs.
       shape: sizes of the whole model.
     """
 
@@ -53,30 +53,30 @@ class TowerModel(nn.Module):
     shape: ModelShape
 
     def setup(self) -> None:
-        """Declares the tower modules."""
+        """Creates the tower modules."""
         if self.compresses:
             self.tower_modules = TowerModules(self.module, self.sizes, self.shape.dtype, name="towers")
 
     @property
     def compresses(self) -> bool:
-        """Whether towers change what they hold; if not, an exchange may leave embeddings as they are."""
+        """Whether there are tower modules; if not, an exchange may send embeddings unchanged."""
         return self.module.kind != "pass_through"
 
     @property
     def sizes(self) -> TowerSizes:
-        """Sizes of what enters and leaves each tower."""
+        """Sizes of the input and output of each tower."""
         return compute_sizes(self.module, self.towers.sizes, self.shape.width)
 
     @property
     def compression(self) -> float:
-        """Numbers that enter the towers over those that leave, padding not counted: N * D / sum of P_t * D_out."""
+        """Compression ratio, the size of inputs over that of outputs without padding: N * D / sum of P_t * D_out."""
         return self.sizes.compression
 
     def compress(self, tokens: jax.Array) -> jax.Array:
-        """Applies the tower modules, where the towers are.
+        """Applies the tower modules on the towers' hosts.
 
         Args:
-          tokens: [T, B, F_max, D] float32, zeros in the padding; T may be divided over the mesh's hosts.
+          tokens: [T, B, F_max, D] float32, zeros in the padding; T may be sharded over the mesh's hosts.
 
         Returns:
           [T, B, P_max, D_out] float32, zeros in the padding.
@@ -92,13 +92,13 @@ class TowerModel(nn.Module):
         *,
         train: bool,
     ) -> Outputs:
-        """Runs the dense model over the vectors that the towers sent.
+        """Runs the dense model on the outputs of the towers.
 
         Args:
-          compressed: [B, T, P_max, D_out] float32, from `compress`; padding is dropped here.
+          compressed: [B, T, P_max, D_out] float32, results of `compress`; padding is dropped here.
           dense: [B, F_dense] float32.
           domain: [B] int32.
-          extras: what only one system needs.
+          extras: joined extras by name.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
@@ -110,10 +110,11 @@ class TowerModel(nn.Module):
         return self.over(ModelInputs(dense, vectors, present, domain, extras), train=train)
 
     def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
-        """Computes the logits from the embeddings in the schema's order, tower by tower, without padding.
+        """Computes the logits from embeddings in the schema's order, tower by tower, without padding.
 
         Args:
-          inputs: absent tokens count as zero vectors in their tower, and every vector of a tower counts as present.
+          inputs: inputs of the model; absent tokens are zero vectors in their tower, and all outputs of towers count as
+            present.
           train: whether dropout is on (rng collection "dropout").
 
         Returns:
@@ -132,7 +133,7 @@ class TowerModel(nn.Module):
         return self.over(inputs._replace(embeddings=sent, token_mask=present), train=train)
 
     def _vector_places(self) -> np.ndarray:
-        """Where the dense model's vectors are among T * P_max; in the schema's order where the towers change none."""
+        """Returns positions of the dense model's inputs among T * P_max; without tower modules, in schema order."""
         sizes = self.sizes
         places = [tower * sizes.most_vectors + np.arange(count) for tower, count in enumerate(sizes.vectors)]
         flat = np.concatenate(places).astype(np.int32)
@@ -142,7 +143,7 @@ class TowerModel(nn.Module):
 
 
 def resolve_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads the towers of a `towers.json` into the options: a run keeps what its towers are, not where they stood.
+    """Replaces the path of a `towers.json` in the options by the towers, so that the run does not depend on the file.
 
     Raises:
       UserError: the file is missing or holds no towers.
@@ -161,11 +162,11 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> TowerModel:
       shape: sizes of inputs and outputs, with the column of each token.
 
     Returns:
-      A `TowerModel`; the dense model over it sees as many tokens as vectors leave the towers, of their width.
+      A `TowerModel`; the tokens of its dense model are the outputs of the towers, with their width.
 
     Raises:
-      UserError: an unknown option, towers that do not fit the columns, a compression that cannot be met, or what the
-        dense model refuses.
+      UserError: an option is unknown, towers do not match the columns, a compression is impossible, or the dense model
+        rejects its options.
     """
     built = build_dataclass(TowerModelOptions, options, OPTIONS)
     if len(shape.token_columns) != shape.tokens or not shape.tokens:
@@ -182,7 +183,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> TowerModel:
     try:
         over = factory(built.over_options, over_shape)
     except UserError as error:
-        # The factory names its options as if it were the config's own.
+        # The factory names its options as those of `config.model`.
         raise UserError(str(error).replace(f"{OPTIONS}.", f"{OPTIONS}.over_options.")) from None
     return TowerModel(towers, built.module, over, shape)
 
@@ -206,7 +207,7 @@ def _read_towers(towers: Any, shape: ModelShape) -> TowerLayout:
 
 
 def _with_prefix(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function whose errors begin with the option's name, and gives the name in full."""
+    """Calls a function and prefixes its errors that begin with the option's name by the full key."""
     try:
         return function(*arguments)
     except UserError as error:

@@ -1,20 +1,20 @@
-"""Semantics-preserving tower transform (SPTT, paper 3.1): the exchange that follows the data centre's own hierarchy.
+"""Provides the exchange of the semantic-preserving tower transform (SPTT, paper 3.1), which respects host boundaries.
 
-Shapes below are one rank's; `b = B / (H C)` rows of the batch, `R = C H b` rows whose ids a rank sees, ordered by
-source chip and then by source host. A vector's way, with the paper's steps in brackets:
+Shapes are those of one rank, with `b = B / (H C)` rows of the batch. A rank sees the ids of `R = C H b` rows, ordered
+by source chip and then by source host. The path of a vector, with the paper's steps in brackets:
 
     ids         [b, slots]  -> all-to-all over "host" among equal chips -> [H, b, slots]       (a, peer first)
                             -> all-gather or all-to-all over "chip"     -> [C, H, b, L]
     rows        [C, H, b, L, w] -> pooled [C, H, b, Q, w]                                      (b)
-    in the host all-to-all over "chip" (column-, table-wise), reduce-scatter (row-wise)        (d, e)
+    in the host: all-to-all over "chip" (column-, table-wise), reduce-scatter (row-wise)       (d, e)
                 -> [H, b, tokens of the host, D]
     towers      [T / H, H b, F_max, D] -> [T / H, H b, P_max, D_out]                           (the tower module, 3.2)
     peers       all-to-all over "host" -> [b, T, P_max, D_out]                                 (f)
 
-Ids that travel to their peers first arrive in the order that step (d) sends in, so the paper's peer permute (c) is not
-needed (and its printed key would be wrong where C differs from H). All of a host's chips take a share of its towers'
-rows of the batch, so tower weights are the same on a host's chips and differ between hosts: their gradients are added
-up inside the host only.
+Because ids are sent to peers first, they arrive in the order in which step (d) sends, so the paper's peer permute (c)
+is not needed (and the key printed there would be wrong if C differs from H). Each chip of a host processes a share of
+the batch for the host's towers. Tower weights are therefore equal on the chips of a host and differ between hosts, and
+their gradients are summed only within the host.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import CHIP, HOST, compute_rank
 from wukong_jax.strict_mapping import build_dataclass
 
-BY_TOWER = PartitionSpec(HOST, CHIP)  # of arrays [T, B, ...]
+BY_TOWER = PartitionSpec(HOST, CHIP)  # sharding of arrays [T, B, ...]
 TOWER_WEIGHTS: AxisRules = ((r"(^|/)towers/", PartitionSpec(HOST)),)
 
 
@@ -60,7 +60,7 @@ TOWER_WEIGHTS: AxisRules = ((r"(^|/)towers/", PartitionSpec(HOST)),)
 class TowerExchangeOptions(PlacedExchangeOptions):
     """`config.exchange.options` of `dmt.tower_exchange:build`."""
 
-    placement: Literal["auto", "table_wise", "column_wise", "row_wise"] = "auto"  # of every table, inside its host
+    placement: Literal["auto", "table_wise", "column_wise", "row_wise"] = "auto"  # of all tables, each within its host
 
 
 def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model: Any) -> "TowerExchange":
@@ -68,13 +68,13 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
 
     Args:
       options: keys of `TowerExchangeOptions`.
-      layout: the tables.
-      mesh: axes ("host", "chip").
+      layout: layout of the tables.
+      mesh: mesh with axes ("host", "chip").
       model: a `dmt.model.TowerModel`.
 
     Raises:
-      UserError: another model, hosts that do not divide the towers, an option that is refused, or tables that do not
-        fit.
+      UserError: the model has no towers, the number of hosts does not divide that of towers, an option is rejected, or
+        the tables do not fit.
     """
     chosen = build_dataclass(TowerExchangeOptions, options, "config.exchange.options")
     towers = getattr(model, "towers", None)
@@ -96,7 +96,7 @@ def build(options: Mapping[str, Any], layout: EmbeddingLayout, mesh: Mesh, model
 
 
 class TowerExchange(PlacedExchange):
-    """Tables on their towers' hosts; see the module, and `Exchange` for the interface."""
+    """Keeps tables on the hosts of their towers; see the module, and `Exchange` for the interface."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class TowerExchange(PlacedExchange):
         """Plans the messages.
 
         Args:
-          layout: the tables.
-          mesh: axes ("host", "chip").
-          placement: every table on the chips of one host, that of its tower.
-          towers: the columns of each tower.
-          dtype: of embeddings, tower outputs and their gradients while they travel.
-          compresses: whether tower modules are applied between the two exchanges; else embeddings cross hosts as they
-            are.
+          layout: layout of the tables.
+          mesh: mesh with axes ("host", "chip").
+          placement: placement of each table on the chips of its tower's host.
+          towers: columns of each tower.
+          dtype: dtype in which embeddings, tower outputs and their gradients are sent.
+          compresses: whether tower modules are applied between the two exchanges; otherwise embeddings are sent between
+            hosts unchanged.
         """
         super().__init__(layout, mesh, placement, dtype)
         self.towers, self.compresses = towers, compresses
@@ -137,29 +137,29 @@ class TowerExchange(PlacedExchange):
 
     @property
     def parameter_rules(self) -> AxisRules:
-        """Weights of towers live on their hosts."""
+        """Sharding rules that keep the weights of towers on their hosts."""
         return TOWER_WEIGHTS
 
     def describe(self) -> str:
-        """The towers of each host, and how their tables lie on its chips."""
+        """Describes the towers of each host and the placement of their tables on its chips."""
         lines = []
         for index, columns in enumerate(self.towers.columns):
             host = index * self.hosts // self.towers.count
             lines.append(f"tower {index} on host {host}: {', '.join(columns)}")
         strategies = sorted({placed.strategy for placed in self.placement.tables.values()})
         padding = 1 - sum(self.towers.sizes) / (self.towers.count * self.towers.largest)
-        between = "compressed by tower modules" if self.compresses else "as they are"
+        between = "compressed by tower modules" if self.compresses else "unchanged"
         lines.append(
-            f"inside a host tables lie {', '.join(strategies)}; embeddings cross hosts {between}; "
-            f"{padding:.0%} of the towers' places are padding"
+            f"tables within a host are {', '.join(strategies)}; embeddings are sent between hosts {between}; "
+            f"{padding:.0%} of the towers' tokens are padding"
         )
         return "\n".join(lines)
 
     def route_local(self, ids: jax.Array) -> PlacedIds:
-        """Peers first, then inside the host; see `PlacedExchange`."""
+        """Sends ids to peers first, then within the host; see `PlacedExchange`."""
         hosts, chips, batch = self.hosts, self.chips, len(ids)
         extended = jnp.pad(ids, ((0, 0), (0, 1)), constant_values=-1)
-        # What each host is sent: the slots that all its chips read, then chip by chip those that one of them reads.
+        # Each host is sent the slots that all its chips read, then for each chip the slots that only this chip reads.
         by_rank = {name: lookups.slots.reshape(hosts, chips, -1) for name, lookups in self.lookups.items()}
         shared = [by_rank[name][:, 0] for name in self._gathered]
         own = [by_rank[name] for name in self._dealt]
@@ -182,24 +182,24 @@ class TowerExchange(PlacedExchange):
         return {name: self.lookups[name].find_rows(rank, arrived[name]) for name in self.lookups}
 
     def collect(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
-        """Brings vectors to the devices of the batch as they are, without tower modules; see `Exchange`."""
+        """Sends vectors to the devices of the batch without applying tower modules; see `Exchange`."""
         with jax.named_scope("collect"):
             return self.map_shards(self._collect_local, (BY_RANK, BY_RANK))(rows, routed)
 
     def run_network(self, network: BoundNetwork, rows: Rows, routed: PlacedIds, batch: Batch, *, train: bool) -> Any:
-        """Runs the model's tower modules on the towers' hosts, and the rest where the batch is; see `Exchange`."""
+        """Runs tower modules on the towers' hosts, and the rest on the devices of the batch; see `Exchange`."""
         if not self.compresses:
             return super().run_network(network, rows, routed, batch, train=train)
         sent = self.send_towers(rows, routed, network.model.compress)
         return network.model.finish(sent, batch.dense, batch.domain, batch.extras, train=train)
 
     def send_towers(self, rows: Rows, routed: PlacedIds, compress: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Applies tower modules on the towers' hosts and brings what they return to the devices of the batch.
+        """Applies tower modules on the towers' hosts and sends their outputs to the devices of the batch.
 
         Args:
-          rows: from `gather`.
-          routed: from `route_ids`.
-          compress: the tower modules, [T, B, F_max, D] to [T, B, P_max, D_out].
+          rows: result of `gather`.
+          routed: result of `route_ids`.
+          compress: tower modules, a function from [T, B, F_max, D] to [T, B, P_max, D_out].
 
         Returns:
           [B, T, P_max, D_out] float32.
@@ -212,16 +212,16 @@ class TowerExchange(PlacedExchange):
             return self.map_shards(self._exchange_peers_local, BY_TOWER)(compressed)
 
     def _split_slots(self, message: jax.Array, names: list[str]) -> dict[str, jax.Array]:
-        """[C, H, b, slots] to [R, L] of each stack."""
+        """Splits [C, H, b, slots] into [R, L] for each stack."""
         message = message.reshape(-1, message.shape[-1])
         pieces = jax.lax.split(message, [self.lookups[name].slots_per_rank for name in names], axis=1)
         return dict(zip(names, pieces, strict=True))
 
     def _meet_in_host(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
-        """Steps (b), (d) and (e): each stack's vectors of this host, for this chip's share of every host's rows.
+        """Does steps (b), (d) and (e): collects this host's vectors, for this chip's share of every host's rows.
 
         Returns:
-          Placed stack name to [H, b, vectors of the host, w of the table], as `_host_vectors` orders them.
+          [H, b, vectors of the host, w of the table] by name of the placed stack, in the order of `_host_vectors`.
         """
         chips, hosts = self.chips, self.hosts
         pooled = {name: self.lookups[name].pool(rows[name], routed[name]) for name in self.lookups}
@@ -233,7 +233,7 @@ class TowerExchange(PlacedExchange):
         if sent and chips > 1:
             message = send_in(self.dtype, functools.partial(exchange_over, axis_name=CHIP))(concatenate_flat(sent))
             sent = split_flat(message, {name: (part.shape[2], part.shape[3]) for name, part in sent.items()})
-        for name, part in sent.items():  # [C of the owner, H b, Q, w]: columns, or other vectors, side by side
+        for name, part in sent.items():  # [C of the owner, H b, Q, w]: joins columns, or vectors, of all owners
             by_columns = self.lookups[name].stack.strategy == "column_wise"
             order = (1, 2, 0, 3) if by_columns else (1, 0, 2, 3)
             met[name] = part.transpose(order).reshape(part.shape[1], -1, self._table_width(name))
@@ -243,7 +243,7 @@ class TowerExchange(PlacedExchange):
         return {name: met[name].reshape(hosts, -1, *met[name].shape[1:]) for name in self.lookups}
 
     def _collect_local(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
-        """Without tower modules: vectors of every stack of the layout, [b, vectors, w] each, in the schema's order."""
+        """Collects the vectors of every layout stack, [b, vectors, w] each, in the schema's order."""
         met = self._meet_in_host(rows, routed)
         send = send_in(self.dtype, functools.partial(exchange_over, axis_name=HOST))
         message = send(concatenate_flat(met)) if self.hosts > 1 else concatenate_flat(met)
@@ -258,7 +258,7 @@ class TowerExchange(PlacedExchange):
         return collected
 
     def _collect_towers_local(self, rows: Rows, routed: PlacedIds) -> jax.Array:
-        """[T / H, H b, F_max, D]: the tokens of this host's towers, for this chip's share of every host's rows."""
+        """Collects [T / H, H b, F_max, D] tokens of this host's towers, for this chip's share of every host's rows."""
         met = self._meet_in_host(rows, routed)
         width = self.layout.width
         tokens = jnp.concatenate([part.reshape(*part.shape[:2], -1, width) for part in met.values()], axis=2)
@@ -274,7 +274,7 @@ class TowerExchange(PlacedExchange):
         return towers.transpose(2, 0, 1, 3, 4).reshape(towers.shape[2], hosts * batch, self.towers.largest, width)
 
     def _exchange_peers_local(self, made: jax.Array) -> jax.Array:
-        """Step (f): [T / H, H b, P_max, D_out] to [b, T, P_max, D_out]."""
+        """Does step (f): sends [T / H, H b, P_max, D_out] between hosts and returns [b, T, P_max, D_out]."""
         per_host, rows, vectors, width = made.shape
         batch = rows // self.hosts
         by_host = made.reshape(per_host, self.hosts, batch, vectors, width).transpose(1, 2, 0, 3, 4)
@@ -286,13 +286,13 @@ class TowerExchange(PlacedExchange):
         return self.lookups[name].stack.table_width
 
     def _list_host_vectors(self, name: str) -> np.ndarray:
-        """[H, vectors] of a stack on each host after step (d): positions among the layout stack's, -1 for padding."""
+        """Lists a stack's vectors on each host after step (d): [H, vectors] positions in the layout stack, or -1."""
         by_chip = self.lookups[name].vectors.reshape(self.hosts, self.chips, -1)
         return by_chip.reshape(self.hosts, -1) if self.lookups[name].stack.strategy == "table_wise" else by_chip[:, 0]
 
     def _index_tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each host, where its towers' padded tokens lie among the tokens that met there, and the inverse."""
-        held: list[list[int]] = []  # for each host, the model's token at every place, -1 for padding
+        """Returns the index from each host's padded tower tokens to the tokens collected there, and its inverse."""
+        held: list[list[int]] = []  # for each host, the token at every place, -1 for padding
         for host in range(self.hosts):
             places: list[int] = []
             for name, vectors in self._host_vectors.items():
@@ -310,7 +310,7 @@ class TowerExchange(PlacedExchange):
         return index, inverse
 
     def _tokens_of_stack(self, name: str) -> list[list[int]]:
-        """The tokens that each vector of the stack's layout stack makes, in the order of its vectors."""
+        """Lists the tokens of each vector of the layout stack, in the order of its vectors."""
         tokens: list[list[int]] = []
         for field in self.layout.fields_of_stack(self.lookups[name].stack.source):
             first = field.tokens[0]

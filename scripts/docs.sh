@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds README, CONTRIBUTING, CHANGELOG and docs/ as one site, build/site/index.html; fails on a broken link.
+# Builds the site build/site/index.html from README, CONTRIBUTING, CHANGELOG and docs/; fails on a broken link.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ ! -x .venv/bin/zensical ]; then
@@ -10,7 +10,7 @@ rm -rf build/documents build/site
 mkdir -p build
 cp -r docs build/documents
 cp LICENSE build/documents/LICENSE.txt
-# The pages of the root move into the folder of the others, and links between the two with them.
+# Pages of the root folder are moved into the folder of the other pages, so links between them are adapted.
 sed -E 's#\]\(docs/#](#g; s#\]\(CONTRIBUTING\.md#](contributing.md#g; s#\]\(LICENSE#](LICENSE.txt#g' README.md > build/documents/index.md
 sed -E 's#\]\(docs/#](#g' CONTRIBUTING.md > build/documents/contributing.md
 sed -E 's#\]\(docs/#](#g' CHANGELOG.md > build/documents/changelog.md

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv, makes data whose answer is known, trains logistic regression and then Wukong on it, evaluates, draws.
-# Leaves runs/quickstart/ with report.html. Can be stopped and run again at any moment: it goes on from there.
+# Sets up .venv, generates data with a known best possible loss, trains logistic regression and Wukong, and evaluates.
+# Writes runs/quickstart/ with report.html. The script can be stopped at any time; running it again resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/set_up_environment.sh

@@ -1,4 +1,4 @@
-"""Wukong in JAX: data, embeddings, models, metrics and the trainer that DMT and Lattice stand on.
+"""Wukong in JAX: data, embeddings, models, metrics and the trainer, on which DMT and Lattice are built.
 
     import wukong_jax
 
@@ -7,7 +7,7 @@
     run = wukong_jax.open_run("runs/mine")
     run.evaluate("test"), run.predict(rows), run.metrics()
 
-Everything here is imported on first use, so that importing the package costs nothing and touches no device.
+Names are imported on first use, so that importing the package is fast and initializes no device.
 """
 
 import importlib
@@ -42,5 +42,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, beside those that are imported already."""
+    """Lists the public names, including those not yet imported."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m wukong_jax NAME ...`: the same as `wukong-jax NAME ...`."""
+"""Runs `python -m wukong_jax NAME ...` like `wukong-jax NAME ...`."""
 
 from wukong_jax.cli.main import main
 

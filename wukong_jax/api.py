@@ -1,4 +1,4 @@
-"""What `import wukong_jax` offers, for notebooks and scripts; see the package's `__all__`."""
+"""Provides `wukong_jax.train`, which trains a run and writes its report."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from wukong_jax.training.loop import Listener
 
 
 def print_to_stderr(text: str) -> None:
-    """Prints a line where it does not mix with a result."""
+    """Prints a line to stderr, where it does not mix with results."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -25,20 +25,20 @@ def train(
     *,
     listeners: Sequence[Listener] = (),
 ) -> dict[str, Any]:
-    """Trains a run, or goes on with the one its folder holds, and writes its report.
+    """Trains a run, or resumes the one in its folder, and writes its report.
 
     Args:
-      config: the run, as a config file or `load_config` gives it; keys may be changed before.
-      workdir: the run's folder; made if it is not there.
-      say: prints a line outside the progress bar.
-      listeners: told of every log line, evaluation and the end, each a `wukong_jax.training.loop.Listener`.
+      config: config of the run, for example from `load_config`.
+      workdir: the run's folder; created if missing.
+      say: prints a message outside the progress bar.
+      listeners: objects notified of steps, log lines, evaluations and the end of the run.
 
     Returns:
       The summary, as in `summary.json`: what ran, and its `validation` and `test` metrics.
 
     Raises:
       UserError: a mistake in the config, the data or the folder, or a loss that is not finite.
-      SystemExit: code 143 after SIGTERM, 130 after SIGINT; the state is saved, and the same call goes on from there.
+      SystemExit: with code 143 after SIGTERM and 130 after SIGINT. The state has been saved; the same call resumes.
     """
     checked = config if isinstance(config, RunConfig) else build_run_config(config)
     return train_run(checked, str(workdir), say, [*listeners, ReportWriter(say)])

@@ -1,7 +1,7 @@
-"""Config files: found by path or by a shipped name, and run.
+"""Finds config files by path or by the name of a shipped config, and runs them.
 
-A config file is Python with a function `get_config()`, or `get_config(variant)`, that returns a ConfigDict. The shipped
-ones lie in `configs/` of a checkout, which an installed package holds as `wukong_jax.configs`.
+A config file is a Python file with a function `get_config()` or `get_config(variant)` that returns a ConfigDict.
+Shipped configs are in `configs/` of a checkout, which an installed package contains as `wukong_jax.configs`.
 """
 
 import contextlib
@@ -34,15 +34,15 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
         config = load_config("quickstart", {"training.steps": 100})
 
     Args:
-      name: a Python file, or a shipped config as "public/frappe_wukong", or without its folder where that is unique;
-        then, where the file has several runs, a colon and the variant, as "quickstart:logistic_regression".
-      overrides: dotted key -> value, of keys that the config has.
+      name: a Python file, or a shipped config such as "public/frappe_wukong", whose folder may be omitted if the name
+        is unique. If the file has variants, append a colon and a variant, as in "quickstart:logistic_regression".
+      overrides: new values of existing keys, by dotted key.
 
     Returns:
-      What `train(config, workdir)` takes; its keys may still be changed.
+      The config, for `train(config, workdir)`; its keys may be changed before.
 
     Raises:
-      UserError: no such config, an exception inside the file, or an override of an unknown key or a wrong type.
+      UserError: there is no such config, the file raises an exception, or an override has an unknown key or wrong type.
     """
     file, colon, variant = name.partition(":")
     path, module = _import_config(file)
@@ -62,21 +62,21 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
             raise UserError(f"config = {name!r}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}; return one made by start_config()")
-    for run in (config, config.get("run")):  # a sweep's run stands under a key
+    for run in (config, config.get("run")):  # the config of a sweep contains that of its runs
         if isinstance(run, ConfigDict):
             upgrade_config(run)
     return override_keys(config, overrides or {})
 
 
 def list_shipped_configs() -> list[str]:
-    """Names of the shipped configs, as "quickstart" and "public/frappe_wukong"."""
+    """Lists the names of the shipped configs, such as "quickstart" and "public/frappe_wukong"."""
     folder = _shipped_folder()
     paths = [path for path in folder.rglob("*.py") if "\ndef get_config(" in path.read_text()]
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 
 def import_shipped_configs() -> ModuleType:
-    """The package of shipped configs; in a checkout that is not installed, its folder `configs/` under that name."""
+    """Imports the package of shipped configs; in a checkout that is not installed, `configs/` under the same name."""
     try:
         return importlib.import_module(_SHIPPED)
     except ModuleNotFoundError as error:
@@ -99,7 +99,7 @@ def _import_config(file: str) -> tuple[Path, ModuleType]:
 
 
 def _find_shipped(file: str) -> str:
-    """The shipped config that is meant; by its path in a checkout too, which need not be at hand."""
+    """Finds the name of a shipped config, which may also be given by its path in a checkout."""
     wanted, shipped = file.removeprefix("./").removeprefix("configs/").removesuffix(".py"), list_shipped_configs()
     wanted = _RENAMED.get(wanted, wanted)
     if wanted in shipped:
@@ -117,7 +117,7 @@ def _find_shipped(file: str) -> str:
 
 
 def _import_file(path: Path, shipped: Path) -> ModuleType:
-    """Runs a Python file: one inside a package as part of it, so that its relative imports work; others alone."""
+    """Runs a Python file; a file in a package is imported as part of it, so that relative imports work."""
     root = path
     while (root.parent / "__init__.py").exists():
         root = root.parent
@@ -134,7 +134,7 @@ def _import_file(path: Path, shipped: Path) -> ModuleType:
         _import_package(package, root)
     name = ".".join([package, *path.relative_to(root).with_suffix("").parts])
     if root != shipped:
-        sys.modules.pop(name, None)  # it may have been edited since it was last loaded
+        sys.modules.pop(name, None)  # the file may have been edited since
     return importlib.import_module(name)
 
 
@@ -158,7 +158,7 @@ def _import_package(name: str, folder: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def _naming_the_line(path: Path) -> Iterator[None]:
-    """Turns an exception inside a config file, or one beside it, into a line that names file and line number."""
+    """Converts an exception in a config file, or a file in its folder, to a UserError with file and line number."""
     try:
         yield
     except UserError:

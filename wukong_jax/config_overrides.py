@@ -1,4 +1,4 @@
-"""Overrides of a config's keys, from Python and from the command line."""
+"""Overrides keys of a config, from Python and from the command line."""
 
 import difflib
 import re
@@ -14,17 +14,17 @@ from wukong_jax.errors import UserError
 
 
 def override_keys(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """Sets keys that a config has, to values of the same types.
+    """Sets existing keys of a config to values of the same type.
 
     Args:
-      config: changed in place.
-      overrides: dotted key -> value.
+      config: the config, changed in place.
+      overrides: new values by dotted key.
 
     Returns:
       The config.
 
     Raises:
-      UserError: an unknown key or a wrong type.
+      UserError: a key is unknown, or a value has the wrong type.
     """
     for key, value in overrides.items():
         key = _rename(config, key)
@@ -38,25 +38,25 @@ def override_keys(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDic
 
 
 def apply_flags(config: ConfigDict, arguments: Sequence[str]) -> ConfigDict:
-    """Sets keys by flags such as `--config.training.steps=100`; a value is read as its key's type.
+    """Sets keys by flags such as `--config.training.steps=100`, whose values are parsed by the type of the key.
 
     Args:
-      config: of `load_config`; changed in place, and locked against new keys.
+      config: result of `load_config`, changed in place and locked against new keys.
       arguments: the flags.
 
     Returns:
       The config.
 
     Raises:
-      UserError: an unknown key.
-      absl.flags.Error: a value that cannot be read as its key's type.
+      UserError: a key is unknown.
+      absl.flags.Error: a value cannot be parsed as the type of its key.
     """
     renamed = ["flags"]
     for argument in arguments:
         match = re.fullmatch(r"(--?(?:no)?config\.)([^=]+)(.*)", argument, re.DOTALL)
         if match:
             key = _rename(config, match[2])
-            if "[" not in key:  # ml_collections finds its way into lists
+            if "[" not in key:  # ml_collections resolves indices of lists itself
                 _find_holder(config, key, match[3].removeprefix("="))
             argument = match[1] + key + match[3]
         renamed.append(argument)
@@ -72,7 +72,7 @@ def apply_flags(config: ConfigDict, arguments: Sequence[str]) -> ConfigDict:
 
 
 def _rename(config: ConfigDict, key: str) -> str:
-    """Today's name of a key; an option that was a key of its own is there at its default, as it was then."""
+    """Returns the current name of a key; if it has become an option, also adds the option with its former default."""
     prefix = "run." if key.startswith("run.") else ""
     name, default = upgrade_key(key.removeprefix(prefix))
     if default is not None:
@@ -84,7 +84,7 @@ def _rename(config: ConfigDict, key: str) -> str:
 
 
 def _find_holder(config: ConfigDict, key: str, value: Any) -> tuple[ConfigDict, str]:
-    """The mapping that a dotted key stands in, and the key's last name.
+    """Returns the mapping that contains a dotted key, and the last part of the key.
 
     Raises:
       UserError: there is no such key.

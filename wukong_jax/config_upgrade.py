@@ -1,11 +1,11 @@
-"""Configs of earlier versions brought to today's keys: config files, flags, and the config.json of run folders."""
+"""Upgrades configs of earlier versions (config files, flags, and config.json of run folders) to current keys."""
 
 from collections.abc import MutableMapping
 from typing import Any
 
 from wukong_jax.factories import MOVED
 
-# Keys that have moved, by their old dotted names.
+# Renamed keys: old -> new dotted name.
 MOVED_KEYS = {
     "data.format": "data.factory",
     "data.planted": "data.options",
@@ -17,7 +17,7 @@ MOVED_KEYS = {
     "optimizer.epsilon": "optimizer.options.epsilon",
     "optimizer.weight_decay": "optimizer.options.weight_decay",
 }
-# What some of them were where nobody set them: a run folder holds these values even where they had no effect.
+# Former defaults of some of them. Old run folders contain these values even if they had no effect.
 OLD_DEFAULTS = {
     "data.on_bad_row": "stop",
     "optimizer.beta1": 0.9,
@@ -29,10 +29,10 @@ _PARTS = ("model", "loss", "exchange", "data.join")
 
 
 def upgrade_config(config: MutableMapping[str, Any]) -> None:
-    """Moves what stands under old keys to today's, in place; a config of today stays as it is.
+    """Moves values of old keys to the current keys, in place; current configs are unchanged.
 
     Args:
-      config: of a run, as read from JSON or as a config file made it; a ConfigDict will do.
+      config: config of a run, as read from JSON or returned by a config file.
     """
     for old, new in MOVED_KEYS.items():
         holder, key = _find(config, old)
@@ -49,10 +49,10 @@ def upgrade_config(config: MutableMapping[str, Any]) -> None:
 
 
 def upgrade_key(key: str) -> tuple[str, Any]:
-    """Today's name of a dotted key, and the default of one that has become an option, which a file need not name.
+    """Returns the current name of a dotted key, and its former default if it has become an option.
 
     Returns:
-      (the name, the old default or None).
+      (current name, former default or None). The default is needed because config files may omit options.
     """
     for old, new in MOVED_KEYS.items():
         if key == old or key.startswith(f"{old}."):
@@ -61,7 +61,7 @@ def upgrade_key(key: str) -> tuple[str, Any]:
 
 
 def set_key(config: MutableMapping[str, Any], key: str, value: Any) -> None:
-    """Sets a dotted key, with the mappings on the way to it where they are missing."""
+    """Sets a dotted key, creating missing mappings on its path."""
     *path, last = key.split(".")
     for name in path:
         if name not in config:
@@ -71,7 +71,7 @@ def set_key(config: MutableMapping[str, Any], key: str, value: Any) -> None:
 
 
 def _find(config: MutableMapping[str, Any], key: str) -> tuple[MutableMapping[str, Any] | None, str]:
-    """The mapping that a dotted key stands in, where there is one, and the key's last name."""
+    """Returns the mapping that contains a dotted key, or None, and the last part of the key."""
     *path, last = key.split(".")
     node: Any = config
     for name in path:

@@ -1,17 +1,17 @@
-"""The one exception that stands for a user's mistake."""
+"""Defines the exceptions for mistakes of the user."""
 
 
 class UserError(Exception):
-    """A mistake of the user's that one line can name: the key or file, its value, the limit and the fix.
+    """A mistake of the user, with a one-line message that has the key or file, its value, the limit and the fix.
 
-    Scripts print the message without a traceback and exit with 1; anything else that
-    escapes is a defect of ours and keeps its traceback.
+    Commands print the message without a traceback and exit with code 1. Any other exception is a bug and keeps its
+    traceback.
     """
 
 
 class BusyError(UserError):
-    """Another process holds what is asked for; a sweep must not take that for a failure of the run."""
+    """Another process holds the requested file or folder; a sweep does not count this as a failure of the run."""
 
 
 class NotFiniteLossError(UserError):
-    """Training met a loss or gradient that is NaN or infinite; a sweep counts such a run as exploded."""
+    """A loss or gradient in training is NaN or infinite; a sweep counts such a run as exploded."""

@@ -1,9 +1,9 @@
-"""The one shape of everything a config chooses: a factory's name, and options for that factory.
+"""Defines how a config names a part of a run: by a factory, "module:function", and its options.
 
-Model, loss, exchange, join, optimizer and data source are all named in this way, so each can come from any package.
+Model, loss, exchange, join, optimizer and data source are named in this way, so each can come from any package.
 
-A factory's module may also offer *companions*: functions of fixed names that serve the same part. There is one,
-`resolve_options(options)` beside a model's factory: it replaces names of files in the options by their contents.
+The module of a factory may also have *companions*, functions with fixed names for the same part. The only one so far is
+`resolve_options(options)` for models, which replaces file names in the options by the files' contents.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 
 from wukong_jax.errors import UserError
 
-# Factories that have moved; configs and run folders written before still hold the old names.
+# Renamed factories, whose old names are still in earlier configs and run folders.
 MOVED = {"lattice.knowledge_transfer:build_join": "lattice.teacher.knowledge_transfer:build_join"}
 _NO_SHORT_NAMES: Mapping[str, str] = MappingProxyType({})
 
@@ -23,33 +23,33 @@ _NO_SHORT_NAMES: Mapping[str, str] = MappingProxyType({})
 class Part:
     """A part of a run: the factory that builds it, and the factory's options, which the factory checks."""
 
-    factory: str = ""  # "module:function", or the short name of a built-in one where there are such; "": no part
+    factory: str = ""  # "module:function", or the short name of a built-in factory; "": no part
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses options of nothing."""
+        """Rejects options without a factory."""
         if self.options and not self.factory:
             raise UserError("factory = '': there are options but no factory; name it, or leave the options out")
 
     def build(self, key: str, *inputs: Any, short_names: Mapping[str, str] = _NO_SHORT_NAMES) -> Any:
-        """Calls the factory with the options and what else its kind is given.
+        """Calls the factory with the options and further inputs.
 
         Args:
-          key: where the part stands in the config, as `config.loss`.
-          inputs: of the factory, after the options.
-          short_names: of built-in factories, with their full names.
+          key: key of the part in the config, such as `config.loss`.
+          inputs: arguments of the factory after the options.
+          short_names: full names of built-in factories by short name.
 
         Raises:
-          UserError: the factory cannot be imported, or refuses an option.
+          UserError: the factory cannot be imported, or rejects an option.
         """
         return load_factory(f"{key}.factory", self.factory, short_names)(self.options, *inputs)
 
 
 def load_factory(key: str, name: str, short_names: Mapping[str, str] = _NO_SHORT_NAMES) -> Any:
-    """Imports a factory by its name, "module:function", or a built-in one by its short name.
+    """Imports a factory by its name "module:function", or a built-in one by its short name.
 
     Raises:
-      UserError: it cannot be imported; the message starts with `key`.
+      UserError: the factory cannot be imported; the message starts with `key`.
     """
     full_name = short_names.get(name) or MOVED.get(name, name)
     module_name, _, function_name = full_name.partition(":")
@@ -64,12 +64,12 @@ def find_companion(key: str, name: str, companion: str) -> Callable[..., Any] | 
     """Finds a function in the module of a factory.
 
     Args:
-      key: of the config, where the factory is named.
+      key: key of the config that names the factory.
       name: the factory, "module:function".
-      companion: the function's name.
+      companion: name of the function.
 
     Returns:
-      The function; None where the module that `name` names has none.
+      The function, or None if the factory's module has none of this name.
 
     Raises:
       UserError: the factory cannot be imported; the message starts with `key`.

@@ -1,7 +1,7 @@
-"""Ranges of settings, given where a setting is declared: `rate: Annotated[float, Above(0)] = 1e-3`.
+"""Provides ranges for the declaration of settings, as in `rate: Annotated[float, Above(0)] = 1e-3`.
 
-`strict_mapping.build_dataclass` reads them. A dataclass that is also built by its constructor calls `check_ranges` in
-its `__post_init__`. A range on a tuple holds for each of its items, and None has no range.
+`strict_mapping.build_dataclass` checks them. A dataclass that is also built by its constructor calls `check_ranges` in
+its `__post_init__`. The range of a tuple applies to each of its items; None is always allowed.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from wukong_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers between two limits, each included or not."""
+    """Numbers between two limits, each of which is included or excluded."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -23,14 +23,14 @@ class Range:
     includes_high: bool = True
 
     def __str__(self) -> str:
-        """The range in words."""
+        """Returns the range in words."""
         low = f"{'at least' if self.includes_low else 'above'} {self.low:g}" if self.low > -math.inf else ""
         high = f"{'at most' if self.includes_high else 'below'} {self.high:g}" if self.high < math.inf else ""
         high = "finite" if self.high == math.inf and not self.includes_high else high
         return " and ".join(part for part in (low, high) if part)
 
     def holds(self, number: float) -> bool:
-        """Whether a number lies inside; NaN lies nowhere."""
+        """Returns whether a number is in the range; NaN is in no range."""
         above = number >= self.low if self.includes_low else number > self.low
         below = number <= self.high if self.includes_high else number < self.high
         return above and below
@@ -39,7 +39,7 @@ class Range:
         """Checks a value, or every item of a tuple.
 
         Raises:
-          UserError: it lies outside; the message starts with the key.
+          UserError: it is out of range; the message starts with the key.
         """
         for number in value if isinstance(value, tuple) else (value,):
             if number is not None and not self.holds(number):
@@ -48,17 +48,17 @@ class Range:
 
 
 def Above(low: float) -> Range:
-    """Numbers greater than `low`."""
+    """Returns the range of numbers greater than `low`."""
     return Range(low=low, includes_low=False)
 
 
 def AtLeast(low: float) -> Range:
-    """Numbers not smaller than `low`."""
+    """Returns the range of numbers not smaller than `low`."""
     return Range(low=low)
 
 
 def Between(low: float, high: float) -> Range:
-    """Numbers from `low` to `high`, both included."""
+    """Returns the range of numbers from `low` to `high`, both included."""
     return Range(low, high)
 
 
@@ -73,7 +73,7 @@ def Inside(low: float, high: float) -> Range:
 
 
 def Fraction() -> Range:
-    """Numbers from 0, included, to 1, not included: the range of dropout rates."""
+    """Returns the range from 0 (included) to 1 (excluded), for example of dropout rates."""
     return Range(0.0, 1.0, includes_high=False)
 
 

@@ -1,11 +1,11 @@
-"""What a row is: dense, categorical and sequence columns, labels, domain, timestamp and group.
+"""Defines the schema of rows: dense, categorical and sequence columns, labels, domain, timestamp and group.
 
-A *schema* (JSON) names the columns of raw files and how each becomes numbers. Preparing data
-*resolves* it: row counts of vocabularies, means and deviations, domain values are filled in and
-the result is written beside the row blocks. Everything after preparation reads the resolved schema.
+A *schema* (JSON) lists the columns of raw files and how each is converted to numbers. Preparing data *resolves* it:
+the rows of vocabularies, means, standard deviations and domain values are filled in, and the result is written beside
+the row blocks. All later steps read the resolved schema.
 
-Ids are local to their vocabulary: 0 is the unknown row (rare, never seen, or out of range); known values
-follow from 1. An empty single value is a value of its own (the empty string); an empty bag is all -1.
+Each vocabulary has separate ids: 0 is the unknown row, for values that are rare, new or out of range; known values
+start at 1. An empty single value is a value like others (the empty string); an empty bag is all -1.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ NumericTransform = Literal["none", "log1p", "criteo_log", "standardise", "bucket
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """How the raw files are laid out."""
+    """Format of the raw files."""
 
     format: Literal["csv", "parquet", "libfm"]
     separator: str = ","  # csv only
@@ -37,12 +37,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Which rows are train, validation and test.
+    """How rows are split into train, validation and test.
 
-    by "file": `train`, `validation`, `test` are glob patterns inside the input folder (or file names);
-    by "random": each row falls by a hash of (seed, its position) into the given fractions;
-    by "time": rows are cut at quantiles of the timestamp column, the latest to test;
-    by "order": rows are cut at fractions of the whole input, the last to test.
+    by "file": `train`, `validation`, `test` are glob patterns in the input folder, or file names;
+    by "random": a hash of (seed, position) assigns each row, by the given fractions;
+    by "time": rows are split at quantiles of the timestamp, with the latest for test;
+    by "order": rows are split at fractions of the whole input, with the last for test.
     """
 
     by: Literal["file", "random", "time", "order"] = "random"
@@ -52,10 +52,10 @@ class Split:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     seed: int = 0
-    validation_share_of_test: float = 0.0  # by "file": share of the test files' rows that a hash makes validation
+    validation_share_of_test: float = 0.0  # by "file": share of the test files' rows used for validation, by a hash
 
     def __post_init__(self) -> None:
-        """Refuses fractions that leave no training rows and file splits without train files."""
+        """Checks that fractions leave training rows and that a split by file has training files."""
         if self.by == "file" and not self.train:
             raise UserError("train = '': a split by file needs a pattern for the training files")
         if self.validation_share_of_test and (self.by != "file" or not self.test or self.validation):
@@ -75,12 +75,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class DenseColumn:
-    """One number a row, float32 after its transform."""
+    """One number per row, float32 after its transform."""
 
     name: str
     transform: NumericTransform = "none"
-    missing_value: float = 0.0  # what an empty value becomes, before the transform
-    boundaries: tuple[float, ...] = ()  # bucketise: ascending, b boundaries make b + 1 buckets
+    missing_value: float = 0.0  # replaces an empty value, before the transform
+    boundaries: tuple[float, ...] = ()  # bucketise: ascending; b boundaries give b + 1 buckets
     mean: float | None = None  # standardise: resolved from the training rows
     standard_deviation: float | None = None
 
@@ -91,21 +91,21 @@ class DenseColumn:
 
 @dataclasses.dataclass(frozen=True)
 class CategoricalColumn:
-    """One id a row, or a bag of up to `max_length` of them; a sequence keeps order, latest `max_length` last."""
+    """One id per row, or a bag of up to `max_length` ids; a sequence keeps the order of its latest `max_length` ids."""
 
     name: str
     encoding: Literal["vocabulary", "hash", "identity"] = "vocabulary"
-    rows: int | None = None  # hash, identity: given; vocabulary: resolved, the unknown row included
-    min_count: Annotated[int, AtLeast(1)] = 1  # vocabulary: values seen less often in the training rows are unknown
+    rows: int | None = None  # hash, identity: must be given; vocabulary: resolved; includes the unknown row
+    min_count: Annotated[int, AtLeast(1)] = 1  # vocabulary: values with fewer training occurrences are unknown
     salt: int = 0  # hash: changes which values collide
-    transform: NumericTransform = "none"  # criteo_log or bucketise: discretise a number first
+    transform: NumericTransform = "none"  # criteo_log or bucketise: discretises a number first
     boundaries: tuple[float, ...] = ()
-    separator: str | None = None  # given: a bag, its values split here
+    separator: str | None = None  # separator of a bag's values; None: a single value
     max_length: Annotated[int, AtLeast(1)] = 1  # slots of a bag
     vocabulary_of: str | None = None  # share the vocabulary (and the table) of this other column
 
     def __post_init__(self) -> None:
-        """Checks combinations that no reader could honour."""
+        """Rejects invalid combinations of settings."""
         _check_boundaries(self.name, self.transform, self.boundaries)
         if self.encoding in ("hash", "identity") and self.vocabulary_of is None and (self.rows or 0) < 2:
             raise UserError(
@@ -138,28 +138,28 @@ class CategoricalColumn:
 
     @property
     def vocabulary(self) -> str:
-        """The name of the vocabulary, and of the table, that this column's ids index."""
+        """Name of the vocabulary, and so of the table, of this column."""
         return self.vocabulary_of or self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelColumn:
-    """One objective: 1 where the raw value is one of `positive` (or a number, see there), 0 elsewhere."""
+    """One objective, with labels 0 and 1."""
 
-    name: str  # the objective's name
-    column: str = ""  # the raw column, by default `name`
-    positive: tuple[str, ...] = ()  # texts that mean 1; empty: the value is a number, see `threshold`
-    threshold: float | None = None  # 1 where number >= threshold; None: the number must be 0 or 1 (or -1: 0)
+    name: str  # name of the objective
+    column: str = ""  # raw column; by default, `name`
+    positive: tuple[str, ...] = ()  # texts that mean 1; if empty, the value is a number, see `threshold`
+    threshold: float | None = None  # 1 if number >= threshold; None: the number must be 0, 1 or -1 (which means 0)
 
     @property
     def source_column(self) -> str:
-        """The raw column that the label is read from; an empty value there masks the objective."""
+        """Raw column of the label; an empty value masks the objective."""
         return self.column or self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """A row, and how raw files hold it; see the module's docstring."""
+    """Columns of a row and the format of raw files; see the module's docstring."""
 
     name: str
     source: Source
@@ -169,10 +169,10 @@ class Schema:
     categorical: tuple[CategoricalColumn, ...] = ()
     sequences: tuple[CategoricalColumn, ...] = ()
     domain: str | None = None  # raw column of the domain
-    domain_values: tuple[str, ...] = ()  # resolved, position = domain id; an unseen value is refused
+    domain_values: tuple[str, ...] = ()  # resolved; position = domain id; new values are an error
     timestamp: str | None = None  # raw column: seconds since 1970, or a date or date-time text
-    timestamp_parts: tuple[str, ...] = ()  # in its place: raw columns whose texts, blanks between them, are the date
-    timestamp_format: str | None = None  # strftime form of that text, as "%y%m%d%H"; None: seconds or ISO 8601
+    timestamp_parts: tuple[str, ...] = ()  # instead: raw columns whose texts, joined by blanks, are the date
+    timestamp_format: str | None = None  # strftime format of the text, such as "%y%m%d%H"; None: seconds or ISO 8601
     group: str | None = None  # raw column whose values group rows for GAUC
     weight: str | None = None  # raw column of row weights
 
@@ -193,7 +193,7 @@ class Schema:
             if owner is None or owner.vocabulary_of is not None:
                 raise UserError(
                     f"vocabulary_of = {column.vocabulary_of!r} of column {column.name!r}: "
-                    "name a categorical column that has a vocabulary of its own"
+                    "name a categorical column that does not share a vocabulary"
                 )
         for column in self.sequences:
             if column.separator is None:
@@ -210,17 +210,17 @@ class Schema:
 
     @property
     def timestamp_columns(self) -> tuple[str, ...]:
-        """The raw columns that a row's second is read from: none, one, or the parts of a date."""
+        """Raw columns of the timestamp: none, one, or the parts of a date."""
         return self.timestamp_parts or ((self.timestamp,) if self.timestamp is not None else ())
 
     @property
     def id_columns(self) -> tuple[CategoricalColumn, ...]:
-        """Every column that has ids, categorical first, then sequences: the order of the slots."""
+        """All columns with ids in the order of the slots: categorical columns, then sequences."""
         return (*self.categorical, *self.sequences)
 
     @property
     def slots(self) -> int:
-        """S: id slots of a row."""
+        """S, number of id slots of a row."""
         return sum(column.max_length for column in self.id_columns)
 
     def slot_ranges(self) -> Iterator[tuple[CategoricalColumn, int, int]]:
@@ -231,7 +231,7 @@ class Schema:
             start += column.max_length
 
     def vocabulary_rows(self) -> dict[str, int]:
-        """Rows of each vocabulary, the unknown row included, of a resolved schema.
+        """Returns the rows of each vocabulary of a resolved schema, including the unknown row.
 
         Raises:
           UserError: the schema is not resolved.
@@ -245,7 +245,7 @@ class Schema:
         return rows
 
     def column_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The trailing shape of each array of a block or batch; `()` for one value a row."""
+        """Returns the trailing shape of each array of a block or batch; `()` for one value per row."""
         objectives = len(self.labels)
         return {
             "dense": (len(self.dense),),
@@ -263,7 +263,7 @@ def load_schema(path: str | Path) -> Schema:
     """Reads a schema from a JSON file.
 
     Raises:
-      UserError: the file is missing, is not JSON, or holds an unknown key or a value out of range.
+      UserError: the file is missing or not JSON, or has an unknown key or a value out of range.
     """
     try:
         text = Path(path).read_text()
@@ -277,7 +277,7 @@ def load_schema(path: str | Path) -> Schema:
 
 
 def schema_to_json(schema: Schema) -> str:
-    """The schema as JSON text, in a fixed order."""
+    """Returns the schema as JSON text, in a fixed order."""
     return json.dumps(to_mapping(schema), indent=1) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Mappings to frozen dataclasses and back, refusing unknown keys and wrong types by name."""
+"""Converts mappings to frozen dataclasses and back, with errors that name unknown keys and wrong types."""
 
 import dataclasses
 import difflib
@@ -17,16 +17,16 @@ def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
     """Builds a (nested) dataclass from a mapping.
 
     Args:
-      cls: the dataclass type; its fields may be scalars, tuples, mappings, optionals or dataclasses, each
-        `Annotated` with a range of `wukong_jax.ranges` where not every value will do.
-      mapping: key to value, as read from JSON or an ml_collections dict.
-      where: what the mapping is, the start of every key named in an error (`config.data`).
+      cls: the dataclass type. Its fields may be scalars, tuples, mappings, optionals or dataclasses, `Annotated` with a
+        range of `wukong_jax.ranges` if values are limited.
+      mapping: values by key, as read from JSON or an ml_collections dict.
+      where: prefix of the keys in error messages, such as `config.data`.
 
     Returns:
-      An instance of `cls`; its own `__post_init__` may check further.
+      An instance of `cls`; its `__post_init__` may make further checks.
 
     Raises:
-      UserError: an unknown or missing key, or a value of the wrong type or out of its range.
+      UserError: a key is unknown or missing, or a value has the wrong type or is out of range.
     """
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where} = {_shorten(mapping)}: expected a mapping with the keys of {cls.__name__}")
@@ -50,7 +50,7 @@ def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
 
 
 def to_mapping(instance: Any) -> Any:
-    """The inverse of `build_dataclass`: dataclasses to dicts, tuples to lists, for JSON."""
+    """Inverts `build_dataclass`: converts dataclasses to dicts and tuples to lists, for JSON."""
     if dataclasses.is_dataclass(instance):
         return {f.name: to_mapping(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
     if isinstance(instance, Mapping):
@@ -111,15 +111,15 @@ def _convert_scalar(hint: type, value: Any, where: str) -> Any:
 
 
 def list_changes(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """What differs between two mappings at any depth; a missing key counts as None, and None as an empty mapping.
+    """Lists the differences between two mappings at any depth; missing keys equal None, and None an empty mapping.
 
     Args:
-      old: what stands in a file, or a dataclass; tuples are lists to it.
-      new: what is asked for now.
-      key: dotted key of both, "" for the whole.
+      old: a mapping or a dataclass; tuples equal lists.
+      new: the mapping or dataclass to compare with.
+      key: dotted key of both, "" for the root.
 
     Returns:
-      Dotted key -> (old value, new value), in the order of the keys' names.
+      (old value, new value) by dotted key, in alphabetical order.
     """
     old, new = to_mapping(old), to_mapping(new)
     if not (isinstance(old, dict | None) and isinstance(new, dict | None)):

@@ -1,1 +1,1 @@
-"""DMT: models behind embedding towers."""
+"""Configs of DMT: models with embedding towers."""

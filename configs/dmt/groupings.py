@@ -1,12 +1,12 @@
-"""Towers whose modules mix their features, on three data sets: does it matter which features share a tower?
+"""DLRM with mixing tower modules on three data sets, to test whether it matters which features share a tower.
 
 Command:   python scripts/compare_groupings.py --config=dmt/groupings --data=planted --variant=dcn2
            --seeds=0,1,2 --workdir=runs/groupings_planted --output=docs/results/dmt_partitioner
            and the same with `--data=frappe` and `--data=census`, each with `--config.data.path=FOLDER`
-           A variant is `DATA/flat` or `DATA/dcn2` (DCN tower modules of compression 2 over four strided towers), or
-           `DATA/dcn2,towers.json` with the towers of a file.
+           A variant is `DATA/flat`, `DATA/dcn2` (DCN tower modules of compression 2 over four strided towers), or
+           `DATA/dcn2,towers.json` (with the towers of a file).
 Expected:  docs/results/dmt_partitioner (planted: strided 0.8095, TP coherent 0.8127; census-income and
-           Frappe: no difference beyond the seeds'); half a minute to two minutes a run on 2 CPU cores
+           Frappe: no difference larger than that between seeds); half a minute to two minutes per run on 2 CPU cores
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from . import planted
 
 
 def get_config(variant: str = "planted/flat") -> ConfigDict:
-    """The run of "data/model" or "data/model,towers.json"."""
+    """Returns the config of "data/model" or "data/model,towers.json"."""
     data, _, model = variant.partition("/")
     model, _, file = model.partition(",")
     if data == "planted":

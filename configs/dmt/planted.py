@@ -1,14 +1,13 @@
-"""DLRM on planted clicks, plain and with four towers at a chosen compression: quality, and the towers' bench.
+"""DLRM on planted clicks, without towers, and with four towers of several compressions; also used by bench_dmt.
 
 Command:   python scripts/compare_variants.py --config=dmt/planted --variants=flat,1,2,4,8,16 --seeds=0,1,2
            --workdir=runs/dmt_planted --output=docs/results/dmt_quality_planted
            or one of them: python scripts/train.py --config=dmt/planted:4 --workdir=runs/dmt_planted_4
-           `flat` is plain DLRM; a number is DLRM behind tower modules of that compression. Where the mesh has several
-           hosts (`--config.mesh.hosts=4`), the towers lie on them (dmt/tower_exchange.py); elsewhere nothing changes
-           but the time.
+           `flat` is DLRM without towers; a number is the compression of tower modules. If the mesh has several hosts
+           (`--config.mesh.hosts=4`), the towers are placed on them (dmt/tower_exchange.py); this only affects the time.
 Data:      generated: 16 categorical fields of 20 values, a true logit of order-1 and order-2 interactions
-Expected:  docs/results/dmt_quality_planted (test AUC 0.815 up to compression 8, 0.812 at 16); two to four minutes a run
-           on 2 CPU cores
+Expected:  docs/results/dmt_quality_planted (test AUC 0.815 up to compression 8, 0.812 at 16); two to four minutes per
+           run on 2 CPU cores
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +18,7 @@ TOWERS = 4
 
 
 def get_config(variant: str = "flat") -> ConfigDict:
-    """The run of a variant: "flat", "pass_through", or a compression."""
+    """Returns the config of a variant: "flat", "pass_through", or a compression."""
     config = start_config()
     config.name = f"DLRM, {variant}"
     config.data.factory = "planted_clicks"
@@ -41,7 +40,7 @@ def get_config(variant: str = "flat") -> ConfigDict:
 
 
 def set_model(config: ConfigDict, variant: str, dlrm: dict, towers: int | str) -> None:
-    """Plain DLRM ("flat"), or DLRM behind towers: "pass_through", or modules that compress ("4"; "dcn4" for DCN's)."""
+    """Sets DLRM without towers ("flat"), or with "pass_through" towers or compressing ones ("4", or "dcn4" for DCN)."""
     if variant == "flat":
         config.model.factory = "wukong_jax.models.dlrm:build"
         config.model.options = dlrm
@@ -62,7 +61,7 @@ def set_model(config: ConfigDict, variant: str, dlrm: dict, towers: int | str) -
 
 
 def planted_clicks() -> ConfigDict:
-    """The generated data, the same for all variants."""
+    """Returns the options of the generated data, the same for all variants."""
     planted = ConfigDict()
     planted.seed = 0
     planted.fields = 16

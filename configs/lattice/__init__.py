@@ -1,1 +1,1 @@
-"""Lattice: several domains and objectives, delayed conversions, teachers, filters and searches for sizes."""
+"""Configs of Lattice: several domains and objectives, delayed conversions, teachers, feature selection, size search."""

@@ -1,11 +1,11 @@
-"""What each part of the Lattice network is worth, on planted portfolios whose histories matter.
+"""Ablations of the Lattice network, on planted portfolios with informative histories.
 
 Command:   python scripts/compare_variants.py --config=lattice/ablations --seeds=0,1,2
            --variants=base,float8,bfloat16,heads_tied,fusion_untied,ffn_untied,no_qk_norm,layer_norm,biases,no_storage,
            pooled,history_pooled,correlation --workdir=runs/lattice_ablations --output=docs/results/lattice_ablations
 Data:      generated: 300,000 training rows of 2 domains x 2 objectives; user, item, 4 fields, 2 numbers and the last 8
-           items, which the true logit compares to the item (half of its variance)
-Expected:  docs/results/lattice_ablations; three minutes a run on one CPU core
+           items, whose match with the item is half of the variance of the true logit
+Expected:  docs/results/lattice_ablations; three minutes per run on one CPU core
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from wukong_jax.config import start_config
 from wukong_jax.errors import UserError
 
 BATCH, ROWS = 512, 300_000
-# Options of the network, beside BASE, by variant.
+# Changes of the network's options, by variant.
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "float8": {"float8": "row"},
@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def get_config(variant: str = "base") -> ConfigDict:
-    """The run of a variant."""
+    """Returns the config of a variant."""
     if variant not in VARIANTS:
         raise UserError(f"variant {variant!r}: {', '.join(VARIANTS)}")
     config = start_config()
@@ -73,7 +73,7 @@ def get_config(variant: str = "base") -> ConfigDict:
 
 
 def plant() -> ConfigDict:
-    """The generated rows."""
+    """Returns the options of the generated data."""
     planted = ConfigDict()
     planted.domains = 2
     planted.objectives = ("click", "like")

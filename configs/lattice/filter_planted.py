@@ -1,15 +1,15 @@
-"""Lattice Filter on planted portfolios of which half of the columns tell nothing: Pareto layers against a weighted sum.
+"""Lattice Filter on planted portfolios with useless columns: Pareto layers compared with a weighted sum.
 
 Command:   python scripts/compare_variants.py --config=lattice/filter_planted --variants=full --seeds=0,1,2
            --workdir=runs/filter/trained --output=docs/results/lattice_filter/full
-           for each method (pareto, weighted_sum) and budget (10, the useful ones, and 6):
+           for each method (pareto, weighted_sum) and budget (10, the number of useful columns, and 6):
            python scripts/filter_features.py --workdir=runs/filter/trained/full/seed_0 --budget=10 --method=pareto
            --output=runs/filter/pareto_10 --write_rows
            python scripts/compare_variants.py --config=lattice/filter_planted --seeds=0,1,2
            --variants=pareto_10,weighted_sum_10,pareto_6,weighted_sum_6 --workdir=runs/filter/trained
            --output=docs/results/lattice_filter
-Data:      generated: 400,000 training rows of 2 domains x 3 objectives (base rates 0.25, 0.1, 0.02); useful are user,
-           item, 6 fields and 2 numbers; 8 fields and 2 numbers are not
+Data:      generated: 400,000 training rows of 2 domains x 3 objectives (base rates 0.25, 0.1, 0.02); user, item, 6
+           fields and 2 numbers are useful, 8 fields and 2 numbers are not
 Expected:  docs/results/lattice_filter
 """
 
@@ -21,7 +21,7 @@ BATCH, ROWS = 1024, 400_000
 
 
 def get_config(rows: str = "full") -> ConfigDict:
-    """The run on all columns ("full"), or on those of runs/filter/<rows>/data."""
+    """Returns the config for all columns ("full"), or for the columns of runs/filter/<rows>/data."""
     config = start_config()
     config.name = f"Filter on planted portfolios, {rows}"
     if rows == "full":
@@ -51,7 +51,7 @@ def get_config(rows: str = "full") -> ConfigDict:
 
 
 def plant() -> ConfigDict:
-    """The generated rows."""
+    """Returns the options of the generated data."""
     planted = ConfigDict()
     planted.domains = 2
     planted.objectives = ("click", "like", "buy")

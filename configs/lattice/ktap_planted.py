@@ -1,14 +1,14 @@
-"""A small student that reads what a larger teacher wrote ahead of it: features, soft labels, both, or neither.
+"""A small student that uses the stored results of a larger teacher: features, soft labels, both, or neither (KTAP).
 
 Command:   python scripts/run_teacher.py --config=lattice/ktap_planted:teacher --workdir=runs/ktap/teacher
            --store=runs/ktap/store --keys=user,item --key=impression
            python scripts/compare_variants.py --config=lattice/ktap_planted --workdir=runs/ktap/students
            --variants=neither,features,labels,both,both@0.75,both@0.5,both@0.25,both@0
            --seeds=0,1,2 --output=docs/results/lattice_ktap
-           `@0.5` keeps half of what a student would find, by a hash of the key
-Data:      generated: 600,000 training rows of 2 domains x 2 objectives in a day, in the order of time; the teacher is
-           trained on an eighth at a time and scores the next, so a student finds nothing in the first eighth, all of
-           the others, and all of the test rows
+           `@0.5` keeps half of the entries that a student would find, by a hash of the key
+Data:      generated: 600,000 training rows of 2 domains x 2 objectives in one day, in time order; the teacher trains on
+           one eighth at a time and scores the next, so a student finds no entries for the first eighth, and entries for
+           all other training rows and all test rows
 Expected:  docs/results/lattice_ktap
 """
 
@@ -18,11 +18,11 @@ from wukong_jax.config import start_config
 from wukong_jax.errors import UserError
 
 STUDENTS = {"neither": (False, False), "features": (True, False), "labels": (False, True), "both": (True, True)}
-ROWS, STORE = "runs/ktap/teacher/data", "runs/ktap/store"  # what the first command leaves
+ROWS, STORE = "runs/ktap/teacher/data", "runs/ktap/store"  # written by the first command
 
 
 def get_config(who: str = "teacher") -> ConfigDict:
-    """The run of the "teacher" or of a student, "NAME[@SHARE]"."""
+    """Returns the config of the "teacher" or of a student, "NAME[@SHARE]"."""
     config = start_config()
     config.name = f"KTAP on planted portfolios, {who}"
     config.data.shuffle = False
@@ -47,7 +47,7 @@ def get_config(who: str = "teacher") -> ConfigDict:
 
 
 def size(config: ConfigDict, *, width: int, layers: int, tokens: int, hidden: int) -> ConfigDict:
-    """The network's sizes."""
+    """Sets the sizes of the network."""
     config.embeddings.width = width
     config.model.options = {
         "layers": layers,
@@ -58,7 +58,7 @@ def size(config: ConfigDict, *, width: int, layers: int, tokens: int, hidden: in
 
 
 def teach(config: ConfigDict, features: bool, labels: bool, share: float) -> ConfigDict:
-    """Joins the store to a student's rows and says what it uses of it."""
+    """Joins the store to a student's rows and sets which parts of the entries it uses."""
     if not features and not labels:
         return config
     config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"
@@ -73,7 +73,7 @@ def teach(config: ConfigDict, features: bool, labels: bool, share: float) -> Con
 
 
 def plant() -> ConfigDict:
-    """The generated rows."""
+    """Returns the options of the generated data."""
     planted = ConfigDict()
     planted.domains = 2
     planted.objectives = ("click", "like")

@@ -1,11 +1,12 @@
-"""Lattice and its rivals on planted portfolios: 4 domains x 3 objectives, histories that matter, Bayes log loss known.
+"""Lattice and baselines on planted portfolios: 4 domains x 3 objectives, informative histories, known Bayes log loss.
 
 Command:   python scripts/train.py --config=lattice/planted --workdir=runs/lattice_planted
-           `:DATA/MODEL` chooses both: "related" or "conflict", where one domain is opposed to the others (what raises
-           a click there lowers it here); and "events" (histories read event by event, the default), "lattice"
-           (histories pooled, a tenth of the time on a CPU), "tied", "fmb" (it, with nothing or with the fusion block
-           untied too), or a baseline of multi_domain_sets.py, sized to Lattice's FLOPs
-           Lattice and baselines against a model for each portfolio, then with the conflict:
+           `:DATA/MODEL` chooses the data and the model. Data: "related", or "conflict", in which one domain is opposed
+           to the others (what makes clicks more likely there makes them less likely here). Model: "events" (histories
+           are read event by event; the default), "lattice" (histories are pooled, a tenth of the time on a CPU), "tied"
+           or "fmb" (like "lattice", but with no untied weights, or also the fusion block untied), or a baseline of
+           multi_domain_sets.py with about the FLOPs of Lattice.
+           Compare Lattice and baselines with one model per portfolio, then on data with the conflict:
            python scripts/compare_consolidation.py --config=lattice/planted --alone=related/lattice
            --together=related/lattice,related/shared_bottom,related/mmoe,related/ple,related/star,related/adatt,
            related/pepnet,related/tied --seeds=0,1,2 --workdir=runs/lattice_related
@@ -16,10 +17,11 @@ Command:   python scripts/train.py --config=lattice/planted --workdir=runs/latti
            python scripts/partition_portfolios.py --data=runs/lattice_conflict/data --user=user --item=item
            --workdir=runs/lattice_conflict/together/conflict_tied/seed_0 --rules=configs/lattice/conflict_rules.json
            --output=docs/results/lattice_conflict/groups.json
-           and the one before again, with --groups=docs/results/lattice_conflict/groups.json; left to itself (without
-           --rules) the Partitioner merges all
-Data:      generated: 150,000 training rows a domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
-           objectives of base rates 0.25, 0.1 and 0.05 whose true logits correlate by 0.8 between domains and 0.6 within
+           and the second command again with --groups=docs/results/lattice_conflict/groups.json; without --rules, the
+           Partitioner merges all portfolios
+Data:      generated: 150,000 training rows per domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
+           objectives with base rates 0.25, 0.1 and 0.05, whose true logits have correlation 0.8 between domains and 0.6
+           within a domain
 Expected:  docs/results/lattice_consolidation_planted, docs/results/lattice_conflict
 """
 
@@ -32,7 +34,7 @@ from ..public import multi_domain_sets
 
 BATCH, ROWS = 512, 600_000
 LATTICE = {"layers": 2, "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (128,)}, "head_hidden": 32}
-# Baselines of its training FLOPs (1.05 MFLOP), within 5 %.
+# Sizes of baselines with the training FLOPs of Lattice (1.05 MFLOP), within 5 %.
 SIZES = {
     "separate": {},
     "shared_bottom": {"shared_hidden": (424, 128)},
@@ -46,7 +48,7 @@ UNTIED = {"lattice": ("heads",), "tied": (), "fmb": ("fmb", "heads")}
 
 
 def get_config(choice: str = "related/events") -> ConfigDict:
-    """One network for all portfolios, "DATA/MODEL" as said above."""
+    """Returns the config of one network for all portfolios, "DATA/MODEL" as described above."""
     data, _, model = choice.partition("/")
     config = start_config()
     config.name = f"{model or 'events'} on planted portfolios, {data}"
@@ -70,7 +72,7 @@ def get_config(choice: str = "related/events") -> ConfigDict:
 
 
 def use_model(config: ConfigDict, model: str, data: str) -> ConfigDict:
-    """Completes the config with a model."""
+    """Adds a model to the config."""
     if model == "events":
         config.model.factory = "lattice.network:build"
         untied = ("heads",) if data == "related" else ("ffn", "fmb", "heads")
@@ -88,7 +90,7 @@ def use_model(config: ConfigDict, model: str, data: str) -> ConfigDict:
 
 
 def plant(data: str) -> ConfigDict:
-    """The generated rows."""
+    """Returns the options of the generated data."""
     if data not in ("related", "conflict"):
         raise UserError(f"data {data!r}: related, conflict")
     planted = ConfigDict()

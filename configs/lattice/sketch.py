@@ -1,10 +1,11 @@
-"""Lattice Sketch on a large hand-made Lattice network: sizes for at most a fifth of its FLOPs, on planted portfolios.
+"""Lattice Sketch: a search for a network with at most a fifth of the FLOPs of a hand-made one, on planted portfolios.
 
 Command:   python scripts/search_sketch.py --config=lattice/sketch --workdir=runs/sketch_lattice
            python scripts/compare_variants.py --config=lattice/sketch --variants=hand_made,found
            --seeds=1,2,3 --workdir=runs/sketch_lattice/compared --output=docs/results/lattice_sketch
-           The search reads validation rows alone and trains with seed 0; the second command repeats both with others
-Data:      those of configs/lattice/planted.py, "related": 600,000 training rows of 4 domains x 3 objectives
+           The search reads only validation rows and trains with seed 0; the second command trains both networks with
+           other seeds
+Data:      that of configs/lattice/planted.py, "related": 600,000 training rows of 4 domains x 3 objectives
 Expected:  docs/results/lattice_sketch; half an hour on one CPU core
 """
 
@@ -28,10 +29,10 @@ HAND_MADE = {
 
 
 def get_config(choice: str = "search") -> ConfigDict:
-    """The search, or a run: "hand_made", or "found" where the search has left it."""
+    """Returns the config of the "search", of the "hand_made" run, or of the run "found" by the search."""
     if choice == "found":
         if not FOUND.exists():
-            raise UserError(f"{FOUND}: is not there; run the search of configs/lattice/sketch.py first")
+            raise UserError(f"{FOUND}: is missing; run the search of configs/lattice/sketch.py first")
         return ConfigDict(json.loads(FOUND.read_text()))
     if choice not in ("search", "hand_made"):
         raise UserError(f"choice {choice!r}: search, hand_made, found")
@@ -48,7 +49,7 @@ def get_config(choice: str = "search") -> ConfigDict:
 
 
 def build_search() -> ConfigDict:
-    """What may change, and the budget."""
+    """Returns the search space and the budget."""
     search = start_sketch_config().search
     search.space = {
         "embeddings": {"width": {"low": 8, "high": 32, "step": 8}},

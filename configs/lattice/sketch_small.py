@@ -1,9 +1,9 @@
-"""A tiny search for a smaller Wukong on planted clicks: at most a fifth of the hand-made model's FLOPs.
+"""A tiny search for a Wukong model with at most a fifth of the FLOPs of a hand-made one, on planted clicks.
 
 Command:   python scripts/search_sketch.py --config=lattice/sketch_small --workdir=runs/sketch_small
 Data:      generated: 8 categorical fields of 10 values; interactions of orders 1 and 2
-Expected:  sketch.json, best_config.py and sketch.png in a minute or two on 2 CPU cores, nearly all of it compiling; one
-           seed, and far too few rows and trials to say more than that the search works
+Expected:  sketch.json, best_config.py and sketch.png in one or two minutes on 2 CPU cores, mostly spent compiling. With
+           one seed and so few rows and trials, it only shows that the search works
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from lattice.sketch.space import start_sketch_config
 
 
 def get_config() -> ConfigDict:
-    """The hand-made run, and what of it is searched."""
+    """Returns the config of the hand-made run with the search space."""
     config = start_sketch_config()
     config.name = "Wukong on planted clicks, searched"
     config.data.factory = "planted_clicks"

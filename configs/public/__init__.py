@@ -1,1 +1,1 @@
-"""Public data sets: click-through rate, and several domains and objectives."""
+"""Configs of public data sets: click-through rate, and several domains and objectives."""

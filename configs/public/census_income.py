@@ -2,7 +2,7 @@
 
 Command:   python scripts/train.py --config=public/census_income --workdir=runs/census --config.data.path=FOLDER
            FOLDER holds census-income.train.csv and census-income.test.csv (plain or .gz); a random half of the test
-           file validates.
+           file is used for validation.
            `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (multi_domain_sets.py)
 Expected:  test AUC 0.951 (income) and 0.9948 (never married); half a minute on 2 CPU cores
 """
@@ -26,7 +26,7 @@ WUKONG = {
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
-    """The run of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
+    """Returns the config of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
     config = start_config()
     config.name = "census-income"
     config.data.factory = "raw"

@@ -1,7 +1,7 @@
-"""The public click sets: the models at each set's sizes, and training as BARS does it.
+"""Shared parts of the configs of public click sets: model options for each set, and training as in BARS.
 
-The wukong paper works in BARS' framework (FuxiCTR), with BARS' best settings for its baselines; they are the settings
-here too where BARS' logs were at hand. Published numbers stand in docs/public_sets.md.
+The Wukong paper uses the framework of BARS (FuxiCTR), with the best settings of BARS for its baselines. These settings
+are used here, too, if the logs of BARS were available. For published numbers, see docs/public_sets.md.
 """
 
 import dataclasses
@@ -20,20 +20,20 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclasses.dataclass(frozen=True)
 class ClickSet:
-    """How models learn one set."""
+    """Settings of one click set."""
 
     title: str
-    models: Mapping[str, Options]  # name of the model's module -> its options
-    width: int  # D. AFN+ gets twice that, a table for each of its two branches
+    models: Mapping[str, Options]  # options by name of the model's module
+    width: int  # D; AFN+ has twice as much, for one table per branch
     batch_size: int
-    l2: float  # of the tables, of the mean loss, as FuxiCTR counts it
-    l2_of: Mapping[str, float] = dataclasses.field(default_factory=dict)  # model -> another L2
-    wukong_width: int | None = None  # D of Wukong, if another
+    l2: float  # L2 of the tables, relative to the mean loss as in FuxiCTR
+    l2_of: Mapping[str, float] = dataclasses.field(default_factory=dict)  # exceptions by model
+    wukong_width: int | None = None  # D of Wukong if different
     learning_rate: float = 1e-3  # of dense weights and tables
     patience: int = 2  # evaluations without improvement before stopping
 
     def width_of(self, model: str) -> int:
-        """D of a model."""
+        """Returns D of a model."""
         if model == "wukong":
             return self.wukong_width or self.width
         return 2 * self.width if model == "afn" else self.width
@@ -42,14 +42,14 @@ class ClickSet:
 def list_models(
     wukong: Options, hidden: tuple[int, ...], dropout: float = 0.0, norms: Options = NOTHING, **changes: Options
 ) -> dict[str, Options]:
-    """The options of Wukong, of the paper's seven baselines and of a plain DNN, by the model's module.
+    """Builds the options of Wukong, the paper's seven baselines and a plain DNN, by name of the model's module.
 
     Args:
-      wukong: where Wukong differs from `WUKONG`.
-      hidden: widths of every MLP of a baseline.
-      dropout: after each of their hidden layers.
-      norms: which norms the models around an MLP have, where BARS' have batch norm (`models/vector_model.py`).
-      changes: the options in which a baseline differs.
+      wukong: changes of `WUKONG` for this set.
+      hidden: hidden widths of every MLP of the baselines.
+      dropout: dropout after each of their hidden layers.
+      norms: norms of MLP-based models, for which BARS uses batch norm (see `models/vector_model.py`).
+      changes: changes of single baselines, by name.
     """
     deep = {"deep_hidden": hidden, "deep_dropout": dropout}
     streams = {"mlp1_hidden": hidden, "mlp1_dropout": dropout, "mlp2_hidden": hidden, "mlp2_dropout": dropout}
@@ -79,8 +79,8 @@ DROPOUT = {"fmb_dropout": 0.1, "head_dropout": 0.1}
 
 AVAZU_X4 = ClickSet(
     title="Avazu_x4",
-    # BARS' best as far as its logs were at hand, which leaves out DNN, xDeepFM, AutoInt+'s heads and MLP (none, in the
-    # log) and MaskNet's head. There is no DLRM.
+    # The best settings of BARS, except for DNN, xDeepFM, the heads and MLP of AutoInt+ (none, in the log) and the head
+    # of MaskNet, whose logs were not available. BARS has no DLRM.
     models=list_models(
         wukong={},
         hidden=(1000, 1000),
@@ -97,13 +97,14 @@ AVAZU_X4 = ClickSet(
     ),
     width=16,
     batch_size=10_000,
-    l2=1e-9,  # that of BARS' best DCNv2, for all but two
+    l2=1e-9,  # that of the best DCNv2 of BARS, for all models but two
     l2_of={"afn": 1e-8, "autoint": 1e-7},
 )
 
 CRITEO_X1 = ClickSet(
     title="Criteo_x1",
-    # BARS' best but for xDeepFM's CIN, AutoInt+'s heads and AFN+'s neurons, which were not at hand.
+    # The best settings of BARS, except for the CIN of xDeepFM, the heads of AutoInt+ and the neurons of AFN+, which
+    # were not available.
     models=list_models(
         wukong={"bottom_hidden": (256,), **DROPOUT},
         hidden=(400, 400, 400),
@@ -119,7 +120,7 @@ CRITEO_X1 = ClickSet(
             "mlp2_dropout": 0.3,
             "mlp_norm": True,
             "fs_hidden": (800,),
-            "fs2_context": ("C6",),  # BARS' other context, the 13 numbers, cannot be one (models/finalmlp.py)
+            "fs2_context": ("C6",),  # dense columns, the other context of BARS, cannot be one here (models/finalmlp.py)
             "heads": 200,
         },
     ),
@@ -130,7 +131,7 @@ CRITEO_X1 = ClickSet(
 
 KUAI_VIDEO = ClickSet(
     title="KuaiVideo",
-    # BARS ran DCNv2, DNN, AutoInt+ and xDeepFM (its CIN's maps were not at hand); the others have the same MLP.
+    # BARS has DCNv2, DNN, AutoInt+ and xDeepFM (its CIN maps were not available); the others have the same MLP.
     models=list_models(
         wukong=DROPOUT,
         hidden=(1024, 512, 256),
@@ -154,7 +155,7 @@ KUAI_VIDEO = ClickSet(
 
 MICRO_VIDEO = ClickSet(
     title="MicroVideo",
-    # BARS ran DCNv2, DNN, AutoInt+ and xDeepFM (its CIN's maps and the attention's size were not at hand).
+    # BARS has DCNv2, DNN, AutoInt+ and xDeepFM (the CIN maps and the attention size were not available).
     models=list_models(
         wukong={"layers": 2, "fmb_tokens": 8, "lcb_tokens": 8, **DROPOUT},
         hidden=(1024, 512, 256),
@@ -176,7 +177,7 @@ MOVIELENS_LATEST = ClickSet(
         wukong={"fmb_dropout": 0.2, "head_dropout": 0.2},
         hidden=(400, 400, 400),
         dropout=0.2,
-        # L2 of 0.01 starves the models around an MLP unless their embeddings are normed (frappe_baselines.py).
+        # With L2 of 0.01, MLP-based models learn little unless their embeddings are normalised (frappe_baselines.py).
         norms={"embedding_norm": True, "mlp_norm": True},
         dlrm={"pair_norm": True},
         dcnv2={"cross_layers": 5},
@@ -204,12 +205,12 @@ MOVIELENS_LATEST = ClickSet(
     wukong_width=128,
     batch_size=4096,
     l2=0.01,
-    l2_of={"afn": 1e-3, "masknet": 5e-3, "xdeepfm": 5e-3},  # BARS' best
+    l2_of={"afn": 1e-3, "masknet": 5e-3, "xdeepfm": 5e-3},  # best settings of BARS
 )
 
 TAOBAO_ADS = ClickSet(
     title="TaobaoAds",
-    # BARS ran DCNv2, DNN, AutoInt+ and xDeepFM; the others have the same MLP.
+    # BARS has DCNv2, DNN, AutoInt+ and xDeepFM; the others have the same MLP.
     models=list_models(
         wukong={"fmb_hidden": (512, 512), "head_hidden": (1024, 512), "bottom_hidden": (256,), **DROPOUT},
         hidden=(512, 256, 128),
@@ -228,14 +229,14 @@ TAOBAO_ADS = ClickSet(
 
 
 def build_run(clicks: ClickSet, model: str) -> ConfigDict:
-    """A run of a set: Adam until validation AUC stalls, a tenth of the rate after each stall, the best epoch's state.
+    """Builds the config of a run: Adam with early stopping by validation AUC, and a tenth of the rate after each stall.
 
-    Different from BARS: tables learn by lazy Adam with lazy L2 (`embeddings/row_optimizers.py`), clipping sees the
-    dense gradient alone, and AUC alone decides where BARS adds GAUC or log loss.
+    Unlike in BARS, tables use lazy Adam with lazy L2 (`embeddings/row_optimizers.py`), only the dense gradient is
+    clipped, and the stopping metric is AUC alone, while BARS adds GAUC or log loss on some sets.
 
     Args:
-      clicks: the set.
-      model: one of its models.
+      clicks: settings of the set.
+      model: name of one of its models.
     """
     config = start_run(clicks.title, model, clicks.models, clicks.width_of(model))
     config.embeddings.optimizer.kind = "lazy_adam"
@@ -255,12 +256,12 @@ def build_run(clicks: ClickSet, model: str) -> ConfigDict:
 
 
 def start_run(title: str, model: str, models: Mapping[str, Options], width: int) -> ConfigDict:
-    """A config with its data and model, not yet with optimizers.
+    """Builds a config with data and model, but without optimizers.
 
     Args:
-      title: of the data.
-      model: one of `models`; the name of its module.
-      models: name -> options.
+      title: title of the data set.
+      model: name of the model's module, a key of `models`.
+      models: options of models by name.
       width: D.
     """
     if model not in models:
@@ -269,7 +270,7 @@ def start_run(title: str, model: str, models: Mapping[str, Options], width: int)
     config.name = f"{model} on {title}"
     config.data.factory = "blocks"
     config.embeddings.width = width
-    config.embeddings.initial_scale = 0.02  # BARS starts at 1e-4, where Wukong's products vanish
+    config.embeddings.initial_scale = 0.02  # BARS has 1e-4, with which Wukong's products vanish
     config.embeddings.pooling = "mean"  # of sequences, as BARS pools them
     config.model.factory = f"wukong_jax.models.{model}:build"
     config.model.options = dict(models[model])

@@ -1,4 +1,4 @@
-"""The baselines on Frappe, one config for all: `:dlrm`, `:dcnv2`, `:dnn`, `:finalmlp`, `:masknet`, `:xdeepfm`, ...
+"""Baselines on Frappe: `:dlrm`, `:dcnv2`, `:dnn`, `:finalmlp`, `:masknet`, `:xdeepfm`, ...
 
 Command:   python scripts/train.py --config=public/frappe_baselines:dlrm --workdir=runs/dlrm
            --config.data.path=FOLDER
@@ -7,8 +7,8 @@ Command:   python scripts/train.py --config=public/frappe_baselines:dlrm --workd
            python scripts/compare_variants.py --config=public/frappe_baselines --seeds=0,1,2
            --variants=dlrm,dcnv2,dnn,autoint,afn,masknet,xdeepfm,finalmlp,fm,logistic_regression
            --workdir=runs/frappe_baselines --output=docs/results/frappe_baselines --config.data.path=FOLDER
-Expected:  docs/results/frappe_baselines: all but AutoInt+ and AFN+ within 0.002 (negatives resampled, so a
-           difference of 0.001 says nothing); one to eight minutes a run on a CPU core
+Expected:  docs/results/frappe_baselines: all but AutoInt+ and AFN+ within 0.002 of the published AUC (negatives are
+           resampled, so a difference of 0.001 means nothing); one to eight minutes per run on one CPU core
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from . import frappe_wukong
 
 MODELS = {
     "dlrm": {"top_hidden": (400, 400, 400), "top_dropout": 0.2, "pair_norm": True},
-    # Without the norm, L2 of this strength starves the model (models/dcnv2.py).
+    # Without the norm, the model learns little with so strong L2 (models/dcnv2.py).
     "dcnv2": {
         "structure": "parallel",
         "cross_layers": 3,
@@ -70,14 +70,14 @@ MODELS = {
     "fm": {},
     "logistic_regression": {},
 }
-# L2 and learning rate of the tables where Wukong's do not fit, by validation AUC; and of the dense parameters.
+# L2 and learning rate of tables, if different from Wukong's, and learning rate of dense weights; by validation AUC.
 TABLES = {"logistic_regression": (0.0, 0.03), **dict.fromkeys(("fm", "finalmlp", "autoint", "afn"), (1e-5, 0.03))}
 DENSE_RATES = {"afn": 1e-3}
-WIDTHS = {"logistic_regression": 1, "fm": 33, "afn": 64}  # FM: a weight and 32 factors; AFN+: two tables of 32
+WIDTHS = {"logistic_regression": 1, "fm": 33, "afn": 64}  # FM: 1 weight and 32 factors; AFN+: two tables of width 32
 
 
 def get_config(model: str = "dlrm") -> ConfigDict:
-    """The Frappe run of a baseline: Wukong's with another model."""
+    """Returns the config of a baseline: that of Wukong with another model."""
     if model not in MODELS:
         raise UserError(f"model {model!r}: {', '.join(MODELS)}")
     config = frappe_wukong.get_config()

@@ -4,28 +4,28 @@ Command:   python scripts/train.py --config=public/hotel_bookings --workdir=runs
            --config.data.path=FOLDER
            FOLDER holds hotel_bookings.csv (plain or .gz; 119,390 rows; CC BY 4.0, doi 10.1016/j.dib.2018.11.126)
            `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (multi_domain_sets.py)
-           Lattice and baselines against a model for each portfolio:
+           Compare Lattice and baselines with one model per portfolio:
            python scripts/compare_consolidation.py --config=public/hotel_bookings --alone=lattice
            --together=lattice,shared_bottom,mmoe,ple,star,adatt,pepnet --seeds=0,1,2 --workdir=runs/lattice_hotel
            --output=docs/results/lattice_consolidation_hotel --config.training.epochs=10 --config.data.path=FOLDER
-Data:      objectives: the booking is canceled, has a special request, takes a parking space. Domain: the hotel, which
-           is a feature too. Split by day of arrival: the last fifth of the bookings tests (from 2017-04-22), the tenth
-           before it validates; exact repeats share their day, so none is on both sides. Left out of the features: the
-           three labels, reservation_status and its date (they tell the outcome), assigned_room_type and booking_changes
-           (known late), and the year (test rows are of the last one only). A canceled booking never has a parking
-           space: that is between labels, and no leak while neither is a feature.
+Data:      the objectives are that a booking is canceled, has a special request, or includes a parking space. The domain
+           is the hotel, which is also a feature. Rows are split by day of arrival: the last fifth is for the test (from
+           2017-04-22), the tenth before it for validation; exact duplicates have the same day, so none is on both
+           sides. Features exclude the three labels, reservation_status and its date (which reveal the outcome),
+           assigned_room_type and booking_changes (known late), and the year (test rows have only the last one). A
+           canceled booking never has a parking space; this relation between labels is no leak, as neither is a feature.
 Expected:  test AUC canceled 0.846 (City 0.854, Resort 0.853), special request 0.763 (0.759, 0.771), parking 0.855
            (0.809, 0.735); one seed, settings not searched; 25 seconds of CPU time. Logistic regression on the same
-           columns: 0.835, 0.752, 0.851 from the same rows, 0.840, 0.757, 0.852 with the validation rows too.
-           Another one, on one-hot ids, trained on all earlier rows and with columns that we do not know, has 0.859 for
-           canceled.
+           columns has 0.835, 0.752, 0.851 with the same training rows and 0.840, 0.757, 0.852 with the validation rows
+           added. Another logistic regression, on one-hot ids, trained on all earlier rows and with columns unknown to
+           us, has 0.859 for canceled.
 """
 
 from ml_collections import ConfigDict
 
 from .multi_domain_sets import SMALL_WUKONG, start_hotel_bookings, use_model
 
-# Baselines of Lattice's training FLOPs on this set (0.63 MFLOP), within 5 %.
+# Sizes of baselines with the training FLOPs of Lattice on this set (0.63 MFLOP), within 5 %.
 SIZES = {
     "shared_bottom": {"shared_hidden": (236, 88)},
     "mmoe": {"expert_hidden": (75,)},
@@ -37,5 +37,5 @@ SIZES = {
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
-    """The run of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
+    """Returns the config of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
     return use_model(start_hotel_bookings(), model, SMALL_WUKONG, sizes=SIZES)

@@ -5,11 +5,11 @@ Command:   python scripts/convert_kuairand.py --input=KuaiRand-Pure/data --outpu
            --config.data.path=data/kuairand_pure.parquet
            KuaiRand-Pure.tar.gz is at zenodo.org/records/10439422
            `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (multi_domain_sets.py)
-Data:      impressions of tabs 0, 1 and 4 of all three logs. M3oE's Table 1 counts 178,087 / 2,236,414 / 93,165; the
-           converter prints its counts: compare them. M3oE's code for this set is not public: that these are the tabs,
-           and the features (user, video, tab, hour, the user's and the video's basic ones), are our reading. 8:1:1 at
-           random, which is our choice too (`scripts/prepare_data.py --split=time` cuts by time).
-Expected:  not run: the data was not at hand. Settings are ours and not searched
+Data:      impressions of tabs 0, 1 and 4 of all three logs. Table 1 of M3oE has 178,087 / 2,236,414 / 93,165 rows;
+           compare them with the counts that the converter prints. The code of M3oE for this set is not public, so the
+           tabs and the features (user, video, tab, hour, and the basic features of user and video) are our
+           interpretation. The random split 8:1:1 is our choice (`scripts/prepare_data.py --split=time` splits by time).
+Expected:  not run, because the data was not available. Settings are ours and not searched
 """
 
 from ml_collections import ConfigDict
@@ -18,5 +18,5 @@ from .multi_domain_sets import M3OE_WUKONG, start_kuairand_pure, use_model
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
-    """The run of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
+    """Returns the config of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
     return use_model(start_kuairand_pure(), model, M3OE_WUKONG)

@@ -5,13 +5,14 @@ Command:   python scripts/convert_movielens.py --input=ml-1m --output=data/movie
            --config.data.path=data/movielens_1m.csv
            ml-1m is the folder of grouplens.org's ml-1m.zip (ratings.dat, movies.dat, users.dat)
            `:lattice`, `:mmoe`, `:ple`, `:star`, ... are other models (multi_domain_sets.py)
-Data:      1,000,209 ratings. click: above 3, like: above 4. Domain: age group 1 or 18 / 25 / 35 and up. Features as
-           M3oE's: user, film, gender, occupation, zip, first genre, domain, and age as a number (standardised; there
-           scaled to 0 to 1). Cut at 80 and 90 % of the rows in the order of M3oE's file, which has one user after the
-           other: test users are new, and only their gender, age, occupation and zip are known. That order is read off a
-           public sample of such a file and the code that wrote it; `--order=file` gives that of ratings.dat, by user
-           too. What the user did before is in the CSV and not among these features.
-Expected:  not run: the data was not at hand. Settings are ours and not searched
+Data:      1,000,209 ratings. A rating above 3 is a click, above 4 a like. The domain is the age group: 1 or 18 / 25 /
+           35 and above. Features are those of M3oE: user, film, gender, occupation, zip, first genre, domain, and age
+           as a number (standardised; in M3oE scaled to 0 to 1). Rows are split at 80 and 90 % in the order of M3oE's
+           file, which is sorted by user. Test users are therefore new; only their gender, age, occupation and zip are
+           known. We derived this order from a public sample of such a file and the code that wrote it; `--order=file`
+           has the order of ratings.dat, which is also sorted by user. The user's history is in the CSV file, but is no
+           feature here.
+Expected:  not run, because the data was not available. Settings are ours and not searched
 """
 
 from ml_collections import ConfigDict
@@ -20,5 +21,5 @@ from .multi_domain_sets import M3OE_WUKONG, start_movielens_1m, use_model
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
-    """The run of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
+    """Returns the config of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
     return use_model(start_movielens_1m(), model, M3OE_WUKONG)

@@ -1,6 +1,6 @@
-"""The data half of the configs of several domains and objectives: rows, embeddings, training; no model.
+"""Shared parts of the configs with several domains and objectives: data, embeddings, training and models.
 
-No run by itself: `configs/public/hotel_bookings.py` and its like load it and choose the model.
+This is no config by itself; `configs/public/hotel_bookings.py` and others import it and choose the model.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from wukong_jax.errors import UserError
 
 
 def start_hotel_bookings() -> ConfigDict:
-    """Hotel bookings: 2 hotels x canceled, special_request, parking."""
+    """Starts the config of hotel bookings: 2 hotels x canceled, special_request, parking."""
     config = _start_raw("hotel bookings", "hotel_bookings")
     _learn_tables(config, width=16, learning_rate=0.02)
     _train(config, batch_size=512, epochs=3, patience=2)
@@ -22,32 +22,32 @@ def start_hotel_bookings() -> ConfigDict:
 
 
 def start_movielens_small() -> ConfigDict:
-    """MovieLens latest-small: 3 ages of films x click, like; a user is what he or she did before."""
+    """Starts the config of MovieLens latest-small: 3 ages of films x click, like; users are described by history."""
     config = _start_raw("MovieLens latest-small", "movielens_small")
     _learn_tables(config, width=16, learning_rate=0.005)
     _train(config, batch_size=512, epochs=3, patience=3)
-    config.training.evaluate_every_steps = 50  # of 158 an epoch: the rows of 500 users are learnt by heart soon
+    config.training.evaluate_every_steps = 50  # of 158 per epoch; the rows of 500 users are soon overfitted
     return config
 
 
 def start_movielens_1m() -> ConfigDict:
-    """MovieLens-1M as M3oE has it: 3 ages of users x click, like."""
+    """Starts the config of MovieLens-1M as in M3oE: 3 ages of users x click, like."""
     config = _start_raw("MovieLens-1M", "movielens_1m")
-    _learn_tables(config, width=16, learning_rate=0.02)  # D is M3oE's
+    _learn_tables(config, width=16, learning_rate=0.02)  # D as in M3oE
     _train(config, batch_size=4096, epochs=20, patience=3)
     return config
 
 
 def start_kuairand_pure() -> ConfigDict:
-    """KuaiRand-Pure as M3oE has it: 3 tabs x click, long_view."""
+    """Starts the config of KuaiRand-Pure as in M3oE: 3 tabs x click, long_view."""
     config = _start_raw("KuaiRand-Pure", "kuairand_pure")
-    _learn_tables(config, width=16, learning_rate=0.02)  # D is M3oE's
+    _learn_tables(config, width=16, learning_rate=0.02)  # D as in M3oE
     _train(config, batch_size=4096, epochs=20, patience=2)
     return config
 
 
 def start_kuai_video_objectives() -> ConfigDict:
-    """KuaiVideo: 1 domain x click, like, follow; from row blocks, trained as `configs/public/kuai_video.py` is."""
+    """Starts the config of KuaiVideo: 1 domain x click, like, follow; row blocks, trained as in `kuai_video.py`."""
     config = start_config()
     config.name = "KuaiVideo, three objectives"
     config.data.factory = "blocks"
@@ -87,7 +87,7 @@ M3OE_WUKONG = {
     "fmb_dropout": 0.1,
     "head_dropout": 0.1,
 }
-# Models of several domains and objectives, by the name that a config takes after its colon.
+# Models for several domains and objectives; the keys of BASELINES are variants of configs.
 LATTICE = {
     "layers": 2,
     "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (64,)},
@@ -120,17 +120,18 @@ def use_model(
     sequences: tuple[str, ...] = (),
     sizes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> ConfigDict:
-    """Completes a config with one of the models.
+    """Adds one of the models to a config.
 
     Args:
-      config: its data half.
-      name: "wukong" (one model, a head an objective, the domain a feature like others), "lattice", or of `BASELINES`.
-      wukong: Wukong's options.
-      sequences: columns that the Lattice network reads event by event; the others pool them.
-      sizes: options of some of the `BASELINES` for this set, in place of the usual ones.
+      config: config without a model.
+      name: "wukong" (one model with an output per objective and the domain as a feature), "lattice", or a key of
+        `BASELINES`.
+      wukong: options of Wukong.
+      sequences: columns that the Lattice network reads event by event; other models pool them.
+      sizes: options of baselines that replace the usual ones for this set, by name.
 
     Raises:
-      UserError: no such model.
+      UserError: there is no such model.
     """
     if name not in ("wukong", "lattice", *BASELINES):
         raise UserError(f"model {name!r}: wukong, lattice, {', '.join(BASELINES)}")
@@ -163,7 +164,7 @@ def _learn_tables(config: ConfigDict, *, width: int, learning_rate: float) -> No
 
 
 def _train(config: ConfigDict, *, batch_size: int, epochs: int, patience: int) -> None:
-    """Adam at 1e-3 until the mean AUC of the validation rows stalls, a third of the rate after each stall."""
+    """Sets Adam at 1e-3 with early stopping by mean validation AUC, and 0.3 of the rate after each stall."""
     config.optimizer.factory = "adam"
     config.optimizer.learning_rate = 1e-3
     config.training.batch_size = batch_size

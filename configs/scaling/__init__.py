@@ -1,1 +1,1 @@
-"""Scaling curves: sweeps over models, sizes and seeds."""
+"""Configs of scaling curves: sweeps over models, sizes and seeds."""

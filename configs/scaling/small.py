@@ -1,8 +1,8 @@
-"""A small scaling curve: two models at three sizes on planted clicks, with the search that every sweep has.
+"""A small scaling curve: two models with three sizes on planted clicks, including the search of every sweep.
 
 Command:   python scripts/scaling_curve.py --config=scaling/small --workdir=runs/scaling_small
-Data:      generated: as configs/scaling/planted.py, factorized, a fifth of the rows
-Expected:  a report.html with curves of Wukong and DLRM in a few minutes on 2 CPU cores; far too few rows to rank them
+Data:      generated: as in configs/scaling/planted.py, factorized, with a fifth of the rows
+Expected:  report.html with curves of Wukong and DLRM in a few minutes on 2 CPU cores; far too few rows to rank them
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from . import planted
 
 
 def get_config() -> ConfigDict:
-    """The small sweep."""
+    """Returns the config of the small sweep."""
     config = planted.get_config()
     config.name = "planted clicks, small"
     config.models = {"Wukong": ("xs", "s", "m"), "DLRM": ()}

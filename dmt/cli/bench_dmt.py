@@ -51,13 +51,15 @@ class Settings:
         if self.quality and not self.output:
             raise UserError(f"--quality = {self.quality!r}: is not read without --output; leave it out")
         if not self.rates or self.rates[0] != "unlimited" or "unlimited" in self.rates[1:]:
-            raise UserError("--rates: must begin with unlimited, which the others are held against, and hold it once")
+            raise UserError(
+                "--rates: must begin with unlimited, the reference for the others, and contain it only once"
+            )
         if any(rate != "unlimited" and not Above(0).holds(rate) for rate in self.rates):
             raise UserError("--rates: each must be above 0 Mbit/s")
         if not self.compressions:
             raise UserError("--compressions: give one or more")
         if self.rounds * self.steps < 2:
-            raise UserError(f"--rounds = {self.rounds}, --steps = {self.steps}: at least 2 timed steps in all")
+            raise UserError(f"--rounds = {self.rounds}, --steps = {self.steps}: at least 2 timed steps in total")
 
     def _refuse_measuring(self) -> None:
         for field in dataclasses.fields(self):

@@ -46,7 +46,7 @@ class Settings:
         """Rejects a flag that would have no effect."""
         if self.balance == "count" and self.tolerance is not None:
             raise UserError(
-                f"--tolerance = {self.tolerance:g}: towers balanced by count are as even as can be; leave it out, or "
+                f"--tolerance = {self.tolerance:g}: towers balanced by count are as even as possible; leave it out, or "
                 "balance by bytes or ids"
             )
 

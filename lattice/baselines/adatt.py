@@ -65,7 +65,7 @@ class AdaTT(nn.Module):
         return tower_logits(features, inputs.domain, options, shape, options.tasks, train=train)
 
     def _fuse(self, level: int, features: jax.Array, train: bool) -> jax.Array:
-        """One level, [T, B, h], or [B, n * D] before the first, to [T, B, h]."""
+        """Applies one level to [T, B, h], or to [B, n * D] for the first level, and returns [T, B, h]."""
         options, shape = self.options, self.shape
         tasks, count, dropout = count_tasks(options.tasks, shape), options.task_experts, options.expert_dropout
         sizes = (tasks, count), options.expert_hidden

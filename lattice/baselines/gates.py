@@ -1,4 +1,4 @@
-"""Softmax gates that mix experts, with shares from a linear map of the task's input."""
+"""Provides softmax gates, which mix experts with shares computed linearly from the task's input."""
 
 import flax.linen as nn
 import jax

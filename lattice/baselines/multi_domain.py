@@ -1,4 +1,4 @@
-"""Logits that depend on the domain: domain tokens, per-domain rows of a table, and selection of the row's domain."""
+"""Provides operations that depend on the domain: domain tokens, table lookup by domain, and selection by domain."""
 
 import flax.linen as nn
 import jax
@@ -8,13 +8,13 @@ from wukong_jax.models.shape import ModelShape
 
 
 def domain_token(module: nn.Module, domain: jax.Array, shape: ModelShape) -> jax.Array:
-    """A learned vector that says which domain a row is of, [B, D] in the compute dtype.
+    """Returns a learned vector of each row's domain, [B, D] in the compute dtype.
 
-    It starts above the embeddings, of which 0.02 is usual, as it learns at the dense weights' slower rate, and far
-    below 1, which would drown them. Our choice.
+    Its initial scale of 0.1 is our choice: larger than that of embeddings (usually 0.02), because it learns with the
+    lower learning rate of dense weights, and much smaller than 1, which would dominate the embeddings.
 
     Args:
-      module: whose parameter "domain_token" it is; this is called inside its compact method.
+      module: the model, in whose compact method this is called and which owns the parameter "domain_token".
       domain: [B] int32.
       shape: sizes and compute dtype.
     """

@@ -84,10 +84,10 @@ class PEPNet(nn.Module):
         return Outputs(own_logits(logits, inputs.domain, shape, options.tasks), {})
 
     def _gated_towers(self, vectors: jax.Array, gated: jax.Array, train: bool) -> jax.Array:
-        """[B, n, D] and, gated and flat, [B, n * D] to the tasks' logits [T, B] float32."""
+        """Computes the tasks' logits [T, B] float32 from vectors [B, n, D] and gated flat vectors [B, n * D]."""
         options, shape = self.options, self.shape
         tasks, dropout = count_tasks(options.tasks, shape), options.tower_dropout
-        # slices: an index by a list would have a scatter for its gradient
+        # Slice instead of indexing by a list, whose gradient would be a scatter.
         places = context_places(options.prior_columns, shape)
         priors = [jax.lax.index_in_dim(vectors, place, 1, keepdims=False) for place in places]
         seen, hidden = [*priors, jax.lax.stop_gradient(gated)], gated
@@ -134,7 +134,7 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
     for column in built.prior_columns:
         if column not in known:
             raise UserError(
-                f"config.model.options.prior_columns = {column!r}: no column with embeddings of its own; "
+                f"config.model.options.prior_columns = {column!r}: no column with separate embeddings; "
                 f"known: {', '.join(known) or 'none'} (dense columns cannot be priors)"
             )
     return PEPNet(built, shape)

@@ -63,7 +63,7 @@ class PLE(nn.Module):
         return tower_logits(own, inputs.domain, options, shape, options.tasks, train=train)
 
     def _extract(self, level: int, own: jax.Array, shared: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """One level: what each task's gate makes, [T, B, h], and what the shared gate makes, [B, h]."""
+        """Applies one level; returns the outputs of the tasks' gates, [T, B, h], and of the shared gate, [B, h]."""
         options, shape = self.options, self.shape
         tasks, count, dtype = count_tasks(options.tasks, shape), options.task_experts, shape.dtype
 

@@ -59,7 +59,7 @@ class Star(nn.Module):
         options, shape, domain = self.options, self.shape, inputs.domain
         vectors = input_vectors(inputs, options, shape, train=train)
         flat = vectors.reshape(len(vectors), -1)
-        # padding has no token; where there are no tokens at all it cannot be told
+        # Padding rows have no token; if the data has no tokens at all, padding cannot be recognised.
         filled = jnp.any(inputs.token_mask > 0, axis=1) if shape.tokens else jnp.ones(len(domain), bool)
         norm = PartitionedNorm(shape.domains, options.statistics_momentum, name="partitioned_norm")
         hidden = norm(flat, domain, filled, train=train)

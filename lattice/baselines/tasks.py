@@ -1,4 +1,4 @@
-"""Tasks, either objectives or portfolios, and the parts of networks with a tower for each task.
+"""Defines tasks, which are either objectives or portfolios, and the shared parts of networks with a tower per task.
 
 M3oE (arXiv 2404.18465, table 2) names variants of a network by their tasks: "MTL" has one task per objective, "MDMT"
 one per portfolio. The default sizes are our choice; no source gives sizes for all of these networks.
@@ -49,15 +49,15 @@ TaskOptionsT = TypeVar("TaskOptionsT", bound=TaskOptions)
 
 
 def count_tasks(tasks: Tasks, shape: ModelShape) -> int:
-    """T: O, or G * O with the objectives of a domain side by side."""
+    """Returns T, the number of tasks: O, or G * O with the objectives of each domain adjacent."""
     return shape.objectives * (shape.domains if tasks == "portfolios" else 1)
 
 
 def task_inputs(module: nn.Module, inputs: ModelInputs, *, train: bool) -> jax.Array:
-    """What all tasks read: the row's vectors, and the domain's where tasks are objectives of several domains.
+    """Returns the input of all tasks: a row's vectors, plus a domain token if tasks are objectives of several domains.
 
     Args:
-      module: a model with `options` (`TaskOptions`) and `shape`, inside whose compact method this is called.
+      module: a model with `options` (`TaskOptions`) and `shape`, in whose compact method this is called.
       inputs: the model's inputs.
       train: whether dropout is on.
 
@@ -80,7 +80,7 @@ def hidden_stack(
     name: str,
     dropout: float = 0.0,
 ) -> MLPStack:
-    """MLPs that end after their last hidden layer, with what all of a model's MLPs share."""
+    """Builds MLPs without an output layer, with the options that all MLPs of a model share."""
     return MLPStack(
         hidden, None, shape.dtype, options.mlp_biases, dropout, norm=options.mlp_norm, counts=counts, name=name
     )
@@ -89,13 +89,13 @@ def hidden_stack(
 def tower_logits(
     features: jax.Array, domain: jax.Array, options: TowerOptions, shape: ModelShape, tasks: Tasks, *, train: bool
 ) -> Outputs:
-    """A tower for each task, as submodule "towers", and of their logits those of each row's own domain.
+    """Applies a tower for each task, as submodule "towers", and selects the logits of each row's domain.
 
-    All towers are computed for all rows, as in training of untied weights elsewhere in Lattice: G times the products
-    that a row needs, and no copy of a weight.
+    All towers are computed for all rows, as for untied weights elsewhere in Lattice in training. This takes G times the
+    matrix products that a row needs, but copies no weights.
 
     Args:
-      features: [T, B, h], or [B, h] where all towers read the same.
+      features: [T, B, h], or [B, h] if all towers have the same input.
       domain: [B] int32.
       options: the towers' options.
       shape: sizes and compute dtype.
@@ -121,7 +121,7 @@ def tower_logits(
 
 
 def own_logits(logits: jax.Array, domain: jax.Array, shape: ModelShape, tasks: Tasks) -> jax.Array:
-    """Of every task's logit [T, B], each row's own: [B, O]."""
+    """Selects the logits [B, O] of each row's domain from those of all tasks [T, B]."""
     if tasks == "portfolios":
         logits = keep_own_domain(logits.reshape(shape.domains, shape.objectives, -1), domain)
     return logits.T

@@ -98,8 +98,8 @@ def run(settings: Settings) -> None:
         write_reduced_rows(opened.data, reduce_schema(schema, kept), output / "data")
     print(f"kept {len(kept)}: {', '.join(kept)}\ndropped {len(dropped)}: {', '.join(dropped) or 'none'}")
     if choice.budget > selection.important:
-        print(f"only {selection.important} features are of importance for some task: chance chose the rest of the kept")
+        print(f"only {selection.important} features matter for some task; the other kept ones are a random choice")
     overridden = sorted(set(opened.run.config.embeddings.fields) & set(dropped))
     if overridden:
-        print(f"config.embeddings.fields names dropped columns, leave them out: {', '.join(overridden)}")
+        print(f"config.embeddings.fields names dropped columns; remove them: {', '.join(overridden)}")
     print(f"wrote {output}/selection.json, importance.json, schema.json, fronts.png")

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
     ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, replay.chunks)
     hits = measure_hits(data, settings.store, settings.time_to_live_hours, ends)
     write_text_whole(Path(settings.store) / "hits.json", json.dumps(hits, indent=1) + "\n")
-    print("a student finds         rows  hit rate  mean age")
+    print("rows of a student       rows  hit rate  mean age")
     for row in hits:
         age = "-" if row["mean_age_seconds"] is None else f"{row['mean_age_seconds'] / 3600:.2f} h"
         print(f"{row['rows']:18} {row['number']:>9,} {row['hit_rate']:>9.3f} {age:>9}")

@@ -16,10 +16,10 @@ from wukong_jax.runs.record import RunRecord, load_run_record
 
 CONFIG = {
     "name": "<b>bold</b> run",
-    "data": {"format": "raw", "path": "rows.csv", "schema": "frappe"},
+    "data": {"factory": "raw", "path": "rows.csv", "schema": "frappe"},
     "model": {"factory": "wukong_jax.models.wukong:build", "options": {}},
     "training": {"batch_size": 4096},
-    "optimizer": {"name": "adam", "learning_rate": 0.001},
+    "optimizer": {"factory": "adam", "learning_rate": 0.001},
     "embeddings": {"optimizer": {"kind": "rowwise_adagrad", "learning_rate": 0.05}},
     "seed": 7,
 }
@@ -127,6 +127,16 @@ def test_report_of_a_finished_run_shows_everything_and_fetches_nothing(tmp_path)
     assert not {"script", "link", "iframe", "b"} & set(page.tags)
     for name in ("loss", "auc", "calibration"):
         assert imread(folder / "pictures" / f"{name}.png").shape[0] > 500
+
+
+def test_report_of_a_run_of_an_earlier_version_lists_the_same(tmp_path):
+    older = {"data": {"format": "raw", "path": "rows.csv", "schema": "frappe"}}
+    older |= {"optimizer": {"name": "adam", "learning_rate": 0.001}}
+    folders = [write_run(tmp_path / "new"), write_run(tmp_path / "old", config=CONFIG | older)]
+    pages = [write_report(folder) and read_page(folder).texts for folder in folders]
+    assert pages[0] == pages[1]
+    assert "raw, frappe, rows.csv" in pages[0]
+    assert "adam, learning rate 0.001" in pages[0]
 
 
 def test_report_of_a_run_under_way_shows_what_there_is(tmp_path):

@@ -1,1 +1,1 @@
-"""Benches: how fast data, tables and the train step are on this machine."""
+"""Benchmarks the speed of data, tables and the train step on this machine."""

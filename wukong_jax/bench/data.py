@@ -1,8 +1,8 @@
-"""How fast data travels without a model: shuffled reading of row blocks, and Criteo TSV to row blocks.
+"""Times the shuffled reading of row blocks, and the preparing of Criteo TSV files, without a model.
 
-Rows are generated in Criteo's shape (13 numbers, 26 categories) and written to a temporary folder, so files come from
-the page cache: the processor's work is timed. Preparing is compared with polars alone parsing the same file, in turns,
-so that other load of the machine falls on both alike.
+Rows in the shape of Criteo (13 dense, 26 categorical columns) are generated in a temporary folder, so files are in the
+page cache and CPU work is timed. Preparing is timed in turns with polars only parsing the same file, so that other load
+of the machine affects both equally.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ Row = dict[str, str | int | float]
 
 
 def bench_reading(folder: Path, rows: int, repeats: int, threads: int) -> list[Row]:
-    """Writes blocks in both compressions and reads them shuffled, batch by batch."""
+    """Times writing blocks, with and without compression, and reading them in shuffled batches."""
     schema = criteo_shaped_schema()
     chunk = draw_columns(schema, min(rows, 1 << 17))
     results: list[Row] = []
@@ -54,7 +54,7 @@ def bench_reading(folder: Path, rows: int, repeats: int, threads: int) -> list[R
 
 
 def bench_preparing(folder: Path, rows: int, repeats: int) -> list[Row]:
-    """Prepares a Criteo TSV, in turns with polars alone parsing it."""
+    """Times preparing a Criteo TSV file, in turns with polars only parsing it."""
     file = folder / "criteo.tsv"
     write_criteo_tsv(file, rows)
     vocabularies = dataclasses.replace(find_schema("criteo"), split=Split(by="random"))
@@ -84,7 +84,7 @@ def bench_preparing(folder: Path, rows: int, repeats: int) -> list[Row]:
 
 
 def time_calls(calls: Sequence[Callable[[], None]], repeats: int) -> list[float]:
-    """Median seconds of each call, timed in turns after one untimed round."""
+    """Returns the median seconds of each call, timed in turns after one untimed round."""
     seconds: list[list[float]] = [[] for _ in calls]
     for repeat in range(repeats + 1):
         for call, times in zip(calls, seconds, strict=True):
@@ -96,7 +96,7 @@ def time_calls(calls: Sequence[Callable[[], None]], repeats: int) -> list[float]
 
 
 def criteo_shaped_schema() -> Schema:
-    """Thirteen numbers, twenty-six categories of up to 100 k values."""
+    """Returns a schema with 13 dense columns and 26 categorical columns of up to 100 k values."""
     return Schema(
         name="criteo_shaped",
         source=Source("csv"),
@@ -107,7 +107,7 @@ def criteo_shaped_schema() -> Schema:
 
 
 def draw_columns(schema: Schema, rows: int) -> Columns:
-    """Log-normal counts and Zipf ids."""
+    """Draws log-normal counts and Zipf-distributed ids."""
     rng = np.random.default_rng(0)
     columns = {name: np.zeros((rows, *shape), COLUMN_DTYPES[name]) for name, shape in schema.column_shapes().items()}
     columns["dense"][:] = np.log1p(np.floor(rng.lognormal(2, 1.5, (rows, DENSE))))
@@ -119,7 +119,7 @@ def draw_columns(schema: Schema, rows: int) -> Columns:
 
 
 def write_rows(directory: Path, schema: Schema, chunk: Columns, rows: int, compression: str) -> None:
-    """Writes the training split, repeating the chunk."""
+    """Writes a training split by repeating the chunk."""
     with BlockWriter(directory, "train", schema, compression=compression) as writer:  # type: ignore[arg-type]
         for start in range(0, rows, len(chunk["weight"])):
             writer.append({name: array[: rows - start] for name, array in chunk.items()})
@@ -136,7 +136,7 @@ def read_rows(directory: Path, batch_size: int, threads: int) -> None:
 
 
 def write_criteo_tsv(file: Path, rows: int) -> None:
-    """A file of Criteo's form: label, 13 counts and 26 values of 8 hexadecimal digits, some of each missing."""
+    """Writes a file in Criteo's format: label, 13 counts and 26 values of 8 hexadecimal digits, with missing values."""
     rng = np.random.default_rng(0)
     columns: dict[str, pl.Series] = {"label": pl.Series((rng.random(rows) < 0.25).astype(np.int32))}
     for i in range(DENSE):

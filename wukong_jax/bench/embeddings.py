@@ -1,6 +1,6 @@
-"""How long gather and sparse update take on tables of several sizes, and the memory of the compiled step.
+"""Times gather and sparse update for tables of several sizes, and reads the memory of the compiled step.
 
-All sizes of one case are timed in turns, so that other load of the machine falls on all alike.
+All sizes of a case are timed in turns, so that other load of the machine affects all equally.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source
 
 @dataclasses.dataclass(frozen=True)
 class TableBench:
-    """The sizes that are timed."""
+    """Sizes and settings of the benchmark."""
 
-    rows: tuple[int, ...]  # of all tables together, one for each size
+    rows: tuple[int, ...]  # sizes, as total rows of all tables
     batch: int  # B
-    columns: int  # categorical, one table each
+    columns: int  # categorical columns, one table each
     width: int  # D
-    zipf: float  # exponent of the ids' distribution
-    repeats: int  # timed steps of each case
+    zipf: float  # exponent of the ids' Zipf distribution
+    repeats: int  # timed steps per case
 
 
 def build_layout(bench: TableBench, rows: int, optimizer: str, dtype: str) -> EmbeddingLayout:
-    """The layout of equal tables that sum to about `rows` rows."""
+    """Builds a layout of tables of equal size with about `rows` rows in total."""
     each = max(2, rows // bench.columns)
     columns = tuple(CategoricalColumn(f"c{i}", "identity", rows=each) for i in range(bench.columns))
     schema = Schema("bench", Source("parquet"), labels=(LabelColumn("click"),), categorical=columns)
@@ -48,7 +48,7 @@ def build_layout(bench: TableBench, rows: int, optimizer: str, dtype: str) -> Em
 
 
 def build_step(layout: EmbeddingLayout) -> Any:
-    """Gather and update as in a train step, with the least model in between: it sums each row's values."""
+    """Builds gather and update as in a train step, with a minimal model that sums each row's values."""
     exchange = ReplicatedExchange(layout, jax.make_mesh((1, 1), MESH_AXES, devices=jax.devices()[:1]))
 
     def step(tables: Tables, ids: jax.Array, gradient: jax.Array, index: jax.Array) -> tuple[Tables, Any]:
@@ -64,7 +64,7 @@ def build_step(layout: EmbeddingLayout) -> Any:
 
 
 def measure_case(bench: TableBench, case: str) -> list[dict[str, Any]]:
-    """Times one optimizer and dtype at every table size, in turns."""
+    """Times one optimizer and dtype for all table sizes, in turns."""
     optimizer, dtype = case.split("/")
     rng = np.random.default_rng(0)
     runs: list[Any] = []
@@ -96,7 +96,7 @@ def measure_case(bench: TableBench, case: str) -> list[dict[str, Any]]:
 
 
 def measure_merges(bench: TableBench) -> list[dict[str, Any]]:
-    """Times the two ways to merge equal rows, at every table size, in turns."""
+    """Times the two methods of merging equal rows for all table sizes, in turns."""
     rng = np.random.default_rng(0)
     runs: list[Any] = []
     for rows in bench.rows:
@@ -118,7 +118,7 @@ def measure_merges(bench: TableBench) -> list[dict[str, Any]]:
 
 
 def summarise(seconds: Sequence[float]) -> dict[str, float]:
-    """Median, minimum and spread (quartiles apart) in milliseconds."""
+    """Returns median, minimum and spread (interquartile range) in milliseconds."""
     low, middle, high = np.percentile(seconds, [25, 50, 75]) * 1e3
     return {
         "median_ms": round(float(middle), 2),

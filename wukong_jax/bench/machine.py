@@ -1,4 +1,4 @@
-"""The machine that a bench ran on."""
+"""Describes the machine of a benchmark."""
 
 import platform
 
@@ -6,6 +6,6 @@ import jax
 
 
 def describe_machine() -> str:
-    """Processor, device and JAX release, in a line."""
+    """Returns processor, device and JAX version in one line."""
     device = jax.devices()[0]
     return f"{platform.machine()}, {device.platform} {device.device_kind}, JAX {jax.__version__}"

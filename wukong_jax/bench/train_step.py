@@ -1,7 +1,7 @@
-"""How long the whole Wukong train step takes on tables of several sizes.
+"""Times the complete train step of Wukong with tables of several sizes.
 
-13 dense and 26 categorical columns (Zipf 1.2), Wukong with two layers of 16 + 16 tokens at width 16. The sizes are
-timed in turns, so that other load of the machine falls on all alike.
+The data has 13 dense and 26 categorical columns (Zipf 1.2). The model has two layers of 16 + 16 tokens of width 16. The
+sizes are timed in turns, so that other load of the machine affects all equally.
 """
 
 import time
@@ -23,7 +23,7 @@ COLUMNS, DENSE, ZIPF = 26, 13, 1.2
 
 
 def build_bench_run(rows: int, batch: int, optimizer: str) -> Run:
-    """A run over 26 equal tables that sum to about `rows` rows."""
+    """Builds a run with 26 tables of equal size and about `rows` rows in total."""
     columns = tuple(CategoricalColumn(f"c{i}", "identity", rows=rows // COLUMNS) for i in range(COLUMNS))
     dense = tuple(DenseColumn(f"d{i}") for i in range(DENSE))
     schema = Schema("bench", Source("parquet"), labels=(LabelColumn("click"),), dense=dense, categorical=columns)
@@ -40,7 +40,7 @@ def build_bench_run(rows: int, batch: int, optimizer: str) -> Run:
 
 
 def draw_batch(run: Run, batch: int) -> Batch:
-    """Rows with Zipf ids, a table's values in random order."""
+    """Draws a batch with Zipf-distributed ids."""
     random = np.random.default_rng(0)
     ids = draw_zipf_ids(random, run.layout, batch, ZIPF)
     zeros, ones = np.zeros(batch, np.int32), np.ones((batch, 1), np.float32)
@@ -50,7 +50,7 @@ def draw_batch(run: Run, batch: int) -> Batch:
 
 
 def measure_step(sizes: Sequence[int], batch: int, optimizer: str, repeats: int) -> list[dict[str, Any]]:
-    """Times the step at every size, in turns."""
+    """Times the step for all sizes, in turns."""
     cases: list[list[Any]] = []
     for rows in sizes:
         run = build_bench_run(rows, batch, optimizer)
@@ -66,7 +66,7 @@ def measure_step(sizes: Sequence[int], batch: int, optimizer: str, repeats: int)
 
 
 def describe(run: Run, step: Any, batch: int, seconds: list[float]) -> dict[str, Any]:
-    """One result row."""
+    """Builds one row of the results."""
     flops = count_flops(run)["train_flops_per_example"] * batch
     memory = step.memory_analysis()
     return {

@@ -1,4 +1,4 @@
-"""Ids as real columns have them: a few values most of the time."""
+"""Draws Zipf-distributed ids, in which few values are frequent, as in real columns."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from wukong_jax.embeddings.layout import EmbeddingLayout
 
 
 def draw_zipf_ids(random: np.random.Generator, layout: EmbeddingLayout, rows: int, exponent: float) -> np.ndarray:
-    """[rows, S] int32 ids, Zipf over each table's values, the values in random order.
+    """Draws [rows, S] int32 ids, Zipf-distributed over the values of each table in random order.
 
     Args:
-      random: the generator, drawn from column by column.
-      layout: its fields have one slot each.
-      rows: of the batch.
-      exponent: of the distribution.
+      random: random generator, used column by column.
+      layout: layout whose fields have one slot each.
+      rows: rows of the batch.
+      exponent: exponent of the distribution.
     """
     ids = np.empty((rows, layout.slots), np.int32)
     for field in layout.fields:

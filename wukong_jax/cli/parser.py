@@ -113,7 +113,7 @@ def _build_parser(flags: typing.Iterable[Flag], name: str, description: str, set
     flags = list(flags)
     needed = [f"--{flag.name}={describe_metavar(flag.hint)}" for flag in flags if flag.required and not flag.positional]
     needed += [f"{flag.name.upper()}..." for flag in flags if flag.positional]
-    changes = "--config.KEY=VALUE changes a key of the config, as --config.training.steps=1000."
+    changes = "--config.KEY=VALUE changes a key of the config, such as --config.training.steps=1000."
     parser = _Parser(
         prog=f"wukong-jax {name}",
         usage=" ".join(["%(prog)s", *needed, "[flags]"]),
@@ -124,7 +124,7 @@ def _build_parser(flags: typing.Iterable[Flag], name: str, description: str, set
         add_help=False,
     )
     group = parser.add_argument_group("flags")
-    group.add_argument("-h", "--help", action="help", help="print this")
+    group.add_argument("-h", "--help", action="help", help="print this help")
     for flag in flags:
         texts: dict[str, Any] = {"nargs": 1, "metavar": describe_metavar(flag.hint)}
         if list_kinds(flag.hint) == [bool]:

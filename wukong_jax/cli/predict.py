@@ -3,7 +3,7 @@
     wukong-jax predict --workdir=runs/mine --input=rows.csv --output=scores.csv
 
 The input has the format of the run's raw training files (for generated data, that of the schema of the row blocks);
-labels are optional. The output has a header with the objectives' names, then one line per row in input order. It
+labels are optional. The output has a header with the objectives' names, then one line per row in input order. The file
 appears only when it is complete.
 """
 

@@ -53,10 +53,10 @@ def run(settings: Settings) -> None:
     print(f"report: {report_sweep(sweep)}")
     if sweep.failed:
         errors = sweep.folder / next(iter(sweep.failed)).folder / "error.txt"
-        raise UserError(f"{len(sweep.failed)} units failed, such as {errors}; the same command tries them again")
+        raise UserError(f"{len(sweep.failed)} units failed, such as {errors}; run the same command to retry them")
     if settings.output:
         missing = sweep.count_missing()
-        print(f"kept{f', without {missing} units that are missing' if missing else ''}: ", end="")
+        print(f"kept{f', without {missing} missing units' if missing else ''}: ", end="")
         print(keep_results(sweep, Path(settings.output), settings.command))
 
 

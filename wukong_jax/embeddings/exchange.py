@@ -198,7 +198,7 @@ class ReplicatedExchange(Exchange):
 
     def describe(self) -> str:
         """Describes where the tables are placed."""
-        return f"every one of {self.mesh.size} devices holds all tables"
+        return f"each of {self.mesh.size} devices holds all tables"
 
     def init_tables(self, key: jax.Array) -> Tables:
         """Creates the tables of a new run; see `Exchange`."""

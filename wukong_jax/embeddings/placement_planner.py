@@ -214,7 +214,7 @@ def format_plan(plan: Plan) -> str:
         )
     megabytes, work = np.array(plan.bytes_per_rank) / MIB, np.array(plan.work_per_rank)
     lines.append(
-        f"a chip's own tables take {megabytes.min():,.2f} to {megabytes.max():,.2f} MiB "
+        f"the tables of a chip take {megabytes.min():,.2f} to {megabytes.max():,.2f} MiB "
         f"({plan.allocated_bytes / MIB:,.2f} allocated on each); it reads {work.min():,} to {work.max():,} numbers "
         f"per row of the global batch; {plan.traffic_per_example:,.0f} bytes cross links per row"
     )

@@ -190,7 +190,9 @@ def check_same_tables(layout: EmbeddingLayout, logical: Collection[str]) -> None
     """
     wanted = [table for stack in layout.stacks for table in stack.tables]
     if set(wanted) != set(logical):
-        raise UserError(f"tables {sorted(logical)}: the config's schema has {sorted(wanted)}; use the run's own schema")
+        raise UserError(
+            f"tables {sorted(logical)}: the config's schema has {sorted(wanted)}; use the schema of the run"
+        )
 
 
 def choose_merge(platform: str) -> MergeMethod:

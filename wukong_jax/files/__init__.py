@@ -1,1 +1,1 @@
-"""Files and folders that are whole or not there, and locks between processes."""
+"""Writes files and folders atomically, and locks files between processes."""

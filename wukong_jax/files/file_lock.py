@@ -1,4 +1,4 @@
-"""A lock between processes, held by an open file: it is let go when its holder ends, however that happens."""
+"""Provides a lock between processes, which is released when its holder ends for any reason."""
 
 import contextlib
 import fcntl
@@ -10,14 +10,14 @@ from wukong_jax.errors import BusyError
 
 @contextlib.contextmanager
 def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
-    """Holds the lock of a file, which is made if it is not there.
+    """Holds the lock of a file, which is created if missing.
 
     Args:
-      path: the file; its folder must be there.
-      busy: what to refuse with where another process holds it; empty: wait for it.
+      path: the file, in an existing folder.
+      busy: message of the error if another process holds the lock; empty: wait for it.
 
     Raises:
-      BusyError: `busy`.
+      BusyError: another process holds the lock, and `busy` is given.
       OSError: the file cannot be written.
     """
     with path.open("w") as file:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside under another name, flushed to the disk, then renamed."""
+"""Writes files atomically: under a temporary name, flushed to disk, then renamed."""
 
 import os
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ from typing import IO, Any, Literal
 
 @contextmanager
 def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Opens a file for writing, which takes its name when the body ends without an error.
+    """Opens a file for writing that appears at `path` when the body ends without an error.
 
     Args:
-      path: the file; its folder must be there.
-      mode: text or bytes.
+      path: the file, in an existing folder.
+      mode: "w" for text, "wb" for bytes.
 
     Yields:
-      The open file; what was written is removed where the body raises.
+      The open file, which is deleted if the body raises.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     aside = path.with_name(path.name + ".writing")
     try:
@@ -33,12 +33,12 @@ def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Writes a text file; a reader never sees half of it."""
+    """Writes a text file atomically."""
     with open_whole(path) as file:
         file.write(text)
 
 
 def write_bytes_whole(path: Path, content: bytes) -> None:
-    """Writes a binary file; a reader never sees half of it."""
+    """Writes a binary file atomically."""
     with open_whole(path, "wb") as file:
         file.write(content)

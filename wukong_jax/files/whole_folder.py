@@ -1,4 +1,4 @@
-"""A folder that is whole or not there: written aside under another name, renamed at the end."""
+"""Writes a folder atomically: under a temporary name, renamed at the end."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from wukong_jax.errors import UserError
 
 @contextmanager
 def write_whole_folder(directory: Path, replace: bool = False) -> Iterator[Path]:
-    """Gives a fresh folder beside the target, which becomes the target when the body ends without an error.
+    """Yields a new temporary folder that becomes the target when the body ends without an error.
 
     Args:
-      directory: must not exist, unless `replace`.
-      replace: whether the folder may take the place of one that exists.
+      directory: the target, which must not exist unless `replace`.
+      replace: whether an existing target may be replaced.
 
     Yields:
-      The folder to write into; it is removed where the body raises.
+      The folder to write to; it is deleted if the body raises.
 
     Raises:
-      UserError: the directory exists already, or the system cannot write.
+      UserError: the target exists already, or writing fails.
     """
     if directory.exists() and not replace:
         raise UserError(f"{directory}: exists already; remove it or choose another folder")

@@ -1,1 +1,1 @@
-"""Pages, pictures and kept results."""
+"""Writes reports of runs (pages and pictures) and results of experiments."""

@@ -1,4 +1,4 @@
-"""The shell of a report's page: one HTML text that opens offline, light or dark as its reader has it."""
+"""Builds the HTML frame of report pages, which open offline and follow the reader's light or dark mode."""
 
 import html
 
@@ -6,12 +6,12 @@ from wukong_jax.reports.theme import DARK, LIGHT, Theme
 
 
 def build_page(title: str, body: str, style: str) -> str:
-    """A whole page.
+    """Builds a complete HTML page.
 
     Args:
-      title: plain text.
-      body: HTML.
-      style: CSS of this kind of page, behind what all pages share.
+      title: title in plain text.
+      body: body in HTML.
+      style: additional CSS of this kind of page.
     """
     page = _PAGE.replace("{title}", html.escape(title)).replace("{style}", _COLOURS + _STYLE + style)
     return page.replace("{body}", body)

@@ -1,4 +1,4 @@
-"""Kept results: an experiment's numbers with all that is needed to make them again."""
+"""Writes `results.json`, the numbers of an experiment with everything needed to reproduce them."""
 
 import datetime
 import json
@@ -19,14 +19,14 @@ SUMMARISED = ("auc", "log_loss", "normalized_entropy", "calibration")
 
 
 def summarise_seeds(summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """One flat row for runs that differ in their seed alone.
+    """Summarises runs that differ only in their seeds in one flat row.
 
     Args:
-      summaries: seed -> `summary.json` of a finished run.
+      summaries: contents of `summary.json` of finished runs, by seed.
 
     Returns:
-      For each split and metric (also of single objectives and domains) the mean and the sample standard deviation
-      over seeds (`test_auc`, `test_auc_std`), the values themselves, and what ran. A single seed's deviation is None.
+      For each split and metric (also of single objectives and domains), mean and sample standard deviation over seeds
+      (`test_auc`, `test_auc_std`) and the single values; and what ran. With one seed, the standard deviation is None.
     """
     first = next(iter(summaries.values()))
     row: dict[str, Any] = {"model": first["name"], "seeds": list(summaries)}
@@ -51,12 +51,12 @@ def write_results(
 
     Args:
       folder: `docs/results/<name>`.
-      command: the command line that made the rows, from the project's root.
-      rows: flat objects.
-      trained: commits, machines and dates of the runs behind the rows, where those are not of this command's sitting.
+      command: command line that produced the rows, to be run in the project's root folder.
+      rows: rows as flat mappings.
+      trained: commits, machines and dates of the runs behind the rows, if other processes trained them.
 
     Returns:
-      The file's path.
+      The path of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = {
@@ -71,7 +71,7 @@ def write_results(
 
 
 def describe_here() -> dict[str, str]:
-    """What numbers made now owe themselves to: commit, machine and date."""
+    """Describes where results are produced: commit, machine and date."""
     device = jax.devices()[0]
     return {
         "commit": _read_commit(),
@@ -82,7 +82,7 @@ def describe_here() -> dict[str, str]:
 
 
 def _read_commit() -> str:
-    """The checkout's commit, with "+" where files but kept results differ from it; "unknown" outside a checkout."""
+    """Returns the commit, with "+" if files other than results differ from it, or "unknown" outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""A run's result as a small table of text."""
+"""Formats the results of a run as a small text table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ _COLUMNS = (("auc", "AUC"), ("normalized_entropy", "NE"), ("log_loss", "log loss
 
 
 def format_results(summary: Mapping[str, Any]) -> str:
-    """The test metrics of a summary beside its references, and what ran.
+    """Formats the test metrics of a summary, its references, and what ran.
 
     Args:
-      summary: as in `summary.json`.
+      summary: content of `summary.json`.
 
     Returns:
       Lines of text.
@@ -33,14 +33,14 @@ def format_results(summary: Mapping[str, Any]) -> str:
 
 
 def share_of_way(summary: Mapping[str, Any]) -> float | None:
-    """How far a run came from its reference run's test log loss (0) to Bayes' (1); None without both."""
+    """Computes how far the test log loss went from that of the reference run (0) to Bayes (1); None without both."""
     losses = {name: metrics["log_loss"] for name, metrics in summary.get("references", {}).items()}
     bayes = losses.pop("bayes", None)
     return compute_share_of_way(next(iter(losses.values()), None), summary.get("test", {}).get("log_loss"), bayes)
 
 
 def compute_share_of_way(start: float | None, own: float | None, bayes: float | None) -> float | None:
-    """How far a log loss came from `start` (0) to Bayes' (1); None without the three, or where `start` is no worse."""
+    """Computes how far a log loss went from `start` (0) to `bayes` (1); None if one is None or `start` <= `bayes`."""
     if start is None or own is None or bayes is None or start <= bayes:
         return None
     return (start - own) / (start - bayes)

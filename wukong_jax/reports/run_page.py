@@ -1,4 +1,4 @@
-"""The page of a run's report: one HTML text with its pictures inside, no scripts and nothing fetched."""
+"""Builds the page of a run's report: one HTML file with embedded pictures and without scripts or downloads."""
 
 import base64
 import html
@@ -22,7 +22,7 @@ _METRIC_TITLES = {
 
 
 class Picture(NamedTuple):
-    """A picture of the page in both themes; None where there is no data for it yet."""
+    """A picture of the page in both themes; None if it has no data yet."""
 
     name: str
     caption: str
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
 
 
 def build_report_page(record: RunRecord, pictures: Sequence[Picture]) -> str:
-    """The whole page as HTML."""
+    """Builds the complete page as HTML."""
     title = html.escape(record.name)
     parts = [
         f"<h1>{title}</h1>",
@@ -78,7 +78,7 @@ def _build_metric_table(record: RunRecord) -> str:
 
 
 def _build_detail_tables(record: RunRecord) -> str:
-    """Tables by objective and by domain, where the metrics' names have those parts."""
+    """Builds tables by objective and by domain, if there are such metrics."""
     split = "test" if record.metrics_of("test") else "validation"
     by_depth: dict[int, dict[str, dict[str, Any]]] = {1: {}, 2: {}}
     for name, value in record.metrics_of(split).items():
@@ -108,7 +108,7 @@ def _build_table(corner: str, rows: Sequence[tuple[str, Mapping[str, Any], str]]
 
 
 def _build_gap_sentence(record: RunRecord) -> str:
-    """Where the test log loss lies between a reference's and the generator's own, given both."""
+    """Describes where the test log loss is between those of a reference and of the true probabilities, if known."""
     losses = {name: read_number(metrics.get("log_loss")) for name, metrics in record.references.items()}
     ours, bayes = read_number(record.metrics_of("test").get("log_loss")), losses.pop("bayes", None)
     sentences = []
@@ -149,7 +149,7 @@ def _list_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
     seconds = read_number(summary.get("wall_seconds"))
     facts = {
         "Model": (config.get("model") or {}).get("factory"),
-        "Data": ", ".join(str(data[key]) for key in ("format", "schema", "path") if data.get(key)),
+        "Data": ", ".join(str(data[key]) for key in ("factory", "format", "schema", "path") if data.get(key)),
         "Seed": config.get("seed"),
         "Rows of a batch": _format_count(training.get("batch_size")),
         "Dense optimizer": _describe_optimizer(optimizer),
@@ -167,7 +167,8 @@ def _list_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
 
 
 def _describe_optimizer(optimizer: Mapping[str, Any]) -> str | None:
-    name = optimizer.get("name") or optimizer.get("kind")  # the tables' optimizers have a kind
+    # the tables' optimizers have a kind; the dense one had a name in earlier versions, and data a format
+    name = optimizer.get("factory") or optimizer.get("name") or optimizer.get("kind")
     if not name:
         return None
     rate = read_number(optimizer.get("learning_rate"))

@@ -1,4 +1,4 @@
-"""The pictures of a run's report, drawn by matplotlib without a display, in a light and a dark theme."""
+"""Draws the pictures of a run's report with matplotlib, without a display, in a light or dark theme."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from wukong_jax.reports.theme import Theme, draw_open_frame, save_png, start_fig
 from wukong_jax.runs.record import RunRecord, read_number
 
 _SMOOTHED_POINTS = 40  # lines with more points than this also get a moving mean
-_OBJECTIVES_DRAWN = 4  # more lines than this cannot be told apart
+_OBJECTIVES_DRAWN = 4  # more lines could not be told apart
 _LINE_STYLES = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 3)))
 
 
 def draw_loss(record: RunRecord, theme: Theme) -> bytes | None:
-    """Training loss, validation and test log loss over the steps, and the references' log loss.
+    """Draws training loss, validation and test log loss over the steps, and the log loss of references.
 
     Returns:
-      PNG bytes; None where there is no loss yet.
+      PNG bytes, or None if there is no loss yet.
     """
     train_steps, train = record.series("train", "loss")
     steps, validation = record.series("validation", "log_loss")
@@ -43,10 +43,10 @@ def draw_loss(record: RunRecord, theme: Theme) -> bytes | None:
 
 
 def draw_auc(record: RunRecord, theme: Theme) -> bytes | None:
-    """Validation AUC over the steps (with several objectives: each, and their mean), test and references.
+    """Draws validation AUC over the steps (with several objectives, each and their mean), test AUC and references.
 
     Returns:
-      PNG bytes; None where there is no validation yet.
+      PNG bytes, or None if there is no validation yet.
     """
     steps, validation = record.series("validation", "auc")
     if not validation:
@@ -75,10 +75,10 @@ def draw_auc(record: RunRecord, theme: Theme) -> bytes | None:
 
 
 def draw_calibration(record: RunRecord, theme: Theme) -> bytes | None:
-    """Observed against predicted rate in bins of the test rows.
+    """Draws the observed against the predicted rate in bins of test rows.
 
     Returns:
-      PNG bytes; None where the test split is not scored yet.
+      PNG bytes, or None if the test split is not evaluated yet.
     """
     triples = [
         [read_number(bin_.get(key)) for key in ("predicted", "observed", "weight")] for bin_ in record.calibration
@@ -87,7 +87,7 @@ def draw_calibration(record: RunRecord, theme: Theme) -> bytes | None:
     if not points.size:
         return None
     predicted, observed, weight = points.T
-    # Under calibration the observed rate varies as the prediction says; a bin of no positives still has a bar.
+    # Standard error of a calibrated model. It is not estimated from observed rates, so bins without positives have one.
     error = 2 * np.sqrt(np.clip(predicted * (1 - predicted), 0, None) / weight)
     figure, axes = _start(theme, size=(6.0, 6.0))
     limit = min(1.03, 1.06 * max(predicted.max(), (observed + error).max())) or 1.0
@@ -154,7 +154,7 @@ def _draw_test_point(axes: Axes, record: RunRecord, metric: str, theme: Theme) -
 
 
 def _limit_to_what_matters(axes: Axes, everything: Sequence[float], shown: Sequence[float]) -> None:
-    """Limits the y axis to `shown`, so that the first steps' loss does not flatten all that follows."""
+    """Limits the y axis to `shown`, so that the high loss of the first steps does not flatten the rest."""
     low, high = min(everything), max(shown or everything)
     margin = 0.06 * (high - low) or 0.01
     axes.set_ylim(low - margin, high + margin)

@@ -1,7 +1,6 @@
-"""The report of a run: `report.html`, one file that opens offline, and its pictures as PNG files.
+"""Writes the report of a run: `report.html`, which opens offline, and its pictures as PNG files.
 
-Reads what a run leaves in its folder and nothing else, at any time: a run under way gets a report of what
-there is so far.
+A report is written from the files in the run's folder only, and at any time, also while the run is training.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,19 +30,19 @@ _PICTURES = {
 
 
 def write_report(workdir: Path) -> Path:
-    """Writes `report.html` and `pictures/*.png` of a run into its folder.
+    """Writes `report.html` and `pictures/*.png` to a run's folder.
 
-    A picture without data yet (no validation, no test) is left out, and the page says so.
+    A picture without data (no validation, no test) is left out, with a note on the page.
 
     Args:
-      workdir: the run's folder, with `config.json` and, as far as the run came, `metrics.jsonl`, `summary.json`
-        and `calibration.json`.
+      workdir: the run's folder, with `config.json` and, if written already, `metrics.jsonl`, `summary.json` and
+        `calibration.json`.
 
     Returns:
       The path of `report.html`.
 
     Raises:
-      UserError: the folder holds no run, or one of its files is not what a run writes.
+      UserError: the folder holds no run, or a file has unexpected content.
     """
     record = load_run_record(workdir)
     folder = workdir / "pictures"
@@ -52,7 +51,7 @@ def write_report(workdir: Path) -> Path:
         light, dark = draw(record, LIGHT), draw(record, DARK)
         path = folder / f"{name}.png"
         if light is None or dark is None:
-            path.unlink(missing_ok=True)  # of an earlier run of more steps
+            path.unlink(missing_ok=True)  # delete the picture of an earlier report
         else:
             folder.mkdir(exist_ok=True)
             write_bytes_whole(path, light)
@@ -63,15 +62,15 @@ def write_report(workdir: Path) -> Path:
 
 
 class ReportWriter(Listener):
-    """Writes a run's report when the run has ended."""
+    """Writes the report when a run has ended."""
 
     def __init__(self, say: Callable[[str], None]):
-        """Says by `say` where the report lies."""
+        """Stores `say`, which prints the path of the report."""
         self._say = say
         self._folder = Path()
 
     def on_start(self, start: RunStart) -> None:
-        """Takes note of the run's folder."""
+        """Stores the run's folder."""
         self._folder = start.folder
 
     def on_end(self, summary: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How the project's pictures look: colours, light and dark, the figure they are drawn on, and the PNG they become."""
+"""Defines the style of all pictures: light and dark colours, figures, axes and saving as PNG."""
 
 import dataclasses
 import io
@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart by any colour vision.
+# Okabe and Ito's palette, distinguishable with any colour vision.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8c6d00", "#56b4e9", "#1c2128", "#e69f00")
-FADED = "#b3bac2"  # what matters least
+FADED = "#b3bac2"  # for what matters least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def start_figure(
     theme: Theme = LIGHT,
     layout: Literal["constrained"] | None = "constrained",
 ) -> Figure:
-    """A figure without a display; sizes in inches, the title above its left edge."""
+    """Creates a figure without a display; sizes are in inches, and the title is left-aligned."""
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor=theme.background, layout=layout)
     FigureCanvasAgg(figure)
     if title:
@@ -67,7 +67,7 @@ def start_figure(
 
 
 def save_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Returns the figure as the bytes of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=figure.get_facecolor())
     return file.getvalue()
@@ -76,7 +76,7 @@ def save_png(figure: Figure) -> bytes:
 def dress_axes(
     axes: Axes, title: str, x: str, y: str, grid: Literal["both", "x", "y"] = "both", theme: Theme = LIGHT
 ) -> None:
-    """Words and grid of axes without a frame."""
+    """Sets title, labels and grid of axes without a frame."""
     axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
     axes.set_xlabel(x, color=theme.ink, fontsize=10)
     axes.set_ylabel(y, color=theme.ink, fontsize=10)
@@ -86,7 +86,7 @@ def dress_axes(
 
 
 def draw_open_frame(axes: Axes, theme: Theme, labels: float) -> None:
-    """A grid behind the data, and a frame open at the top and the right; `labels` is the size of the ticks' words."""
+    """Draws a grid behind the data and a frame open at the top and right; `labels` is the font size of tick labels."""
     axes.set_facecolor(theme.background)
     axes.grid(visible=True, color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -96,7 +96,7 @@ def draw_open_frame(axes: Axes, theme: Theme, labels: float) -> None:
 
 
 def draw_colour_bar(figure: Figure, axes: Axes, image: object, size: float, **place: float) -> Axes:
-    """A colour bar without a frame beside the axes; returns its axes."""
+    """Adds a colour bar without a frame beside the axes, and returns its axes."""
     bar = figure.colorbar(image, ax=axes, **place)  # type: ignore[arg-type]
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(colors=LIGHT.muted, labelsize=size)

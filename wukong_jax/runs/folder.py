@@ -72,7 +72,7 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(hold_lock(self.path / ".lock", busy))
             except OSError as error:
-                fix = "give a folder that can be written"
+                fix = "give a writable folder"
                 raise UserError(f"--workdir = {self.path}: {error.strerror}; {fix}") from None
             yield
 

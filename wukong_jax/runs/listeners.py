@@ -154,7 +154,7 @@ class CheckpointKeeper(Listener):
             self.save(loop)
             self._checkpoints.wait()
             self._listener.on_message(
-                f"{self._stop.name}: saved step {loop.step:,}; the same command goes on from here"
+                f"{self._stop.name}: saved step {loop.step:,}; run the same command again to resume"
             )
             raise SystemExit(self._stop.exit_code)
         if loop.step % self._every == 0:

@@ -96,7 +96,7 @@ class OpenRun:
           UserError: the run has no folder, or a line cannot be read.
         """
         if self.folder is None:
-            raise UserError("metrics: this run lies in no folder, so it has no metrics.jsonl")
+            raise UserError("metrics: this run has no folder, and so no metrics.jsonl")
         return pl.from_dicts(read_metrics(RunFolder(self.folder).metrics), infer_schema_length=None)
 
     def read_split(self, split: str) -> Iterator[Batch]:

@@ -31,5 +31,5 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
                 file.writelines(",".join(map(repr, row)) + "\n" for row in scores.tolist())
                 written += len(scores)
     except OSError as error:
-        raise UserError(f"--output = {target}: {error.strerror}; give a file that can be written") from None
+        raise UserError(f"--output = {target}: {error.strerror}; give a writable file") from None
     return written

@@ -141,7 +141,7 @@ class _Sitting:
         state, progress = self._checkpoints.restore(self._run.abstract_state(), newest, self._run.state_sharding)
         if progress.data_fingerprint != fingerprint:
             raise UserError(
-                f"{self._data.directory}: holds other rows than this run was trained on so far; "
+                f"{self._data.directory}: holds different rows than those this run was trained on; "
                 "give the folder of the same rows as --config.data.path, or another --workdir"
             )
         return state, progress
