@@ -16,46 +16,53 @@ class PlantedPortfoliosConfig:
     Field values, users' segments and items' categories are numbers from 1 (the most frequent) to `values_per_field`.
     """
 
-    seed: Annotated[int, AtLeast(0)] = 0
-    domains: Annotated[int, AtLeast(1)] = 3
-    domain_shares: Annotated[tuple[float, ...], Above(0)] = ()
-    domain_as_field: bool = False
-    objectives: tuple[str, ...] = ("click", "like")
-    base_rates: Annotated[tuple[float, ...], Inside(0, 1)] = (0.25, 0.1)
-    absent_portfolios: tuple[str, ...] = ()
-    domain_relatedness: Annotated[float, Between(0, 1)] = 0.7
-    objective_relatedness: Annotated[float, Between(0, 1)] = 0.5
-    opposed_domains: tuple[int, ...] = ()
-    users_per_segment: Annotated[int, AtLeast(1)] = 20
-    items_per_category: Annotated[int, AtLeast(1)] = 4
-    user_overlap: Annotated[float, Between(0, 1)] = 0.5
-    item_overlap: Annotated[float, Between(0, 1)] = 0.5
-    fields: Annotated[int, AtLeast(0)] = 4
-    values_per_field: Annotated[int, AtLeast(3)] = 50
-    zipf_exponent: Annotated[float, AtLeast(0)] = 1.1
-    dense_fields: Annotated[int, AtLeast(0)] = 2
-    useless_fields: Annotated[int, AtLeast(0)] = 0
-    useless_dense_fields: Annotated[int, AtLeast(0)] = 0
-    orders: tuple[int, ...] = (1, 2)
-    order_shares: Annotated[tuple[float, ...], Above(0)] = (0.3, 0.7)
-    interactions: Annotated[int, AtLeast(1)] = 12
-    latent_width: Annotated[int, AtLeast(1)] = 2
-    sequence_length: Annotated[int, AtLeast(0)] = 0
-    sequence_share: Annotated[float, Fraction()] = 0.0
-    sequence_decay: Annotated[float, Range(0, 1, includes_low=False)] = 0.8
-    logit_deviation: Annotated[float, Above(0)] = 1.5
-    days: Annotated[float, Above(0)] = 14.0
-    drift_degrees: Annotated[float, AtLeast(0)] = 0.0
-    delayed_objectives: tuple[str, ...] = ()
-    delay_hours: Annotated[tuple[float, ...], Above(0)] = (24.0,)
-    delay_deviation: Annotated[float, AtLeast(0)] = 0.5
-    longest_window_hours: Annotated[float, AtLeast(1 / 3600)] = 168.0
-    train_rows: Annotated[int, AtLeast(0)] = 1_000_000
-    validation_rows: Annotated[int, AtLeast(0)] = 100_000
-    test_rows: Annotated[int, AtLeast(0)] = 200_000
+    seed: Annotated[int, "random seed", AtLeast(0)] = 0
+    domains: Annotated[int, "number of domains G, named domain_0, domain_1, ...", AtLeast(1)] = 3
+    domain_shares: Annotated[tuple[float, ...], "share of the rows by domain, sum 1; empty = equal", Above(0)] = ()
+    domain_as_field: Annotated[bool, "add the domain as a categorical column, for models that do not read it"] = False
+    objectives: Annotated[tuple[str, ...], "names of the O labels"] = ("click", "like")
+    base_rates: Annotated[tuple[float, ...], "mean label by objective, equal in all domains", Inside(0, 1)] = (
+        0.25,
+        0.1,
+    )
+    absent_portfolios: Annotated[tuple[str, ...], 'not observed (label mask 0), such as "domain_1/like"'] = ()
+    domain_relatedness: Annotated[float, "correlation of an objective's logits in two domains", Between(0, 1)] = 0.7
+    objective_relatedness: Annotated[float, "correlation of two objectives' logits in a domain", Between(0, 1)] = 0.5
+    opposed_domains: Annotated[tuple[int, ...], "domains whose common part has the opposite sign, a conflict"] = ()
+    users_per_segment: Annotated[int, "users per segment and domain", AtLeast(1)] = 20
+    items_per_category: Annotated[int, "items per category and domain", AtLeast(1)] = 4
+    user_overlap: Annotated[float, "share of users that are in all domains; others are in one", Between(0, 1)] = 0.5
+    item_overlap: Annotated[float, "share of items that are in all domains; others are in one", Between(0, 1)] = 0.5
+    fields: Annotated[int, "number of categorical fields besides user and item", AtLeast(0)] = 4
+    # with two values, all centred coordinates lie on one line, and those of a term may cancel
+    values_per_field: Annotated[int, "values of each field", AtLeast(3)] = 50
+    zipf_exponent: Annotated[float, "exponent of all frequencies; 0 = uniform", AtLeast(0)] = 1.1
+    dense_fields: Annotated[int, "number of standard normal columns, in orders 1 and 2", AtLeast(0)] = 2
+    useless_fields: Annotated[int, "categorical columns that no logit depends on", AtLeast(0)] = 0
+    useless_dense_fields: Annotated[int, "dense columns that no logit depends on", AtLeast(0)] = 0
+    orders: Annotated[tuple[int, ...], "orders of interactions, ascending"] = (1, 2)
+    order_shares: Annotated[tuple[float, ...], "variance share by order, without sequence, sum 1", Above(0)] = (
+        0.3,
+        0.7,
+    )
+    interactions: Annotated[int, "sets of fields of each order from 2 up; all if there are fewer", AtLeast(1)] = 12
+    latent_width: Annotated[int, "latent coordinates of a value", AtLeast(1)] = 2
+    sequence_length: Annotated[int, "items in a row's history; 0 = no history", AtLeast(0)] = 0
+    sequence_share: Annotated[float, "share of the variance from the item's match with the history", Fraction()] = 0.0
+    sequence_decay: Annotated[float, "weight of a history item over the next", Range(0, 1, includes_low=False)] = 0.8
+    logit_deviation: Annotated[float, "standard deviation of every portfolio's true logit", Above(0)] = 1.5
+    days: Annotated[float, "days over which the rows of all splits are spread evenly", Above(0)] = 14.0
+    drift_degrees: Annotated[float, "rotation of the planted weights from the first row to the last", AtLeast(0)] = 0.0
+    delayed_objectives: Annotated[tuple[str, ...], "objectives whose positives come after the impression"] = ()
+    delay_hours: Annotated[tuple[float, ...], "scale of the delay, one per domain or one for all", Above(0)] = (24.0,)
+    delay_deviation: Annotated[float, "standard deviation of the scale's logarithm over rows", AtLeast(0)] = 0.5
+    longest_window_hours: Annotated[float, "maximum delay of a conversion", AtLeast(1 / 3600)] = 168.0
+    train_rows: Annotated[int, "training rows", AtLeast(0)] = 1_000_000
+    validation_rows: Annotated[int, "validation rows", AtLeast(0)] = 100_000
+    test_rows: Annotated[int, "test rows", AtLeast(0)] = 200_000
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, by name."""
+        """Checks all values."""
         check_ranges(self)
         self._check_portfolios()
         self._check_columns()
