@@ -9,10 +9,11 @@ import pytest
 
 from tests.models.baseline_twin import make_inputs
 from tests.models.random_parameters import draw_parameters
+from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
 
-# Another value of each option that every `VectorModel` has, for `assert_every_option_changes_the_model`.
+# Another value of each option that every `VectorModel` has, for `assert_no_model_option_is_idle`.
 VECTOR_MODEL_CHANGES = {
     "bottom_hidden": [8],
     "bottom_output_activation": "none",
@@ -90,32 +91,43 @@ def assert_bfloat16_stays_near_float32(build, options, shape, most=0.03):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
 
 
-def assert_every_option_changes_the_model(build, kind, options, changes, shape):
-    """No option is accepted and ignored: the traced start or the traced training pass moves with each.
+def assert_no_model_option_is_idle(build, kind, small, variants, changes, shape, extras=None):
+    """No option is accepted and ignored, whichever variant it is added to; see `assert_no_option_is_idle`.
 
     Args:
       build: the model's factory.
       kind: dataclass of its options.
-      options: those of the start.
+      small: options of all variants.
+      variants: further options, one mapping a variant.
       changes: name to another value, or to a mapping of options where one needs others; every field of `kind`.
       shape: with dense columns and embeddings.
+      extras: of the model's call.
     """
-    inputs = make_inputs(shape)
+    bases = [{**small, **variant} for variant in variants]
+    pairs = [(name, change if is_mapping_of(name, change) else {name: change}) for name, change in changes.items()]
+    assert_no_option_is_idle(trace_model(build, shape, extras), kind, bases, pairs)
+
+
+def is_mapping_of(name, change):
+    return isinstance(change, dict) and name in change
+
+
+def trace_model(build, shape, extras=None):
+    """Options to the traced start and training pass, as text."""
+    dense, embeddings, mask, domain, _ = make_inputs(shape)
     key = jax.random.key(0)
 
-    def fingerprint(changed):
-        model = build({**options, **changed}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
-        return f"{start}\n{step}"
+    def run(model, key, *arrays):
+        variables = model.init(key, *arrays, train=False)
+        return variables, model.apply(variables, *arrays, train=True, rngs={"dropout": key}, mutable=True)
 
-    assert set(changes) == {field.name for field in dataclasses.fields(kind)}
-    for name, change in changes.items():
-        others = change if isinstance(change, dict) else {name: change}
-        base = {key: value for key, value in others.items() if key != name}
-        assert fingerprint(others) != fingerprint(base), name
-    assert fingerprint({}) == fingerprint({})
+    def fingerprint(options):
+        model = build(options, shape)
+        return str(
+            jax.make_jaxpr(lambda key, *a: run(model, key, *a))(key, dense, embeddings, mask, domain, extras or {})
+        )
+
+    return fingerprint
 
 
 def assert_refused_by_name(build, options, word, shape):

@@ -11,7 +11,7 @@ from tests.models.model_checks import (
     assert_bfloat16_stays_near_float32,
     assert_dropout_acts_in_training_only,
     assert_equals_twin,
-    assert_every_option_changes_the_model,
+    assert_no_model_option_is_idle,
     assert_refused_by_name,
 )
 from tests.models.random_parameters import draw_parameters
@@ -208,11 +208,13 @@ def test_shapes_without_pairs_are_refused():
         dlrm.build({"pair_norm": True}, ModelShape(3, 1, 4, 1))
 
 
-def test_every_option_changes_the_model():
+def test_no_option_is_idle():
     changes = {
         **VECTOR_MODEL_CHANGES,
         "top_hidden": [8],
         "top_dropout": 0.3,
         "pair_norm": True,
     }
-    assert_every_option_changes_the_model(dlrm.build, dlrm.DLRMOptions, SMALL, changes, ModelShape(3, 6, 4, 1))
+    assert_no_model_option_is_idle(
+        dlrm.build, dlrm.DLRMOptions, SMALL, VARIANTS.values(), changes, ModelShape(3, 6, 4, 1)
+    )

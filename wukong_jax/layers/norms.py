@@ -136,7 +136,7 @@ def _backward(
     else:
         of_size = jax.lax.optimization_barrier(of_size)
         to_values = inverse * (scaled - normal * of_size)
-    shared = tuple(axis for axis, size in enumerate(scale.shape) if size == 1)
+    shared = tuple(axis for axis, size in enumerate(scale.shape) if size != values.shape[axis])
     to_scale = (gradient * normal).sum(shared, keepdims=True)
     to_bias = None if bias is None else gradient.sum(shared, keepdims=True)
     return to_values.astype(values.dtype), to_scale, to_bias, None
