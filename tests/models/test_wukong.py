@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import jax
@@ -7,8 +6,11 @@ import numpy as np
 import pytest
 
 from tests.models import wukong_twin
+from tests.models.model_checks import assert_refused_by_name, trace_model
 from tests.models.random_parameters import draw_parameters
+from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.models import wukong
 from wukong_jax.models.shape import ModelShape
 
@@ -272,30 +274,57 @@ def test_dense_tokens_start_near_the_embeddings_size():
     assert 0.01 < np.std(made) < 0.04  # dense_token_scale 0.02 for columns of unit variance
 
 
-def test_every_option_changes_the_model():
-    """No option is accepted and ignored: the traced start or the traced training pass moves with each."""
+# What may leave other options without an effect: of the variants, those that turn something off, and some more.
+SWITCHES = [
+    *(VARIANTS[name] for name in ("static", "full", "attentive", "norm_none", "no_lcb_tokens", "no_fmb", "no_lcb")),
+    *(VARIANTS[name] for name in ("no_residual", "fmb_only")),
+    {"fmb_hidden": [], "head_hidden": []},
+    {"norm": "none", "fm": "attentive"},
+]
+CHANGES = [
+    *(("layers", {"layers": 2}), ("fmb_tokens", {"fmb_tokens": 5}), ("lcb_tokens", {"lcb_tokens": 3})),
+    *(("fm", {"fm": "attentive"}), ("fm", {"fm": "full", "rank": None}), ("rank", {"rank": 5})),
+    *(("attention", {"fm": "attentive", "attention": {"tokens": 2}}), ("attention", {"attention": {"hidden": [3]}})),
+    *(
+        ("fmb_hidden", {"fmb_hidden": [8]}),
+        ("head_hidden", {"head_hidden": [8]}),
+        ("bottom_hidden", {"bottom_hidden": [8]}),
+    ),
+    *(("dense_tokens", {"dense_tokens": 1}), ("dense_token_scale", {"dense_token_scale": 0.1})),
+    *(("norm", {"norm": "flat"}), ("norm", {"norm": "none"}), ("fm_norm", {"fm_norm": False})),
+    *(("norm_epsilon", {"norm_epsilon": 0.1}), ("fm_norm_epsilon", {"fm_norm_epsilon": 0.1})),
+    *(("mlp_biases", {"mlp_biases": False}), ("token_biases", {"token_biases": True})),
+    *(("fmb_output_activation", {"fmb_output_activation": "relu"}), ("embedding_dropout", {"embedding_dropout": 0.3})),
+    *(("fmb_dropout", {"fmb_dropout": 0.3}), ("head_dropout", {"head_dropout": 0.3})),
+    *(("head_output_scale", {"head_output_scale": 0.5}), ("use_fmb", {"use_fmb": False})),
+    *(("use_lcb", {"use_lcb": False}), ("use_residual", {"use_residual": False})),
+]
+
+
+def test_no_option_is_idle():
+    """An option that others leave without an effect is refused, but for the kind and sizes of a block turned off."""
+    bases = [{**SMALL, "layers": 1, **switch} for switch in SWITCHES]
+
+    def exempt(options, name):
+        return not options.get("use_fmb", True) and name in ("fm", "rank", "attention", "fmb_hidden")
+
+    trace = trace_model(wukong.build, ModelShape(3, 6, 4, 1))
+    assert_no_option_is_idle(trace, wukong.WukongOptions, bases, CHANGES, exempt)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_hidden": [], "head_dropout": 0.1}, "head_dropout = 0.1: has no effect without a width in head_hidden"),
+        ({"fmb_hidden": [], "fmb_dropout": 0.1}, "fmb_dropout = 0.1: has no effect without use_fmb and a width in"),
+        ({"use_lcb": False, "token_biases": True}, "token_biases = True: has no effect without use_lcb and lcb_tokens"),
+        ({"lcb_tokens": 0, "use_lcb": False}, "use_lcb = False: has no effect where lcb_tokens is 0"),
+        ({"use_fmb": False, "fm_norm": False}, "fm_norm = False: has no effect without use_fmb"),
+    ],
+)
+def test_idle_options_are_refused_but_not_of_old_runs(options, message):
     shape = ModelShape(3, 6, 4, 1)
-    inputs = make_inputs(shape)
-    key = jax.random.key(0)
-
-    def fingerprint(options):
-        model = wukong.build({**SMALL, **options}, shape)
-        start = jax.make_jaxpr(lambda key: model.init(key, *inputs, train=False))(key)
-        variables = jax.eval_shape(lambda key: model.init(key, *inputs, train=False), key)
-        step = jax.make_jaxpr(lambda v: model.apply(v, *inputs, train=True, rngs={"dropout": key}))(variables)
-        return f"{start}\n{step}"
-
-    changes = [
-        *({"layers": 3}, {"fmb_tokens": 4}, {"lcb_tokens": 3}, {"rank": 5}, {"fmb_hidden": [8]}, {"head_hidden": [8]}),
-        *({"bottom_hidden": [8]}, {"dense_tokens": 1}, {"dense_token_scale": 0.1}, {"norm": "flat"}, {"norm": "none"}),
-        *({"fm_norm": False}, {"norm_epsilon": 0.1}, {"fm_norm_epsilon": 0.1}, {"mlp_biases": False}),
-        *({"token_biases": True}, {"fmb_output_activation": "relu"}, {"embedding_dropout": 0.3}, {"fmb_dropout": 0.3}),
-        *({"head_dropout": 0.3}, {"head_output_scale": 0.5}, {"use_fmb": False}, {"use_lcb": False}),
-        *({"use_residual": False}, {"fm": "attentive"}, {"fm": "full", "rank": None}),
-        *({"fm": "attentive", "attention": {"tokens": 2}}, {"fm": "attentive", "attention": {"hidden": [3]}}, {}),
-    ]
-    named = set(itertools.chain.from_iterable(changes))
-    assert named == set(wukong.WukongOptions.__dataclass_fields__)
-    assert fingerprint({}) == fingerprint({})
-    prints = [fingerprint(change) for change in changes]
-    assert len(set(prints)) == len(prints)
+    assert_refused_by_name(wukong.build, options, message, shape)
+    with accept_idle_options():
+        wukong.build(options, shape)
+    assert_refused_by_name(wukong.build, options, message, shape)
