@@ -13,6 +13,7 @@ def assert_no_option_is_idle(
     bases: Iterable[Mapping[str, Any]],
     changes: Iterable[tuple[str, Mapping[str, Any]]],
     exempt: Callable[[Mapping[str, Any], str], bool] = lambda options, name: False,
+    refused: Iterable[str] = (),
 ) -> None:
     """Tries each change over each base: what is built must differ, or building must refuse the option.
 
@@ -22,6 +23,7 @@ def assert_no_option_is_idle(
       bases: options to start from, such that each switch is off in some of them.
       changes: name of an option, and a mapping with another value of it and of what that value needs of others.
       exempt: whether an option may be without an effect among these.
+      refused: options that every base must refuse; every other must be accepted by one or more.
     """
     changes, accepted, known = list(changes), set(), {}
 
@@ -45,4 +47,4 @@ def assert_no_option_is_idle(
                 continue
             assert changed != reference or exempt(after, name), f"{name} = {change[name]!r} in {after}"
             accepted.add(name)
-    assert accepted == {name for name, _ in changes}
+    assert accepted == {name for name, _ in changes} - set(refused)

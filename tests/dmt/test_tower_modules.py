@@ -10,6 +10,7 @@ from dmt.tower_module_options import TowerModuleOptions, compute_sizes
 from dmt.tower_modules import TowerModules, apply_module
 from dmt.tower_weights import TowerWeight
 from tests.dmt import tower_module_twins
+from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.errors import UserError
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -220,6 +221,7 @@ def test_given_sizes_have_a_compression():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"kind": "wukong", "fmb_tokens": 0, "fmb_scale": 0.1}, "fmb_scale = 0.1: has no effect where fmb_tokens is 0"),
         ({"kind": "pass_through", "compression": 2}, "compression = 2: kind 'pass_through' does not use it"),
         ({"kind": "dlrm", "cross_rank": 2}, "cross_rank = 2: kind 'dlrm' does not use it"),
         ({"kind": "dcn", "token_vectors": 2}, "token_vectors = 2: kind 'dcn' does not use it"),
@@ -251,3 +253,35 @@ def test_options_out_of_place_are_refused(options, message):
 def test_compression_that_cannot_be_met_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         compute_sizes(TowerModuleOptions(**options), (4, 4), 16)
+
+
+CHANGES = [
+    *(("kind", {"kind": kind}) for kind in ("pass_through", "dlrm", "dcn", "wukong")),
+    *(("compression", {"compression": 2}), ("width", {"width": 3}), ("token_vectors", {"token_vectors": 3})),
+    *(
+        ("tower_vectors", {"tower_vectors": 2}),
+        ("cross_layers", {"cross_layers": 3}),
+        ("cross_rank", {"cross_rank": 2}),
+    ),
+    *(
+        ("project_single", {"project_single": True}),
+        ("fmb_tokens", {"fmb_tokens": 3}),
+        ("lcb_tokens", {"lcb_tokens": 3}),
+    ),
+    *(("fm_rank", {"fm_rank": 3}), ("fmb_hidden", {"fmb_hidden": [4]}), ("fmb_scale", {"fmb_scale": 0.5})),
+]
+
+
+@pytest.mark.parametrize("tokens", [TOWERS, (3, 2)], ids=["with a lone token", "without"])
+def test_no_option_is_idle(tokens):
+    def trace(options):
+        options = build_dataclass(TowerModuleOptions, options, "module")
+        modules = TowerModules(options, compute_sizes(options, tokens, D), jnp.float32)
+        traced = jax.make_jaxpr(lambda key: modules.init_with_output(key, draw_tokens(tokens)))(jax.random.key(0))
+        return f"{traced} {[np.asarray(constant).tolist() for constant in traced.consts]}"
+
+    bases = [{"kind": "pass_through"}, {"kind": "dlrm", "token_vectors": 2}, *MODULES.values()]
+    if tokens != TOWERS:
+        bases = [base for base in bases if "project_single" not in base and base.get("compression") != 4]
+    refused = [] if tokens == TOWERS else ["project_single"]
+    assert_no_option_is_idle(trace, TowerModuleOptions, bases, CHANGES, refused=refused)

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.embeddings.bfloat16_rounding import bits_to_float32, draw_row_noise
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.row_gather import gather_rows
-from wukong_jax.embeddings.row_optimizers import RowOptimizer
+from wukong_jax.embeddings.row_optimizers import RowOptimizer, compute_updated_rows, declare_optimizer_arrays
 from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.tables import StackState, allocate_stack
+from wukong_jax.strict_mapping import build_dataclass
 
 V, WIDTH = 12, 4
 OPTIMIZERS = {
@@ -244,3 +246,26 @@ def test_noise_differs_between_steps() -> None:
 
 def test_optimizer_settings_are_hashable() -> None:
     assert len({dataclasses.replace(OPTIMIZERS["sgd"]), OPTIMIZERS["sgd"]}) == 1
+
+
+OPTIMIZER_CHANGES = [
+    *(("kind", {"kind": kind}) for kind in ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam")),
+    *(("learning_rate", {"learning_rate": 0.2}), ("l2", {"l2": 0.1}), ("epsilon", {"epsilon": 1e-3})),
+    *(("initial_accumulator", {"initial_accumulator": 0.1}), ("beta1", {"beta1": 0.5}), ("beta2", {"beta2": 0.9})),
+]
+
+
+def test_no_option_of_a_row_optimizer_is_idle():
+    def trace(options):
+        optimizer = build_dataclass(RowOptimizer, options, "optimizer")
+        declared = declare_optimizer_arrays(optimizer, 2)
+        arrays = {name: jnp.zeros((3, *array.trailing_shape), array.dtype) for name, array in declared.items()}
+
+        def step(rows, arrays):
+            return compute_updated_rows(optimizer, rows, rows, arrays, jnp.ones(3, jnp.int32), jnp.float32(1.0))
+
+        return f"{declared} {jax.make_jaxpr(step)(jnp.ones((3, 2)), arrays)}"
+
+    kinds = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam")
+    bases = [{"kind": kind, "learning_rate": 0.1, "l2": l2} for kind in kinds for l2 in (0.0, 0.3)]
+    assert_no_option_is_idle(trace, RowOptimizer, bases, OPTIMIZER_CHANGES)

@@ -13,6 +13,7 @@ import polars as pl
 from wukong_jax.config import ExchangeConfig, MeshConfig, RunConfig
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.runs.checkpoints import Checkpoints, restore_best
 from wukong_jax.runs.evaluation import (
     Predict,
@@ -136,7 +137,8 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     """
     folder = RunFolder(workdir)
     # Use the devices of this process, whatever mesh and exchange the run was trained with.
-    config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
+    with accept_idle_options():
+        config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
     if data_path is not None:
         if config.data.build_source().folder is None:
             raise UserError(f"--data = {data_path!r}: this run's rows lie in {folder.data}; leave the flag out")
@@ -145,7 +147,8 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     if not directory.exists():
         raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
     data = open_run_data(config.data, folder.data, say=lambda text: print(text, file=sys.stderr))
-    run = build_run(config, data.schema, join=data.join)
+    with accept_idle_options():
+        run = build_run(config, data.schema, join=data.join)
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
     try:
         return OpenRun(run, data, restore_best(run, checkpoints), folder.path)

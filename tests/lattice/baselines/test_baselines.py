@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.lattice.baselines import baselines_twin
+from tests.models.model_checks import VECTOR_MODEL_CHANGES, assert_no_model_option_is_idle
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
@@ -472,3 +473,52 @@ def test_a_step_of_star_moves_the_statistics_of_its_rows_domain():
         np.testing.assert_array_equal(after[name][0], before[name][0])
         # the first four are the dense column's, whose units may be dead
         assert np.abs(after[name][1] - before[name][1])[4:].min() > 0
+
+
+OWN_CHANGES = {  # beside those of every model with vectors
+    "tower_hidden": [8],
+    "tower_dropout": 0.3,
+    "tasks": "objectives",
+    "shared_hidden": [8],
+    "shared_dropout": 0.3,
+    "experts": 2,
+    "expert_hidden": [8],
+    "expert_dropout": 0.3,
+    "levels": 3,
+    "shared_experts": 3,
+    "task_experts": 3,
+    "star_hidden": [8],
+    "star_dropout": 0.3,
+    "auxiliary_hidden": [8],
+    "auxiliary_dropout": 0.3,
+    "statistics_momentum": 0.5,
+    "prior_columns": ["user"],
+    "gate_units": 6,
+}
+SWITCHES = [{"tower_hidden": []}, {"auxiliary_hidden": []}, {"levels": 1}, {"task_experts": 1}, {"prior_columns": []}]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_option_is_idle(name):
+    module = importlib.import_module(f"lattice.baselines.{name}")
+    kind = next(value for key, value in vars(module).items() if key.lower() == f"{name.replace('_', '')}options")
+    fields = {field.name for field in dataclasses.fields(kind)}
+    changes = VECTOR_MODEL_CHANGES | {key: value for key, value in OWN_CHANGES.items() if key in fields}
+    changes |= {"tasks": "portfolios"} if name == "pepnet" else {}
+    variants = [{}, *(switch for switch in SWITCHES if switch.keys() <= fields and not refuses(name, switch))]
+    assert_no_model_option_is_idle(module.build, kind, MODELS[name], variants, changes, SHAPE)
+
+
+def refuses(name, changes):
+    try:
+        build(name, changes)
+    except UserError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "ple", "adatt", "pepnet"])
+def test_tasks_are_refused_with_one_domain(name):
+    tasks = "portfolios" if name == "pepnet" else "objectives"
+    with pytest.raises(UserError, match=f"options.tasks = '{tasks}': has no effect with one domain; leave it out"):
+        build(name, {"tasks": tasks}, dataclasses.replace(SHAPE, domains=1))

@@ -241,6 +241,7 @@ def test_options_of_several_domains_are_refused_with_one(option):
         ({"layers": 0}, r"layers = 0: must be at least 1"),
         ({"untied": ["heads", "heads"]}, r"untied = \['heads', 'heads'\]: none twice"),
         ({"untied": ["body"]}, r"untied"),
+        ({"layers": 1, "context_storage": False}, r"context_storage = False: has no effect with one layer"),
         ({"head_hidden": 0, "head_dropout": 0.1}, r"head_dropout = 0.1: has no effect"),
         (
             {"sequences": [], "sequence_fusion": "pooled"},
@@ -254,3 +255,49 @@ def test_options_of_several_domains_are_refused_with_one(option):
 def test_refuses_what_it_cannot_do(changes, message):
     with pytest.raises(UserError, match=message):
         build({**SMALL, **changes}, SHAPE)
+
+
+@pytest.mark.parametrize("change", [{"untied": []}, {"untied": ["fmb", "heads"]}, {"domain_token": False}])
+def test_options_of_domains_are_refused_with_one_domain(change):
+    with pytest.raises(
+        UserError, match=r"^config.model.options.(untied|domain_token) = .*: has no effect with one domain"
+    ):
+        build({**PLAIN, **change}, dataclasses.replace(SHAPE, domains=1))
+
+
+TEACHER = dataclasses.replace(SHAPE, extras=(("teacher_embedding", 3),))
+SWITCHES = [  # what may leave other options without an effect; one layer where it will do, for time
+    PLAIN,
+    {**PLAIN, "context_storage": False, "untied": []},
+    {**PLAIN, "layers": 1, "head_hidden": 0, "fusion": {**FUSION, "hidden": []}},
+    {**SHALLOW, "transformer": {"context": "none"}},
+    {**SHALLOW, "sequence_fusion": "pooled", "norm": "layer"},
+]
+OPTIONS = [
+    *(("layers", {"layers": 3}), ("sequences", {"sequences": ["past"]}), ("mixed_tokens", {"mixed_tokens": 4})),
+    *(
+        ("dense_tokens", {"dense_tokens": 3}),
+        ("dense_hidden", {"dense_hidden": [4]}),
+        ("domain_token", {"domain_token": False}),
+    ),
+    *(("transformer", {"transformer": {"context": name}}) for name in ("none", "attention", "gate")),
+    *(("transformer", {"transformer": change}) for change in ({"heads": 4}, {"qk_norm": False}, {"ffn_multiple": 3})),
+    *(("fusion", {"fusion": {**FUSION, name: 6}}) for name in ("fmb_tokens", "lcb_tokens", "rank")),
+    ("fusion", {"fusion": {**FUSION, "hidden": [7]}}),
+    *(("sequence_fusion", {"sequence_fusion": "pooled"}), ("context_storage", {"context_storage": False})),
+    *(("head_hidden", {"head_hidden": 4}), ("head_dropout", {"head_dropout": 0.3})),
+    *(("embedding_dropout", {"embedding_dropout": 0.3}), ("teacher_tokens", {"teacher_tokens": 2})),
+    *(("untied", {"untied": names}) for names in ([], ["ffn"], ["fmb"], ["heads", "fmb"])),
+    *(("distillation_head", {"distillation_head": True}), ("norm", {"norm": "layer"}), ("biases", {"biases": True})),
+    *(("float8", {"float8": "tensor"}), ("float8", {"float8": "row"})),
+]
+
+
+@pytest.mark.parametrize("domains", [1, 2])
+def test_no_option_is_idle(domains):
+    """An option that others, or a single domain, leave without an effect is refused."""
+    shape = dataclasses.replace(TEACHER, domains=domains)
+    trace = trace_model(build, shape, {"teacher_embedding": np.ones((4, 3), np.float32)})
+    of_domains = ("untied", "domain_token")
+    bases = SWITCHES if domains > 1 else [PLAIN, SHALLOW]
+    assert_no_option_is_idle(trace, LatticeOptions, bases, OPTIONS, refused=of_domains if domains == 1 else ())
