@@ -305,7 +305,7 @@ def test_more_rows_than_are_encoded_at_once_keep_their_order(trained, expected, 
         (lambda: pl.DataFrame(draw_texts()).with_columns(age=pl.lit("old")), "rows, line 1, column 'age' = 'old'"),
         (lambda: pl.DataFrame(draw_texts()).with_columns(site=pl.lit("tv")), "line 1, column 'site' = 'tv'"),
         (lambda: draw_texts() | {"item": [float(text) for text in draw_texts()["item"]]}, "'item' = .*: whole numbers"),
-        (lambda: draw_texts() | {"item": [1]}, "rows: make no frame"),
+        (lambda: draw_texts() | {"item": [1]}, "rows: cannot be converted to a frame"),
         (lambda: draw_texts() | {"item": [object()] * ROWS}, "column 'item': holds Python objects"),
         (lambda: [1, 2], "rows: a list; give a polars or pandas frame"),
     ],
@@ -334,6 +334,22 @@ def test_a_parquet_run_reads_frames_as_parquet(tmp_path):
     scores = run.predict(frame)
     np.testing.assert_array_equal(scores, run.predict(tmp_path / "rows.parquet"))
     assert len(np.unique(scores)) == 9
+
+
+def test_a_run_of_an_older_version_opens_with_an_option_that_has_no_effect(trained, tmp_path):
+    """Such options are refused in new configs; older versions accepted them, and their runs must stay readable."""
+    config = make_config(trained[0])
+    config.model.factory = "wukong_jax.models.wukong:build"
+    config.model.options = {"layers": 1, "fmb_tokens": 2, "lcb_tokens": 2, "fmb_hidden": (4,), "head_hidden": ()}
+    config.training.epochs = 1
+    wukong_jax.train(config, tmp_path / "run", lambda text: None)
+    path = tmp_path / "run" / "config.json"
+    older = json.loads(path.read_text())
+    older["model"]["options"]["head_dropout"] = 0.1
+    path.write_text(json.dumps(older))
+    assert wukong_jax.open_run(tmp_path / "run").config.model.options["head_dropout"] == 0.1
+    with pytest.raises(UserError, match=r"head_dropout = 0\.1: has no effect"):
+        wukong_jax.train(older, tmp_path / "new", lambda text: None)
 
 
 def test_the_schema_is_public(trained):

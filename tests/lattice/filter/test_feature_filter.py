@@ -104,7 +104,7 @@ def test_portfolios_are_compared_where_asked():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"budget": 7}, "budget = 7: must be from 1 to the 6 features"),
+        ({"budget": 7}, "budget = 7: must be from 1 to 6, the number of features"),
         ({"method": "weighted_sum", "weights": {"bye": 1.0}}, "weights of 'bye': no such task; there are click, buy"),
         ({"method": "weighted_sum", "weights": {"buy": -1.0}}, "weights.buy = -1.0"),
         ({"method": "weighted_sum", "weights": {"buy": float("nan")}}, "weights.buy = nan"),

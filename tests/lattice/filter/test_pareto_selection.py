@@ -114,7 +114,7 @@ def test_budgets_out_of_range_are_refused(budget):
         lambda: select_pareto(importance, budget, 0),
         lambda: select_weighted_sum(importance, budget, np.ones(2), 0),
     ):
-        with pytest.raises(UserError, match=f"budget = {budget}: must be from 1 to the 5 features"):
+        with pytest.raises(UserError, match=f"budget = {budget}: must be from 1 to 5, the number of features"):
             select()
 
 

@@ -207,29 +207,6 @@ def test_untied_weights_cost_their_copies():
     assert untied.train_flops_per_example > shared.train_flops_per_example > one.train_flops_per_example
 
 
-def test_no_option_is_idle():
-    """Each option, over each variant, changes the traced start or training pass, or is refused."""
-    shape = dataclasses.replace(SHAPE, extras=(("teacher_embedding", 4),))
-    extras = {"teacher_embedding": np.ones((4, 4), np.float32)}
-    changes = {
-        **{"layers": 3, "sequences": ["past"], "mixed_tokens": 2, "dense_tokens": 3, "dense_hidden": [4]},
-        **{"domain_token": False, "transformer": {"heads": 1}, "fusion": {**FUSION, "rank": 3}},
-        **{"sequence_fusion": "pooled", "context_storage": False, "head_hidden": 6, "head_dropout": 0.3},
-        **{"embedding_dropout": 0.3, "untied": ["fmb"], "norm": "layer", "biases": True, "float8": "row"},
-        **{"teacher_tokens": 2, "distillation_head": True},
-    }
-    few = [CHANGES[name] for name in ("plain", "all untied", "pooled", "no context")]
-    bases = [{**PLAIN, "layers": 1, "head_hidden": 0}, *({**options, **more} for options, more in few)]
-    pairs = [(name, {name: value}) for name, value in changes.items()]
-    assert_no_option_is_idle(trace_model(build, shape, extras), LatticeOptions, bases, pairs)
-
-
-@pytest.mark.parametrize("option", [{"untied": ["fmb"]}, {"domain_token": False}])
-def test_options_of_several_domains_are_refused_with_one(option):
-    with pytest.raises(UserError, match="has no effect with one domain"):
-        build({**PLAIN, **option}, dataclasses.replace(SHAPE, domains=1))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -202,7 +202,7 @@ def test_report_of_one_model_one_seed_and_no_bayes_loss(tmp_path):
     assert "Data: Frappe" in page.text
     assert "enerated" not in page.text
     assert "Bars:" not in page.text
-    assert "Needs final points of Wukong and of another model." in page.text
+    assert "This needs final points of Wukong and of another model." in page.text
     assert "±" not in page.text
 
 
