@@ -1,7 +1,8 @@
 """Refuses options that have no effect because of other options.
 
-Configs of older versions may contain such options, which were accepted and ignored. So that these runs still open,
-`runs.open_run` (and nothing else) lifts the refusal with `accept_idle_options`.
+`accept_idle_options` lifts the refusal in two places: where a run is opened, since configs of older versions may
+contain such options, which were accepted and ignored; and where one config trains a model for each group of portfolios,
+some of which have a single domain.
 """
 
 import contextlib

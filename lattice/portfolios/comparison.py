@@ -17,6 +17,7 @@ from lattice.portfolios.portfolios import PortfolioRows, measure_portfolios
 from lattice.portfolios.rows import write_group_rows
 from wukong_jax.config import RunConfig, stretch_schedule
 from wukong_jax.errors import UserError
+from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.runs.rows import RunData, open_run_data
 from wukong_jax.runs.shared_rows import claim_made_folder
 from wukong_jax.scaling.repeats import train_seeds
@@ -94,7 +95,8 @@ class ConsolidationComparison:
             rows = open_run_data(rows_config, folder, print).splits["train"].rows
             own = stretch_schedule(self.config, rows / self.data.splits["train"].rows)
             own = dataclasses.replace(own, name=f"{self.config.name}: {', '.join(group)}", data=rows_config)
-            trained[group] = train_seeds(own, folder, self.seeds)
+            with accept_idle_options():  # options of several domains have no effect in a group of one domain
+                trained[group] = train_seeds(own, folder, self.seeds)
         return read_served(trained, self.portfolios)
 
 

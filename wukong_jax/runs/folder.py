@@ -11,6 +11,7 @@ from wukong_jax.config import RunConfig, build_run_config, compare_run_configs, 
 from wukong_jax.errors import UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.files.whole_files import write_text_whole
+from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.runs.record import read_json_file, read_metrics
 
@@ -88,7 +89,8 @@ class RunFolder:
         mapping = read_json_file(self.path / "config.json", dict)
         if mapping is None:
             raise UserError(f"--workdir = {self.path}: holds no run (no config.json); give the folder of a run")
-        return build_run_config(mapping)
+        with accept_idle_options():  # of a run of an older version
+            return build_run_config(mapping)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`; NaN and infinity become null."""

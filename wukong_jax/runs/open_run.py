@@ -137,8 +137,7 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     """
     folder = RunFolder(workdir)
     # Use the devices of this process, whatever mesh and exchange the run was trained with.
-    with accept_idle_options():
-        config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
+    config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
     if data_path is not None:
         if config.data.build_source().folder is None:
             raise UserError(f"--data = {data_path!r}: this run's rows lie in {folder.data}; leave the flag out")
