@@ -83,7 +83,7 @@ def test_other_rows_under_a_moved_path_are_refused(tmp_path):
     moved = write_blocks(tmp_path / "b", seed=0)
     train_run(make_config(moved, steps=6), tmp_path / "run", silent)
     other = write_blocks(tmp_path / "c", seed=1)
-    with pytest.raises(UserError, match="other rows"):
+    with pytest.raises(UserError, match="different rows than those"):
         train_run(make_config(other, steps=8), tmp_path / "run", silent)
 
 
