@@ -1,6 +1,5 @@
 """Provides `wukong_jax.train`, which trains a run and writes its report."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,9 @@ from ml_collections import ConfigDict
 
 from wukong_jax.config import RunConfig, build_run_config
 from wukong_jax.reports.run_report import ReportWriter
+from wukong_jax.runs.console import print_to_stderr
 from wukong_jax.runs.train_run import train_run
 from wukong_jax.training.loop import Listener
-
-
-def print_to_stderr(text: str) -> None:
-    """Prints a line to stderr, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def train(

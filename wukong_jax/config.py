@@ -31,7 +31,7 @@ SOURCES = {
 }
 OPTIMIZERS = {name: f"wukong_jax.training.optimizers:build_{name}" for name in ("adam", "adamw", "adagrad", "sgd")}
 Count = Annotated[int, AtLeast(1)]
-CountOrNone = Annotated[int, AtLeast(0)]
+CountOrZero = Annotated[int, AtLeast(0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +98,10 @@ class OptimizerConfig(Part):
     factory: str = "adam"
     learning_rate: Annotated[float, Above(0)] = 1e-3
     clip_norm: Annotated[float, Above(0)] | None = None  # global norm of the dense gradient; None: no clipping
-    warmup_steps: CountOrNone = 0  # steps of linear warm-up, from 1 / warmup_steps of the learning rate
+    warmup_steps: CountOrZero = 0  # steps of linear warm-up, from 1 / warmup_steps of the learning rate
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    hold_steps: CountOrNone = 0  # linear, cosine: steps at the full rate between warm-up and decay
-    decay_steps: CountOrNone = 0  # linear, cosine: steps of the decay
+    hold_steps: CountOrZero = 0  # linear, cosine: steps at the full rate between warm-up and decay
+    decay_steps: CountOrZero = 0  # linear, cosine: steps of the decay
     final_fraction: Annotated[float, Between(0, 1)] = 0.0  # linear, cosine: fraction of the rate after the decay
 
     def __post_init__(self) -> None:
@@ -126,16 +126,16 @@ class TrainingConfig:
     log_every_steps: Count = 100
     checkpoint_every_steps: Count = 1000
     keep_checkpoints: Count = 2
-    evaluate_every_steps: CountOrNone = 0  # steps between validations; 0: at the end of each epoch
+    evaluate_every_steps: CountOrZero = 0  # steps between validations; 0: at the end of each epoch
     evaluation_batch_size: Count = 8192
     early_stop_metric: Literal["auc", "log_loss", "normalized_entropy"] = "auc"  # also chooses the best state
-    early_stop_patience: CountOrNone = 0  # evaluations without improvement before stopping; 0: never stop early
+    early_stop_patience: CountOrZero = 0  # evaluations without improvement before stopping; 0: never stop early
     # factor on learning rates after each evaluation without improvement; 1: no change
     plateau_factor: Annotated[float, Range(0, 1, includes_low=False)] = 1.0
     minimum_improvement: float = 0.0  # an evaluation must be better by more than this to count
     exact_auc_rows: int = 20_000_000  # splits with more rows get the binned AUC and its error bound
-    profile_first_step: CountOrNone = 0  # first step of the profiler trace
-    profile_steps: CountOrNone = 0  # steps in the profiler trace; 0: no trace
+    profile_first_step: CountOrZero = 0  # first step of the profiler trace
+    profile_steps: CountOrZero = 0  # steps in the profiler trace; 0: no trace
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()  # experiment trackers; need the extra of that name
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class MeshConfig:
     """The device mesh with axes ("host", "chip"); the batch is sharded over both."""
 
     hosts: Count = 1  # groups of chips that share a fast link
-    chips: CountOrNone = 0  # chips per host; 0: all local devices divided by `hosts`
+    chips: CountOrZero = 0  # chips per host; 0: all local devices divided by `hosts`
 
 
 @dataclasses.dataclass(frozen=True)

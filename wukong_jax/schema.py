@@ -230,6 +230,11 @@ class Schema:
             yield column, start, start + column.max_length
             start += column.max_length
 
+    @property
+    def column_slots(self) -> dict[str, range]:
+        """Id slots of each id column, by the column's name."""
+        return {column.name: range(start, stop) for column, start, stop in self.slot_ranges()}
+
     def vocabulary_rows(self) -> dict[str, int]:
         """Returns the rows of each vocabulary of a resolved schema, including the unknown row.
 

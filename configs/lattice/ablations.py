@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from wukong_jax.config import start_config
 from wukong_jax.errors import UserError
 
+from . import one_pass
+
 BATCH, ROWS = 512, 300_000
 # Changes of the network's options, by variant.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,11 +44,8 @@ def get_config(variant: str = "base") -> ConfigDict:
     config.name = f"Lattice on planted portfolios, {variant}"
     config.data.factory = "planted_portfolios"
     config.data.options = plant()
-    config.embeddings.width = 16
-    config.embeddings.initial_scale = 0.02
+    one_pass.set_tables(config)
     config.embeddings.pooling = "mean"
-    config.embeddings.optimizer.kind = "lazy_adam"
-    config.embeddings.optimizer.learning_rate = 5e-3
     config.model.factory = "lattice.network:build"
     config.model.options = {
         "layers": 2,
@@ -61,14 +60,7 @@ def get_config(variant: str = "base") -> ConfigDict:
     if variant == "correlation":
         config.loss.factory = "lattice.losses:build"
         config.loss.options = {"correlation_weight": 0.1}
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 20
-    config.optimizer.decay_steps = -(-ROWS // BATCH) - 20
-    config.training.batch_size = BATCH
-    config.training.epochs = 1
-    config.training.log_every_steps = 50
-    config.training.early_stop_metric = "log_loss"
+    one_pass.set_training(config, rows=ROWS, batch=BATCH, warmup_steps=20)
     return config
 
 

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 
 from wukong_jax.config import start_config
 
+from . import one_pass
+
 BATCH, ROWS = 1024, 400_000
 
 
@@ -29,24 +31,14 @@ def get_config(rows: str = "full") -> ConfigDict:
         config.data.options = plant()
     else:
         config.data.factory, config.data.path = "blocks", f"runs/filter/{rows}/data"
-    config.embeddings.width = 16
-    config.embeddings.initial_scale = 0.02
-    config.embeddings.optimizer.kind = "lazy_adam"
-    config.embeddings.optimizer.learning_rate = 5e-3
+    one_pass.set_tables(config)
     config.model.factory = "lattice.network:build"
     config.model.options = {
         "layers": 2,
         "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (64,)},
         "head_hidden": 32,
     }
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 30
-    config.optimizer.decay_steps = -(-ROWS // BATCH) - 30
-    config.training.batch_size = BATCH
-    config.training.epochs = 1
-    config.training.log_every_steps = 50
-    config.training.early_stop_metric = "log_loss"
+    one_pass.set_training(config, rows=ROWS, batch=BATCH, warmup_steps=30)
     return config
 
 

@@ -31,6 +31,7 @@ from wukong_jax.config import start_config
 from wukong_jax.errors import UserError
 
 from ..public import multi_domain_sets
+from . import one_pass
 
 BATCH, ROWS = 512, 600_000
 LATTICE = {"layers": 2, "fusion": {"fmb_tokens": 8, "lcb_tokens": 8, "rank": 8, "hidden": (128,)}, "head_hidden": 32}
@@ -55,19 +56,9 @@ def get_config(choice: str = "related/events") -> ConfigDict:
     config.data.factory = "planted_portfolios"
     config.data.options = plant(data)
 
-    config.embeddings.width = 16
-    config.embeddings.initial_scale = 0.02
+    one_pass.set_tables(config)
     config.embeddings.pooling = "mean"
-    config.embeddings.optimizer.kind = "lazy_adam"
-    config.embeddings.optimizer.learning_rate = 5e-3
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 30
-    config.optimizer.decay_steps = -(-ROWS // BATCH) - 30
-    config.training.batch_size = BATCH
-    config.training.epochs = 1
-    config.training.log_every_steps = 50
-    config.training.early_stop_metric = "log_loss"
+    one_pass.set_training(config, rows=ROWS, batch=BATCH, warmup_steps=30)
     return use_model(config, model or "events", data)
 
 

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 
 from wukong_jax.config import start_config
 
+from . import one_pass
+
 BATCH = 1024
 STEPS = -(-805_001 // BATCH)  # all policies have the rows that the longest window has emitted by the cut-off
 
@@ -29,10 +31,7 @@ def get_config(choice: str = "90/150000") -> ConfigDict:
     config.data.factory = "planted_portfolios"
     config.data.options = plant(float(degrees), int(rows))
     config.data.shuffle = False  # in the order of emission
-    config.embeddings.width = 16
-    config.embeddings.initial_scale = 0.02
-    config.embeddings.optimizer.kind = "lazy_adam"
-    config.embeddings.optimizer.learning_rate = 5e-3
+    one_pass.set_tables(config)
     config.model.factory = "lattice.network:build"
     config.model.options = {
         "layers": 2,

@@ -1,4 +1,4 @@
-"""The config of each variant of the bench, on the emulated cluster's mesh."""
+"""Builds the config of each variant of the bench for the mesh of the emulated cluster."""
 
 import json
 from typing import Any
@@ -11,17 +11,17 @@ from wukong_jax.errors import UserError
 
 
 def place_variant(config: ConfigDict, variant: Variant, hosts: int, chips: int, batch: int) -> dict[str, Any]:
-    """A variant's config on a mesh, as JSON values.
+    """Returns the config of a variant on a mesh, as JSON values.
 
     Args:
-      config: of the variant, as its file returned it.
-      variant: names the exchange.
-      hosts: of the mesh.
-      chips: of a host.
+      config: config of the variant, as returned by its file.
+      variant: the variant, which names the exchange.
+      hosts: hosts of the mesh.
+      chips: chips per host.
       batch: rows of the global batch.
 
     Raises:
-      UserError: a config whose rows the bench cannot use, or a bad value in it.
+      UserError: the bench cannot use the config's rows, or a value is invalid.
     """
     config.mesh.hosts, config.mesh.chips = hosts, chips
     config.training.batch_size = config.training.evaluation_batch_size = batch

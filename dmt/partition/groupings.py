@@ -1,4 +1,4 @@
-"""Towers grouped by the tower partitioner (TP) against strided towers: the same model trained with each grouping."""
+"""Compares towers grouped by the tower partitioner (TP) with strided towers, for the same model."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +21,15 @@ def compare_groupings(
     """Trains a flat model once, partitions it by each strategy, then trains towers with each grouping and seed.
 
     Args:
-      build: the config of a variant, `<data>/flat`, `<data>/<variant>` or `<data>/<variant>,<towers.json>`.
+      build: returns the config of `<data>/flat`, `<data>/<variant>` or `<data>/<variant>,<towers.json>`.
       data: name of the data set.
-      variant: the model with towers.
-      workdir: folder of the runs; each resumes by itself.
-      seeds: to train with; the flat model is trained with the first.
+      variant: variant of the model with towers.
+      workdir: folder of the runs; interrupted runs are resumed.
+      seeds: seeds to train with; the flat model is trained with the first one only.
       pictures: folder for the picture of each partition.
 
     Yields:
-      A row of results for each grouping, when its runs are done.
+      A row of results for each grouping, when its runs have ended.
     """
     train_seeds(build(f"{data}/flat"), workdir / "flat", seeds[:1])
     towers: dict[str, tuple[str, dict[str, Any]]] = {"strided": ("", {})}
@@ -51,7 +51,7 @@ def compare_groupings(
 
 
 def _partition(workdir: Path, strategy: Strategy, output: Path) -> tuple[dict[str, Any], Path]:
-    """Groups the columns of a trained run into four towers and writes them beside a picture."""
+    """Partitions the columns of a trained run into four towers; writes them and a picture."""
     opened = open_run(str(workdir))
     described = partition_run(opened, PartitionSettings(PartitionOptions(towers=4, strategy=strategy, seed=0)))
     return described, write_partition(described, output, f"{opened.run.config.name}: {strategy}")

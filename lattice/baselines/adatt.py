@@ -19,34 +19,25 @@ import jax.numpy as jnp
 
 from lattice.baselines.gates import SoftmaxGates, mix_shared
 from lattice.baselines.tasks import (
-    TaskOptions,
+    ExpertOptions,
     build_task_options,
     count_tasks,
     hidden_stack,
-    require_layers,
     task_inputs,
     tower_logits,
 )
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.ranges import AtLeast, Fraction
+from wukong_jax.ranges import AtLeast
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaTTOptions(TaskOptions):
+class AdaTTOptions(ExpertOptions):
     """`config.model.options` of `lattice.baselines.adatt:build`; all levels have the same sizes."""
 
     levels: Annotated[int, AtLeast(1)] = 2
     task_experts: Annotated[int, AtLeast(1)] = 2  # e, experts per task at each level
-    # layer widths of each expert; the last one is its output
-    expert_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
-    expert_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of an expert
-
-    def __post_init__(self) -> None:
-        """Refuses idle options, and experts without a layer."""
-        super().__post_init__()
-        require_layers(self, "expert_hidden")
 
 
 class AdaTT(nn.Module):

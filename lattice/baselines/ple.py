@@ -15,11 +15,10 @@ import jax.numpy as jnp
 
 from lattice.baselines.gates import SoftmaxGates, mix_own, mix_shared
 from lattice.baselines.tasks import (
-    TaskOptions,
+    ExpertOptions,
     build_task_options,
     count_tasks,
     hidden_stack,
-    require_layers,
     task_inputs,
     tower_logits,
 )
@@ -27,24 +26,16 @@ from wukong_jax.layers.mlp import MLPStack
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
-from wukong_jax.ranges import AtLeast, Fraction
+from wukong_jax.ranges import AtLeast
 
 
 @dataclasses.dataclass(frozen=True)
-class PLEOptions(TaskOptions):
+class PLEOptions(ExpertOptions):
     """`config.model.options` of `lattice.baselines.ple:build`; all levels have the same sizes."""
 
     levels: Annotated[int, AtLeast(1)] = 2
     shared_experts: Annotated[int, AtLeast(1)] = 2  # per level
     task_experts: Annotated[int, AtLeast(1)] = 2  # per task at each level
-    # layer widths of each expert; the last one is its output
-    expert_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
-    expert_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of an expert
-
-    def __post_init__(self) -> None:
-        """Refuses idle options, and experts without a layer."""
-        super().__post_init__()
-        require_layers(self, "expert_hidden")
 
 
 class PLE(nn.Module):

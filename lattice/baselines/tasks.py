@@ -45,6 +45,20 @@ class TaskOptions(TowerOptions):
     tasks: Tasks = "portfolios"
 
 
+@dataclasses.dataclass(frozen=True)
+class ExpertOptions(TaskOptions):
+    """Options of networks with experts."""
+
+    # layer widths of each expert; the last one is its output
+    expert_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)
+    expert_dropout: Annotated[float, Fraction()] = 0.0  # after each layer of an expert
+
+    def __post_init__(self) -> None:
+        """Refuses idle options, and experts without a layer."""
+        super().__post_init__()
+        require_layers(self, "expert_hidden")
+
+
 TaskOptionsT = TypeVar("TaskOptionsT", bound=TaskOptions)
 
 

@@ -12,8 +12,6 @@ least as important for every task and more important for one. To train a smaller
 """
 
 import dataclasses
-import functools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -77,6 +75,7 @@ def run(settings: Settings) -> None:
     from lattice.filter.importance_file import load_importance
     from lattice.filter.permutation_importance import ShuffleSettings, check_features, measure_importance
     from lattice.filter.reduced_rows import write_reduced_rows
+    from wukong_jax.runs.console import print_to_stderr
     from wukong_jax.runs.open_run import open_run
 
     chosen = {field.name: getattr(settings, field.name) for field in dataclasses.fields(FilterSettings)}
@@ -87,7 +86,7 @@ def run(settings: Settings) -> None:
     schema, output = opened.run.schema, Path(settings.output)
     check_settings(choice, schema)
     if measured is None:
-        measured = measure_importance(opened, shuffling, say=functools.partial(print, file=sys.stderr))
+        measured = measure_importance(opened, shuffling, say=print_to_stderr)
     check_features(measured, schema)
     selection = choose_features(measured, choice)
     kept, dropped = selection.kept_names, selection.dropped_names

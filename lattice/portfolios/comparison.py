@@ -1,8 +1,8 @@
-"""A model for each portfolio against networks for all, trained with the same seeds and judged on the same rows.
+"""Compares one model per portfolio with networks for all portfolios, with the same seeds and test rows.
 
-The model of a portfolio, or of a group of portfolios, reads their rows only, has tables of its own, and a learning rate
-schedule as much shorter as its rows are fewer. A model is asked about every row of its domains, and its embeddings are
-the ids that these rows hold.
+The model of a portfolio, or of a group of portfolios, is trained on the rows of these portfolios only. It has separate
+tables, and its learning-rate schedule is shortened in proportion to its rows. A model serves every row of its domains,
+and its embeddings are those of the ids in these rows.
 """
 
 import dataclasses
@@ -26,30 +26,30 @@ from wukong_jax.strict_mapping import to_mapping
 LOSS = "normalized_entropy"
 METRICS = (LOSS, "auc", "log_loss", "calibration")
 Portfolio = str  # "domain/objective"
-Groups = Mapping[tuple[Portfolio, ...], tuple[str, ...]]  # portfolios -> columns that their model may not read
+Groups = Mapping[tuple[Portfolio, ...], tuple[str, ...]]  # portfolios -> columns that the group's model must not read
 
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """Portfolios served by one or more models: test metrics of each by seed, and what serving takes."""
+    """Portfolios served by one or more models: test metrics of each by seed, and the capacity that serving needs."""
 
     metrics: Mapping[Portfolio, Mapping[str, list[float]]]
     capacity: Capacity
 
 
 class ConsolidationComparison:
-    """The rows of a comparison, prepared once, and its trained models, each in a folder of its own."""
+    """Prepares the rows once, and trains the models, each in a separate folder."""
 
     def __init__(self, config: RunConfig, folder: Path, seeds: Sequence[int]) -> None:
         """Prepares the rows.
 
         Args:
-          config: of the model that is trained for single portfolios and groups.
-          folder: of all runs and of the rows.
-          seeds: to train every model with.
+          config: config of the model that is trained for single portfolios and groups.
+          folder: parent folder of all runs and of the rows.
+          seeds: seeds to train every model with.
 
         Raises:
-          UserError: the folder holds other rows, or the rows cannot be prepared.
+          UserError: the folder holds different rows, or the rows cannot be prepared.
         """
         self.config, self.folder, self.seeds = config, folder, seeds
         claim_made_folder(folder / "data", to_mapping(config.data))
@@ -61,12 +61,12 @@ class ConsolidationComparison:
         """Trains models of single portfolios, networks for all, and models of groups.
 
         Args:
-          alone: the name of the single portfolios' model.
+          alone: name of the model of single portfolios.
           networks: configs by name.
-          groups_file: a `groups.json`; empty: no groups.
+          groups_file: path of a `groups.json`; empty for no groups.
 
         Yields:
-          A row of results for each, when its runs are done.
+          A row of results for each, when its runs have ended.
         """
         groups = read_groups(load_groups(Path(groups_file)), self.names) if groups_file else {}
         single = self._serve_groups({(name,): () for name in self.names}, "alone")
@@ -83,7 +83,7 @@ class ConsolidationComparison:
         return {"variant": name, "seeds": list(self.seeds)} | describe(served, alone)
 
     def _serve_groups(self, groups: Groups, place: str) -> Served:
-        """Trains a model for each group on its rows without its dropped columns, in `<place>/<its portfolios>`."""
+        """Trains a model for each group on its rows, without dropped columns, in `<place>/<its portfolios>`."""
         trained = {}
         for group, dropped in groups.items():
             folder = self.folder / place / re.sub(r"[^\w.-]+", "_", "+".join(group))
@@ -101,10 +101,10 @@ class ConsolidationComparison:
 
 
 def read_groups(described: Sequence[Mapping[str, Any]], names: Sequence[Portfolio]) -> Groups:
-    """Groups to the columns that they may not read.
+    """Returns the columns that each group must not read, by group.
 
     Raises:
-      UserError: they do not hold each portfolio of the data once.
+      UserError: the groups do not contain each portfolio of the data exactly once.
     """
     held = [name for group in described for name in group["portfolios"]]
     for name in (*names, *held):
@@ -117,7 +117,7 @@ def read_groups(described: Sequence[Mapping[str, Any]], names: Sequence[Portfoli
 def read_served(
     trained: Mapping[tuple[Portfolio, ...], Mapping[int, Mapping[str, Any]]], portfolios: PortfolioRows
 ) -> Served:
-    """Metrics and capacity of the models of groups, from the summaries of their seeds."""
+    """Collects metrics and capacity of the groups' models from the summaries of their seeds."""
     metrics: dict[Portfolio, dict[str, list[float]]] = {}
     capacities, asked = {}, {}
     all_rows = sum(portfolios.traffic.values())
@@ -136,7 +136,7 @@ def read_served(
 
 
 def describe(served: Served, alone: Served) -> dict[str, Any]:
-    """A row: for each portfolio the metrics and the comparison, their means, and the capacity saved."""
+    """Returns a row of results: metrics and comparison of each portfolio, their means, and the capacity saved."""
     losses, own = ({name: metrics[LOSS] for name, metrics in one.metrics.items()} for one in (served, alone))
     compared = compare_portfolios(own, losses)
     flops, embeddings = served.capacity.saving_from(alone.capacity)
@@ -152,7 +152,7 @@ def describe(served: Served, alone: Served) -> dict[str, Any]:
 
 
 def _find_prefix(metrics: Mapping[str, float], portfolio: Portfolio) -> str:
-    """How a portfolio's metrics begin in its model's summary; what there is but one of is left out of names."""
+    """Returns the prefix of a portfolio's metrics in a summary, which omits the only domain or the only objective."""
     domain, _, objective = portfolio.rpartition("/")
     candidates = (f"{domain}/{objective}/", f"{objective}/", "")
     for name in candidates:

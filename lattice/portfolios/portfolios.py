@@ -197,11 +197,10 @@ class _Touched:
 def _find_slots(schema: Schema, name: str) -> list[int]:
     if not name:
         return []
-    for column, start, stop in schema.slot_ranges():
-        if column.name == name:
-            return list(range(start, stop))
-    known = ", ".join(column.name for column in schema.id_columns)
-    raise UserError(f"column {name!r}: no id column of the data; it has {known}")
+    slots = schema.column_slots
+    if name not in slots:
+        raise UserError(f"column {name!r}: no id column of the data; it has {', '.join(slots)}")
+    return list(slots[name])
 
 
 def _measure_delays(

@@ -1,4 +1,4 @@
-"""The sharding plan of a config's dense layers on a mesh, beside the plans of one strategy for all."""
+"""Plans the sharding of a config's dense layers on a mesh, and compares it with one strategy for all layers."""
 
 import dataclasses
 
@@ -22,25 +22,25 @@ _MIB = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class PlannedLayers:
-    """The layers of a model, the strategy of each, and what all that costs."""
+    """The layers of a model, the strategy of each layer, and the costs."""
 
     layers: list[DenseLayer]
-    strategies: tuple[str, ...]  # of each layer
+    strategies: tuple[str, ...]  # one per layer
     plan: ShardingPlan
-    problem: ShardingProblem  # costs of every layer under every strategy
+    problem: ShardingProblem  # costs of each layer under each strategy
 
 
 def plan_sharding(config: RunConfig, schema: Schema, cluster: ClusterRates, limit_bytes: int) -> PlannedLayers:
-    """Finds the fastest strategy of each layer under a limit of memory.
+    """Finds the fastest strategies of the layers within a memory limit.
 
     Args:
-      config: of the run.
-      schema: with all rows known.
-      cluster: the mesh.
-      limit_bytes: of a chip, for dense weights.
+      config: config of the run.
+      schema: schema with all row counts.
+      cluster: sizes and rates of the mesh.
+      limit_bytes: memory per chip for dense weights.
 
     Raises:
-      UserError: the chips do not divide the batch, or no plan fits.
+      UserError: the batch is not divisible by the number of chips, or no plan fits.
     """
     devices, batch = cluster.hosts * cluster.chips, config.training.batch_size
     if batch % devices:
@@ -53,7 +53,7 @@ def plan_sharding(config: RunConfig, schema: Schema, cluster: ClusterRates, limi
 
 
 def format_plan(planned: PlannedLayers) -> str:
-    """The plan and its costs in lines of text."""
+    """Formats the plan and its costs as lines of text."""
     lines = [f"{'layer':30}{'parameters':>14}{'MFLOP':>10}  strategy"]
     for layer, name in zip(planned.layers, planned.strategies, strict=True):
         mflop = layer.train_flops_per_example / 1e6

@@ -112,7 +112,7 @@ def find_key_slots(schema: Schema, columns: Sequence[str]) -> list[int]:
     Raises:
       UserError: no column is named, or the schema has no such id column.
     """
-    slots = {column.name: range(start, stop) for column, start, stop in schema.slot_ranges()}
+    slots = schema.column_slots
     for name in columns:
         if name not in slots:
             raise UserError(f"key column {name!r}: no id column of schema {schema.name!r}; it has {', '.join(slots)}")

@@ -1,9 +1,9 @@
-"""One network trained on the rows that each attribution policy emits by a cut-off, judged by the final labels.
+"""Compares attribution policies: a network is trained on the rows each emits by a cut-off, and tested on final labels.
 
-All policies train on equally many rows, the latest emitted: as many as the policy that has the fewest by then. A
-policy is judged by the head that serves, on test rows, against the longest window's label. The last row, "final
-labels", is a network that had every impression's final label at once, with a schedule as much longer as it has more
-rows: out of reach, a mark to measure by.
+All policies train on the same number of rows, the latest emitted ones: the number of the policy that has emitted the
+fewest by the cut-off. A policy is tested with its serving head on test rows against the longest window's label. The
+last row, "final labels", is a network that gets every impression's final label at once, with a schedule stretched to
+its larger number of rows. No real system can have these labels in time; the row is an upper bound.
 """
 
 import dataclasses
@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lattice.windows.serving_heads import evaluate_heads
 from lattice.windows.zipper import ZipperSettings, load_report, write_zipped
 from wukong_jax.config import RunConfig, stretch_schedule
 from wukong_jax.data.blocks.conversion_log import load_conversion_log
 from wukong_jax.data.planted.portfolios_folder import CONVERSION_FILES
+from wukong_jax.reports.kept_results import summarise_values
 from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.rows import open_run_data
 from wukong_jax.runs.shared_rows import claim_made_folder
@@ -29,19 +28,19 @@ FINAL = "final labels"
 
 
 class PolicyComparison:
-    """The impressions of a comparison, prepared once, the rows of each policy, and the trained networks."""
+    """Prepares the impressions once, writes the rows of each policy, and trains the networks."""
 
     def __init__(self, config: RunConfig, folder: Path, settings: ZipperSettings, seeds: Sequence[int]) -> None:
         """Prepares the impressions.
 
         Args:
-          config: the network's; its rows are impressions with conversion logs.
-          folder: of all runs and rows.
+          config: config of the network; its rows are impressions with conversion logs.
+          folder: parent folder of all runs and rows.
           settings: one objective and the windows.
-          seeds: to train with.
+          seeds: seeds to train with.
 
         Raises:
-          UserError: the folder holds other rows, or the rows cannot be prepared.
+          UserError: the folder holds different rows, or the rows cannot be prepared.
         """
         self.config, self.folder, self.settings, self.seeds = config, folder, settings, seeds
         claim_made_folder(folder / "impressions", to_mapping(config.data))
@@ -51,15 +50,15 @@ class PolicyComparison:
         claim_made_folder(folder / "rows", to_mapping(settings) | {"impressions": self.impressions.fingerprint})
 
     def compare(self, policies: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Trains each policy and the final labels.
+        """Trains a network on the rows of each policy, and one on the final labels.
 
         Args:
           policies: "zipper", or names of windows.
 
         Yields:
-          A row of results for each, when its runs are done.
+          A row of results for each, when its runs have ended.
         """
-        emitted = self._emit(policies[0], None)[1]["policies"]  # counts every policy's
+        emitted = self._emit(policies[0], None)[1]["policies"]  # the report has the counts of all policies
         equal = min(counts["emitted"] for counts in emitted.values())
         for policy in [*policies, FINAL]:
             objective = self.settings.objectives[0]
@@ -80,7 +79,7 @@ class PolicyComparison:
             yield row | self._judge(place, serving, truth)
 
     def _emit(self, policy: str, last_rows: int | None) -> tuple[Path, dict[str, Any]]:
-        """Writes a policy's rows where they are not there yet; (their folder, what zipping them counted)."""
+        """Writes a policy's rows unless they exist; returns (their folder, counts of the report)."""
         rows = self.folder / "rows" / ("all_emitted" if last_rows is None else policy)
         if not rows.exists():
             chosen = dataclasses.replace(self.settings, policy=policy, last_rows=last_rows)
@@ -88,12 +87,10 @@ class PolicyComparison:
         return rows, load_report(rows / "report.json")["zipper"]
 
     def _judge(self, place: Path, serving: str, truth: str) -> dict[str, Any]:
-        """The test metrics of the serving head over seeds."""
+        """Returns mean, deviation and values over seeds of the serving head's test metrics."""
         folders = [f"{place}/seed_{seed}" for seed in self.seeds]
         judged = [evaluate_heads(open_run(folder), "test", {serving: truth})[serving] for folder in folders]
         row: dict[str, Any] = {}
         for metric in METRICS:
-            values = [one[metric] for one in judged]
-            row |= {f"test_{metric}": float(np.mean(values)), f"test_{metric}_values": values}
-            row[f"test_{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            row |= summarise_values(f"test_{metric}", [one[metric] for one in judged])
         return row

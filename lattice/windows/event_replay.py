@@ -161,7 +161,7 @@ def find_signature_slots(signature: Sequence[str], schema: Schema) -> list[int]:
     Raises:
       UserError: no column is named, or the schema does not have one.
     """
-    slots = {column.name: range(start, stop) for column, start, stop in schema.slot_ranges()}
+    slots = schema.column_slots
     for name in signature:
         if name not in slots:
             raise UserError(f"signature = {','.join(signature)}: no id column {name!r}; there are {', '.join(slots)}")

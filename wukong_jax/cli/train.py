@@ -6,9 +6,6 @@ Writes config.json, metrics.jsonl, summary.json, calibration.json, report.html, 
 folder. Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved after SIGTERM (run the command again to resume).
 """
 
-import functools
-import sys
-
 from wukong_jax.cli.settings import RunFlags as Settings
 
 
@@ -18,5 +15,4 @@ def run(settings: Settings) -> None:
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.result_table import format_results
 
-    say = functools.partial(print, file=sys.stderr, flush=True)
-    print(format_results(train(build_config(settings), settings.workdir, say=say)))
+    print(format_results(train(build_config(settings), settings.workdir)))

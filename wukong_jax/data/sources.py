@@ -85,8 +85,7 @@ def build_planted_clicks(options: Mapping[str, Any], path: str, schema: str) -> 
     """
     built = build_dataclass(PlantedClicksConfig, options, OPTIONS)
     _refuse_files(path, schema, "planted_clicks")
-    prepare = functools.partial(write_planted_clicks, built)
-    return RowSource(lambda: PlantedClicks(built).schema(), to_mapping(built), prepare=prepare)
+    return _build_planted(built, PlantedClicks, write_planted_clicks)
 
 
 def build_planted_portfolios(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
@@ -97,8 +96,12 @@ def build_planted_portfolios(options: Mapping[str, Any], path: str, schema: str)
     """
     built = build_dataclass(PlantedPortfoliosConfig, options, OPTIONS)
     _refuse_files(path, schema, "planted_portfolios")
-    prepare = functools.partial(write_planted_portfolios, built)
-    return RowSource(lambda: PlantedPortfolios(built).schema(), to_mapping(built), prepare=prepare)
+    return _build_planted(built, PlantedPortfolios, write_planted_portfolios)
+
+
+def _build_planted(settings: Any, generator: Any, write: Callable[[Any, Path], Any]) -> RowSource:
+    prepare = functools.partial(write, settings)
+    return RowSource(lambda: generator(settings).schema(), to_mapping(settings), prepare=prepare)
 
 
 def _require_path(path: str, name: str) -> None:

@@ -34,14 +34,18 @@ def summarise_seeds(summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any
         for metric in first.get(split, {}):
             if metric.rpartition("/")[2] in SUMMARISED:
                 values = [summary[split][metric] for summary in summaries.values()]
-                row[f"{split}_{metric}"] = float(np.mean(values))
-                row[f"{split}_{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                row[f"{split}_{metric}_values"] = values
+                row |= summarise_values(f"{split}_{metric}", values)
     for key in ("dense_parameters", "embedding_parameters", "train_flops_per_example", "training_rows"):
         row[key] = first[key]
     row["examples_seen"] = [summary["examples_seen"] for summary in summaries.values()]
     row["wall_seconds"] = [round(summary["wall_seconds"], 1) for summary in summaries.values()]
     return row
+
+
+def summarise_values(key: str, values: Sequence[float]) -> dict[str, Any]:
+    """Returns the mean, the sample standard deviation (None for a single value) and the values, by keys of a row."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {key: float(np.mean(values)), f"{key}_std": deviation, f"{key}_values": values}
 
 
 def write_results(

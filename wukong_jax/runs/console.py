@@ -11,6 +11,11 @@ from wukong_jax.training.loop import Listener, PlacedBatch, RunStart, TrainLoop
 from wukong_jax.training.step import StepMetrics
 
 
+def print_to_stderr(text: str) -> None:
+    """Prints a line to stderr, where it does not mix with a result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class TrainingConsole(Listener):
     """A progress bar with loss, examples/s and time left on a terminal, plain lines elsewhere. Writes to stderr."""
 
@@ -42,7 +47,7 @@ class TrainingConsole(Listener):
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print_to_stderr(text)
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
         """Moves the bar."""

@@ -1,7 +1,6 @@
 """Opens a finished or interrupted run to read its metrics, evaluate its splits and predict new rows."""
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.runs.checkpoints import Checkpoints, restore_best
+from wukong_jax.runs.console import print_to_stderr
 from wukong_jax.runs.evaluation import (
     Predict,
     build_predict,
@@ -145,7 +145,7 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     directory = prepared_directory(config.data, folder.data)
     if not directory.exists():
         raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
-    data = open_run_data(config.data, folder.data, say=lambda text: print(text, file=sys.stderr))
+    data = open_run_data(config.data, folder.data, say=print_to_stderr)
     with accept_idle_options():
         run = build_run(config, data.schema, join=data.join)
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)

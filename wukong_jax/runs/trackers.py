@@ -5,6 +5,7 @@ Each tracker's settings (WANDB_MODE, MLFLOW_TRACKING_URI etc.) determine where i
 its tracked run, whose id is stored in `trackers.json` in the run's folder.
 """
 
+import abc
 import importlib
 import json
 import re
@@ -21,7 +22,7 @@ from wukong_jax.training.loop import Listener, RunStart
 PROJECT = "wukong-jax"
 
 
-class Tracker(Listener):
+class Tracker(Listener, abc.ABC):
     """Base class of the trackers: imports the package and sends the numbers of each line."""
 
     name = ""  # name of the package and of the extra
@@ -39,9 +40,9 @@ class Tracker(Listener):
                 f"config.training.trackers = {self.name!r}: {error}; run pip install 'wukong-jax[{self.name}]'"
             ) from None
 
+    @abc.abstractmethod
     def send(self, numbers: Mapping[str, float], step: int) -> None:
         """Sends numbers by name to the tracked run."""
-        raise NotImplementedError
 
     def on_log(self, line: Mapping[str, Any]) -> None:
         """Sends the line's numbers."""

@@ -1,13 +1,13 @@
 """Trains a config with several seeds."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wukong_jax.api import train
 from wukong_jax.config import RunConfig
+from wukong_jax.runs.console import print_to_stderr
 
 
 def train_seeds(config: RunConfig, folder: str | Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -21,8 +21,6 @@ def train_seeds(config: RunConfig, folder: str | Path, seeds: Sequence[int]) -> 
     Returns:
       The runs' summaries by seed.
     """
-    return {seed: train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", _say) for seed in seeds}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    return {
+        seed: train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", print_to_stderr) for seed in seeds
+    }
