@@ -106,7 +106,7 @@ def load_towers(path: str | Path) -> list[list[str]]:
       UserError: the file is missing, is not JSON, or holds no list of towers.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"towers = {str(path)!r}: {error.strerror}; give a towers.json or a number") from None
     except json.JSONDecodeError as error:

@@ -71,7 +71,7 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
 def list_shipped_configs() -> list[str]:
     """Lists the names of the shipped configs, such as "quickstart" and "public/frappe_wukong"."""
     folder = _shipped_folder()
-    paths = [path for path in folder.rglob("*.py") if "\ndef get_config(" in path.read_text()]
+    paths = [path for path in folder.rglob("*.py") if "\ndef get_config(" in path.read_text(encoding="utf-8")]
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 

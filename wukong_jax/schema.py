@@ -271,7 +271,7 @@ def load_schema(path: str | Path) -> Schema:
       UserError: the file is missing or not JSON, or has an unknown key or a value out of range.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"schema {path}: {error.strerror}; give a built-in name or a JSON file") from None
     try:

@@ -33,7 +33,7 @@ def get_config(choice: str = "search") -> ConfigDict:
     if choice == "found":
         if not FOUND.exists():
             raise UserError(f"{FOUND}: is missing; run the search of configs/lattice/sketch.py first")
-        return ConfigDict(json.loads(FOUND.read_text()))
+        return ConfigDict(json.loads(FOUND.read_text(encoding="utf-8")))
     if choice not in ("search", "hand_made"):
         raise UserError(f"choice {choice!r}: search, hand_made, found")
     config = planted.get_config("related/lattice")

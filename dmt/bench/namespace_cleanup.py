@@ -38,7 +38,7 @@ def read_start_time(pid: int) -> int | None:
       Clock ticks since boot; None if no such process is running (a zombie is not running).
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()  # the process name before ")" may contain spaces

@@ -200,7 +200,7 @@ class HostNetwork:
             folder = namespace_cleanup.NAMESPACE_SETTINGS / name
             folder.mkdir(parents=True)
             # Gloo binds to the address of the host name, which is 127.0.0.1 in the machine's hosts file.
-            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {own_name}\n")
+            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {own_name}\n", encoding="utf-8")
         everyone = [self.switch, *self.names]
         _run(["ip", "-batch", "-"], [f"netns add {name}" for name in everyone])
         for name in everyone:

@@ -165,7 +165,7 @@ def read_quality(folder: str) -> dict[str, Mapping[str, Any]]:
     path = Path(folder) / "results.json"
     if not path.exists():
         raise UserError(f"--quality = {folder!r}: holds no results.json; make it with compare_variants")
-    return {row["variant"]: row for row in json.loads(path.read_text())["rows"]}
+    return {row["variant"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
 
 
 def join_quality(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, Any]]) -> Rows:
@@ -186,7 +186,7 @@ def rejoin_quality(folder: Path, quality: Mapping[str, Mapping[str, Any]]) -> No
     path = folder / "results.json"
     if not path.exists():
         raise UserError(f"--output = {str(folder)!r}: holds no results.json to join to; measure first")
-    kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text(encoding="utf-8"))
     kept["rows"] = join_quality(kept["rows"], quality)
     write_text_whole(path, json.dumps(kept, indent=1) + "\n")
 

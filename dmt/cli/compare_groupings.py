@@ -45,5 +45,5 @@ def run(settings: Settings) -> None:
 
 def _read_other_rows(path: Path, data: str) -> list[dict[str, Any]]:
     """Reads the rows of results.json that belong to other data sets."""
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     return [row for row in rows if row.get("data") != data]

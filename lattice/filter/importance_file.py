@@ -74,7 +74,7 @@ def load_importance(path: str | Path) -> RunImportance:
     """
     path = Path(path)
     try:
-        mapping = json.loads(path.read_text())
+        mapping = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"importance {path}: {error.strerror}; give the importance.json of an earlier call") from None
     except ValueError as error:

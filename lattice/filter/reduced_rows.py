@@ -52,13 +52,13 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
         statistics = RowStatistics(schema)
         for split in SPLITS:
             _write_split(data, split, schema, rewrite, aside, statistics)
-        (aside / "schema.json").write_text(schema_to_json(schema))
+        (aside / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
         truncated = {name: bag["truncated_values"] for name, bag in data.report.get("bags", {}).items()}
         report = dict(data.report) | statistics.report(schema, truncated)
         rows = {split: data.splits[split].rows if split in data.splits else 0 for split in SPLITS}
         if report["rows"] != rows or schema.labels != data.schema.labels:
             report.pop("bayes", None)
-        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def reduce_rows(columns: Columns, whole: Schema, reduced: Schema) -> Columns:

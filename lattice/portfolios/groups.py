@@ -25,7 +25,7 @@ def load_rules(path: str | Path) -> tuple[Rule, ...]:
       UserError: the file is missing or has another format.
     """
     try:
-        document = json.loads(Path(path).read_text())
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
         pairs = document["must_not_meet"]
         valid = isinstance(pairs, list) and all(
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs
@@ -85,7 +85,7 @@ def load_groups(path: str | Path) -> list[dict[str, Any]]:
       UserError: the file is missing or holds no groups.
     """
     try:
-        groups = json.loads(Path(path).read_text())["groups"]
+        groups = json.loads(Path(path).read_text(encoding="utf-8"))["groups"]
         for group in groups:
             if not all("/" in name for name in group["portfolios"]):
                 raise ValueError

@@ -114,7 +114,7 @@ class Sketch:
     def _load(self) -> dict[str, Any]:
         path = self.folder / "sketch.json"
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             fix = "give another --workdir, or put the file back"
             raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {fix}") from None
@@ -237,7 +237,7 @@ class Sketch:
         """Trains a trial's run up to a step; None: to its end."""
         if step is not None:
             config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=step))
-        with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+        with (folder / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
             return train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
 
     def trial_folder(self, number: int) -> Path:

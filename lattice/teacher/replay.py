@@ -178,7 +178,7 @@ class _Progress:
         """Returns the number of chunks done; raises a UserError if the file is of another replay."""
         if not self._path.exists():
             return 0
-        begun = json.loads(self._path.read_text())
+        begun = json.loads(self._path.read_text(encoding="utf-8"))
         chunks_done = int(begun.pop("chunks_done"))
         for key, (old, new) in list_changes(begun, self._replay).items():
             raise UserError(

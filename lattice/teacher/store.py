@@ -58,7 +58,7 @@ class TeacherStore:
         """
         self.folder = Path(folder)
         try:
-            mapping = json.loads((self.folder / "store.json").read_text())
+            mapping = json.loads((self.folder / "store.json").read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"store {self.folder}: {error.strerror}; write one with wukong-jax run_teacher") from None
         except ValueError as error:
@@ -129,7 +129,9 @@ class TeacherStore:
                 shutil.rmtree(rubbish, ignore_errors=True)
             taken = [int(path.name.removeprefix("segment-")) for path in self.folder.glob("segment-*")]
             counter = self.folder / "next_segment"  # never decreases: readers may still map a removed segment of a name
-            number = max([int(counter.read_text()) if counter.exists() else 0, *(one + 1 for one in taken)])
+            number = max(
+                [int(counter.read_text(encoding="utf-8")) if counter.exists() else 0, *(one + 1 for one in taken)]
+            )
             name = f"segment-{number:08d}"
             aside = self.folder / f".unfinished-{name}"
             try:

@@ -87,10 +87,10 @@ def write_zipped(
     with write_whole_folder(output) as aside:
         zipping = _Zipping(Path(impressions), conversions, settings)
         described = {"zipper": zipping.describe(), "impressions": load_report(Path(impressions) / "report.json")}
-        (aside / "schema.json").write_text(schema_to_json(zipping.resolved))
+        (aside / "schema.json").write_text(schema_to_json(zipping.resolved), encoding="utf-8")
         statistics = zipping.write(aside)
         report = statistics.report(zipping.resolved, {}) | described
-        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 
@@ -218,7 +218,7 @@ def load_report(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); prepare the impressions again, or remove it") from None
 

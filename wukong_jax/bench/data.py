@@ -36,7 +36,7 @@ def bench_reading(folder: Path, rows: int, repeats: int, threads: int) -> list[R
     for compression in ("zstd", "none"):
         directory = folder / compression
         directory.mkdir()
-        (directory / "schema.json").write_text(schema_to_json(schema))
+        (directory / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
         seconds = time_calls([functools.partial(write_rows, directory, schema, chunk, rows, compression)], repeats)[0]
         size = sum(path.stat().st_size for path in (directory / "blocks").iterdir())
         results.append(

@@ -39,4 +39,4 @@ def run(settings: Settings) -> None:
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if settings.output:
-        Path(settings.output).write_text(json.dumps(rows, indent=1) + "\n")
+        Path(settings.output).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -61,4 +61,4 @@ def run(settings: Settings) -> None:
     if settings.output:
         del sizes["rows"]
         report = {"machine": describe_machine(), "settings": sizes, "rows": rows}
-        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n")
+        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

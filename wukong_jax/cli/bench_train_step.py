@@ -38,4 +38,4 @@ def run(settings: Settings) -> None:
     print(f"last over first, medians: {rows[-1]['median_ms'] / rows[0]['median_ms']:.2f}")
     if settings.output:
         report = {"machine": describe_machine(), "optimizer": settings.optimizer, "rows": rows}
-        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n")
+        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

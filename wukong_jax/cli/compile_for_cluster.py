@@ -39,7 +39,7 @@ def run(settings: Settings) -> None:
     from wukong_jax.clusters.compile_ahead import compile_train_step, describe_devices, use_no_accelerator
     from wukong_jax.clusters.compile_report import describe_step, format_step
 
-    description = Path(settings.target_config).read_text() if settings.target_config else None
+    description = Path(settings.target_config).read_text(encoding="utf-8") if settings.target_config else None
     target = find_target(settings.target, description)
     use_no_accelerator()
     devices = describe_devices(target)
@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
     step = compile_train_step(config, schema, target, devices)
     print(format_step(step))
     if settings.output:
-        Path(settings.output).write_text(json.dumps(describe_step(step), indent=1) + "\n")
+        Path(settings.output).write_text(json.dumps(describe_step(step), indent=1) + "\n", encoding="utf-8")
     if not step.fits:
         raise UserError(
             f"target = {target.name!r}: a device needs {step.memory.total:,} bytes and has {target.memory_bytes:,}; "

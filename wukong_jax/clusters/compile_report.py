@@ -49,7 +49,7 @@ def load_findings(path: str | Path) -> dict[str, Any]:
       UserError: the file has other content.
     """
     try:
-        findings = json.loads(Path(path).read_text())
+        findings = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError:
         findings = None
     if not isinstance(findings, dict) or not {"target", "config", "memory", "traffic"} <= set(findings):

@@ -107,7 +107,7 @@ def _build_gpu_target(name: str, chip: str, hosts: int, gpus: int, description: 
                 f"target = {name!r}: GPU {chip!r} is not one of those described here ({known}); describe it with "
                 "--target_config=FILE (a GpuTargetConfigProto as text)"
             )
-        description = (resources.files("wukong_jax.clusters") / GPU_DESCRIPTIONS[chip]).read_text()
+        description = (resources.files("wukong_jax.clusters") / GPU_DESCRIPTIONS[chip]).read_text(encoding="utf-8")
     memory = _MEMORY_SIZE.search(description)
     if not memory:
         raise UserError("target_config: has no device_memory_size; give a GpuTargetConfigProto as text")

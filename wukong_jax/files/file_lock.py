@@ -20,7 +20,7 @@ def hold_lock(path: Path, busy: str = "") -> Iterator[None]:
       BusyError: another process holds the lock, and `busy` is given.
       OSError: the file cannot be written.
     """
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:

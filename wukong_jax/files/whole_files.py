@@ -13,7 +13,7 @@ def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
 
     Args:
       path: the file, in an existing folder.
-      mode: "w" for text, "wb" for bytes.
+      mode: "w" for UTF-8 text, "wb" for bytes.
 
     Yields:
       The open file, which is deleted if the body raises.
@@ -23,7 +23,7 @@ def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """
     aside = path.with_name(path.name + ".writing")
     try:
-        with aside.open(mode) as file:
+        with aside.open(mode, encoding=None if mode == "wb" else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -25,7 +25,7 @@ def list_models() -> list[str]:
 
 
 def _builds_a_model(path: Path) -> bool:
-    functions = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
+    functions = (node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef))
     return any(
         function.name == "build" and [argument.arg for argument in function.args.args] == ["options", "shape"]
         for function in functions

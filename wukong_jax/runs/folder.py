@@ -94,7 +94,7 @@ class RunFolder:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`; NaN and infinity become null."""
-        with self.metrics.open("a") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(replace_nan_by_none(line)) + "\n")
 
     def cut_back_metrics(self, step: int) -> None:

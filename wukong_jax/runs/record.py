@@ -80,7 +80,7 @@ def read_json_file(path: Path, kind: type) -> Any:
     if not path.exists():
         return None
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); delete it and run again") from None
     if not isinstance(value, kind):
@@ -101,7 +101,7 @@ def read_metrics(path: Path, skip_torn: bool = False) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    texts = path.read_text().split("\n")
+    texts = path.read_text(encoding="utf-8").split("\n")
     lines = []
     for number, text in enumerate(texts, start=1):
         if not text.strip():

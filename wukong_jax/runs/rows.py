@@ -93,4 +93,4 @@ def _open(directory: Path) -> RunData:
     if "train" not in splits:
         raise UserError(f"{directory}: has no training rows; prepare it from other files or another split")
     report = directory / "report.json"
-    return RunData(directory, schema, splits, json.loads(report.read_text()) if report.exists() else {})
+    return RunData(directory, schema, splits, json.loads(report.read_text(encoding="utf-8")) if report.exists() else {})

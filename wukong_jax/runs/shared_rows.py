@@ -22,7 +22,7 @@ def claim_made_folder(folder: Path, made_of: Mapping[str, Any]) -> None:
       UserError: the folder was made with other values.
     """
     note = folder.with_name(f"{folder.name}.made_of.json")
-    made = json.loads(note.read_text()) if note.exists() else made_of
+    made = json.loads(note.read_text(encoding="utf-8")) if note.exists() else made_of
     if "format" in made:  # a `config.data` of an earlier version
         upgrade_config({"data": made})
     for name, (old, new) in list_changes(made, made_of).items():

@@ -146,7 +146,7 @@ class BlockWriter:
         )
         path = self._folder / f"{self._split}.json"
         with _writing(path):
-            path.write_text(json.dumps(to_mapping(index), indent=1) + "\n")
+            path.write_text(json.dumps(to_mapping(index), indent=1) + "\n", encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +282,7 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
     schema = load_schema(directory / "schema.json")
     path = directory / "blocks" / f"{split}.json"
     try:
-        mapping = json.loads(path.read_text())
+        mapping = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"split {split!r} of {directory}: no {path.name} in its blocks folder; prepare the data with this split"

@@ -212,7 +212,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
         clicks = PlantedClicks(config)
         schema = clicks.schema()
         (aside / "vocabulary").mkdir()
-        (aside / "schema.json").write_text(schema_to_json(schema))
+        (aside / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
         bayes = {"expected": to_mapping(clicks.expected_metrics())}
         statistics = RowStatistics(schema)
         for split in SPLITS:
@@ -224,7 +224,7 @@ def write_planted_clicks(config: PlantedClicksConfig, directory: str | Path) -> 
             "order_floors": clicks.order_floors(),
         }
         report = statistics.report(schema, {}) | planted
-        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 

@@ -58,7 +58,7 @@ def write_planted_portfolios(
         planted = PlantedPortfolios(config)
         schema = planted.schema()
         (aside / "vocabulary").mkdir()
-        (aside / "schema.json").write_text(schema_to_json(schema))
+        (aside / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
         statistics = RowStatistics(schema)
         described = _describe_structure(planted)
         bayes = {"expected": compute_expected_bayes(planted, sample_rows)}
@@ -71,7 +71,7 @@ def write_planted_portfolios(
             if split == "train":
                 described["delays"] = _describe_delays(planted, log, delays)
         report = statistics.report(schema, {}) | described | {"bayes": bayes}
-        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        (aside / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 

@@ -238,7 +238,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
 

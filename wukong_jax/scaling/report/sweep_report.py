@@ -59,7 +59,7 @@ def keep_results(sweep: Sweep, output: Path, command: str) -> Path:
     Raises:
       UserError: the sweep has no points yet; the folder is not changed.
     """
-    rows = json.loads((sweep.folder / "points.json").read_text())["rows"]
+    rows = json.loads((sweep.folder / "points.json").read_text(encoding="utf-8"))["rows"]
     if not rows:
         raise UserError(f"--output = {output}: no search of the sweep in {sweep.folder} has ended; run it first")
     path = write_results(output, command, rows, sweep.list_made())

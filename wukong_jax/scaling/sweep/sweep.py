@@ -89,7 +89,7 @@ class Sweep:
         mine = json.loads(json.dumps(to_mapping(self.config)))
         mine["run"] = _comparable(mine["run"])
         if path.exists():
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text(encoding="utf-8"))
             before["run"] = _comparable(before.get("run", {}))
             for key in ("run", "data_name", "options"):
                 for changed, (old, new) in list_changes(before.get(key), mine[key], f"config.{key}").items():
@@ -164,7 +164,7 @@ class Sweep:
         """
         path = self.folder / unit.folder / "unit.json"
         if unit not in self._ended and path.exists():
-            outcome = json.loads(path.read_text())
+            outcome = json.loads(path.read_text(encoding="utf-8"))
             self._check_options(unit, path.with_name("config.json"))
             if outcome["status"] == FAILED:  # may be tried again by any shard
                 return outcome
@@ -212,7 +212,7 @@ class Sweep:
         outcome: dict[str, Any] = {"status": DONE, "error": "", **dataclasses.asdict(unit), "made": self._made}
         config = self._run_config(unit)
         try:
-            with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+            with (folder / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
                 outcome["summary"] = train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
             evaluations = _read_evaluations(folder)
             outcome["points"] = [self._make_point(line, config.training.batch_size) for line in evaluations]
@@ -228,7 +228,7 @@ class Sweep:
             raise UserError(f"{error} (every start of a sweep must name the same number of shards)") from None
         except Exception as error:  # a failure (out of memory, full disk, bug) must not stop the other units
             outcome |= {"status": FAILED, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-            (folder / "error.txt").write_text(traceback.format_exc())
+            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         finally:
             jax.clear_caches()  # the compiled programs of hundreds of units would fill the memory
         write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
