@@ -26,7 +26,9 @@ class RowStatistics:
         self._positive = np.zeros((splits, len(resolved.labels)))
         self._used = np.zeros((splits, len(self._slots)), np.int64)
         self._unknown = np.zeros((splits, len(self._slots)), np.int64)
-        self._domains = np.zeros((splits, max(len(resolved.domain_values), 1)), np.int64)
+        domains = max(len(resolved.domain_values), 1)
+        self._domains = np.zeros((splits, domains), np.int64)
+        self._training_sums = np.zeros((2, domains, len(resolved.labels)))  # weights of positives, of observed labels
 
     @property
     def rows(self) -> int:
@@ -49,6 +51,15 @@ class RowStatistics:
         for index, (_, start, stop) in enumerate(self._slots):
             self._used[split, index] += used[start:stop].sum()
             self._unknown[split, index] += unknown[start:stop].sum()
+        if split == 0:
+            self._add_training_sums(columns)
+
+    def _add_training_sums(self, columns: Columns) -> None:
+        observed = columns["label_mask"].astype(np.float64) * columns["weight"][:, None]
+        domains = self._training_sums.shape[1]
+        for sums, values in zip(self._training_sums, (observed * columns["labels"], observed), strict=True):
+            for objective in range(values.shape[1]):
+                sums[:, objective] += np.bincount(columns["domain"], values[:, objective], domains)
 
     def report(self, resolved: Schema, truncated: dict[str, int]) -> dict[str, Any]:
         """Builds a report with rows, rates and shares by split.
@@ -58,7 +69,8 @@ class RowStatistics:
           truncated: for each bag or sequence, the number of values dropped for lack of a slot, over all rows.
 
         Returns:
-          A mapping of JSON values; rates and shares without rows are null.
+          A mapping of JSON values; rates and shares without rows are null. `training_label_sums` holds, for each domain
+          ("all" if there is none) and objective, the summed weights of the positive and of the observed training rows.
         """
         report: dict[str, Any] = {"schema": resolved.name, "rows": _by_split(self._rows)}
         report["label_rate"] = {
@@ -87,6 +99,13 @@ class RowStatistics:
             report["domain_rows"] = {
                 value: _by_split(self._domains[:, index]) for index, value in enumerate(resolved.domain_values)
             }
+        report["training_label_sums"] = {
+            domain: {
+                label.name: [float(sums[index, objective]) for sums in self._training_sums]
+                for objective, label in enumerate(resolved.labels)
+            }
+            for index, domain in enumerate(resolved.domain_values or ("all",))
+        }
         return report
 
 
