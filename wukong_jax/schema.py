@@ -11,15 +11,23 @@ start at 1. An empty single value is a value like others (the empty string); an 
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from wukong_jax.errors import UserError
-from wukong_jax.ranges import AtLeast
+from wukong_jax.ranges import AtLeast, Between, check_ranges
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 NumericTransform = Literal["none", "log1p", "criteo_log", "standardise", "bucketise"]
+TimestampUnit = Literal["s", "ms", "us", "ns"]
+
+MAX_ROWS = 2**31 - 1  # of a table: ids are signed 32-bit numbers
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+_MAX_SLOTS = 2**20  # of a row, over all columns
+
+_Float32 = Between(-FLOAT32_MAX, FLOAT32_MAX)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +87,14 @@ class DenseColumn:
 
     name: str
     transform: NumericTransform = "none"
-    missing_value: float = 0.0  # replaces an empty value, before the transform
-    boundaries: tuple[float, ...] = ()  # bucketise: ascending; b boundaries give b + 1 buckets
-    mean: float | None = None  # standardise: resolved from the training rows
-    standard_deviation: float | None = None
+    missing_value: Annotated[float, _Float32] = 0.0  # replaces an empty value, before the transform
+    boundaries: Annotated[tuple[float, ...], _Float32] = ()  # bucketise: ascending; b boundaries give b + 1 buckets
+    mean: Annotated[float | None, _Float32] = None  # standardise: resolved from the training rows
+    standard_deviation: Annotated[float | None, Between(0, FLOAT32_MAX)] = None
 
     def __post_init__(self) -> None:
-        """Checks the boundaries."""
+        """Checks the ranges and the boundaries."""
+        check_ranges(self)
         _check_boundaries(self.name, self.transform, self.boundaries)
 
 
@@ -99,19 +108,22 @@ class CategoricalColumn:
     min_count: Annotated[int, AtLeast(1)] = 1  # vocabulary: values with fewer training occurrences are unknown
     salt: int = 0  # hash: changes which values collide
     transform: NumericTransform = "none"  # criteo_log or bucketise: discretises a number first
-    boundaries: tuple[float, ...] = ()
+    boundaries: Annotated[tuple[float, ...], _Float32] = ()
     separator: str | None = None  # separator of a bag's values; None: a single value
-    max_length: Annotated[int, AtLeast(1)] = 1  # slots of a bag
+    max_length: Annotated[int, Between(1, _MAX_SLOTS)] = 1  # slots of a bag
     vocabulary_of: str | None = None  # share the vocabulary (and the table) of this other column
 
     def __post_init__(self) -> None:
-        """Rejects invalid combinations of settings."""
+        """Rejects values out of range and invalid combinations of settings."""
+        check_ranges(self)
         _check_boundaries(self.name, self.transform, self.boundaries)
         if self.encoding in ("hash", "identity") and self.vocabulary_of is None and (self.rows or 0) < 2:
             raise UserError(
                 f"rows = {self.rows} of column {self.name!r}: encoding {self.encoding!r} needs rows >= 2 "
                 "(row 0 is the unknown row)"
             )
+        if self.rows is not None and self.rows > MAX_ROWS:
+            raise UserError(f"rows = {self.rows} of column {self.name!r}: at most {MAX_ROWS} rows, as ids have 32 bits")
         if self.separator is None and self.max_length != 1:
             raise UserError(f"max_length = {self.max_length} of column {self.name!r}: a bag needs a separator")
         if self.transform in ("log1p", "standardise"):
@@ -149,7 +161,13 @@ class LabelColumn:
     name: str  # name of the objective
     column: str = ""  # raw column; by default, `name`
     positive: tuple[str, ...] = ()  # texts that mean 1; if empty, the value is a number, see `threshold`
-    threshold: float | None = None  # 1 if number >= threshold; None: the number must be 0, 1 or -1 (which means 0)
+    threshold: Annotated[float | None, _Float32] = (
+        None  # 1 if number >= threshold; None: the number must be 0, 1 or -1 (which means 0)
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the threshold."""
+        check_ranges(self)
 
     @property
     def source_column(self) -> str:
@@ -170,9 +188,10 @@ class Schema:
     sequences: tuple[CategoricalColumn, ...] = ()
     domain: str | None = None  # raw column of the domain
     domain_values: tuple[str, ...] = ()  # resolved; position = domain id; new values are an error
-    timestamp: str | None = None  # raw column: seconds since 1970, or a date or date-time text
+    timestamp: str | None = None  # raw column: numbers since 1970, or a date or date-time text
+    timestamp_unit: TimestampUnit = "s"  # unit of timestamps that are numbers
     timestamp_parts: tuple[str, ...] = ()  # instead: raw columns whose texts, joined by blanks, are the date
-    timestamp_format: str | None = None  # strftime format of the text, such as "%y%m%d%H"; None: seconds or ISO 8601
+    timestamp_format: str | None = None  # strftime format of the text, such as "%y%m%d%H"; None: numbers or ISO 8601
     group: str | None = None  # raw column whose values group rows for GAUC
     weight: str | None = None  # raw column of row weights
 
@@ -205,6 +224,12 @@ class Schema:
             )
         if self.timestamp_format is not None and not self.timestamp_columns:
             raise UserError(f"timestamp_format = {self.timestamp_format!r}: needs a timestamp column")
+        if self.timestamp_unit != "s" and (self.timestamp is None or self.timestamp_format is not None):
+            raise UserError(
+                f"timestamp_unit = {self.timestamp_unit!r}: needs a timestamp column without a timestamp_format"
+            )
+        if self.slots > _MAX_SLOTS:
+            raise UserError(f"max_length: {self.slots} slots of all columns together; the limit is {_MAX_SLOTS}")
         if self.split.by == "time" and not self.timestamp_columns:
             raise UserError("split.by = 'time': needs a timestamp column")
 
@@ -274,16 +299,28 @@ def load_schema(path: str | Path) -> Schema:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"schema {path}: {error.strerror}; give a built-in name or a JSON file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"schema {path}, byte {error.start}: not UTF-8 text; save the file as UTF-8") from None
     try:
-        mapping = json.loads(text)
+        mapping = json.loads(text, parse_constant=_refuse_number, parse_float=_parse_float)
+        return build_dataclass(Schema, mapping, str(path))
     except json.JSONDecodeError as error:
         raise UserError(f"schema {path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
-    return build_dataclass(Schema, mapping, str(path))
+    except (ValueError, OverflowError, RecursionError) as error:  # such as an integer of 5,000 digits
+        raise UserError(f"schema {path}: not readable ({str(error).splitlines()[0]}); correct the value") from None
+
+
+def _parse_float(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"{text} is no finite number")
 
 
 def schema_to_json(schema: Schema) -> str:
     """Returns the schema as JSON text, in a fixed order."""
-    return json.dumps(to_mapping(schema), indent=1) + "\n"
+    return json.dumps(to_mapping(schema), indent=1, allow_nan=False) + "\n"
 
 
 def _check_boundaries(name: str, transform: str, boundaries: tuple[float, ...]) -> None:

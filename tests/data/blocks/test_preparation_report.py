@@ -43,4 +43,3 @@ def test_training_label_sums_weigh_observed_training_rows_by_domain(domain_value
     assert {(d, o): pair for d, by_label in sums.items() for o, pair in by_label.items()} == {
         key: pytest.approx(pair, rel=1e-12) for key, pair in twin.items()
     }
-

@@ -12,10 +12,10 @@ from wukong_jax.data.raw.column_encoders import (
     encode_group,
     encode_label,
     encode_single,
-    encode_timestamp,
     encode_weight,
 )
 from wukong_jax.data.raw.stable_hash import hash_texts
+from wukong_jax.data.raw.timestamps import encode_timestamp
 from wukong_jax.data.raw.vocabulary import ValueCodes
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn
 
@@ -113,10 +113,10 @@ def test_timestamp_that_cannot_be_read_is_refused():
 
 
 def test_group_is_stable_and_never_negative():
-    got = encode_group(text("u1", "u2", "u1", None, ""))
+    got = encode_group("g", text("u1", "u2", "u1", None, ""), [])
     assert got[0] == got[2] != got[1]
     assert got[3] == got[4]
-    assert encode_group(pl.Series([i for i in range(1000)])).min() >= 0
+    assert encode_group("g", pl.Series([i for i in range(1000)]), []).min() >= 0
     assert got.dtype == np.int32
 
 

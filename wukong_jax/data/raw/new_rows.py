@@ -10,6 +10,8 @@ import polars as pl
 
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.raw.bad_rows import BadRows
+from wukong_jax.data.raw.canonical_values import canonical_text, to_texts
+from wukong_jax.data.raw.column_types import check_column_types
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, RawRows, read_raw_rows
 from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
 from wukong_jax.data.raw.vocabulary import StoredCodes, ValueCodes, load_vocabulary
@@ -59,7 +61,7 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
     """Encodes a data frame with the vocabularies of a prepared data set, like a file with the same rows.
 
     Texts are read as in the schema's files: the source's `missing` texts are missing values, and if its `strip` is
-    set, spaces around values are removed. Integers and other types are converted to text as for Parquet files.
+    set, spaces around values are removed. Other types have the same canonical form as in files (`canonical_values`).
 
     Args:
       schema: the resolved schema from the data set's `schema.json`.
@@ -71,15 +73,15 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
       Columns as in a block, in the frame's order; together they hold every row of the frame once.
 
     Raises:
-      UserError: a column is missing, or a value cannot be read.
+      UserError: a column is missing or has a type that does not fit the schema, or a value cannot be read.
     """
     needed, optional = raw_columns(schema)
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise UserError(f"{_FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
     frame = frame.select([name for name in frame.columns if name in needed or name in optional])
-    _check_types(frame, schema)
-    slices = frame.with_columns(_read_texts(frame, schema.source)).iter_slices(_FRAME_ROWS)
+    check_column_types(_FRAME, frame.schema, schema)
+    slices = frame.with_columns(_read_values(frame, schema.source)).iter_slices(_FRAME_ROWS)
     raw = (
         RawRows(_FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
         for index, part in enumerate(slices)
@@ -132,36 +134,29 @@ def _encode(schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_row
             yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
 
 
-def _check_types(frame: pl.DataFrame, schema: Schema) -> None:
-    """Rejects whole numbers of float type in text columns: a CSV file has "3", but the float's text is "3.0"."""
-    owners = {column.name: column for column in schema.id_columns}
-    texts = {
-        column.name
-        for column in schema.id_columns
-        if column.transform == "none" and owners[column.vocabulary].encoding != "identity"
-    }
-    for name, kind in frame.schema.items():
-        if kind == pl.Object:
-            raise UserError(f"{_FRAME}, column {name!r}: holds Python objects; give texts, numbers or lists of them")
-        if schema.source.format != "parquet" and kind.is_float() and name in texts | {schema.domain}:
-            column = frame[name]
-            whole = column.filter((column == column.floor()).fill_null(False))
-            if len(whole):
-                raise UserError(
-                    f"{_FRAME}, column {name!r} = {whole[0]}: whole numbers as floats, which are read as text here; "
-                    "cast the column to integers (pandas: astype('Int64')) or to texts"
-                )
-
-
-def _read_texts(frame: pl.DataFrame, source: Source) -> list[pl.Expr]:
-    """Returns the text columns as the reader of the source's files would return them."""
-    texts = [name for name, kind in frame.schema.items() if isinstance(kind, pl.String | pl.Categorical | pl.Enum)]
-    columns = [pl.col(name).cast(pl.String) for name in texts]
+def _read_values(frame: pl.DataFrame, source: Source) -> list[pl.Series]:
+    """Returns the columns in which the reader of the source's files would find other values or no values."""
     if source.format == "parquet":
-        return columns
+        return []
+    columns = (_read_texts(column, source) if _is_text(column) else _drop_missing(column, source) for column in frame)
+    return [column for column in columns if column is not None]
+
+
+def _is_text(column: pl.Series) -> bool:
+    return isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _read_texts(column: pl.Series, source: Source) -> pl.Series:
+    texts = column.cast(pl.String)
     if source.strip:
-        columns = [column.str.strip_chars() for column in columns]
-    missing = list(source.missing)
-    return [
-        pl.when(~column.is_in(missing)).then(column).alias(name) for name, column in zip(texts, columns, strict=True)
-    ]
+        texts = texts.str.strip_chars()
+    return texts.set(texts.is_in(list(source.missing)).fill_null(False), None)
+
+
+def _drop_missing(column: pl.Series, source: Source) -> pl.Series | None:
+    """Replaces values whose text in a file would mean "no value", such as the integer -1 for the text "-1"."""
+    missing = {canonical_text(text) for text in source.missing if text}
+    if not missing or column.dtype.is_nested():
+        return None
+    texts, _ = to_texts(column)
+    return column.set(texts.is_in(sorted(missing)).fill_null(False), None)

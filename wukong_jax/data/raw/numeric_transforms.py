@@ -4,6 +4,9 @@ import numpy as np
 
 from wukong_jax.schema import NumericTransform
 
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # the smallest normal number
+_ROUNDING = 1e-12  # of a column's largest magnitude; a deviation below it is the error of a sum
+
 
 def apply_transform(values: np.ndarray, transform: NumericTransform, boundaries: tuple[float, ...] = ()) -> np.ndarray:
     """Applies a transform that needs no statistics of the data.
@@ -46,6 +49,21 @@ def standardise(values: np.ndarray, mean: np.ndarray, standard_deviation: np.nda
     return np.where(varies, (values - mean) / np.where(varies, standard_deviation, 1.0), 0.0)
 
 
+def to_float32(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Casts numbers to the type in which they are stored.
+
+    Args:
+      values: [n] float64.
+
+    Returns:
+      [n] float32, 0 where float32 does not hold the number; and [n] bool, True there.
+    """
+    with np.errstate(over="ignore"):
+        stored = values.astype(np.float32)
+    beyond = ~np.isfinite(stored)
+    return (np.where(beyond, np.float32(0), stored) if beyond.any() else stored), beyond
+
+
 class RunningMoments:
     """Computes mean and variance of columns over many chunks (Chan, Golub and LeVeque 1983)."""
 
@@ -54,16 +72,20 @@ class RunningMoments:
         self.rows = 0
         self.mean = np.zeros(columns)
         self._squares = np.zeros(columns)
+        self._smallest = np.full(columns, np.inf)
+        self._largest = np.full(columns, -np.inf)
 
     def add(self, values: np.ndarray) -> None:
         """Adds rows.
 
         Args:
-          values: [n, columns] float64.
+          values: [n, columns] float64, each within float32, so that no sum of squares overflows.
         """
         rows = len(values)
         if rows == 0:
             return
+        self._smallest = np.minimum(self._smallest, values.min(axis=0))
+        self._largest = np.maximum(self._largest, values.max(axis=0))
         mean = values.mean(axis=0)
         total = self.rows + rows
         difference = mean - self.mean
@@ -72,5 +94,9 @@ class RunningMoments:
         self.rows = total
 
     def column(self, index: int) -> tuple[float, float]:
-        """Returns the mean and population standard deviation of one column."""
-        return float(self.mean[index]), float(np.sqrt(self._squares[index] / max(self.rows, 1)))
+        """Returns the mean and population standard deviation of one column; 0 if it is no more than rounding noise."""
+        deviation = float(np.sqrt(self._squares[index] / max(self.rows, 1)))
+        smallest, largest = float(self._smallest[index]), float(self._largest[index])
+        noise = _ROUNDING * max(abs(smallest), abs(largest)) if self.rows else 0.0
+        constant = smallest == largest or deviation <= noise
+        return float(self.mean[index]), 0.0 if constant else deviation

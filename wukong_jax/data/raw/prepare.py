@@ -32,7 +32,14 @@ from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.numeric_transforms import RunningMoments
 from wukong_jax.data.raw.provisional_rows import ProvisionalRows
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
-from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
+from wukong_jax.data.raw.row_encoder import (
+    RowEncoder,
+    count_threads,
+    finish_rows,
+    index_domains,
+    number_columns,
+    raw_columns,
+)
 from wukong_jax.data.raw.splits import TRAIN, SplitRule, build_split_rule
 from wukong_jax.data.raw.vocabulary import ValueCodes, build_vocabulary, save_vocabulary
 from wukong_jax.errors import UserError
@@ -73,6 +80,7 @@ def prepare_data(
     """
     started = time.perf_counter()
     check_source(schema.source)
+    index_domains(schema)
     files = find_input_files(inputs, schema.source, schema.split)
     bad_rows = BadRows(on_bad_row)
     _check_output(Path(output), overwrite)
@@ -90,7 +98,7 @@ def prepare_data(
             "peak_memory_bytes": _peak_memory_bytes(),
         }
         _write_text(aside / "schema.json", schema_to_json(preparation.resolved))
-        _write_text(aside / "report.json", json.dumps(report, indent=1) + "\n")
+        _write_text(aside / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
 
 
@@ -179,7 +187,7 @@ class _Preparation:
         dense = list(schema.dense)
         for index, (mean, deviation) in moments.items():
             dense[index] = dataclasses.replace(dense[index], mean=float(mean), standard_deviation=float(deviation))
-        domain_values = schema.domain_values
+        domain_values = tuple(index_domains(schema))
         if self._domain_codes is not None and not domain_values:
             texts = self._domain_codes.texts()
             domain_values = tuple(sorted(texts[code] for code in domains))

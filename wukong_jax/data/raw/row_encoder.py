@@ -10,23 +10,28 @@ import numpy as np
 
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.raw.bad_rows import BadRows
+from wukong_jax.data.raw.canonical_values import canonical_text
 from wukong_jax.data.raw.column_encoders import (
     Coder,
-    Problem,
     encode_bag,
     encode_dense,
+    encode_domain,
     encode_group,
     encode_label,
     encode_single,
-    encode_timestamp,
     encode_weight,
     join_texts,
-    texts_of,
 )
-from wukong_jax.data.raw.numeric_transforms import standardise
+from wukong_jax.data.raw.column_types import check_column_types
+from wukong_jax.data.raw.numeric_transforms import standardise, to_float32
+from wukong_jax.data.raw.problems import Problem
 from wukong_jax.data.raw.raw_files import RawRows
+from wukong_jax.data.raw.timestamps import encode_timestamp
 from wukong_jax.data.raw.vocabulary import ValueCodes
+from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
+
+_DOMAINS_SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,7 @@ class RowEncoder:
         self._coders = coders
         self._domain_coder = domain_coder
         self._threads = threads
+        self.seen_positives: dict[str, set[str]] = {label.name: set() for label in schema.labels}
         self._owners = {column.name: column for column in schema.id_columns}
         raw = any(column.transform == "standardise" for column in schema.dense)
         self._dense_dtype = np.float64 if raw else np.float32
@@ -81,8 +87,9 @@ class RowEncoder:
           The other rows.
 
         Raises:
-          UserError: a row is bad and the policy is "stop".
+          UserError: a row is bad and the policy is "stop", or a column's type does not fit the schema.
         """
+        check_column_types(raw.file, raw.frame.schema, self._schema)
         arrays = self._empty_arrays(raw)
         truncated: dict[str, int] = {}
         problems: list[Problem] = []
@@ -127,16 +134,18 @@ class RowEncoder:
                 arrays["dense"][:, index] = encode_dense(column, frame[column.name], problems)
             for index, label in enumerate(schema.labels):
                 if label.source_column in frame.columns:
-                    values, mask = encode_label(label, frame[label.source_column], problems)
+                    seen = self.seen_positives[label.name]
+                    values, mask = encode_label(label, frame[label.source_column], problems, seen)
                     arrays["labels"][:, index], arrays["label_mask"][:, index] = values, mask
             if schema.domain is not None and self._domain_coder is not None:
-                arrays["domain"][:] = self._domain_coder.encode(texts_of(frame[schema.domain]))
+                arrays["domain"][:] = encode_domain(schema.domain, frame[schema.domain], self._domain_coder, problems)
             if schema.group is not None and schema.group in frame.columns:
-                arrays["group"][:] = encode_group(frame[schema.group])
+                arrays["group"][:] = encode_group(schema.group, frame[schema.group], problems)
             dates = schema.timestamp_columns
             if dates and set(dates) <= set(frame.columns):
                 moments = frame[dates[0]] if len(dates) == 1 else join_texts(frame, dates)
-                arrays["timestamp"][:] = encode_timestamp(dates[0], schema.timestamp_format, moments, problems)
+                form, unit = schema.timestamp_format, schema.timestamp_unit
+                arrays["timestamp"][:] = encode_timestamp(dates[0], form, moments, problems, unit)
             if schema.weight is not None and schema.weight in frame.columns:
                 arrays["weight"][:] = encode_weight(schema.weight, frame[schema.weight], problems)
 
@@ -191,7 +200,7 @@ def finish_rows(
     domain_codes: ValueCodes | None,
     bad_rows: BadRows,
 ) -> tuple[Columns, np.ndarray]:
-    """Converts codes to ids and standardises columns, leaving out rows of an unseen domain.
+    """Converts codes to ids and standardises columns, leaving out rows that this shows to be bad.
 
     Args:
       encoded: encoded rows.
@@ -199,40 +208,72 @@ def finish_rows(
       id_tables: for each vocabulary, the id of each code, followed by -1 for code -1; the codes of a vocabulary without
         an entry are ids already.
       domain_codes: the coder that encoded the domain column.
-      bad_rows: receives the rows of an unseen domain.
+      bad_rows: receives the rows of an unseen domain, and those with a number that is beyond float32 when standardised.
 
     Returns:
       The columns as in a block, and a mask of the rows that were kept, [rows] bool.
 
     Raises:
-      UserError: a domain is unseen and the policy is "stop".
+      UserError: a row is bad and the policy is "stop".
     """
-    arrays, rows = encoded.arrays, encoded.rows
+    arrays = encoded.arrays
     ids = arrays["ids"].copy()
     for column, start, stop in resolved.slot_ranges():
         if column.vocabulary in id_tables:
             for codes in ids[start:stop]:
                 codes[:] = id_tables[column.vocabulary].take(codes)
     columns = {name: arrays[name] for name in resolved.column_shapes() if name not in ("ids", "dense")}
-    columns |= {"ids": np.ascontiguousarray(ids.T), "dense": _standardise_columns(arrays["dense"], resolved)}
-    if domain_codes is None:
-        return columns, np.ones(rows, bool)
-    texts = domain_codes.texts().to_list()
-    known = {value: domain for domain, value in enumerate(resolved.domain_values)}
-    columns["domain"] = np.array([known.get(text, -1) for text in texts], np.int32)[arrays["domain"]]
-    keep = columns["domain"] >= 0
-    for row in np.flatnonzero(~keep):
-        value, line = texts[arrays["domain"][row]], int(arrays["line"][row])
-        bad_rows.refuse(
-            encoded.file, line, f"column {resolved.domain!r} = {value!r}: expected a domain of training rows"
-        )
+    bad: dict[int, str] = {}  # row -> problem
+    columns |= {"ids": np.ascontiguousarray(ids.T), "dense": _standardise_columns(arrays["dense"], resolved, bad)}
+    if domain_codes is not None:
+        columns["domain"] = _find_domains(arrays["domain"], resolved, domain_codes, bad)
+    keep = np.ones(encoded.rows, bool)
+    for row in sorted(bad):
+        keep[row] = False
+        bad_rows.refuse(encoded.file, int(arrays["line"][row]), bad[row])
     return columns if keep.all() else {name: array[keep] for name, array in columns.items()}, keep
 
 
-def _standardise_columns(dense: np.ndarray, resolved: Schema) -> np.ndarray:
+def index_domains(resolved: Schema) -> dict[str, int]:
+    """Returns the domain of each value of `domain_values` in its canonical form.
+
+    Raises:
+      UserError: two values have one canonical form.
+    """
+    known: dict[str, int] = {}
+    for domain, value in enumerate(resolved.domain_values):
+        form = canonical_text(value)
+        if form in known:
+            raise UserError(
+                f"domain_values = {resolved.domain_values[known[form]]!r} and {value!r}: the same value twice, as "
+                f"{form!r}; leave one out (of prepared data: prepare them again)"
+            )
+        known[form] = domain
+    return known
+
+
+def _find_domains(codes: np.ndarray, resolved: Schema, domain_codes: ValueCodes, bad: dict[int, str]) -> np.ndarray:
+    texts, known = domain_codes.texts().to_list(), index_domains(resolved)
+    domains = np.array([known.get(text, -1) for text in texts], np.int32)[codes]
+    values = resolved.domain_values
+    shown = ", ".join(values[:_DOMAINS_SHOWN])
+    shown += f" and {len(values) - _DOMAINS_SHOWN} more" if len(values) > _DOMAINS_SHOWN else ""
+    for row in np.flatnonzero(domains < 0):
+        value = texts[codes[row]]
+        bad[int(row)] = f"column {resolved.domain!r} = {value!r}: expected a domain of training rows ({shown})"
+    return domains
+
+
+def _standardise_columns(dense: np.ndarray, resolved: Schema, bad: dict[int, str]) -> np.ndarray:
     finished = dense.astype(np.float32)
     for index, column in enumerate(resolved.dense):
         if column.transform == "standardise":
             mean, deviation = np.array([column.mean]), np.array([column.standard_deviation])
-            finished[:, index] = standardise(dense[:, [index]], mean, deviation)[:, 0]
+            standardised = standardise(dense[:, [index]], mean, deviation)[:, 0]
+            finished[:, index], beyond = to_float32(standardised)
+            for row in np.flatnonzero(beyond):
+                bad[int(row)] = (
+                    f"column {column.name!r} = {dense[row, index]:.15g}: beyond float32 when standardised by mean "
+                    f"{column.mean:.6g} and deviation {column.standard_deviation:.6g}"
+                )
     return finished

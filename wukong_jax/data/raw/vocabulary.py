@@ -8,6 +8,8 @@ arrival.
 """
 
 import dataclasses
+import hashlib
+import re
 import threading
 from pathlib import Path
 from urllib.parse import quote
@@ -15,41 +17,75 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 
+from wukong_jax.data.raw.canonical_values import canonicalise_texts
 from wukong_jax.errors import UserError
+from wukong_jax.schema import MAX_ROWS
 
 UNKNOWN_ID = 0
+_SUFFIX, _MAX_FILE_NAME, _DIGEST = ".parquet", 255, 16  # bytes that file systems allow; hexadecimal digits of a hash
 
 
 class ValueCodes:
-    """A growing dictionary from text to code; its memory depends only on the number of distinct values."""
+    """A growing dictionary from text to code; its memory depends only on the number of distinct values.
+
+    Texts of one canonical form get one code (see `canonical_values`). The form is found once for each distinct text, so
+    that it costs nothing where values repeat.
+    """
 
     def __init__(self) -> None:
         """Creates an empty dictionary."""
         self._dtype = pl.Categorical(pl.Categories.random())
         self._keep_alive = pl.Series([], dtype=self._dtype)  # polars deletes the dictionary with its last series
         self._size = 0
+        self._canonical: np.ndarray | None = None  # [codes] int32, code of the canonical form; None: each is its own
         self._lock = threading.Lock()
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """Returns the code of each text; new texts get new codes.
+        """Returns the code of each text's canonical form; new texts get new codes.
 
         Args:
           texts: [n] String; null counts as the empty text.
 
         Returns:
           [n] int32, at least 0.
+
+        Raises:
+          UserError: there are too many distinct texts.
         """
         coded = texts.cast(self._dtype).to_physical()
         if coded.null_count():  # replacing codes is cheaper than replacing texts
             coded = coded.fill_null(pl.Series([""]).cast(self._dtype).to_physical().item())
-        codes = coded.to_numpy().view(np.int32)
+        codes = coded.to_numpy()
         with self._lock:  # columns that share a vocabulary are encoded in parallel
-            self._size = max(self._size, int(codes.max(initial=-1)) + 1)
-        return codes
+            self._extend(int(codes.max()) + 1 if len(codes) else 0)
+            canonical = self._canonical
+        return codes.view(np.int32) if canonical is None else canonical[codes]
 
     def texts(self) -> pl.Series:
         """Returns all texts seen so far in order of their codes, [codes] String."""
-        return pl.Series(np.arange(self._size, dtype=np.uint32)).cat.to(self._dtype).cast(pl.String)
+        return self._texts(0, self._size)
+
+    def _texts(self, start: int, stop: int) -> pl.Series:
+        return pl.Series(np.arange(start, stop, dtype=np.uint32)).cat.to(self._dtype).cast(pl.String)
+
+    def _extend(self, size: int) -> None:
+        """Finds the canonical forms of the texts with codes below `size`; a form that is new gets a code, too."""
+        while size > self._size:
+            if size > MAX_ROWS:
+                raise UserError(
+                    f"encoding = 'vocabulary': {size:,} distinct values, the limit is {MAX_ROWS:,}; use encoding 'hash'"
+                )
+            start, self._size = self._size, size
+            texts = self._texts(start, size)
+            forms = canonicalise_texts(texts)
+            if forms is texts and self._canonical is None:
+                return
+            codes = np.arange(start, size, dtype=np.int32)
+            changed = (forms != texts).to_numpy()
+            codes[changed] = forms.filter(pl.Series(changed)).cast(self._dtype).to_physical().to_numpy()
+            before = np.arange(start, dtype=np.int32) if self._canonical is None else self._canonical
+            self._canonical = np.concatenate([before, codes])
+            size = max(size, int(codes.max()) + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +130,8 @@ class StoredCodes:
         self._codes = ValueCodes()
         known = self._codes.encode(vocabulary.values)
         self._ids = np.full(int(known.max(initial=-1)) + 2, UNKNOWN_ID, np.int32)
-        self._ids[known] = np.arange(1, vocabulary.rows, dtype=np.int32)
+        # An older version stored "7" and "7.0" as two values. The last assignment holds: the more frequent of them.
+        self._ids[known[::-1]] = np.arange(1, vocabulary.rows, dtype=np.int32)[::-1]
 
     def encode(self, texts: pl.Series) -> np.ndarray:
         """Returns the id of each text; 0 if it is out-of-vocabulary.
@@ -109,8 +146,13 @@ class StoredCodes:
 
 
 def vocabulary_path(directory: Path, column: str) -> Path:
-    """Returns the path of a column's vocabulary; the column's name may contain any character."""
-    return Path(directory) / f"{quote(column, safe=' ')}.parquet"
+    """Returns the path of a column's vocabulary; the column's name may contain any character and have any length."""
+    name = quote(column, safe=" ")
+    if len(name) + len(_SUFFIX) > _MAX_FILE_NAME:
+        digest = hashlib.sha256(column.encode()).hexdigest()[:_DIGEST]
+        start = re.sub("%[0-9A-F]?$", "", name[: _MAX_FILE_NAME - len(_SUFFIX) - _DIGEST - 1])
+        name = f"{start}={digest}"  # no other name contains "=", which is quoted
+    return Path(directory) / f"{name}{_SUFFIX}"
 
 
 def save_vocabulary(vocabulary: Vocabulary, directory: Path, column: str) -> None:
