@@ -69,6 +69,8 @@ def run(settings: Settings) -> None:
         rows_per_block=settings.rows_per_block,
         progress=_Progress(),
     )
+    for line in report["warnings"]:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     print(f"{format_report(report)}; wrote {settings.output}")
 
 

@@ -7,6 +7,7 @@ sources from other packages.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,9 @@ def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
         raise UserError("config.data.schema = '': 'raw' needs a built-in schema's name or a JSON file")
 
     def prepare(directory: Path) -> None:
-        prepare_data(find_schema(schema), [Path(path)], directory, on_bad_row=built.on_bad_row)
+        report = prepare_data(find_schema(schema), [Path(path)], directory, on_bad_row=built.on_bad_row)
+        for line in report["warnings"]:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
 
     return RowSource(functools.partial(find_schema, schema), to_mapping(built), prepare=prepare)
 

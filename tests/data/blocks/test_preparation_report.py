@@ -18,6 +18,7 @@ def draw_columns(rows, domains, seed):
     return {
         "labels": rng.integers(0, 2, (rows, 2)).astype(np.float32),
         "label_mask": rng.integers(0, 2, (rows, 2)).astype(np.float32),
+        "dense": np.zeros((rows, 0), np.float32),
         "ids": rng.integers(-1, 3, (rows, 1)).astype(np.int32),
         "domain": rng.integers(0, domains, rows).astype(np.int32),
         "weight": rng.uniform(0, 3, rows).astype(np.float32),

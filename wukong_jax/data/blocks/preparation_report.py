@@ -1,6 +1,6 @@
 """Collects statistics of a prepared data set while it is written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,11 @@ import numpy as np
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.row_blocks import SPLITS
 from wukong_jax.schema import Schema
+
+TRAIN = 0  # position in SPLITS
+_FIRST_ROWS = 256
+_NOTABLE_UNKNOWN = 0.05  # share of unknown values from which a column is printed
+_LINES_SHOWN = 12
 
 
 class RowStatistics:
@@ -28,6 +33,8 @@ class RowStatistics:
         self._unknown = np.zeros((splits, len(self._slots)), np.int64)
         domains = max(len(resolved.domain_values), 1)
         self._domains = np.zeros((splits, domains), np.int64)
+        self._dense_varies, self._slot_varies = _Varies(), _Varies()
+        self._dense_names = [column.name for column in resolved.dense]
         self._training_sums = np.zeros((2, domains, len(resolved.labels)))  # weights of positives, of observed labels
 
     @property
@@ -51,8 +58,10 @@ class RowStatistics:
         for index, (_, start, stop) in enumerate(self._slots):
             self._used[split, index] += used[start:stop].sum()
             self._unknown[split, index] += unknown[start:stop].sum()
-        if split == 0:
+        if split == TRAIN and len(columns["labels"]):
             self._add_training_sums(columns)
+            self._dense_varies.add(columns["dense"])
+            self._slot_varies.add(columns["ids"])
 
     def _add_training_sums(self, columns: Columns) -> None:
         observed = columns["label_mask"].astype(np.float64) * columns["weight"][:, None]
@@ -70,12 +79,17 @@ class RowStatistics:
 
         Returns:
           A mapping of JSON values; rates and shares without rows are null. `training_label_sums` holds, for each domain
-          ("all" if there is none) and objective, the summed weights of the positive and of the observed training rows.
+          ("all" if there is none) and objective, the summed weights of the positive and of the observed training rows;
+          `constant_columns` names the features that are equal in all training rows.
         """
         report: dict[str, Any] = {"schema": resolved.name, "rows": _by_split(self._rows)}
         report["label_rate"] = {
             label.name: _by_split(_share(self._positive[:, index], self._observed[:, index]))
             for index, label in enumerate(resolved.labels)
+        }
+        classes = (self._positive > 0).astype(np.int64) + (self._observed > self._positive)
+        report["label_classes"] = {
+            label.name: _by_split(classes[:, index]) for index, label in enumerate(resolved.labels)
         }
         report["label_observed_share"] = {
             label.name: _by_split(_share(self._observed[:, index], self._rows))
@@ -99,6 +113,7 @@ class RowStatistics:
             report["domain_rows"] = {
                 value: _by_split(self._domains[:, index]) for index, value in enumerate(resolved.domain_values)
             }
+        report["constant_columns"] = self._constant_columns()
         report["training_label_sums"] = {
             domain: {
                 label.name: [float(sums[index, objective]) for sums in self._training_sums]
@@ -108,19 +123,66 @@ class RowStatistics:
         }
         return report
 
+    def _constant_columns(self) -> list[str]:
+        dense = [name for index, name in enumerate(self._dense_names) if not self._dense_varies.any(index, index + 1)]
+        return dense + [column.name for column, start, stop in self._slots if not self._slot_varies.any(start, stop)]
+
+
+class _Varies:
+    """Finds out which columns vary; only those that did not so far are looked at."""
+
+    def __init__(self) -> None:
+        self._first: np.ndarray | None = None
+        self._constant = np.zeros(0, np.int64)
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds rows, [rows, columns]."""
+        if self._first is None:
+            self._first, self._constant = values[0].copy(), np.arange(values.shape[1])
+        still = self._constant
+        if len(still):
+            few = values[:_FIRST_ROWS, still]  # enough for most columns
+            still = still[(few == self._first[still]).all(axis=0)]
+            self._constant = still[(values[:, still] == self._first[still]).all(axis=0)]
+
+    def any(self, start: int, stop: int) -> bool:
+        """Whether any of the columns from `start` to before `stop` varies."""
+        return stop - start > int(((self._constant >= start) & (self._constant < stop)).sum())
+
 
 def format_report(report: Mapping[str, Any]) -> str:
-    """Formats a report as text: rows and label rates by split, table sizes, skipped rows, time and memory."""
+    """Formats a report as text: rows and label rates by split, rows by domain, unknown values, tables, time, memory."""
     lines = [f"{'split':<12}{'rows':>14}" + "".join(f"{name:>16}" for name in report["label_rate"])]
     for split, rows in report["rows"].items():
         rates = [rates[split] for rates in report["label_rate"].values()]
         shown = "".join(f"{'-' if rate is None else f'{rate:.4f}':>16}" for rate in rates)
         lines.append(f"{split:<12}{rows:>14,}" + shown)
+    domains = sorted(report.get("domain_rows", {}).items(), key=lambda item: -sum(item[1].values()))
+    lines += _format_table("rows by domain", domains, lambda rows: f"{rows:,}")
+    unknown = [
+        (name, shares) for name, shares in report["unknown_share"].items() if _largest(shares) >= _NOTABLE_UNKNOWN
+    ]
+    unknown.sort(key=lambda item: -_largest(item[1]))
+    lines += _format_table("share of unknown values", unknown, lambda share: "-" if share is None else f"{share:.4f}")
     tables = report["vocabulary_rows"]
     lines.append(f"{sum(tables.values()):,} rows in {len(tables)} tables; {report['skipped_rows']:,} bad rows skipped")
     lines += [f"  skipped: {example}" for example in report["skipped_examples"][:3]]
     lines.append(f"{report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**30:.2f} GiB")
     return "\n".join(lines)
+
+
+def _format_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], form: Callable[[Any], str]) -> list[str]:
+    """Formats the values of each split by name; nothing without rows."""
+    if not rows:
+        return []
+    lines = [f"{title:<28}" + "".join(f"{split:>14}" for split in SPLITS)]
+    for name, values in rows[:_LINES_SHOWN]:
+        lines.append(f"  {name:<26}" + "".join(f"{form(values[split]):>14}" for split in SPLITS))
+    return lines + ([f"  and {len(rows) - _LINES_SHOWN} more, see report.json"] if len(rows) > _LINES_SHOWN else [])
+
+
+def _largest(shares: Mapping[str, float | None]) -> float:
+    return max((share for share in shares.values() if share is not None), default=0.0)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

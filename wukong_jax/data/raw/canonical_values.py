@@ -22,8 +22,8 @@ import polars as pl
 _WHOLE_OR_BOOLEAN = r"^(?:-?(?:0|[1-9][0-9]*)\.0+|True|TRUE|False|FALSE)$"
 _INTEGER = r"^([+-]?[0-9]+)(?:\.0+)?$"
 _ZERO_FRACTION = r"\.?0+$"
-_MARKS = (".", "T", "F")  # no text without one of these is changed
-_EXACT_INTEGERS = {pl.Float64: 2.0**53, pl.Float32: 2.0**24, pl.Float16: 2.0**11}
+_MARKS = (b".", b"T", b"F")  # no text without one of these is changed
+_EXACT_INTEGERS: dict[type[pl.DataType], float] = {pl.Float64: 2.0**53, pl.Float32: 2.0**24, pl.Float16: 2.0**11}
 _SMALLEST_PLAIN = 1e-4  # Python, pandas and most others write smaller floats with an exponent
 _LARGEST_ID = 2.0**31
 
@@ -58,8 +58,7 @@ def canonicalise_texts(texts: pl.Series) -> pl.Series:
     Returns:
       [n] String; the given series itself if nothing changes.
     """
-    joined = texts.str.join("").item() or ""  # one scan of all texts is cheaper than a pattern on each
-    if not any(mark in joined for mark in _MARKS):
+    if not may_change((texts.str.join("").item() or "").encode()):  # cheaper than a pattern on each text
         return texts
     candidates = (texts.str.ends_with("0") | texts.str.ends_with("e") | texts.str.ends_with("E")).fill_null(False)
     places = np.flatnonzero(candidates.to_numpy())
@@ -70,6 +69,11 @@ def canonicalise_texts(texts: pl.Series) -> pl.Series:
     changed = found.filter(changes).str.replace(_ZERO_FRACTION, "").str.to_lowercase()
     changed = changed.zip_with(changed != "-0", pl.Series(["0"]))
     return texts.scatter(places[changes.to_numpy()], changed)
+
+
+def may_change(joined: bytes) -> bool:
+    """Returns False only if no text among those that are joined here has another canonical form than itself."""
+    return any(mark in joined for mark in _MARKS)
 
 
 def canonical_text(text: str) -> str:

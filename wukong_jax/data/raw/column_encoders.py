@@ -12,13 +12,14 @@ import polars as pl
 from wukong_jax.data.raw.canonical_values import (
     canonical_label_text,
     canonicalise_texts,
+    may_change,
     parse_integers,
     parse_numbers,
     to_texts,
 )
 from wukong_jax.data.raw.numeric_transforms import FLOAT32_TINY, apply_transform, to_float32
 from wukong_jax.data.raw.problems import Problem, add_problem
-from wukong_jax.data.raw.stable_hash import hash_texts
+from wukong_jax.data.raw.stable_hash import hash_joined, join_bytes
 from wukong_jax.schema import FLOAT32_MAX, CategoricalColumn, DenseColumn, LabelColumn
 
 _EXACT = "an exact id; a float is one up to 2^53 only, so store it as an integer or a text"
@@ -138,8 +139,12 @@ def encode_group(name: str, values: pl.Series, problems: list[Problem]) -> np.nd
 
 
 def _hash_values(texts: pl.Series, salt: int) -> np.ndarray:
-    texts = canonicalise_texts(texts)
-    return hash_texts(texts.fill_null("") if texts.null_count() else texts, salt)
+    texts = texts.fill_null("") if texts.null_count() else texts
+    joined = join_bytes(texts)
+    if may_change(joined):
+        texts = canonicalise_texts(texts)
+        joined = join_bytes(texts)
+    return hash_joined(texts, joined, salt)
 
 
 def join_texts(frame: pl.DataFrame, names: Sequence[str]) -> pl.Series:

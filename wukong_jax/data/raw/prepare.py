@@ -26,6 +26,7 @@ import numpy as np
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.prefetch import prefetch
 from wukong_jax.data.blocks.preparation_report import RowStatistics
+from wukong_jax.data.blocks.preparation_warnings import list_warnings
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
 from wukong_jax.data.raw.bad_rows import BadRowPolicy, BadRows
 from wukong_jax.data.raw.input_files import find_input_files
@@ -73,7 +74,7 @@ def prepare_data(
       progress: called with a line of text from time to time.
 
     Returns:
-      The report, which is also written to `report.json`.
+      The report, which is also written to `report.json`. Its `warnings` are lines about probable mistakes, to be shown.
 
     Raises:
       UserError: there is a mistake in the input, schema or output; no output is left behind.
@@ -91,6 +92,7 @@ def prepare_data(
         statistics = preparation.write(rows_per_block)
         report = statistics.report(preparation.resolved, preparation.truncated)
         report |= {
+            "warnings": list_warnings(report, preparation.unseen_positives),
             "skipped_rows": bad_rows.count,
             "skipped_examples": bad_rows.examples,
             "inputs": [{"file": str(file), "bytes": file.stat().st_size} for file, _ in files],
@@ -108,6 +110,7 @@ class _Preparation:
     def __init__(self, schema: Schema, directory: Path, bad_rows: BadRows, progress: Progress) -> None:
         self.resolved = schema
         self.truncated: dict[str, int] = {}
+        self.unseen_positives: dict[str, list[str]] = {}  # label -> texts of `positive` that no row has
         self._directory, self._bad_rows, self._progress = directory, bad_rows, progress
         self._owners = [
             column for column in schema.id_columns if column.vocabulary_of is None and column.encoding == "vocabulary"
@@ -139,6 +142,10 @@ class _Preparation:
                     for name, lost in encoded.truncated.items():
                         self.truncated[name] = self.truncated.get(name, 0) + lost
                     self._progress(f"read {self._rows.rows} rows, {file}")
+        self.unseen_positives = {
+            label.name: [text for text in label.positive if text not in encoder.seen_positives[label.name]]
+            for label in schema.labels
+        }
         if self._rows.rows == 0:
             raise UserError(f"input {files[0][0]}: every row was skipped as bad, first {self._bad_rows.examples[0]}")
 
