@@ -24,7 +24,7 @@ _INTEGER = r"^([+-]?[0-9]+)(?:\.0+)?$"
 _ZERO_FRACTION = r"\.?0+$"
 _MARKS = (b".", b"T", b"F")  # no text without one of these is changed
 _EXACT_INTEGERS: dict[type[pl.DataType], float] = {pl.Float64: 2.0**53, pl.Float32: 2.0**24, pl.Float16: 2.0**11}
-_SMALLEST_PLAIN = 1e-4  # Python, pandas and most others write smaller floats with an exponent
+_SMALL = 2e-4  # Python and pandas write floats below 1e-4 with an exponent, and of two digits
 _LARGEST_ID = 2.0**31
 
 
@@ -165,10 +165,10 @@ def _write_floats(values: pl.Series) -> tuple[pl.Series, np.ndarray]:
 
 
 def _write_fractions(values: pl.Series) -> pl.Series:
-    """Writes floats with a fraction as Python does, in the digits of their own type."""
+    """Writes floats with a fraction as Python does, with the digits that their own type needs."""
     texts = values.cast(pl.String)
-    small = np.flatnonzero((values.abs() < _SMALLEST_PLAIN).to_numpy())
-    return texts.scatter(small, [str(number) for number in values.to_numpy()[small]]) if len(small) else texts
+    small = np.flatnonzero((values.abs() < _SMALL).to_numpy())
+    return texts.scatter(small, [repr(float(text)) for text in texts.gather(small)]) if len(small) else texts
 
 
 def _write_moments(values: pl.Series) -> pl.Series:

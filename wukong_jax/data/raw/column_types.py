@@ -27,6 +27,8 @@ def check_column_types(file: Path, types: Mapping[str, pl.DataType], schema: Sch
     """
     for name, kind, separator in _column_kinds(schema):
         if name in types and not _fits(types[name], kind):
+            if isinstance(types[name], pl.Object):
+                raise UserError(f"{file}, column {name!r}: holds Python objects; give texts, numbers or lists of them")
             shown = str(types[name])
             shown = shown if len(shown) <= _TYPE_CHARACTERS else f"{shown[:_TYPE_CHARACTERS]}..."
             raise UserError(f"{file}, column {name!r}: has type {shown}; {_describe(types[name], kind, separator)}")
