@@ -378,6 +378,12 @@ def test_script_prepares_refuses_and_explains(tmp_path):
     resolved = load_schema(tmp_path / "out" / "schema.json")
     assert resolved.split == Split(by="order", test_fraction=0.25)
     assert [column.min_count for column in resolved.id_columns] == [3, 1, 1, 3, 1]
+    unseen = dataclasses.replace(SCHEMA, labels=(LabelColumn("click", positive=("1", "yes")), *SCHEMA.labels[1:]))
+    (tmp_path / "unseen.json").write_text(schema_to_json(unseen))
+    warned = run_script(f"--schema={tmp_path / 'unseen.json'}", f"--input={file}", f"--output={tmp_path / 'unseen'}")
+    line = "label 'click': no row has the `positive` value 'yes'; see how the raw file writes it"
+    assert (warned.returncode, warned.stderr) == (0, f"warning: {line}\n")
+    assert json.loads((tmp_path / "unseen" / "report.json").read_text())["warnings"] == [line]
     again = run_script(*common, f"--output={tmp_path / 'out'}")
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr == f"error: output {tmp_path / 'out'}: exists; choose another folder or pass --overwrite\n"

@@ -68,7 +68,7 @@ def canonicalise_texts(texts: pl.Series) -> pl.Series:
         return texts
     changed = found.filter(changes).str.replace(_ZERO_FRACTION, "").str.to_lowercase()
     changed = changed.zip_with(changed != "-0", pl.Series(["0"]))
-    return texts.scatter(places[changes.to_numpy()], changed)
+    return texts.clone().scatter(places[changes.to_numpy()], changed)  # scatter writes in place
 
 
 def may_change(joined: bytes) -> bool:
