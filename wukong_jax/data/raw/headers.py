@@ -30,7 +30,8 @@ def read_column_names(
       quoted: whether values may be quoted.
 
     Returns:
-      The number of the first line of data, from 1, and the name of each field; None if all lines are blank.
+      The number of the first line of data, from 1, and the name of each field; None if the header is missing, as
+        all lines are blank.
 
     Raises:
       UserError: a needed column is missing, or the header cannot be read or is another one.
@@ -39,12 +40,12 @@ def read_column_names(
     layout = TextLayout(separator.encode(), 0, quoted)
     start = file.tell()
     text, record, line = _read_first_record(file, layout)
-    if not text:
-        return None
     if source.format == "csv" and source.header:
+        if not text:
+            return None
         names = _parse_header(text, record, layout, path, line)
         names = tuple(name.strip() for name in names) if source.strip else names
-        _check_header(names, text, f"{path}, line {line}", source, needed, optional)
+        _check_header(names, text, path, line, source, needed, optional)
         return line + text.count(b"\n"), names
     names = source.columns
     fields = text.count(layout.separator) + 1 if record.problem is not None else record.fields
@@ -100,11 +101,13 @@ def _parse_header(text: bytes, record: Record, layout: TextLayout, path: Path, l
 def _check_header(
     names: tuple[str, ...],
     text: bytes,
-    where: str,
+    path: Path,
+    line: int,
     source: Source,
     needed: Collection[str],
     optional: Collection[str],
 ) -> None:
+    where = f"{path}, line {line}"
     missing = [name for name in (*needed, *source.columns) if name not in names and name not in optional]
     if missing and any(_is_value(name) for name in names):
         shown = shorten([text.decode(errors="replace").rstrip("\r\n")])
@@ -119,7 +122,7 @@ def _check_header(
             advice = "; to remove blanks around names and values, set source.strip = true"
         elif not {*needed, *optional} & set(names):
             advice = f"; if that is a row, the file lacks the header: {_ADD_HEADER}"
-        raise UserError(f"{where}: no column {missing[0]!r}; it has {shorten(names)}{advice}")
+        raise UserError(f"{path}: no column {missing[0]!r}; it has {shorten(names)}{advice}")
     if len(set(names)) != len(names):
         raise UserError(f"{where}: header {shorten(names)}: a name is listed twice; rename one")
 

@@ -93,17 +93,14 @@ def _plain(path: Path, name: str, kind: pl.DataType, may_be_list: bool) -> pl.Ex
       UserError: the column is of another type.
     """
     where = f"{path}, column {name!r}, of type {kind}"
-    column, item = pl.col(name), kind
-    if isinstance(kind, pl.List | pl.Array):
-        if not may_be_list:
-            raise UserError(f"{where}: the schema wants one value per row; give the column a separator (a bag) there")
-        item = kind.inner if isinstance(kind, pl.List) or len(kind.shape) == 1 else kind
+    listed = isinstance(kind, pl.List) or (isinstance(kind, pl.Array) and len(kind.shape) == 1)
+    if listed and not may_be_list:
+        raise UserError(f"{where}: the schema wants one value per row there; lists are for columns with a separator")
+    item = pl.Series(dtype=kind).explode().dtype if listed else kind
     if not (item.is_numeric() or isinstance(item, _SCALARS)):
         raise UserError(f"{where}: the schema {_WANTED}; convert the column or leave it out of the schema")
     plain = pl.String() if isinstance(item, pl.Null) else item
-    if item is not kind:
-        return column.cast(pl.List(plain)) if isinstance(kind, pl.Array) or plain is not item else column
-    return column.cast(plain) if plain is not item else column
+    return pl.col(name).cast(pl.List(plain) if listed else plain)
 
 
 _SCALARS = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Null)

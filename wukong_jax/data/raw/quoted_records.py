@@ -20,6 +20,8 @@ class TextLayout:
     separator: bytes  # one byte
     fields: int  # expected in every record
     quoted: bool  # whether fields may be quoted
+    numbers: tuple[int, ...] = ()  # positions of fields that hold numbers
+    missing: tuple[str, ...] = ()  # texts that mean "no value"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,8 @@ def parse_record(text: bytes, start: int, layout: TextLayout, *, at_end: bool) -
     """
     separator = layout.separator
     line_stop = text.index(b"\n", start) + 1
-    at, fields, stray = start, 1, []
+    at, fields = start, 1
+    stray: list[tuple[int, int]] = []
     while True:  # `at` is the start of a field; go on to the next field that has a quote
         quote = text.find(b'"', at, line_stop) if layout.quoted else -1
         unquoted_stop = quote if quote >= 0 else line_stop

@@ -9,7 +9,7 @@ spans lines adds up to 1 MiB to the chunk.
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ def _read_text(
     optional: Collection[str],
     numbers: Collection[str],
     chunk_bytes: int,
-) -> Iterator[RawRows]:
+) -> Generator[RawRows, None, bool]:
     """Yields the rows of a text file; returns whether there were any, good or bad."""
     quoted = source.format == "csv" and source.separator != "\t"
     found = False
@@ -130,7 +130,9 @@ def _read_text(
             return False
         first_line, names = header
         separator = source.separator if source.format == "csv" else " "
-        parser = _Parser(TextLayout(separator.encode(), len(names), quoted), names, numbers, source, path)
+        positions = tuple(at for at, name in enumerate(names) if name in numbers)
+        layout = TextLayout(separator.encode(), len(names), quoted, positions, source.missing)
+        parser = _Parser(layout, names, numbers, source, path)
         reader = ChunkReader(file, path, chunk_bytes)
         kept = [name for name in names if name in needed or name in optional]
         while chunk := reader.read():

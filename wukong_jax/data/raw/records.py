@@ -14,8 +14,8 @@ A physical line is refused, as a bad row, if the record that starts there
 - has a quote that is not closed within `MAX_QUOTED_BYTES` or the file,
 - has another number of fields than expected,
 - has a carriage return alone outside quotes, a NUL byte, or bytes that are not UTF-8, or
-- spans several lines that each have the expected number of fields by themselves, if that is above one: two stray quotes
-  swallowed rows.
+- spans several lines that each could be a row: split at every separator, it has the expected number of fields, more
+  than one, and numbers or missing values where the schema wants numbers. There, two stray quotes swallowed rows.
 
 Reading goes on at the next physical line, so that a bad row never takes a neighbour with it. What is refused does not
 depend on where the text is cut into chunks: an unfinished record at the end is left to the next chunk.
@@ -23,6 +23,7 @@ depend on where the text is cut into chunks: an unfinished record at the end is 
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -183,58 +184,70 @@ class _Walk:
         self._special = lines.special | foreign
         self._first = ~self._special & (lines.fields == layout.fields)  # the line starts a record
         self._later = np.zeros(len(lines.ends), bool)  # the line goes on with a record
-        self._rewritten: dict[int, bytes] = {}  # first line -> the record with its fields quoted
+        self._rewritten: dict[int, tuple[int, bytes]] = {}  # first line -> (line after, the record as RFC 4180 has it)
         self._refused: dict[int, str] = {}
         self._consumed = len(lines.ends)
 
     def run(self) -> None:
         """Decides about every special line, from which a record may span several lines."""
+        special = np.flatnonzero(self._special)
+        starts = np.where(special > 0, self._lines.ends[special - 1], 0)
         next_line = 0
-        for line in np.flatnonzero(self._special).tolist():
+        for line, start, end in zip(special.tolist(), starts.tolist(), self._lines.ends[special].tolist(), strict=True):
             if line < next_line:
                 continue
-            record = parse_record(self._text, self._lines.start(line), self._layout, at_end=self._at_end)
+            record = parse_record(self._text, start, self._layout, at_end=self._at_end)
             if record is None:
                 self._consumed = line
                 return
-            stop = line + 1
-            if record.problem is None:
-                stop = int(np.searchsorted(self._lines.ends, record.stop)) + 1
-            problem = record.problem or self._problem(line, stop, record.fields)
+            next_line = line + 1
+            if record.problem is None and record.stop > end:
+                next_line = int(np.searchsorted(self._lines.ends, record.stop)) + 1
+            problem = record.problem or self._problem(line, next_line, record.fields)
             if problem is not None:
                 self._refused[line] = problem
                 next_line = line + 1
                 continue
-            self._first[line], self._first[line + 1 : stop], self._later[line + 1 : stop] = True, False, True
+            self._first[line] = True
+            if next_line > line + 1:
+                self._first[line + 1 : next_line], self._later[line + 1 : next_line] = False, True
             if record.stray_quotes:
-                self._rewritten[line] = quote_fields(
-                    self._text, self._lines.start(line), record.stop, record.stray_quotes
-                )
-            next_line = stop
+                text = quote_fields(self._text, start, record.stop, record.stray_quotes)
+                self._rewritten[line] = next_line, text
 
     def _problem(self, line: int, stop: int, fields: int) -> str | None:
         """Returns what is wrong with the record on the lines from `line` to before `stop`."""
         start, end, expected = self._lines.start(line), int(self._lines.ends[stop - 1]), self._layout.fields
         if self._foreign[line]:
             return f"{self._text[start : self._lines.ends[line]].rstrip()[:60]!r}: not UTF-8 text"
-        if self._foreign[line:stop].any() or self._text.find(b"\0", start, end) >= 0:
-            byte = "bytes that are not UTF-8" if self._foreign[line:stop].any() else "a NUL byte"
-            return f"{byte} in the row: not text"
+        if self._text.find(b"\0", start, end) >= 0:
+            return "a NUL byte: not text; remove it"
+        if stop > line + 1 and self._foreign[line:stop].any():
+            return "a quoted value that is not UTF-8 text"
         if fields != expected:
             spans = f" on lines that a quoted value joins ({stop - line})" if stop - line > 1 else ""
             return f"{fields} columns{spans}: expected {expected}"
         if stop - line > 1 and expected > 1 and all(self._is_row(at) for at in range(line, stop)):
             return (
-                f'a quote (") joins {stop - line} lines, each of which has {expected} columns by itself: a stray quote '
-                "opens a value; quote the whole value and double quotes in it"
+                f'a quote (") joins {stop - line} lines, each of which could be a row of {expected} columns: if so, '
+                "quote the whole value and double quotes in it; else write the value without line ends"
             )
         return None
 
     def _is_row(self, line: int) -> bool:
-        """Whether a line, split at every separator, has the expected number of fields, or is blank."""
-        start, end = self._lines.start(line), int(self._lines.ends[line])
-        found = self._text.count(self._layout.separator, start, end) + 1
-        return found == self._layout.fields or (found == 1 and not self._text[start:end].strip(b"\r\n"))
+        """Whether a line could be a row, or is blank."""
+        text = self._text[self._lines.start(line) : int(self._lines.ends[line])].rstrip(b"\r\n")
+        fields = text.split(self._layout.separator)
+        return not text or (
+            len(fields) == self._layout.fields and all(self._is_number(fields[at]) for at in self._layout.numbers)
+        )
+
+    def _is_number(self, field: bytes) -> bool:
+        value = field.decode(errors="replace").strip(' \t"')
+        with suppress(ValueError):
+            float(value)
+            return True
+        return not value or value in self._layout.missing
 
     def records(self) -> Records:
         """Returns the records that end within the consumed lines."""
@@ -254,17 +267,11 @@ class _Walk:
     def _joined_text(self) -> bytes:
         """Joins the text of the records; it is the text itself if all is kept as it is."""
         kept = (self._first | self._later)[: self._consumed]
-        for line in self._rewritten:
-            kept[line] = False
-            kept[line + 1 :][: self._length(line) - 1] = False
+        for line, (stop, _) in self._rewritten.items():
+            kept[line:stop] = False
         if kept.all() and self._consumed == len(self._lines.ends):
             return self._text
         edges = np.flatnonzero(np.diff(kept, prepend=False, append=False)).reshape(-1, 2)
-        runs = {int(a): self._text[self._lines.start(int(a)) : self._lines.start(int(b))] for a, b in edges}
-        pieces = runs | self._rewritten
+        runs = {a: self._text[self._lines.start(a) : self._lines.start(b)] for a, b in edges.tolist()}
+        pieces = runs | {line: text for line, (_, text) in self._rewritten.items()}
         return b"".join(pieces[line] for line in sorted(pieces))
-
-    def _length(self, line: int) -> int:
-        """Returns the number of physical lines of the record that starts at a line."""
-        later = self._later[line + 1 : self._consumed]
-        return 1 + (int(np.argmin(later)) if not later.all() else len(later))
