@@ -55,7 +55,7 @@ def _find(inputs: Sequence[str | Path], source: Source, split: Split) -> list[tu
         pattern = getattr(split, key)
         if not pattern:
             continue
-        matches = [file for name in inputs for file in _match(str(name), pattern)]
+        matches = _match([str(name) for name in inputs], pattern)
         if not matches:
             where = ", ".join(map(str, inputs))
             raise UserError(f"split.{key} = {pattern!r}: matches no file of {where}; change the pattern or the input")
@@ -114,20 +114,26 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_"))
 
 
-def _match(name: str, pattern: str) -> list[Path]:
-    path = Path(name)
-    if not path.is_dir():
-        files = [path] if path.exists() else _glob(name)
-        literal = Path(pattern).parts
-        return [file for file in files if file.parts[-len(literal) :] == literal] or [
-            file for file in files if file.match(pattern)
-        ]
-    if (path / pattern).is_file():
-        return [path / pattern]
+def _match(names: Sequence[str], pattern: str) -> list[Path]:
+    """Lists the files of a split: those whose name is the pattern itself or, if there are none, those it matches."""
+    named, matched, literal = [], [], Path(pattern).parts
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            named += [path / pattern] if (path / pattern).is_file() else []
+            matched += _match_in_folder(path, pattern)
+        else:
+            files = [path] if path.exists() else _glob(name)
+            named += [file for file in files if file.parts[-len(literal) :] == literal]
+            matched += [file for file in files if file.match(pattern)]
+    return named or matched
+
+
+def _match_in_folder(folder: Path, pattern: str) -> list[Path]:
     try:
-        return _in_order(_without_hidden(path, path.glob(pattern), pattern))
+        return _in_order(_without_hidden(folder, folder.glob(pattern), pattern))
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"split pattern {pattern!r}: {error}; give a pattern inside {path}") from None
+        raise UserError(f"split pattern {pattern!r}: {error}; give a pattern inside {folder}") from None
 
 
 def _glob(name: str) -> list[Path]:

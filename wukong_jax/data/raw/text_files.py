@@ -23,7 +23,7 @@ _KINDS = (
     (rb"[\x28\x22-\x27]\xb5\x2f\xfd", "a zstd file", _DECOMPRESS),
     (rb"[\x50-\x5f]\x2a\x4d\x18", "a zstd or lz4 file", _DECOMPRESS),
     (rb"\xfd7zXZ\0", "an xz file", _DECOMPRESS),
-    (rb"\x5d\0\0.\0{2}", "an lzma file", _DECOMPRESS),
+    (rb"\x5d\0\0.[\0\1]", "an lzma file", _DECOMPRESS),
     (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip file (.zip, .xlsx)", "extract it first, or save it as CSV"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z file", _DECOMPRESS),
     (rb"Rar!\x1a\x07", "a rar file", _DECOMPRESS),
