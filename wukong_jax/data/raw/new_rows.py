@@ -13,7 +13,14 @@ from wukong_jax.data.raw.bad_rows import BadRows
 from wukong_jax.data.raw.canonical_values import canonical_text, to_texts
 from wukong_jax.data.raw.column_types import check_column_types
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, RawRows, read_raw_rows
-from wukong_jax.data.raw.row_encoder import RowEncoder, count_threads, finish_rows, number_columns, raw_columns
+from wukong_jax.data.raw.row_encoder import (
+    RowEncoder,
+    bag_columns,
+    count_threads,
+    finish_rows,
+    number_columns,
+    raw_columns,
+)
 from wukong_jax.data.raw.vocabulary import StoredCodes, ValueCodes, load_vocabulary
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, Source
@@ -41,7 +48,7 @@ def read_encoded_rows(
       chunk_bytes: bytes of raw text processed at once.
 
     Yields:
-      Columns as in a block; together they hold every row of the file once.
+      Columns as in a block; together they hold every row of the file once. A file without rows yields nothing.
 
     Raises:
       UserError: the file does not match the schema, or a row cannot be read.
@@ -50,9 +57,16 @@ def read_encoded_rows(
     needed, optional = raw_columns(schema)
     if labels_required:
         needed, optional = needed + optional, []
-    numbers = number_columns(schema)
     raw = read_raw_rows(
-        path, schema.source, needed, bad_rows, optional=optional, numbers=numbers, chunk_bytes=chunk_bytes
+        path,
+        schema.source,
+        needed,
+        bad_rows,
+        optional=optional,
+        numbers=number_columns(schema),
+        bags=bag_columns(schema),
+        allow_empty=True,
+        chunk_bytes=chunk_bytes,
     )
     yield from _encode(schema, vocabularies, raw, bad_rows)
 

@@ -35,6 +35,7 @@ from wukong_jax.data.raw.provisional_rows import ProvisionalRows
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
 from wukong_jax.data.raw.row_encoder import (
     RowEncoder,
+    bag_columns,
     count_threads,
     finish_rows,
     index_domains,
@@ -95,6 +96,7 @@ def prepare_data(
             "warnings": list_warnings(report, preparation.unseen_positives),
             "skipped_rows": bad_rows.count,
             "skipped_examples": bad_rows.examples,
+            "empty_files": preparation.empty_files,
             "inputs": [{"file": str(file), "bytes": file.stat().st_size} for file, _ in files],
             "seconds": round(time.perf_counter() - started, 3),
             "peak_memory_bytes": _peak_memory_bytes(),
@@ -111,6 +113,7 @@ class _Preparation:
         self.resolved = schema
         self.truncated: dict[str, int] = {}
         self.unseen_positives: dict[str, list[str]] = {}  # label -> texts of `positive` that no row has
+        self.empty_files: list[str] = []
         self._directory, self._bad_rows, self._progress = directory, bad_rows, progress
         self._owners = [
             column for column in schema.id_columns if column.vocabulary_of is None and column.encoding == "vocabulary"
@@ -128,12 +131,15 @@ class _Preparation:
         with ThreadPoolExecutor(count_threads()) as threads:
             encoder = RowEncoder(schema, self._codes, self._domain_codes, threads)
             for file, file_split in files:
+                read_before = self._rows.rows + self._bad_rows.count
                 chunks = read_raw_rows(
                     file,
                     schema.source,
                     needed + optional,
                     self._bad_rows,
                     numbers=number_columns(schema),
+                    bags=bag_columns(schema),
+                    allow_empty=True,
                     chunk_bytes=chunk_bytes,
                 )
                 for raw in prefetch(chunks):
@@ -142,10 +148,15 @@ class _Preparation:
                     for name, lost in encoded.truncated.items():
                         self.truncated[name] = self.truncated.get(name, 0) + lost
                     self._progress(f"read {self._rows.rows} rows, {file}")
+                if self._rows.rows + self._bad_rows.count == read_before:
+                    self.empty_files.append(str(file))
+                    self._progress(f"no rows in {file}")
         self.unseen_positives = {
             label.name: [text for text in label.positive if text not in encoder.seen_positives[label.name]]
             for label in schema.labels
         }
+        if len(self.empty_files) == len(files):
+            raise UserError(f"input {files[0][0]}: no rows in any of the {len(files)} files; change the input")
         if self._rows.rows == 0:
             raise UserError(f"input {files[0][0]}: every row was skipped as bad, first {self._bad_rows.examples[0]}")
 

@@ -193,6 +193,15 @@ def number_columns(schema: Schema) -> set[str]:
     return numbers - texts
 
 
+def bag_columns(schema: Schema) -> set[str]:
+    """Returns the raw columns that are used as bags only, which may hold lists."""
+    needed, optional = raw_columns(schema)
+    bags = {column.name for column in schema.id_columns if column.separator is not None}
+    singles = {column.name for column in schema.dense} | {schema.domain, *optional}
+    singles |= {column.name for column in schema.id_columns if column.separator is None}
+    return (bags & set(needed)) - singles
+
+
 def finish_rows(
     encoded: EncodedRows,
     resolved: Schema,
