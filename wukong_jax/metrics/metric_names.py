@@ -43,9 +43,9 @@ def name_metrics(
     return named
 
 
-def format_metric(value: float | None, digits: int = 6) -> str:
+def format_metric(value: float | None, digits: int = 6, sign: str = "") -> str:
     """Formats a metric for people; one that is not defined on its rows (None, nan or infinite) says so."""
-    return "not defined" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return "not defined" if value is None or not math.isfinite(value) else f"{value:{sign}.{digits}f}"
 
 
 def replace_nan_by_none(value: Any) -> Any:
