@@ -22,7 +22,7 @@ def compute_start_logits(label_sums: np.ndarray) -> np.ndarray:
 
     The rate of a domain is that of its own labels and of 100 labels at the objective's rate over all domains, so that
     a domain with few labels, or none, is near the objective's rate, and none is at 0 or 1. If an objective has one
-    class only, half a label of each class is added to it.
+    class only, every domain gets the objective's rate with half a label of each class added.
 
     Args:
       label_sums: [G, O, 2], weight of the positive and of all observed labels.
@@ -31,12 +31,17 @@ def compute_start_logits(label_sums: np.ndarray) -> np.ndarray:
       [G, O] float32, finite; 0 for an objective without any observed label.
     """
     positive, observed = np.moveaxis(np.asarray(label_sums, np.float64), -1, 0)
-    all_positive, all_observed = positive.sum(axis=0), observed.sum(axis=0)
-    one_class = (all_positive <= 0) | (all_positive >= all_observed)
-    overall = (all_positive + 0.5 * one_class) / np.where(one_class, all_observed + 1.0, all_observed)
-    rate = (positive + _PSEUDO_WEIGHT * overall) / (observed + _PSEUDO_WEIGHT)
-    logits = np.clip(np.log(rate) - np.log1p(-rate), -_LARGEST, _LARGEST)
-    return np.where(all_observed > 0, logits, 0.0).astype(np.float32)
+    negative = observed - positive
+    all_positive, all_negative = positive.sum(axis=0), negative.sum(axis=0)
+    one_class = (all_positive <= 0) | (all_negative <= 0)
+    half = 0.5 * one_class
+    pseudo = _PSEUDO_WEIGHT / (all_positive + all_negative + 2 * half)
+    domain_logits = np.log(positive + pseudo * (all_positive + half)) - np.log(
+        negative + pseudo * (all_negative + half)
+    )
+    overall = np.log(all_positive + half) - np.log(all_negative + half)
+    logits = np.where(one_class, overall, domain_logits)  # without any label: log(1/2) - log(1/2) = 0
+    return np.clip(logits, -_LARGEST, _LARGEST).astype(np.float32)
 
 
 def add_start_logits(outputs: Outputs, start_logits: jax.Array, domain: jax.Array) -> Outputs:
