@@ -122,6 +122,8 @@ class TrainingConfig:
     batch_size: Count  # B, rows of a global batch
     steps: Count | None = None  # number of steps; None: only `epochs` counts
     epochs: Count | None = None  # passes over the training rows; None: only `steps` counts
+    # logits start at the log odds of the training labels, by domain and objective; False: near 0, a probability of 1/2
+    start_at_rate: bool = True
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of the dense model's matrix products
     log_every_steps: Count = 100
     checkpoint_every_steps: Count = 1000
@@ -179,6 +181,7 @@ CHANGEABLE_KEYS = (
     "reference_run",
     "training.steps",
     "training.epochs",
+    "training.early_stop_patience",
     "training.log_every_steps",
     "training.checkpoint_every_steps",
     "training.keep_checkpoints",
@@ -233,6 +236,13 @@ def build_run_config(mapping: ConfigDict | Mapping[str, Any]) -> RunConfig:
 def run_config_to_json(config: RunConfig) -> str:
     """Returns the config as JSON text, which `build_run_config(json.loads(text))` reads."""
     return json.dumps(to_mapping(config), indent=1) + "\n"
+
+
+def describe_changeable_keys() -> str:
+    """Lists the keys that may change when a run is resumed, as a part of a one-line message."""
+    return "these may change in a run's folder: " + ", ".join(
+        f"{key}*" if key.endswith(".") else key for key in CHANGEABLE_KEYS
+    )
 
 
 def compare_run_configs(

@@ -1,6 +1,7 @@
 """Upgrades configs of earlier versions (config files, flags, and config.json of run folders) to current keys."""
 
-from collections.abc import MutableMapping
+import json
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from wukong_jax.factories import MOVED
@@ -25,6 +26,8 @@ OLD_DEFAULTS = {
     "optimizer.epsilon": 1e-8,
     "optimizer.weight_decay": 0.0,
 }
+# Keys added since, with the value that runs without them were trained with, where the default is another one.
+OLD_BEHAVIOUR = {"training.start_at_rate": False}
 _PARTS = ("model", "loss", "exchange", "data.join")
 
 
@@ -46,6 +49,42 @@ def upgrade_config(config: MutableMapping[str, Any]) -> None:
         holder, key = _find(config, f"{part}.factory")
         if holder is not None and holder.get(key) in MOVED:
             holder[key] = MOVED[holder[key]]
+
+
+def upgrade_stored_config(config: MutableMapping[str, Any]) -> None:
+    """Upgrades the config of an existing run, in place: it also keeps what later versions do otherwise by default.
+
+    Args:
+      config: content of a run's config.json, or another stored config of existing runs.
+    """
+    upgrade_config(config)
+    for key, value in find_old_behaviour(config).items():
+        set_key(config, key, value)
+
+
+def find_old_behaviour(config: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys that a stored config of an earlier version lacks, with the values its runs were trained with.
+
+    They are not added to the stored config when its runs go on, so that it can still be told from one of today.
+    """
+    holders = {key: _find(config, key) for key in OLD_BEHAVIOUR}
+    return {key: OLD_BEHAVIOUR[key] for key, (holder, name) in holders.items() if holder is None or name not in holder}
+
+
+def with_keys(config: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a JSON-like config with dotted keys set."""
+    copied = json.loads(json.dumps(config))
+    for key, value in keys.items():
+        set_key(copied, key, value)
+    return copied
+
+
+def drop_keys(config: MutableMapping[str, Any], keys: Iterable[str]) -> None:
+    """Deletes dotted keys, where present."""
+    for key in keys:
+        holder, name = _find(config, key)
+        if holder is not None and name in holder:
+            del holder[name]
 
 
 def upgrade_key(key: str) -> tuple[str, Any]:

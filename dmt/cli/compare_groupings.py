@@ -31,7 +31,7 @@ def run(settings: Settings) -> None:
     """Trains the flat model, partitions it, trains the models with towers, and writes results.json."""
     from dmt.partition.groupings import compare_groupings
     from wukong_jax.cli.run_config import build_config
-    from wukong_jax.reports.kept_results import write_results
+    from wukong_jax.reports.kept_results import format_mean, write_results
 
     output = Path(settings.output)
     rows = _read_other_rows(output / "results.json", settings.data)
@@ -40,7 +40,7 @@ def run(settings: Settings) -> None:
     for row in compare_groupings(build, settings.data, settings.variant, workdir, settings.seeds, output):
         rows.append(row)
         write_results(output, settings.command, rows)
-        print(f"{row['grouping']}: test AUC {row['test_auc']:.5f} +- {row['test_auc_std'] or 0:.5f}")
+        print(f"{row['grouping']}: test AUC {format_mean(row, 'test_auc')}")
 
 
 def _read_other_rows(path: Path, data: str) -> list[dict[str, Any]]:

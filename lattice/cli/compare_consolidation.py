@@ -33,6 +33,7 @@ def run(settings: Settings) -> None:
     """Trains portfolios alone, together and in groups, and writes results.json."""
     from lattice.portfolios.comparison import ConsolidationComparison
     from wukong_jax.cli.run_config import build_config
+    from wukong_jax.metrics.metric_names import format_metric
     from wukong_jax.reports.kept_results import write_results
 
     networks = {
@@ -45,5 +46,7 @@ def run(settings: Settings) -> None:
         rows.append(row)
         path = write_results(Path(settings.output), settings.command, rows)
         worse = sum(value for key, value in row.items() if key.endswith("/worse"))
-        change = f"NE {row['mean_difference']:+.5f} on average, {worse} of {len(comparison.names)} portfolios worse"
+        mean = format_metric(row["mean_difference"], 5, sign="+")
+        among = f"{row['compared_portfolios']} of {len(comparison.names)} portfolios"
+        change = f"NE {mean} on average over {among}, {worse} worse"
         print(f"{row['variant']}: {change} (in {path})")

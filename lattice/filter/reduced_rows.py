@@ -54,7 +54,9 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
             _write_split(data, split, schema, rewrite, aside, statistics)
         (aside / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
         truncated = {name: bag["truncated_values"] for name, bag in data.report.get("bags", {}).items()}
-        report = dict(data.report) | statistics.report(schema, truncated)
+        # labels are counted anew: a group's rows have fewer than the rows they come from
+        copied = {key: value for key, value in data.report.items() if key != "training_label_sums"}
+        report = copied | statistics.report(schema, truncated)
         rows = {split: data.splits[split].rows if split in data.splits else 0 for split in SPLITS}
         if report["rows"] != rows or schema.labels != data.schema.labels:
             report.pop("bayes", None)

@@ -6,6 +6,7 @@ and its embeddings are those of the ids in these rows.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -136,13 +137,20 @@ def read_served(
 
 
 def describe(served: Served, alone: Served) -> dict[str, Any]:
-    """Returns a row of results: metrics and comparison of each portfolio, their means, and the capacity saved."""
+    """Returns a row of results: metrics and comparison of each portfolio, their means, and the capacity saved.
+
+    The mean difference is over the portfolios whose NE is defined, `compared_portfolios` of them; that of a portfolio
+    whose test labels are of one class is not.
+    """
     losses, own = ({name: metrics[LOSS] for name, metrics in one.metrics.items()} for one in (served, alone))
     compared = compare_portfolios(own, losses)
     flops, embeddings = served.capacity.saving_from(alone.capacity)
     row: dict[str, Any] = dataclasses.asdict(served.capacity)
     row |= {"flops_saved": flops, "embeddings_saved": embeddings}
-    row["mean_difference"] = sum(one.difference for one in compared) / len(compared)
+    undefined = [one for one in compared if math.isnan(one.difference) and not one.worse]
+    counted = [one.difference for one in compared if one not in undefined]
+    row["mean_difference"] = sum(counted) / len(counted) if counted else math.nan
+    row["compared_portfolios"] = len(counted)
     for one in compared:
         facts = dataclasses.asdict(one)
         del facts["portfolio"]

@@ -25,7 +25,7 @@ class PortfolioComparison:
     together: float  # consolidated network: mean NE over seeds
     difference: float  # mean over seeds of together - alone
     standard_error: float  # of the difference, from its standard deviation over seeds; NaN with one seed
-    worse: bool  # whether the difference exceeds the tolerance or is NaN
+    worse: bool  # whether the difference exceeds the tolerance or is NaN; not if no model has an NE on these labels
 
 
 def compare_portfolios(
@@ -54,9 +54,17 @@ def compare_portfolios(
         error = math.nan if len(own) < 2 else float(differences.std(ddof=1) / math.sqrt(len(own)))
         mean = float(own.mean())
         difference = float(differences.mean())
+        undefined = bool(np.isnan(own).all() and np.isnan(other).all())  # labels of one class, not a diverged model
         tolerated = max(TOLERATED * mean, 0.0 if math.isnan(error) else 2 * error)
         compared.append(
-            PortfolioComparison(portfolio, mean, float(other.mean()), difference, error, not difference <= tolerated)
+            PortfolioComparison(
+                portfolio,
+                mean,
+                float(other.mean()),
+                difference,
+                error,
+                worse=not (undefined or difference <= tolerated),
+            )
         )
     return compared
 

@@ -37,6 +37,7 @@ from lattice.sketch.trials import (
     suggest_values,
 )
 from wukong_jax.config import RunConfig, run_config_to_json
+from wukong_jax.config_upgrade import drop_keys, find_old_behaviour, with_keys
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
@@ -82,6 +83,7 @@ class Sketch:
         self.config, self.folder, self.say = config, Path(workdir), say
         self.options = config.search
         self.trials: list[Trial] = []
+        self._kept: dict[str, Any] = {}  # keys that the search in the folder, of an earlier version, does not have
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock", self._busy):
             self._claim()
@@ -99,7 +101,9 @@ class Sketch:
         path = self.folder / "sketch.json"
         if path.exists():
             before = self._load()
-            old = build_sketch_config({**before["run"], "search": before["search"]})
+            self._kept = find_old_behaviour(before["run"])
+            self.config = dataclasses.replace(self.config, run=with_keys(self.config.run, self._kept))
+            old = build_sketch_config({**with_keys(before["run"], self._kept), "search": before["search"]})
             for key, (earlier, now) in list_changes(old, self.config).items():
                 if key not in ("run.name", "search.trials"):
                     raise UserError(
@@ -250,8 +254,11 @@ class Sketch:
 
     def _save(self) -> None:
         best = choose_best(self.trials)
+        run = with_keys(self.config.run, {})
+        drop_keys(run, self._kept)
         content = {
             **to_mapping(self.config),
+            "run": run,
             "optuna": optuna.__version__,
             "best": None if best is None else best.number,
             "trials": [to_mapping(trial) for trial in self.trials],

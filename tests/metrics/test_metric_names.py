@@ -31,7 +31,8 @@ def test_several_objectives_have_their_own_names_and_a_mean():
     assert named["log_loss"] == pytest.approx(0.3)
     assert named["rows"] == 10
     assert named["buy/auc"] == 0.9
-    assert len(named) == 9
+    assert named["auc_objectives"] == 2
+    assert len(named) == 10
 
 
 def test_several_domains_of_one_objective_are_named_in_full():

@@ -34,7 +34,7 @@ class Settings(SeedFlags):
 def run(settings: Settings) -> None:
     """Trains every variant with every seed, and writes results.json."""
     from wukong_jax.cli.run_config import build_config
-    from wukong_jax.reports.kept_results import summarise_seeds, write_results
+    from wukong_jax.reports.kept_results import format_mean, summarise_seeds, write_results
     from wukong_jax.scaling.repeats import train_seeds
 
     configs = {variant: build_config(settings, variant) for variant in settings.variants}
@@ -43,4 +43,4 @@ def run(settings: Settings) -> None:
         summaries = train_seeds(config, f"{settings.workdir}/{re.sub('[/,]', '_', variant)}", settings.seeds)
         rows.append({"variant": variant} | summarise_seeds(summaries))
         path = write_results(Path(settings.output), settings.command, rows)
-        print(f"{variant}: test AUC {rows[-1]['test_auc']:.5f} +- {rows[-1]['test_auc_std'] or 0:.5f} (in {path})")
+        print(f"{variant}: test AUC {format_mean(rows[-1], 'test_auc')} (in {path})")

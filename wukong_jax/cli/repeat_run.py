@@ -24,7 +24,7 @@ class Settings(SeedFlags):
 def run(settings: Settings) -> None:
     """Trains with every seed and writes results.json."""
     from wukong_jax.cli.run_config import build_config
-    from wukong_jax.reports.kept_results import summarise_seeds, write_results
+    from wukong_jax.reports.kept_results import format_mean, summarise_seeds, write_results
     from wukong_jax.scaling.repeats import train_seeds
 
     row = summarise_seeds(train_seeds(build_config(settings), settings.workdir, settings.seeds))
@@ -35,5 +35,5 @@ def run(settings: Settings) -> None:
     path = write_results(output, settings.command, [row])
     for metric in ("auc", "log_loss"):
         if f"test_{metric}" in row:
-            print(f"test {metric}: {row[f'test_{metric}']:.6f} +- {row[f'test_{metric}_std'] or 0:.6f}")
+            print(f"test {metric}: {format_mean(row, f'test_{metric}', 6)}")
     print(f"wrote {path}")

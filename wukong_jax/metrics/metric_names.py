@@ -16,6 +16,7 @@ def name_metrics(
 
     `auc`                        one objective: over all rows; several: the mean over the objectives that have rows
                                  and for which it is defined (`rows`: the largest count of any objective)
+    `auc_objectives`             with several objectives: over how many of them the mean `auc` is; NE is over the same
     `<objective>/auc`            with several objectives: that objective, over all domains
     `<domain>/<objective>/auc`   with several domains: that domain and objective
 
@@ -42,6 +43,11 @@ def name_metrics(
     return named
 
 
+def format_metric(value: float | None, digits: int = 6, sign: str = "") -> str:
+    """Formats a metric for people; one that is not defined on its rows (None, nan or infinite) says so."""
+    return "not defined" if value is None or not math.isfinite(value) else f"{value:{sign}.{digits}f}"
+
+
 def replace_nan_by_none(value: Any) -> Any:
     """Replaces nan and infinity by None at any depth, since JSON has neither, and NumPy scalars by Python ones."""
     if isinstance(value, Mapping):
@@ -62,6 +68,7 @@ def _average_objectives(objectives: list[dict[str, float]]) -> dict[str, float]:
         defined = [m[key] for m in objectives if m["rows"] > 0 and (_diverged(m) or not math.isnan(m[key]))]
         averaged[key] = float(np.mean(defined)) if defined else float("nan")
     averaged["rows"] = max(m["rows"] for m in objectives)
+    averaged["auc_objectives"] = float(sum(not math.isnan(m["auc"]) for m in objectives))
     return averaged
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from wukong_jax.files.whole_files import write_text_whole
-from wukong_jax.metrics.metric_names import replace_nan_by_none
+from wukong_jax.metrics.metric_names import format_metric, replace_nan_by_none
 
 SUMMARISED = ("auc", "log_loss", "normalized_entropy", "calibration")
 
@@ -46,6 +46,12 @@ def summarise_values(key: str, values: Sequence[float]) -> dict[str, Any]:
     """Returns the mean, the sample standard deviation (None for a single value) and the values, by keys of a row."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {key: float(np.mean(values)), f"{key}_std": deviation, f"{key}_values": values}
+
+
+def format_mean(row: Mapping[str, Any], key: str, digits: int = 5) -> str:
+    """Formats the mean and deviation of a metric in a row from `summarise_values`, or that it is not defined."""
+    mean = format_metric(row[key], digits)
+    return mean if mean == format_metric(None) else f"{mean} +- {row[f'{key}_std'] or 0:.{digits}f}"
 
 
 def write_results(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from wukong_jax.reports.html_page import build_page
 from wukong_jax.reports.result_table import compute_share_of_way
 from wukong_jax.runs.record import RunRecord, read_number
+from wukong_jax.runs.summary_notes import describe_high_entropy
 
 _METRIC_TITLES = {
     "auc": "AUC",
@@ -60,7 +61,9 @@ def _build_status(record: RunRecord) -> str:
     text += f" ({html.escape(str(because))})" if because else ""
     scored = _format_count(summary.get("scored_step", summary.get("best_step")))
     text += f"; the metrics are of the state of step {scored}" if scored is not None else ""
-    return f"<p class='lead'>{text}.</p>"
+    high = describe_high_entropy(summary)
+    notice = f'<p class="notice">{html.escape(high[:1].upper() + high[1:])}.</p>' if high else ""
+    return f"<p class='lead'>{text}.</p>{notice}"
 
 
 def _build_metric_table(record: RunRecord) -> str:
@@ -178,7 +181,8 @@ def _describe_optimizer(optimizer: Mapping[str, Any]) -> str | None:
 def _format_metric(key: str, metrics: Mapping[str, Any]) -> str:
     number = read_number(metrics.get(key))
     if number is None:
-        return "<span title='not defined on these rows'>&ndash;</span>"
+        # a reference has fewer metrics; one that is there and no number is not defined
+        return "not defined" if key in metrics else "&ndash;"
     bound = read_number(metrics.get("auc_error_bound")) if key == "auc" else None
     binned = ""
     if bound:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wukong_jax.metrics.metric_names import format_metric
 from wukong_jax.training.loop import Listener, PlacedBatch, RunStart, TrainLoop
 from wukong_jax.training.step import StepMetrics
 
@@ -64,9 +65,10 @@ class TrainingConsole(Listener):
 
     def on_evaluation(self, line: Mapping[str, Any], best: bool) -> None:
         """Shows the main metrics."""
-        named = {name: line.get(name) for name in ("auc", "log_loss", "normalized_entropy")}
-        shown = "  ".join(f"{name} {value:.6f}" for name, value in named.items() if value is not None)
-        self.on_message(f"step {line['step']:,}  {line['split']}  {shown}{'  (best so far)' if best else ''}")
+        names = [name for name in ("auc", "log_loss", "normalized_entropy") if name in line]
+        shown = "  ".join(f"{name} {format_metric(line[name])}" for name in names)
+        of = f" (state of step {line['scored_step']:,})" if "scored_step" in line else ""
+        self.on_message(f"step {line['step']:,}  {line['split']}{of}  {shown}{'  (best so far)' if best else ''}")
 
     def close(self) -> None:
         """Stops the bar."""

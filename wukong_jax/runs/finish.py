@@ -10,6 +10,7 @@ from wukong_jax.runs.evaluation import evaluate_state
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.runs.rows import RunData
+from wukong_jax.runs.summary_notes import describe_high_entropy, describe_scored_step
 from wukong_jax.training.loop import Listener
 from wukong_jax.training.run import Run
 from wukong_jax.training.size import describe_size
@@ -39,12 +40,24 @@ def finish_run(
         evaluation = evaluate_state(run, data, state, split)
         summary[split] = evaluation.metrics
         if split == "test":
-            listener.on_evaluation({"step": step, "split": split, **evaluation.metrics}, best=False)
+            line = {"step": step, "split": split, "scored_step": summary["scored_step"], **evaluation.metrics}
+            listener.on_evaluation(line, best=False)
             folder.write_json("calibration.json", evaluation.calibration)
     summary["references"] = references
+    for note in list_notes(summary, "validation" in data.splits):
+        listener.on_message(note)
     folder.write_json("summary.json", summary)
     listener.on_end(summary)
     return summary
+
+
+def list_notes(summary: Mapping[str, Any], validated: bool) -> list[str]:
+    """Lists what the user should know about the end of a run, one line each."""
+    notes = []
+    if validated and summary["best_step"] is None:
+        notes.append(describe_scored_step(None, summary["scored_step"]))
+    high = describe_high_entropy(summary)
+    return [*notes, high] if high else notes
 
 
 def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: TrainState) -> dict[str, Any]:
@@ -62,6 +75,8 @@ def summarise(run: Run, data: RunData, step: int, progress: RunProgress, state: 
         "examples_per_second": progress.timed_examples / max(progress.train_seconds, 1e-9),
         "wall_seconds": progress.wall_seconds,
         **describe_size(run, state.params),
+        "objectives": [label.name for label in run.schema.labels],
+        "domains": list(run.schema.domain_values),
         "training_rows": data.splits["train"].rows,
         "data_fingerprint": data.fingerprint,
         "backend": jax.default_backend(),

@@ -1,13 +1,21 @@
 """Manages a run's folder: config, metrics lines and summary. No file is ever left half written."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wukong_jax.config import RunConfig, build_run_config, compare_run_configs, run_config_to_json
+from wukong_jax.config import (
+    RunConfig,
+    build_run_config,
+    compare_run_configs,
+    describe_changeable_keys,
+    run_config_to_json,
+)
+from wukong_jax.config_upgrade import drop_keys, find_old_behaviour, upgrade_stored_config
 from wukong_jax.errors import UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.files.whole_files import write_text_whole
@@ -37,12 +45,16 @@ class RunFolder:
         If the run has saved no checkpoint yet, every key may change, so that a failed first start can be corrected. If
         data keys changed then, the prepared rows are deleted.
 
+        Args:
+          config: the config; what `keep_old_behaviour` changes in it is changed here, too.
+
         Returns:
           The changed keys as key -> (old, new), all of which a continued run may change; empty for a new run.
 
         Raises:
           UserError: the folder holds a run whose results would be different.
         """
+        config = self.keep_old_behaviour(config)
         allowed: dict[str, tuple[Any, Any]] = {}
         if (self.path / "config.json").exists():
             allowed, refused = compare_run_configs(self.load_config(), config)
@@ -55,10 +67,21 @@ class RunFolder:
                 more = f" (and {len(refused) - 1} more: {', '.join(list(refused)[1:4])})" if len(refused) > 1 else ""
                 raise UserError(
                     f"config.{key} = {new!r}: the run in {self.path} was started with {old!r}{more}; "
-                    "continue with the old value, or give another --workdir"
+                    f"continue with the old value, or give another --workdir; {describe_changeable_keys()}"
                 )
-        write_text_whole(self.path / "config.json", run_config_to_json(config))
+        mapping = json.loads(run_config_to_json(config))
+        drop_keys(mapping, self._find_old_behaviour())
+        write_text_whole(self.path / "config.json", json.dumps(mapping, indent=1) + "\n")
         return allowed
+
+    def keep_old_behaviour(self, config: RunConfig) -> RunConfig:
+        """Returns the config to go on with; a run of an earlier version keeps what is another default today."""
+        kept = {key.removeprefix("training."): value for key, value in self._find_old_behaviour().items()}
+        return dataclasses.replace(config, training=dataclasses.replace(config.training, **kept))
+
+    def _find_old_behaviour(self) -> dict[str, Any]:
+        stored = read_json_file(self.path / "config.json", dict)
+        return {} if stored is None or not self._has_checkpoint() else find_old_behaviour(stored)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,6 +112,7 @@ class RunFolder:
         mapping = read_json_file(self.path / "config.json", dict)
         if mapping is None:
             raise UserError(f"--workdir = {self.path}: holds no run (no config.json); give the folder of a run")
+        upgrade_stored_config(mapping)
         with accept_idle_options():  # of a run of an older version
             return build_run_config(mapping)
 

@@ -14,6 +14,7 @@ from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.progress import RunProgress, record_evaluation
 from wukong_jax.runs.rows import RunData
 from wukong_jax.runs.stop_signal import StopSignal
+from wukong_jax.runs.summary_notes import describe_scored_step
 from wukong_jax.sharding.mesh import replicated
 from wukong_jax.training.log_window import LogWindow, WindowSums
 from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
@@ -125,13 +126,22 @@ class Validation(Listener):
         meter.drain()
         evaluation = evaluate_state(self._run, self._data, loop.state, "validation")
         meter.progress, best = record_evaluation(meter.progress, self._config, loop.step, evaluation.metrics)
-        loop.stopped_because = meter.progress.stopped_because
         self._listener.on_evaluation({"step": loop.step, "split": "validation", **evaluation.metrics}, best)
+        if meter.progress.stopped_because and not loop.stopped_because:
+            self._listener.on_message(self._describe_stop(loop.step))
+        loop.stopped_because = meter.progress.stopped_because
         if best:
             self._checkpoints.save(loop.state, meter.progress, "best")
         scale = jnp.float32(meter.progress.learning_rate_scale)
         loop.state = loop.state.replace(learning_rate_scale=jax.device_put(scale, replicated(self._run.mesh)))
         meter.restart_clock()
+
+    def _describe_stop(self, step: int) -> str:
+        progress, patience = self._meter.progress, self._config.early_stop_patience
+        return (
+            f"stopped early at step {step:,}: {progress.stopped_because} (config.training.early_stop_patience = "
+            f"{patience}); {describe_scored_step(progress.best_step, step)}"
+        )
 
 
 class CheckpointKeeper(Listener):

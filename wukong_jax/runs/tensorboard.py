@@ -1,5 +1,6 @@
 """Writes TensorBoard events, and defines the names of scalars used by TensorBoard and the trackers."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,15 @@ _SPEED = ("examples_per_second",)
 
 
 def name_scalars(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the numbers of a metrics line as `train/loss`, `perf/examples_per_second`, `eval/validation/auc` etc."""
+    """Returns the numbers of a metrics line as `train/loss`, `perf/examples_per_second`, `eval/validation/auc` etc.
+
+    Metrics that are not defined on the rows (NaN) are left out.
+    """
     prefix = "train" if line["split"] == "train" else f"eval/{line['split']}"
     return {
         f"{'perf' if name in _SPEED else prefix}/{name}": value
         for name, value in line.items()
-        if isinstance(value, int | float) and name not in ("step", "split")
+        if isinstance(value, int | float) and math.isfinite(value) and name not in ("step", "split", "scored_step")
     }
 
 

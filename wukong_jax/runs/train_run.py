@@ -17,6 +17,7 @@ from wukong_jax.runs.console import TrainingConsole
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.finish import finish_run
 from wukong_jax.runs.folder import RunFolder
+from wukong_jax.runs.label_rates import check_validation, load_start_logits
 from wukong_jax.runs.listeners import (
     CheckpointKeeper,
     MetricsWriter,
@@ -25,15 +26,15 @@ from wukong_jax.runs.listeners import (
     StepLog,
     Validation,
 )
-from wukong_jax.runs.progress import RunProgress
+from wukong_jax.runs.progress import RunProgress, go_on
 from wukong_jax.runs.references import load_references
 from wukong_jax.runs.rows import RunData, open_run_data
 from wukong_jax.runs.stop_signal import StopSignal
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
-from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.log_window import NotFiniteError
-from wukong_jax.training.loop import ALL_DONE, Listener, Listeners, PlacedBatch, RunStart, TrainLoop
+from wukong_jax.training.loop import Listener, Listeners, PlacedBatch, RunStart, TrainLoop
 from wukong_jax.training.network import resolve_model_options
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.state import TrainState
@@ -66,6 +67,8 @@ def train_run(
 def _train_locked(
     config: RunConfig, folder: RunFolder, say: Callable[[str], None], listeners: Sequence[Listener]
 ) -> dict[str, Any]:
+    for key, (_, kept) in list_changes(config, config := folder.keep_old_behaviour(config)).items():
+        say(f"config.{key} stays {kept!r}, as in the earlier version that started this run")
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
@@ -74,7 +77,9 @@ def _train_locked(
     if run.mesh.size > 1:
         say(run.exchange.describe())
     references = load_references(config, data)  # fails now, not after training, if the reference run is missing
-    _check_validation(config, data)
+    warning = check_validation(config.training, data)
+    if warning:
+        say(warning)
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
         stack.callback(checkpoints.close)
@@ -90,16 +95,6 @@ def total_steps(config: RunConfig, data: RunData) -> int:
     return min(limits)
 
 
-def _check_validation(config: RunConfig, data: RunData) -> None:
-    if "validation" in data.splits:
-        return
-    for key, idle in (("early_stop_patience", 0), ("plateau_factor", 1.0)):
-        value = getattr(config.training, key)
-        if value != idle:
-            fix = f"set it to {idle} or prepare a validation split"
-            raise UserError(f"config.training.{key} = {value}: the data has no validation rows; {fix}")
-
-
 class _Sitting:
     """Trains a run in one process, from its start or its newest checkpoint to its end."""
 
@@ -113,8 +108,7 @@ class _Sitting:
         state, progress = self._restore_or_init()
         first_step = int(state.step)
         self._folder.cut_back_metrics(first_step)
-        if progress.stopped_because == ALL_DONE and first_step < self._total:
-            progress = progress.replace(stopped_because="")  # the config now has more steps
+        progress, onwards = go_on(progress, self._run.config.training, first_step, self._total)
         meter = ProgressMeter(progress, self._started)
         listeners = Listeners([meter, MetricsWriter(self._folder), TrainingConsole(), TensorBoardWriter(), *others])
         config = self._run.config
@@ -122,7 +116,7 @@ class _Sitting:
             start = RunStart(config.name, self._folder.path, to_mapping(config), first_step, self._total)
             listeners.on_start(start)
             if first_step:
-                listeners.on_message(f"going on from step {first_step:,} of {self._total:,}")
+                listeners.on_message(onwards)
             loop = TrainLoop(state, self._total, listeners, progress.stopped_because)
             del state  # the loop's steps donate its buffers
             if not loop.is_over():
@@ -137,7 +131,8 @@ class _Sitting:
         newest = self._checkpoints.newest()
         fingerprint = self._data.fingerprint
         if newest is None:
-            return self._run.init_state(), RunProgress(data_fingerprint=fingerprint)
+            start = load_start_logits(self._data) if self._run.config.training.start_at_rate else None
+            return self._run.init_state(start), RunProgress(data_fingerprint=fingerprint)
         state, progress = self._checkpoints.restore(self._run.abstract_state(), newest, self._run.state_sharding)
         if progress.data_fingerprint != fingerprint:
             raise UserError(

@@ -14,9 +14,10 @@ from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.factories import find_companion
 from wukong_jax.models.inputs import ModelInputs
-from wukong_jax.models.outputs import Outputs
+from wukong_jax.models.outputs import STATISTICS, Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
+from wukong_jax.training.start_logits import START_LOGITS, add_start_logits
 
 
 class Network(nn.Module):
@@ -33,7 +34,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, values: dict[str, jax.Array], batch: Batch, *, train: bool) -> Outputs:
-        """Runs the network.
+        """Runs the network, without start logits.
 
         Args:
           values: vectors collected by the exchange: per table stack, [B, vectors of the stack, width] float32.
@@ -45,6 +46,17 @@ class Network(nn.Module):
         """
         tokens = TokenAssembly(self.layout, name="tokens")(values, batch.ids)
         return self.model(ModelInputs(batch.dense, *tokens, batch.domain, batch.extras), train=train)
+
+    def start_at_rate(self, outputs: Outputs, domain: jax.Array) -> Outputs:
+        """Adds the start logits to the outputs, if the run has any.
+
+        Args:
+          outputs: outputs of the model.
+          domain: [B] int32, domain of each row.
+        """
+        if not self.has_variable(STATISTICS, START_LOGITS):
+            return outputs
+        return add_start_logits(outputs, self.get_variable(STATISTICS, START_LOGITS), domain)
 
 
 def build_model_shape(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -23,6 +24,7 @@ from wukong_jax.sharding.table_layout import choose_table_formats
 from wukong_jax.training.loss import LossFunction
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
+from wukong_jax.training.start_logits import START_LOGITS
 from wukong_jax.training.state import TrainState, init_train_state
 from wukong_jax.training.step import PredictStep, build_predict_step, build_train_step
 
@@ -41,9 +43,18 @@ class Run:
     optimizer: optax.GradientTransformation
     compute_loss: LossFunction
 
-    def init_state(self) -> TrainState:
-        """Creates the state before the first step, on the mesh."""
-        return jax.jit(self._make_state, out_shardings=self.state_sharding)()
+    def init_state(self, start_logits: np.ndarray | None = None) -> TrainState:
+        """Creates the state before the first step, on the mesh.
+
+        Args:
+          start_logits: [G, O] float32, constants added to the logits if the config has `start_at_rate`, from
+            `training.start_logits`; None: zeros.
+        """
+        state = jax.jit(self._make_state, out_shardings=self.state_sharding)()
+        if start_logits is None or not self.config.training.start_at_rate:
+            return state
+        placed = jax.device_put(start_logits, self.state_sharding.statistics[START_LOGITS])
+        return state.replace(statistics={**state.statistics, START_LOGITS: placed})
 
     @functools.cached_property
     def state_sharding(self) -> TrainState:
@@ -58,7 +69,8 @@ class Run:
         return sharding.replace(tables=choose_table_formats(self.mesh, state.tables, tables))
 
     def _make_state(self) -> TrainState:
-        return init_train_state(self.network, self.shape, self.exchange, self.optimizer, self.config.seed)
+        start = jnp.zeros((self.shape.domains, self.shape.objectives)) if self.config.training.start_at_rate else None
+        return init_train_state(self.network, self.shape, self.exchange, self.optimizer, self.config.seed, start)
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes of a state's dense part without creating arrays; `tables` is empty."""

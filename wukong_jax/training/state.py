@@ -14,6 +14,7 @@ from wukong_jax.embeddings.tables import StackState
 from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.training.network import Network
+from wukong_jax.training.start_logits import START_LOGITS
 
 # Numbers folded into random keys, a different one for each purpose.
 PURPOSE_PARAMETERS, PURPOSE_TABLES, PURPOSE_STEPS = range(3)  # folded into the root key
@@ -25,7 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: Any  # [] int32, steps taken
     params: Any  # dense weights, float32
-    statistics: Any  # running statistics of the model, float32; empty if it has none
+    statistics: Any  # running statistics of the model and start logits [G, O], float32; empty if there are none
     optimizer_state: Any  # optimizer state of the dense weights
     tables: dict[str, StackState]  # embedding tables with their optimizer arrays; not parameters
     learning_rate_scale: Any  # [] float32, lowered when validation stalls
@@ -55,11 +56,27 @@ def init_variables(network: Network, shape: ModelShape, key: jax.Array) -> tuple
 
 
 def init_train_state(
-    network: Network, shape: ModelShape, exchange: Exchange, optimizer: optax.GradientTransformation, seed: int
+    network: Network,
+    shape: ModelShape,
+    exchange: Exchange,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    start_logits: jax.Array | None = None,
 ) -> TrainState:
-    """Creates the state before the first step, a pure function of the network, the placement of tables and the seed."""
+    """Creates the state before the first step, a pure function of the network, the placement of tables and the seed.
+
+    Args:
+      network: the network.
+      shape: sizes of the model's inputs and outputs.
+      exchange: exchange that places the tables.
+      optimizer: optimizer of the dense weights.
+      seed: seed of weights, tables and steps.
+      start_logits: [G, O] float32, constants added to the logits; None: the network has none.
+    """
     root = jax.random.PRNGKey(seed)
     params, statistics = init_variables(network, shape, jax.random.fold_in(root, PURPOSE_PARAMETERS))
+    if start_logits is not None:
+        statistics = {**statistics, START_LOGITS: start_logits}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

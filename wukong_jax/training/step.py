@@ -39,12 +39,14 @@ def run_network(
 ) -> tuple[Outputs, Any]:
     """Runs the network on gathered rows through the exchange; this function is differentiated.
 
+    Start logits are added here, after the exchange, because an exchange may run the model in parts.
+
     Returns:
       The outputs, and the model's running statistics after this batch, which change only in training.
     """
 
     def run(bound: Network) -> Outputs:
-        return exchange.run_network(bound, rows, routed, batch, train=train)
+        return bound.start_at_rate(exchange.run_network(bound, rows, routed, batch, train=train), batch.domain)
 
     if not train:
         return nn.apply(run, network)(variables), variables[STATISTICS]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.sweep.config import Settings, SweepConfig
 from wukong_jax.scaling.sweep.units import Losses, Unit, plan_search
 
@@ -99,8 +100,9 @@ def _values(
     row: dict[str, Any] = {"split": split, "final": final, "examples_seen": examples, "bayes_log_loss": least}
     excess = [loss - least for loss in losses] if least is not None else []
     for name, values in (("log_loss", losses), ("excess_log_loss", excess), ("auc", aucs)):
-        row[name] = float(np.mean(values)) if values else None
-        row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        defined = all(read_number(value) is not None for value in values)  # AUC is not, with labels of one class
+        row[name] = float(np.mean(values)) if values and defined else None
+        row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 and defined else None
         if name != "auc":
             row[f"{name}_values"] = list(values)
     return row

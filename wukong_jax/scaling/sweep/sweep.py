@@ -15,12 +15,14 @@ from typing import Any
 import jax
 
 from wukong_jax.config import RunConfig, start_config, stretch_schedule
-from wukong_jax.config_upgrade import upgrade_config
+from wukong_jax.config_upgrade import drop_keys, find_old_behaviour, upgrade_config, with_keys
+from wukong_jax.data.blocks.label_sums import find_label_classes
 from wukong_jax.errors import BusyError, NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.files.whole_files import write_text_whole
+from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.reports.kept_results import describe_here
-from wukong_jax.runs.record import read_json_file, read_metrics
+from wukong_jax.runs.record import read_json_file, read_metrics, read_number
 from wukong_jax.runs.rows import RunData, open_run_data
 from wukong_jax.runs.train_run import total_steps, train_run
 from wukong_jax.scaling.sweep.config import Settings, SweepConfig
@@ -58,6 +60,11 @@ class Sweep:
                 f"{self.data.directory}: has no validation rows, which the search judges by; prepare some, as with "
                 "prepare_data.py --validation_share_of_test=0.5"
             )
+        if not find_label_classes(self.data.splits["validation"], len(self.data.schema.labels)).any():
+            raise UserError(
+                f"{self.data.directory}: its validation rows have no observed label, and the search judges by their "
+                "log loss; prepare others"
+            )
         self._check_models()
 
     def _check_models(self) -> None:
@@ -90,7 +97,13 @@ class Sweep:
         mine["run"] = _comparable(mine["run"])
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
-            before["run"] = _comparable(before.get("run", {}))
+            kept = find_old_behaviour(before.setdefault("run", {}))
+            before["run"] = _comparable(before["run"])
+            for run in (mine["run"], before["run"]):
+                drop_keys(run, kept)
+            self.config = dataclasses.replace(self.config, run=with_keys(self.config.run, kept))
+            for key, value in kept.items():  # the units so far were trained with it
+                self.say(f"config.run.{key} stays {value!r}, as in the earlier version that started this sweep")
             for key in ("run", "data_name", "options"):
                 for changed, (old, new) in list_changes(before.get(key), mine[key], f"config.{key}").items():
                     raise UserError(
@@ -151,7 +164,8 @@ class Sweep:
         outcome = self.outcome(unit)
         if outcome is None:
             return None
-        return float(outcome["summary"]["validation"]["log_loss"]) if outcome["status"] == DONE else math.inf
+        loss = read_number(outcome["summary"]["validation"]["log_loss"]) if outcome["status"] == DONE else None
+        return math.inf if loss is None else loss
 
     def outcome(self, unit: Unit) -> dict[str, Any] | None:
         """Reads the outcome of a unit from `unit.json`: status, error, settings, summary and points.
@@ -216,9 +230,9 @@ class Sweep:
                 outcome["summary"] = train_run(config, str(folder), lambda text: print(text, file=log, flush=True))
             evaluations = _read_evaluations(folder)
             outcome["points"] = [self._make_point(line, config.training.batch_size) for line in evaluations]
-            entropy = evaluations[-1]["normalized_entropy"]  # of the last state, not of the best, earlier one
-            if entropy is None or entropy > EXPLODED_ENTROPY:
-                outcome |= {"status": EXPLODED, "error": f"normalized entropy {entropy or math.inf:.3g} at the end"}
+            error = _explain_explosion(evaluations[-1])  # the last state, not the best, earlier one
+            if error:
+                outcome |= {"status": EXPLODED, "error": error}
         except NotFiniteLossError as error:
             # An exploded unit needs its cost, too, for its place on the compute axis.
             run = build_run(config, self.data.schema)
@@ -231,6 +245,7 @@ class Sweep:
             (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         finally:
             jax.clear_caches()  # the compiled programs of hundreds of units would fill the memory
+        outcome = replace_nan_by_none(outcome)
         write_text_whole(folder / "unit.json", json.dumps(outcome, indent=1) + "\n")
         if outcome["status"] != FAILED and not self.config.keep_checkpoints:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they hold two copies of the tables per unit
@@ -257,6 +272,14 @@ class Sweep:
         elif outcome["error"]:
             text += f" ({outcome['error']})"
         self.say(text)
+
+
+def _explain_explosion(line: Mapping[str, Any]) -> str:
+    """Explains why an evaluation is that of a diverged run; empty if it is not. One class has no normalized entropy."""
+    loss, entropy = read_number(line["log_loss"]), read_number(line["normalized_entropy"])
+    if loss is None:
+        return "log loss not finite at the end"
+    return f"normalized entropy {entropy:.3g} at the end" if entropy and entropy > EXPLODED_ENTROPY else ""
 
 
 def _read_evaluations(folder: Path) -> list[dict[str, Any]]:
