@@ -133,6 +133,11 @@ def test_columns_that_never_vary_over_the_training_rows_are_named(cut):
     assert line == "no variation in the training rows, so nothing can be learned from: 'flat', 'same', 'bag'"
 
 
+def test_empty_input_files_are_named():
+    report = build_report(draw_splits()) | {"empty_files": ["b.csv"], "inputs": [{"file": "a.csv"}, {"file": "b.csv"}]}
+    assert list_warnings(report, {}) == ["no rows in 1 of 2 input files: 'b.csv'"]
+
+
 def test_the_printed_report_has_domains_and_notable_unknown_shares():
     values = tuple(f"shop {i}" for i in range(15))
     columns = {split: draw_columns(200, 15, seed) for seed, split in enumerate(SPLITS)}

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wukong_jax.data.blocks.row_blocks import open_row_blocks
+from wukong_jax.data.raw.column_types import check_column_types
 from wukong_jax.data.raw.new_rows import build_frame, encode_frame, read_encoded_rows
 from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.errors import UserError
@@ -39,6 +40,7 @@ SCHEMA = Schema(
 NUMBERS = ("stars", "amount", "item", "user", "shelf", "who", "site", "time")  # columns of integers
 MAY_MISS = ("stars", "amount", "item", "user", "shelf", "who", "click", "tags", "places")
 ROWS = 12
+FEATURES = ("ids", "dense", "domain")  # what frames are read for
 
 IDS = st.one_of(st.integers(-3, 12), st.integers(-(2**53) + 1, 2**53 - 1))
 ROW = {
@@ -112,8 +114,8 @@ def join_blocks(parts):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def assert_equal(got, expected):
-    for name in expected:
+def assert_equal(got, expected, names=None):
+    for name in names or expected:
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
 
 
@@ -134,7 +136,7 @@ def test_rows_mean_the_same_in_files_frames_and_dicts_of_any_types(tmp_path_fact
 
     resolved, vocabulary = load_schema(folder / "csv" / "schema.json"), folder / "csv" / "vocabulary"
     for rows in (spelled, {name: spelled[name].to_list() for name in spelled.columns}):
-        assert_equal(join_blocks(encode_frame(resolved, vocabulary, build_frame(rows))), expected)
+        assert_equal(join_blocks(encode_frame(resolved, vocabulary, build_frame(rows))), expected, FEATURES)
     stored = load_schema(folder / "parquet" / "schema.json")
     read = read_encoded_rows(stored, folder / "parquet" / "vocabulary", folder / "spelled.parquet", True)
     assert_equal(join_blocks(read), expected)
@@ -177,26 +179,41 @@ def test_a_float_that_is_no_exact_id_is_a_bad_row(tmp_path, value, changes):
 
 
 @pytest.mark.parametrize(
-    ("values", "changes", "words"),
+    ("kind", "changes", "words"),
     [
-        (pl.Series([[1], [2]]), {}, r"type List\(Int64\); the schema has one value per row here; give .* `separator`"),
+        (pl.List(pl.Int64), {}, r"type List\(Int64\); the schema has one value per row here; give .* `separator`"),
         (
-            pl.Series([1, 2]),
+            pl.Int64,
             {"separator": "|"},
-            r"type Int64; a bag needs lists of texts or numbers, or texts with the",
+            r"type Int64; a bag needs lists of texts or numbers, or texts with the separator",
         ),
-        (pl.Series([[True], [False]]).cast(pl.List(pl.Duration)), {"separator": "|"}, "lists of texts or numbers"),
-        (pl.Series([[[1]], [[2]]]), {"separator": "|"}, "a bag needs lists"),
-        (pl.Series([{"a": 1}, {"a": 2}]), {}, r"type Struct.*the schema wants a text or a number"),
-        (pl.Series([b"a", b"b"]), {}, "type Binary; the schema wants a text or a number"),
-        (pl.Series([1, 2]).cast(pl.Date), {"encoding": "identity", "rows": 9}, "type Date; the schema wants a number"),
+        (pl.List(pl.Duration), {"separator": "|"}, "a bag needs lists of texts or numbers"),
+        (pl.List(pl.List(pl.Int8)), {"separator": "|"}, "a bag needs lists"),
+        (pl.List(pl.Date), {"separator": "|", "encoding": "identity", "rows": 9}, "a bag needs lists of numbers"),
+        (pl.Struct({f"field {i}": pl.Int8 for i in range(99)}), {}, r"type Struct.*\.\.\.; the schema wants a text or"),
+        (pl.Binary, {}, "type Binary; the schema wants a text or a number"),
+        (pl.Date, {"encoding": "identity", "rows": 9}, "type Date; the schema wants a number"),
+        (pl.Datetime("ms"), {"transform": "criteo_log"}, "the schema wants a number"),
     ],
 )
-def test_a_type_that_the_schema_cannot_read_is_named_once(tmp_path, values, changes, words):
+def test_a_type_that_the_schema_cannot_read_is_one_line(kind, changes, words):
+    schema = Schema("t", Source("parquet"), (LabelColumn("y"),), categorical=(CategoricalColumn("c", **changes),))
     with pytest.raises(UserError, match=words) as error:
-        scores_of(tmp_path, "a", values, **changes)
-    assert str(error.value).startswith(f"{tmp_path / 'a.parquet'}, column 'c': has type")
-    assert "\n" not in str(error.value)
+        check_column_types(Path("a.parquet"), pl.Schema({"y": pl.Int64, "c": kind}), schema)
+    assert str(error.value).startswith("a.parquet, column 'c': has type")
+    assert len(str(error.value)) < 250
+    with pytest.raises(UserError, match="rows, column 'c': has type"):
+        list(encode_frame(schema, Path("nowhere"), pl.DataFrame(schema={"c": kind})))
+
+
+def test_dates_are_no_numbers_and_booleans_no_moments():
+    wanted = {"dense": (DenseColumn("c"),), "weight": "w", "timestamp": "t"}
+    schema = Schema("t", Source("parquet"), (LabelColumn("y"),), **wanted)
+    good = {"c": pl.Boolean(), "w": pl.Decimal(9, 2), "t": pl.Date(), "y": pl.Boolean()}
+    check_column_types(Path("a.parquet"), good, schema)
+    for name, kind in {"c": pl.Date(), "w": pl.Datetime("us"), "t": pl.Boolean(), "y": pl.Time()}.items():
+        with pytest.raises(UserError, match=f"column '{name}': has type"):
+            check_column_types(Path("a.parquet"), good | {name: kind}, schema)
 
 
 def test_a_list_of_another_length_each_file_and_a_fixed_size_array_are_bags(tmp_path):
@@ -245,7 +262,7 @@ def test_positive_means_the_same_for_every_type(tmp_path, text):
 
 
 def test_missing_texts_hold_for_typed_frames(tmp_path):
-    rows = {"c": ["3", "-1", "4", "-1"], "d": ["1.5", "-1", "2", "0"], "y": ["0", "1", "0", "1"]}
+    rows = {"c": ["3", "-1", "4", "-1"], "d": ["1.5", "-1", " 2", "0"], "y": ["0", "1", "0", "1"]}
     pl.DataFrame(rows).write_csv(tmp_path / "a.csv")
     schema = Schema(
         "m",
@@ -259,9 +276,14 @@ def test_missing_texts_hold_for_typed_frames(tmp_path):
     resolved, vocabulary = load_schema(tmp_path / "out" / "schema.json"), tmp_path / "out" / "vocabulary"
     (expected,) = read_encoded_rows(resolved, vocabulary, tmp_path / "a.csv", True)
     assert expected["dense"][:, 0].tolist() == [1.5, 9.0, 2.0, 0.0]
+    assert_equal(join_blocks(encode_frame(resolved, vocabulary, pl.DataFrame(rows))), expected, FEATURES)
     for kinds in itertools.product((pl.Int64, pl.Float64, pl.String), (pl.Float32, pl.Float64)):
-        frame = pl.DataFrame(rows).cast(dict(zip(("c", "d"), kinds, strict=True)))
-        assert_equal(join_blocks(encode_frame(resolved, vocabulary, frame)), expected)
+        frame = (
+            pl.DataFrame(rows)
+            .with_columns(pl.col("d").str.strip_chars())
+            .cast(dict(zip(("c", "d"), kinds, strict=True)))
+        )
+        assert_equal(join_blocks(encode_frame(resolved, vocabulary, frame)), expected, FEATURES)
 
 
 def test_domains_of_a_schema_are_canonical_and_distinct(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wukong_jax.data.blocks.row_blocks import open_row_blocks
 from wukong_jax.data.raw.column_encoders import encode_dense, encode_single, encode_weight
-from wukong_jax.data.raw.new_rows import encode_frame
+from wukong_jax.data.raw.new_rows import encode_frame, read_encoded_rows
 from wukong_jax.data.raw.numeric_transforms import RunningMoments, standardise, to_float32
 from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.data.raw.vocabulary import ValueCodes
@@ -149,11 +149,13 @@ def test_a_number_beyond_float32_is_named_when_preparing_and_scoring(tmp_path, c
     report = prepare_data(SCHEMA, [tmp_path / "bad.csv"], tmp_path / "bad", on_bad_row="skip")
     assert report["skipped_rows"] == 1
     resolved = load_schema(tmp_path / "out" / "schema.json")
-    frame = pl.DataFrame({name: [float(text) for text in texts] for name, texts in bad.items()}).with_columns(
-        c=pl.lit("a")
-    )
-    with pytest.raises(UserError, match=rf"rows, line 3, column '{column}' = '3\.5e\+38': expected"):
-        list(encode_frame(resolved, tmp_path / "out" / "vocabulary", frame))
+    vocabulary = tmp_path / "out" / "vocabulary"
+    with pytest.raises(UserError, match=rf"bad\.csv, line 4, column '{column}' = '3\.5e\+38': expected"):
+        list(read_encoded_rows(resolved, vocabulary, tmp_path / "bad.csv", labels_required=True))
+    if column != "w":
+        frame = pl.DataFrame({name: [float(text) for text in bad[name]] for name in ("d", "e")})
+        with pytest.raises(UserError, match=rf"rows, line 3, column '{column}' = '3\.5e\+38': expected"):
+            list(encode_frame(resolved, vocabulary, frame.with_columns(c=pl.lit("a"))))
 
 
 def test_large_numbers_give_finite_moments_and_no_nan_in_json(tmp_path):
@@ -161,7 +163,7 @@ def test_large_numbers_give_finite_moments_and_no_nan_in_json(tmp_path):
     prepare_data(SCHEMA, [write(tmp_path / "a.csv", large, large, ["3e38"] * 8)], tmp_path / "out")
     for name in ("schema.json", "report.json"):
         text = (tmp_path / "out" / name).read_text()
-        json.loads(text, parse_constant=lambda constant: pytest.fail(f"{name}: {constant}"))
+        json.loads(text, parse_constant=pytest.fail)
     resolved = load_schema(tmp_path / "out" / "schema.json")
     assert resolved.dense[0].standard_deviation == pytest.approx(3e38, rel=1e-9)
     blocks = open_row_blocks(tmp_path / "out", "train")

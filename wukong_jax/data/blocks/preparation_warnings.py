@@ -20,7 +20,8 @@ def list_warnings(report: Mapping[str, Any], unseen_positives: Mapping[str, Iter
     Returns:
       One line each.
     """
-    lines = []
+    empty = report.get("empty_files", [])
+    lines = [f"no rows in {len(empty)} of {len(report['inputs'])} input files: {_name_some(empty)}"] if empty else []
     for label, texts in unseen_positives.items():
         shown = _name_some(texts)
         if shown:

@@ -26,6 +26,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, Source
 
 _FRAME_ROWS = 65_536  # rows of a frame that are encoded at once
+_NUMBER_BLANKS = " \t"  # around numbers, which the reader of texts leaves out
 _FRAME = Path("rows")  # used instead of a file name in messages
 
 
@@ -95,7 +96,7 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
         raise UserError(f"{_FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
     frame = frame.select([name for name in frame.columns if name in needed or name in optional])
     check_column_types(_FRAME, frame.schema, schema)
-    slices = frame.with_columns(_read_values(frame, schema.source)).iter_slices(_FRAME_ROWS)
+    slices = frame.with_columns(_read_values(frame, schema)).iter_slices(_FRAME_ROWS)
     raw = (
         RawRows(_FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
         for index, part in enumerate(slices)
@@ -148,23 +149,22 @@ def _encode(schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_row
             yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
 
 
-def _read_values(frame: pl.DataFrame, source: Source) -> list[pl.Series]:
-    """Returns the columns in which the reader of the source's files would find other values or no values."""
+def _read_values(frame: pl.DataFrame, schema: Schema) -> list[pl.Series]:
+    """Returns the columns in which the reader of the schema's files would find other values or no values."""
+    source = schema.source
     if source.format == "parquet":
         return []
-    columns = (_read_texts(column, source) if _is_text(column) else _drop_missing(column, source) for column in frame)
-    return [column for column in columns if column is not None]
-
-
-def _is_text(column: pl.Series) -> bool:
-    return isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum)
-
-
-def _read_texts(column: pl.Series, source: Source) -> pl.Series:
-    texts = column.cast(pl.String)
-    if source.strip:
-        texts = texts.str.strip_chars()
-    return texts.set(texts.is_in(list(source.missing)).fill_null(False), None)
+    numbers = number_columns(schema)
+    read = []
+    for column in frame:
+        if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
+            texts = column.cast(pl.String)
+            if source.strip or column.name in numbers:
+                texts = texts.str.strip_chars(None if source.strip else _NUMBER_BLANKS)
+            read.append(texts.set(texts.is_in(list(source.missing)).fill_null(False), None))
+        elif (typed := _drop_missing(column, source)) is not None:
+            read.append(typed)
+    return read
 
 
 def _drop_missing(column: pl.Series, source: Source) -> pl.Series | None:

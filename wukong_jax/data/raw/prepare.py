@@ -93,7 +93,6 @@ def prepare_data(
         statistics = preparation.write(rows_per_block)
         report = statistics.report(preparation.resolved, preparation.truncated)
         report |= {
-            "warnings": list_warnings(report, preparation.unseen_positives),
             "skipped_rows": bad_rows.count,
             "skipped_examples": bad_rows.examples,
             "empty_files": preparation.empty_files,
@@ -101,6 +100,7 @@ def prepare_data(
             "seconds": round(time.perf_counter() - started, 3),
             "peak_memory_bytes": _peak_memory_bytes(),
         }
+        report["warnings"] = list_warnings(report, preparation.unseen_positives)
         _write_text(aside / "schema.json", schema_to_json(preparation.resolved))
         _write_text(aside / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
