@@ -35,9 +35,9 @@ def read(folder, texts, missing, neighbour, quote):
 
 def python_number(text, missing):
     """Returns the number of a text by Python's own rules: NaN if it is missing, infinite if it is bad."""
-    text = text.strip(BLANKS) if text not in missing else ""
-    if text in missing or (text == "" and "" in missing):
+    if text in missing or text.strip(BLANKS) in missing:
         return np.nan
+    text = text.strip(BLANKS)
     try:
         return float(text) if text.isascii() and "_" not in text else np.inf
     except ValueError:

@@ -8,7 +8,7 @@ def read_text(text: str, layout: TextLayout, max_bytes: int) -> tuple[list[tuple
     lines = [line + "\n" for line in text.removesuffix("\n").split("\n")] if text else []
     rows, refused, at = [], [], 0
     while at < len(lines):
-        if layout.fields > 1 and not lines[at].strip("\r\n"):
+        if layout.fields > 1 and lines[at] in ("\n", "\r\n"):
             at += 1
             continue
         fields, stop = _read_record(lines, at, layout, max_bytes)

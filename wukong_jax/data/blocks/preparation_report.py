@@ -166,6 +166,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     lines += _format_table("share of unknown values", unknown, lambda share: "-" if share is None else f"{share:.4f}")
     tables = report["vocabulary_rows"]
     lines.append(f"{sum(tables.values()):,} rows in {len(tables)} tables; {report['skipped_rows']:,} bad rows skipped")
+    if empty := report.get("empty_files"):
+        lines.append(f"{len(empty):,} of {len(report['inputs']):,} files without rows, first {empty[0]}")
     lines += [f"  skipped: {example}" for example in report["skipped_examples"][:3]]
     lines.append(f"{report['seconds']:.1f} s, peak memory {report['peak_memory_bytes'] / 2**30:.2f} GiB")
     return "\n".join(lines)
