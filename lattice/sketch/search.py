@@ -38,6 +38,7 @@ from lattice.sketch.trials import (
 )
 from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.config_upgrade import drop_keys, find_old_behaviour, with_keys
+from wukong_jax.data.blocks.label_sums import find_label_classes
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
@@ -91,6 +92,11 @@ class Sketch:
             self.data: RunData = open_run_data(hand_made.data, self.folder / "data", say)
         if "validation" not in self.data.splits:
             raise UserError(f"{self.data.directory}: has no validation rows to search by; prepare some")
+        if not find_label_classes(self.data.splits["validation"], len(self.data.schema.labels)).all(axis=1).any():
+            raise UserError(
+                f"{self.data.directory}: its validation rows have labels of one class, so the AUC to search by is not "
+                "defined; prepare others"
+            )
 
     @property
     def _busy(self) -> str:

@@ -51,8 +51,9 @@ def compute_exact_metrics(
 def _compute_slice(
     logits: np.ndarray, labels: np.ndarray, mass: np.ndarray, group: np.ndarray | None
 ) -> dict[str, float]:
-    total, observed = float(mass.sum()), float(np.dot(mass, labels))
-    base_rate = observed / total if total > 0 else float("nan")
+    # Not `mass.sum()`, whose rounding differs from that of a dot product: with positives only, the rate must be 1.
+    observed, negative = float(np.dot(mass, labels)), float(np.dot(mass, 1.0 - labels))
+    base_rate = observed / (observed + negative) if observed + negative > 0 else float("nan")
     log_loss = compute_log_loss(labels, logits, mass)
     auc = compute_auc(labels, logits, mass)
     metrics = {

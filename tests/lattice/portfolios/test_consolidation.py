@@ -6,6 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
+from lattice.portfolios.comparison import Served, describe
 from lattice.portfolios.consolidation import Capacity, add_capacities, compare_portfolios
 
 
@@ -51,6 +52,20 @@ def test_a_loss_that_is_not_there_counts_as_worse():
     (one,) = compare_portfolios({"a/o": [0.8, None]}, {"a/o": [0.7, 0.7]})
     assert math.isnan(one.difference)
     assert one.worse
+
+
+def test_labels_of_one_class_make_no_portfolio_worse_and_leave_the_mean():
+    alone, together = {"a/o": [None, None], "b/o": [0.8, 0.8]}, {"a/o": [None, None], "b/o": [0.9, 0.7]}
+    undefined, defined = compare_portfolios(alone, together)
+    assert math.isnan(undefined.difference)
+    assert not undefined.worse
+    capacity = Capacity(1.0, 1)
+    sides = (
+        Served({name: {"normalized_entropy": values} for name, values in side.items()}, capacity)
+        for side in (together, alone)
+    )
+    row = describe(*sides)
+    assert (row["mean_difference"], row["compared_portfolios"]) == (defined.difference, 1)
 
 
 def test_capacities_add_by_traffic():

@@ -12,6 +12,7 @@ from lattice.sketch.objective import compute_objective
 from lattice.sketch.search import Sketch, list_rungs, read_validation
 from lattice.sketch.space import build_sketch_config, start_sketch_config
 from lattice.sketch.trials import Trial, choose_best, is_hopeless, suggest_values
+from tests.runs.test_early_stop import write_rows
 from wukong_jax.config import build_run_config
 from wukong_jax.config_files import load_config
 from wukong_jax.errors import NotFiniteLossError, UserError
@@ -207,6 +208,26 @@ def test_file_that_is_no_search_s_is_refused(tmp_path):
     (tmp_path / "sketch.json").write_text("{}")
     with pytest.raises(UserError, match=r"sketch\.json: has no 'optuna'"):
         Sketch(make_config(), tmp_path)
+
+
+def test_search_of_an_earlier_version_goes_on_without_start_logits(tmp_path, monkeypatch):
+    sketch, *_ = search_in(tmp_path, make_config(trials=2), monkeypatch)
+    assert sketch.config.build_run(sketch.config.hand_made).training.start_at_rate
+    path = tmp_path / "sketch.json"
+    stored = json.loads(path.read_text())
+    del stored["run"]["training"]["start_at_rate"]
+    path.write_text(json.dumps(stored))
+    for trials in (3, 4):  # twice, since the first time writes the file anew
+        again, *_ = search_in(tmp_path, make_config(trials=trials), monkeypatch)
+        assert not again.config.build_run(again.config.hand_made).training.start_at_rate
+        assert "start_at_rate" not in json.loads(path.read_text())["run"]["training"]
+    assert len(again.trials) == 4
+
+
+def test_validation_rows_of_one_class_are_refused_before_anything_is_trained(tmp_path):
+    data = write_rows(tmp_path / "rows", lambda split, labels, domain: labels * (split != "validation"))
+    with pytest.raises(UserError, match="labels of one class, so the AUC to search by is not defined"):
+        Sketch(make_config(run={"data": data}), tmp_path / "search")
 
 
 def test_best_config_is_a_run_with_the_search_s_own_rows(whole):

@@ -8,6 +8,7 @@ import threading
 import pytest
 from ml_collections import ConfigDict
 
+from tests.runs.test_early_stop import write_rows
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.runs.console import TrainingConsole
@@ -273,6 +274,45 @@ def test_a_run_that_ends_far_above_a_constant_guess_has_exploded(tmp_path, monke
     sweep.run()
     (row,) = (row for row in read_points(sweep) if row["final"])
     assert (row["exploded"], row["log_loss"]) == (1, None)
+
+
+def test_validation_labels_of_one_class_explode_no_run_and_have_no_auc(tmp_path):
+    data = write_rows(tmp_path / "rows", lambda split, labels, domain: labels * (split != "validation"))
+    config = make_config(models=("logistic regression",), data=data)
+    sweep = Sweep(config, tmp_path / "sweep", say=lambda text: None)
+    assert sweep.run() == 0
+    along, final = ([row for row in read_points(sweep) if row["final"] is kind] for kind in (False, True))
+    assert final[0]["exploded"] == 0
+    assert final[0]["auc"] > 0
+    assert {row["auc"] for row in along} == {None}
+    assert all(row["log_loss"] > 0 for row in along)
+    assert "NaN" not in "".join(path.read_text() for path in sweep.folder.glob("units/**/unit.json"))
+
+
+def test_validation_rows_without_labels_are_refused_before_anything_is_trained(tmp_path):
+    data = write_rows(tmp_path / "rows", lambda split, labels, domain: labels, masked=("validation",))
+    with pytest.raises(UserError, match="no observed label, and the search judges by their log loss"):
+        Sweep(make_config(models=("logistic regression",), data=data), tmp_path / "sweep")
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_without_start_logits(tmp_path):
+    config = make_config(models=("logistic regression",))
+    assert config.run["training"]["start_at_rate"]
+    Sweep(config, tmp_path, say=lambda text: None)
+    stored = json.loads((tmp_path / "sweep.json").read_text())
+    del stored["run"]["training"]["start_at_rate"]
+    (tmp_path / "sweep.json").write_text(json.dumps(stored))
+    for _ in range(2):  # twice, since the first time writes the file anew
+        told = []
+        again = Sweep(config, tmp_path, say=told.append)
+        assert not again.config.run["training"]["start_at_rate"]
+        assert "config.run.training.start_at_rate stays False" in told[0]
+        assert "start_at_rate" not in json.loads((tmp_path / "sweep.json").read_text())["run"]["training"]
+    fresh = make_config(models=("logistic regression",))
+    Sweep(fresh, tmp_path / "new", say=lambda text: None)
+    fresh.run["training"]["start_at_rate"] = False
+    with pytest.raises(UserError, match=r"start_at_rate = False: the sweep in .* was started with True"):
+        Sweep(fresh, tmp_path / "new")
 
 
 def test_two_processes_on_one_shard_are_refused(whole, monkeypatch):
