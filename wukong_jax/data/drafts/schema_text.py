@@ -1,0 +1,45 @@
+"""Writes a schema as short JSON, to be edited by hand: one line per column, without keys at their defaults."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from wukong_jax.schema import Schema
+from wukong_jax.strict_mapping import to_mapping
+
+
+def format_schema(schema: Schema) -> str:
+    """Returns JSON text that `load_schema` reads back as the same schema."""
+    lines = []
+    for key, value in _shorten(schema).items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            entries = ",\n".join(f"  {_json(entry)}" for entry in value)
+            lines.append(f" {_json(key)}: [\n{entries}\n ]")
+        else:
+            lines.append(f" {_json(key)}: {_json(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _shorten(part: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass that are not at their defaults; those without a default are always kept."""
+    short: dict[str, Any] = {}
+    whole = to_mapping(part)
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = dataclasses.MISSING  # the split is always written, so that it can be changed
+        if value == default:
+            continue
+        if dataclasses.is_dataclass(value):
+            short[field.name] = _shorten(value)
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            short[field.name] = [_shorten(entry) for entry in value]
+        else:
+            short[field.name] = whole[field.name]
+    return short
