@@ -1,7 +1,8 @@
 """Recognises columns with several ids in a value: lists of Parquet, and texts with a separator inside.
 
-A text is a bag if its parts are fewer than the texts made of them: "a|b", "b|a", "b" are made of two. Blanks also occur
-in names, so there the parts must be numbers, or less than half as many as the texts.
+Texts with a pipe or semicolon are bags if a part occurs in two different texts. Commas also occur in names, so there the
+parts must be fewer than the texts: "a,b", "b,a", "b" are made of two. Blanks are in most names, so there the parts must
+be numbers and fewer than the texts, or less than half as many.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from wukong_jax.data.drafts.limits import Limits
+from wukong_jax.data.drafts.profiles import ColumnProfile
 
 _SEPARATORS = ("|", ";", ",", " ")
 _LONGEST_PART = 40  # mean characters; longer parts are sentences
@@ -42,7 +44,6 @@ def find_bag(sample: pl.Series, limits: Limits) -> Bag | None:
         return _describe("|", lists, limits, sure=True)
     if not len(given) or sample.dtype != pl.String:
         return None
-    texts = given.n_unique()
     for separator in _SEPARATORS:
         inside = given.str.contains(separator, literal=True)
         if not inside.any() or (separator == "," and bool(given.str.contains(r"^-?\d+,\d+$").all())):
@@ -51,15 +52,25 @@ def find_bag(sample: pl.Series, limits: Limits) -> Bag | None:
             return None  # brackets would become part of the ids
         used = ", " if separator == "," and bool(given.filter(inside).str.contains(", ", literal=True).all()) else separator
         bag = _describe(used, given.str.split(used), limits, sure=used != " ")
-        if _is_bag(bag, texts, inside.mean() or 0.0):  # type: ignore[arg-type]
+        if _is_bag(bag, given.unique(), float(inside.mean() or 0)):  # type: ignore[arg-type]
             return bag
     return None
 
 
-def _is_bag(bag: Bag, texts: int, share: float) -> bool:
-    parts = bag.parts
+def parts_of(profile: ColumnProfile, separator: str) -> set[str]:
+    """Returns the distinct ids of a bag column: of texts, those in the row sample."""
+    if profile.type == "list":
+        return set(profile.values["value"])
+    return set(profile.sample.drop_nulls().str.split(separator).explode().unique()) - {""}
+
+
+def _is_bag(bag: Bag, distinct: pl.Series, share: float) -> bool:
+    parts, texts = bag.parts, len(distinct)
     if not parts or sum(map(len, parts)) / len(parts) > _LONGEST_PART:
         return False
+    if bag.separator in ("|", ";"):
+        several = distinct.str.split(bag.separator).list.unique().explode()
+        return len(several.filter(several != "")) > len(parts)
     if bag.separator != " ":
         return len(parts) < texts
     numbers = all(part.isdigit() for part in parts)

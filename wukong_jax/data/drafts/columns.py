@@ -72,8 +72,12 @@ def _unreadable(profile: ColumnProfile) -> str:
         return "a nested or changing type, which no schema reads"
     if profile.given == 0:
         return "no value in any row"
+    if not profile.name:
+        return "it has no name; an index that was written with the rows?"
     if profile.type == "list" and profile.numbers is not None and profile.numbers.fractions:
         return "vectors of numbers, which no schema reads"
+    if profile.type == "list" and profile.inexact:
+        return "floats too large to be exact ids"
     return ""
 
 
@@ -119,9 +123,10 @@ def _decide_number(profile: ColumnProfile, limits: Limits) -> Decision:
     zero_or_one = facts.fractions == 0 and (facts.minimum, facts.maximum) == (0, 1)
     if zero_or_one and profile.empty == 0:
         return Decision(profile, "number", "0 and 1", entry=draft_number(profile, limits)[0])
-    if facts.fractions:
+    if facts.fractions or profile.inexact:
         entry, why = draft_number(profile, limits)
-        return Decision(profile, "number", f"numbers with a fraction; {why}", entry=entry)
+        what = "numbers with a fraction" if facts.fractions else "floats too large to be exact ids"
+        return Decision(profile, "number", f"{what}; {why}", entry=entry)
     few = profile.distinct <= 2 or (
         profile.distinct <= limits.few_integers and profile.given >= limits.rows_per_few * profile.distinct
     )
@@ -145,7 +150,7 @@ def _decide_bag(profile: ColumnProfile, bag: Bag, limits: Limits) -> Decision:
     reason = f"{where}, {parts:,} different ids, {bag.max_length} slots for 99 % of the rows{cut}"
     ordered = names_a_sequence(profile.name)
     unsure = "" if bag.sure else f'if these are names with blanks, remove "separator" and "max_length" of {profile.name}'
-    return Decision(profile, "sequence" if ordered else "bag", reason, unsure, entry)
+    return Decision(counted, "sequence" if ordered else "bag", reason, unsure, entry)
 
 
 def _decide_text(profile: ColumnProfile, limits: Limits, *, keep: bool) -> Decision:

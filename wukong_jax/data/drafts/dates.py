@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from wukong_jax.data.raw.column_encoders import Problem, encode_timestamp
+from wukong_jax.data.raw.problems import Problem
+from wukong_jax.data.raw.timestamps import encode_timestamp
+from wukong_jax.schema import TimestampUnit
 
 _YEAR = 31_556_952
 _FIRST, _LAST = 20 * _YEAR, 80 * _YEAR  # dates from 1990 to 2050 are believed to be dates
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_UNITS: tuple[TimestampUnit, ...] = ("s", "ms", "us", "ns")
 _TRIED = 2000  # values of the first chunk on which all forms are tried
 # Forms of texts, by the pattern that their texts have; the first that reads all values is drafted.
 _DIGITS = {"%y%m%d": 6, "%Y%m%d": 8, "%y%m%d%H": 8, "%Y%m%d%H": 10, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14}
@@ -30,7 +32,7 @@ class DateForm:
     """How a date is written."""
 
     form: str | None = None  # strftime format; None: ISO 8601, or a number of units since 1970
-    unit: str | None = None  # "s", "ms", "us" or "ns": since 1970
+    unit: TimestampUnit | None = None  # "s", "ms", "us" or "ns": since 1970
 
     def __str__(self) -> str:
         """Returns the form in words."""
@@ -51,7 +53,7 @@ def find_date_forms(texts: pl.Series) -> list[DateForm]:
     if bool(some.str.contains(r"^\d+$").all()):
         lengths = set(some.str.len_bytes().to_list())
         forms = [DateForm(form) for form, length in _DIGITS.items() if lengths == {length}]
-        forms += [DateForm(unit=unit) for unit in _PER_SECOND]
+        forms += [DateForm(unit=unit) for unit in _UNITS]
     elif bool(some.str.contains(r"\d.*\d").all()):
         forms = [DateForm(), *map(DateForm, _TEXTS)]
     else:
@@ -74,12 +76,10 @@ def read_dates(texts: pl.Series, form: DateForm) -> tuple[np.ndarray, np.ndarray
     Returns:
       Seconds since 1970, [n] int64, and a mask of the values that were read, [n] bool.
     """
-    if form.unit is not None:
-        numbers = texts.cast(pl.Int64, strict=False)
-        return numbers.fill_null(0).to_numpy() // _PER_SECOND[form.unit], numbers.is_not_null().to_numpy()
     problems: list[Problem] = []
-    seconds = encode_timestamp("", form.form, texts, problems)
-    return seconds, ~problems[0].rows if problems else np.ones(len(texts), bool)
+    seconds = encode_timestamp("", form.form, texts, problems, form.unit or "s")
+    unread = np.any([problem.rows for problem in problems], axis=0) if problems else np.zeros(len(texts), bool)
+    return seconds, ~unread
 
 
 def _reads_all(form: DateForm, texts: pl.Series) -> bool:

@@ -5,13 +5,21 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from wukong_jax.data.drafts.bags import parts_of
 from wukong_jax.data.drafts.column_names import names_a_user
 from wukong_jax.data.drafts.columns import decide_column, may_be_numbers
 from wukong_jax.data.drafts.decisions import Decision, to_keep, to_leave_out
 from wukong_jax.data.drafts.labels import DraftedLabel, LabelHints, draft_label
 from wukong_jax.data.drafts.leaks import single_column_auc, telling_value, value_codes
 from wukong_jax.data.drafts.limits import Limits
-from wukong_jax.data.drafts.moments import Moment, choose_split, find_moment, moment_of, moment_of_parts
+from wukong_jax.data.drafts.moments import (
+    Moment,
+    choose_split,
+    find_moment,
+    moment_of,
+    moment_of_parts,
+    share_of_new_values,
+)
 from wukong_jax.data.drafts.profiles import MARKS, PLAIN_MARKS, ColumnProfile
 from wukong_jax.data.drafts.scan import Scan
 from wukong_jax.errors import UserError
@@ -67,13 +75,16 @@ def draft_schema(name: str, scan: Scan, roles: Roles, limits: Limits) -> Draft:
     """
     profiles, header_padded = _trim_names(scan)
     _check_named(roles, profiles, scan)
-    marks = recognise_marks(profiles.values(), limits)
+    marks = recognise_marks(tuple(profiles.values()), tuple(roles.labels), limits)
     profiles = {column: profile.without_marks(marks) for column, profile in profiles.items()}
     labels = {column: draft_label(profiles[column], hints) for column, hints in roles.labels.items()}
     moment = _choose_moment(profiles, roles)
     split, why = choose_split(moment, limits)
     decisions = [_decide(profile, roles, labels, moment, limits) for profile in profiles.values()]
     decisions = [_judge_leak(decision, labels, roles, limits) for decision in decisions]
+    if moment is not None and split.by == "time":
+        decisions = [_judge_news(decision, moment, roles, limits) for decision in decisions]
+    decisions = share_vocabularies(decisions, limits)
     group = _choose_group(decisions, roles)
     used = {decision.name for decision in decisions if decision.kind != "left out"}
     strip = header_padded or any(profile.padded and column in used for column, profile in profiles.items())
@@ -83,14 +94,18 @@ def draft_schema(name: str, scan: Scan, roles: Roles, limits: Limits) -> Draft:
     return Draft(schema, tuple(decisions), scan.rows, notes)
 
 
-def recognise_marks(profiles: Sequence[ColumnProfile] | object, limits: Limits) -> tuple[str, ...]:
-    """Returns the texts that mean "no value": marks in a column of numbers or dates, and plain ones that are frequent."""
+def recognise_marks(profiles: Sequence[ColumnProfile], labels: Sequence[str], limits: Limits) -> tuple[str, ...]:
+    """Returns the texts that mean "no value".
+
+    These are marks in a column of numbers or dates; plain ones, such as NULL, that are frequent in a column; and plain
+    ones in a label, which would otherwise count as 0.
+    """
     found: set[str] = set()
-    for profile in profiles:  # type: ignore[attr-defined]
-        plain = profile.numbers is not None or bool(profile.date_forms)
+    for profile in profiles:
+        stand_out = profile.numbers is not None or bool(profile.date_forms)
         for mark, rows in profile.marks.items():
-            frequent = mark in PLAIN_MARKS and rows >= limits.frequent_mark * profile.rows
-            if plain or frequent:
+            plain = mark in PLAIN_MARKS and (profile.name in labels or rows >= limits.frequent_mark * profile.rows)
+            if stand_out or plain:
                 found.add(mark)
     return tuple(mark for mark in MARKS if mark in found)
 
@@ -154,6 +169,8 @@ def _decide(
     if moment is not None and name == moment.columns[0]:
         return Decision(profile, "time", f"with {' and '.join(moment.columns[1:])}: {moment.reason}", moment.unsure)
     decision = decide_column(profile, limits, keep=name in roles.keep)
+    if name in roles.keep and decision.kind == "left out":
+        raise UserError(f"--keep={name}: cannot be used: {decision.reason}")
     if profile.date_forms and may_be_numbers(profile) and decision.kind != "left out" and profile.date_forms[0].unit:
         return decision.doubt(f"may be {profile.date_forms[0]}: then --timestamp={name}")
     return decision
@@ -186,12 +203,44 @@ def _judge_leak(decision: Decision, labels: Mapping[str, DraftedLabel], roles: R
     return decision
 
 
+def _judge_news(decision: Decision, moment: Moment, roles: Roles, limits: Limits) -> Decision:
+    """Leaves out ids of which the newest rows mostly have new ones, about which nothing can be learnt."""
+    if decision.kind != "category" or decision.name in roles.keep or decision.profile.distinct <= limits.rare_above:
+        return decision
+    share = share_of_new_values(decision.profile.sample, moment)
+    if share < limits.new_values:
+        return decision
+    words = f"{share:.0%} of the newest rows have a value that no earlier row has"
+    return decision.leave_out(words, f"for a split at random, {to_keep(decision.name)}")
+
+
+def share_vocabularies(decisions: Sequence[Decision], limits: Limits) -> list[Decision]:
+    """Lets a sequence share the vocabulary of the category that has most of the same ids."""
+    owners = [d for d in decisions if d.kind == "category"]
+    known = {d.name: set(d.profile.values["value"]) for d in owners}
+    shared = []
+    for decision in decisions:
+        entry = decision.entry
+        if decision.kind == "sequence" and isinstance(entry, CategoricalColumn):
+            parts = parts_of(decision.profile, entry.separator or "")
+            found = {name: len(parts & values) / len(parts | values) for name, values in known.items()}
+            owner = max(found, key=lambda name: found[name], default="")
+            if owner and found[owner] >= limits.shared_values:
+                fields = {"separator": entry.separator, "max_length": entry.max_length, "vocabulary_of": owner}
+                decision = dataclasses.replace(decision, entry=CategoricalColumn(entry.name, **fields))  # type: ignore[arg-type]
+                decision = decision.doubt(f'shares the vocabulary of {owner}; if the ids differ, remove "vocabulary_of"')
+        shared.append(decision)
+    return shared
+
+
 def _choose_group(decisions: Sequence[Decision], roles: Roles) -> str:
     if roles.group:
         return roles.group
+    taken = {name for _, name in roles.named()}
     for decision in decisions:
         profile = decision.profile
-        if decision.kind == "category" and names_a_user(decision.name) and 2 * profile.distinct <= profile.given:
+        plain = decision.kind in ("category", "left out") and profile.type in ("text", "number")
+        if plain and names_a_user(decision.name) and 2 * profile.distinct <= profile.given and decision.name not in taken:
             return decision.name
     return ""
 
@@ -243,6 +292,7 @@ def _assemble(
         domain=roles.domain or None,
         timestamp=moment.columns[0] if moment is not None and single else None,
         timestamp_parts=moment.columns if moment is not None and not single else (),
+        timestamp_unit=(moment.form.unit or "s") if moment is not None else "s",
         timestamp_format=moment.form.form if moment is not None else None,
         group=group or None,
         weight=roles.weight or None,

@@ -1,7 +1,7 @@
 """Finds out how a text file is written, from its first lines: separator, header and column names.
 
-The rules are few. The separator is the one of comma, tab, semicolon and pipe that divides all lines into the same
-number of fields, at least two; of several, the one with most fields. The first line is a header if it has the label's
+The rules are few. The separator is the one of tab, semicolon, pipe and comma that divides all lines into as many fields
+as the first one, at least two; of several, the one with most fields, then the first in this order. The first line is a header if it has the label's
 name; or if its fields are texts, all different and none a number, and a column below has numbers, or none of its texts
 occurs below in its column. Values may be quoted by `"`, except in a file separated by tabs, as in the project's reader.
 """
@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Source
 
-SEPARATORS = (",", "\t", ";", "|")
+SEPARATORS = ("\t", ";", "|", ",")  # the comma last, as it may also be a decimal sign
 _NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 
 
@@ -89,10 +89,9 @@ def _detect_separator(lines: Sequence[str]) -> str:
     best, most = ",", 1
     for separator in SEPARATORS:
         counts = [len(row) for row in split_lines(lines, separator)]
-        usual = max(set(counts), key=counts.count)
         # One broken line in ten is allowed for, as it would be a bad row later.
-        if usual > most and counts.count(usual) >= 0.9 * len(counts):
-            best, most = separator, usual
+        if counts[0] > most and counts.count(counts[0]) >= 0.9 * len(counts):
+            best, most = separator, counts[0]
     return best
 
 

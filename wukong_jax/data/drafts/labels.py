@@ -60,7 +60,7 @@ def draft_label(profile: ColumnProfile, hints: LabelHints) -> DraftedLabel:
         return _by_threshold(profile, hints.threshold)
     numbers = profile.numbers
     if numbers is not None and numbers.fractions == 0 and -1 <= numbers.minimum and numbers.maximum == 1:
-        if profile.values["value"].cast(pl.Float64, strict=False).n_unique() == 2 or profile.type == "bool":
+        if profile.values["value"].cast(pl.Float64, strict=False).n_unique() == 2:
             return _take(profile, LabelColumn(name), _numbers(profile) == 1, "1 and 0")
         raise UserError(f"label {name!r} has -1, 0 and 1; say what counts as 1: --threshold={name}=1")
     if numbers is not None:

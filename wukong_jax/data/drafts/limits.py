@@ -10,7 +10,7 @@ class Limits:
     # memory
     kept_values: int = 1 << 17  # distinct values of a column that are kept; above, a known share of them is
     kept_cells: int = 8_000_000  # the same over all columns, and the cells of the row sample
-    sample_rows: int = 1 << 16  # rows in the row sample
+    sample_rows: int = 1 << 17  # rows in the row sample
     # kinds
     few_integers: int = 64  # an integer column of at most so many values is a category ...
     rows_per_few: int = 20  # ... if each value has so many rows on average
@@ -28,4 +28,6 @@ class Limits:
     leak_auc: float = 0.99  # AUC of the label by a single column from which the column is left out
     suspect_auc: float = 0.9  # AUC from which the column is kept, but named
     # split
+    new_values: float = 0.5  # share of the newest rows whose value no earlier row has, from which a column is left out
+    shared_values: float = 0.5  # common values of a sequence and a category, of all of both, to share a vocabulary
     time_share: float = 0.02  # a split by time needs this share of rows in validation and in test

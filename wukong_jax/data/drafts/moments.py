@@ -19,6 +19,7 @@ _OTHER_DATES = frozenset("birth birthday born dob release released expiry expire
 _DAY = frozenset(("day", "dayofmonth"))
 _MONTHS = ("%m", "%B", "%b")
 _FEWEST_CUTS = 3
+_ROWS_OF_A_VALUE = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,12 +128,36 @@ def choose_split(moment: Moment | None, limits: Limits) -> tuple[Split, str]:
     if moment is None:
         return Split("random"), 'no column says when a row happened; if the file is in order of time, "by": "order" is fairer'
     seconds = np.sort(moment.seconds)
-    validation, test = seconds[int(0.8 * (len(seconds) - 1))], seconds[int(0.9 * (len(seconds) - 1))]
-    starts = np.searchsorted(seconds, [validation, test])
+    starts = np.searchsorted(seconds, _cuts(moment.seconds))
     shares = np.diff([0, *starts, len(seconds)]) / len(seconds)
     if shares.min() < limits.time_share or len(np.unique(seconds)) < _FEWEST_CUTS:
         return Split("random"), "too many rows of one moment for a split by time"
     return Split("time"), "the newest rows test, as in use"
+
+
+def share_of_new_values(values: pl.Series, moment: Moment) -> float:
+    """Returns the share of the newest tenth of the rows whose value no row of the first eight tenths has.
+
+    Args:
+      values: [n] values in the row sample. Values with fewer than 10 rows in it do not count, as they may have earlier
+        rows outside it; if these are nine tenths of the newest rows, nothing is said (0).
+      moment: when the rows happened.
+    """
+    frame = pl.DataFrame({"value": values.cast(pl.String).fill_null(""), "at": moment.seconds})
+    validation, test = _cuts(moment.seconds)
+    counted = frame.filter(pl.len().over("value") >= _ROWS_OF_A_VALUE)
+    newest = counted.filter(pl.col("at") >= test)["value"]
+    if len(newest) < 0.1 * int((moment.seconds >= test).sum()):
+        return 0.0
+    earlier = counted.filter(pl.col("at") < validation)["value"].unique()
+    return 1.0 - float(newest.is_in(earlier.implode()).mean() or 0.0)  # type: ignore[arg-type]
+
+
+def _cuts(seconds: np.ndarray) -> tuple[int, int]:
+    """Returns the first seconds of validation and test rows, at the shares of `Split`'s defaults."""
+    ordered = np.sort(seconds)
+    last = len(ordered) - 1
+    return int(ordered[int(0.8 * last)]), int(ordered[int(0.9 * last)])
 
 
 def _span(seconds: np.ndarray) -> str:

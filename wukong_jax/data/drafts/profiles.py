@@ -7,6 +7,7 @@ import polars as pl
 
 from wukong_jax.data.drafts.dates import DateForm, find_date_forms, keep_date_forms
 from wukong_jax.data.drafts.distinct_values import DistinctValues
+from wukong_jax.data.raw.canonical_values import canonicalise_texts, to_texts
 
 # Texts that often stand for "no value". Those in `PLAIN_MARKS` are never the name of something.
 PLAIN_MARKS = ("NULL", "null", "Null", "N/A", "n/a", "#N/A", "NaN", "nan", "\\N", "(null)", "<NA>", "?")
@@ -51,6 +52,7 @@ class ColumnProfile:
     exact: bool  # whether `distinct` is exact; else it is about right
     values: pl.DataFrame  # `value`, `rows`: the values, or a share of them if not exact
     numbers: NumberFacts | None  # None if a value, except the marks, is not a number; exact
+    inexact: bool  # whether a float is too large to be an exact id; exact
     date_forms: tuple[DateForm, ...]  # forms that read every value; exact
     sample: pl.Series  # the values in the row sample; null = missing
 
@@ -113,6 +115,7 @@ class ColumnCounter:
         self._marks: dict[str, int] = {}
         self._distinct = DistinctValues(kept_values)
         self._numbers: NumberFacts | None = NumberFacts()
+        self._inexact = False
         self._date_forms: list[DateForm] | None = None  # None: not tried yet
 
     def add(self, values: pl.Series) -> None:
@@ -134,8 +137,9 @@ class ColumnCounter:
         if values.dtype.is_float():
             values = values.fill_nan(None)
         self._empty += values.null_count()
-        texts = values.drop_nulls().cast(pl.String)
-        self._distinct.add(texts)
+        texts, inexact = to_texts(values.drop_nulls())
+        self._inexact |= inexact is not None and bool(inexact.any())
+        self._distinct.add(canonicalise_texts(texts))
         if self._text_file:
             texts = self._take_marks(texts)
         self._add_numbers(values, texts, kind)
@@ -155,6 +159,7 @@ class ColumnCounter:
             exact=self._distinct.exact,
             values=values,
             numbers=self._numbers if self._numbers is not None and self._numbers.values else None,
+            inexact=self._inexact,
             date_forms=tuple(self._date_forms or ()),
             sample=self._clean(sample),
         )
@@ -167,7 +172,9 @@ class ColumnCounter:
 
     def _add_list(self, values: pl.Series) -> None:
         elements = values.explode(empty_as_null=False, keep_nulls=False).drop_nulls()
-        self._distinct.add(elements.cast(pl.String))
+        texts, inexact = to_texts(elements)
+        self._inexact |= inexact is not None and bool(inexact.any())
+        self._distinct.add(texts)
         self._numbers = self._join(elements.cast(pl.Float64), 0) if elements.dtype.is_numeric() else None
 
     def _take_marks(self, texts: pl.Series) -> pl.Series:
@@ -181,7 +188,7 @@ class ColumnCounter:
     def _add_numbers(self, values: pl.Series, texts: pl.Series, kind: str) -> None:
         if self._numbers is None:
             return
-        if kind == "date":
+        if kind in ("date", "bool"):
             self._numbers = None
             return
         raw = texts if kind == "text" else values.drop_nulls()

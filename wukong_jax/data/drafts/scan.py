@@ -146,8 +146,6 @@ def _check_names(layout: FileLayout) -> FileLayout:
     twice = next((name for name in layout.names if layout.names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"column {twice!r} is named twice; rename one")
-    if layout.source.header and "" in layout.names:
-        raise UserError(f"column {layout.names.index('') + 1} of the header has no name; give it one")
     return layout
 
 

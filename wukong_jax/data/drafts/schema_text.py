@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wukong_jax.schema import Schema
@@ -25,19 +25,20 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _shorten(part: Any) -> dict[str, Any]:
+# Keys that are written even at their defaults, because they are the first to be changed.
+_SHOWN = {"split": ("by", "validation_fraction", "test_fraction")}
+
+
+def _shorten(part: Any, shown: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the fields of a dataclass that are not at their defaults; those without a default are always kept."""
     short: dict[str, Any] = {}
     whole = to_mapping(part)
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = dataclasses.MISSING  # the split is always written, so that it can be changed
-        if value == default:
+        if value == field.default and field.name not in shown:
             continue
         if dataclasses.is_dataclass(value):
-            short[field.name] = _shorten(value)
+            short[field.name] = _shorten(value, _SHOWN.get(field.name, ()))
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
             short[field.name] = [_shorten(entry) for entry in value]
         else:
