@@ -64,9 +64,7 @@ def run(settings: Settings) -> None:
         raise UserError(f"output {output}: no folder {output.parent}; create it or choose another file")
     roles = build_roles(settings)
     hints = LayoutHints(settings.label, settings.columns, _unescape(settings.separator), settings.header)
-    scan = scan_files(
-        settings.file, hints, Limits(), chunk_bytes=settings.chunk_mib << 20, progress=_Progress()
-    )
+    scan = scan_files(settings.file, hints, Limits(), chunk_bytes=settings.chunk_mib << 20, progress=_Progress())
     draft = draft_schema(name_schema(settings.file[0]), scan, roles, Limits())
     write_text_whole(output, format_schema(draft.schema))
     print(format_draft(draft))
@@ -129,7 +127,9 @@ def _divide(flag: str, given: str, labels: tuple[str, ...]) -> tuple[str, str]:
             return label, given[len(label) + 1 :]
     if len(labels) == 1 and "=" not in given:
         return labels[0], given
-    raise UserError(f"--{flag}={given}: not LABEL={'NUMBER' if flag == 'threshold' else 'TEXT'} with a label of {', '.join(labels)}")
+    raise UserError(
+        f"--{flag}={given}: not LABEL={'NUMBER' if flag == 'threshold' else 'TEXT'} with a label of {', '.join(labels)}"
+    )
 
 
 def _unescape(separator: str | None) -> str | None:

@@ -8,7 +8,10 @@ from wukong_jax.data.drafts.labels import LabelHints
 from wukong_jax.errors import UserError
 
 
-def draft_labels(values, tmp_path, hints=LabelHints(), suffix="csv"):
+NO_HINTS = LabelHints()
+
+
+def draft_labels(values, tmp_path, hints=NO_HINTS, suffix="csv"):
     frame = pl.DataFrame({"label": values, "x": [f"x{row * 5 % 7}" for row in range(len(values))]})
     return draft_frame(frame, tmp_path / f"rows.{suffix}", labels={"label": hints}).schema.labels[0]
 

@@ -103,7 +103,12 @@ def test_ids_that_are_new_in_the_newest_rows_only_group(tmp_path):
     rows = len(users)
     days = [str((START + datetime.timedelta(hours=row)).isoformat()) for row in range(rows)]
     frame = pl.DataFrame(
-        {"user": users, "time": days, "item": [f"i{row % 9}" for row in range(rows)], "label": [row * 7 // 3 % 2 for row in range(rows)]}
+        {
+            "user": users,
+            "time": days,
+            "item": [f"i{row % 9}" for row in range(rows)],
+            "label": [row * 7 // 3 % 2 for row in range(rows)],
+        }
     )
     schema = draft_frame(frame, tmp_path / "rows.csv").schema
     assert schema.group == "user"

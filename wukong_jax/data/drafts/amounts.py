@@ -17,7 +17,7 @@ def tell_codes(profile: ColumnProfile) -> tuple[bool, str, bool]:
 
     The first rule that applies decides: leading zeros are codes; the last word of the name says; negative numbers are
     amounts; amounts pile up at their low end (the median lies in the lowest fifth of the range), or have a smooth
-    histogram (the counts of neighbouring values correlate); otherwise numbers that repeat are codes, and others amounts.
+    histogram (the counts of neighbouring values correlate); otherwise numbers that repeat are codes, others amounts.
 
     Args:
       profile: a column of whole numbers, with many values.

@@ -1,8 +1,8 @@
 """Recognises columns with several ids in a value: lists of Parquet, and texts with a separator inside.
 
-Texts with a pipe or semicolon are bags if a part occurs in two different texts. Commas also occur in names, so there the
-parts must be fewer than the texts: "a,b", "b,a", "b" are made of two. Blanks are in most names, so there the parts must
-be numbers and fewer than the texts, or less than half as many.
+Texts with a pipe or semicolon are bags if a part occurs in two different texts. Commas also occur in names, so there
+the parts must be fewer than the texts: "a,b", "b,a", "b" are made of two. Blanks are in most names, so there the parts
+must be numbers and fewer than the texts, or less than half as many.
 """
 
 import dataclasses
@@ -50,7 +50,11 @@ def find_bag(sample: pl.Series, limits: Limits) -> Bag | None:
             continue
         if bool(given.str.contains(r"^[\[{(]").all()):
             return None  # brackets would become part of the ids
-        used = ", " if separator == "," and bool(given.filter(inside).str.contains(", ", literal=True).all()) else separator
+        used = (
+            ", "
+            if separator == "," and bool(given.filter(inside).str.contains(", ", literal=True).all())
+            else separator
+        )
         bag = _describe(used, given.str.split(used), limits, sure=used != " ")
         if _is_bag(bag, given.unique(), float(inside.mean() or 0)):  # type: ignore[arg-type]
             return bag

@@ -2,22 +2,28 @@
 
 import re
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Words that name things (whose numbers are codes) and words that name amounts.
-_THINGS = frozenset(
-    "id ids uid gid pid guid uuid key code zip zipcode postcode postal sku isbn ean hash user item product movie film song "
-    "track artist video author ad advert advertiser ads campaign creative publisher site app device model brand category "
-    "cate cat genre genres class city country region state store shop seller merchant vendor supplier customer member "
-    "visitor session query agent company channel carrier position slot tag tags ip browser os route origin destination "
-    "airport hotel room bank branch department".split()
+_THINGS = _words(
+    "id ids uid gid pid guid uuid key code zip zipcode postcode postal sku isbn ean hash user item product movie film "
+    "song track artist video author ad advert advertiser ads campaign creative publisher site app device model brand "
+    "category cate cat genre genres class city country region state store shop seller merchant vendor supplier customer "
+    "member visitor session query agent company channel carrier position slot tag tags ip browser os route origin "
+    "destination airport hotel room bank branch department"
 )
-_AMOUNTS = frozenset(
+_AMOUNTS = _words(
     "count counts cnt num n number amount price cost fare fee income revenue age days hours minutes seconds duration "
     "length size width height distance score rate ratio share percent total sum avg mean average quantity qty times "
-    "lag lead wait waiting nights balance salary wage gains losses views clicks impressions".split()
+    "lag lead wait waiting nights balance salary wage gains losses views clicks impressions"
 )
-_USERS = frozenset("user userid uid user_id member memberid customer customerid visitor visitorid cookie".split())
-_TIMES = frozenset("time timestamp ts date datetime day hour created updated at event_time unixtime epoch when".split())
-_ORDERED = frozenset("history hist sequence seq recent last previous clicked viewed watched past".split())
+_USERS = _words("user userid uid user_id member memberid customer customerid visitor visitorid cookie")
+_TIMES = _words("time timestamp ts date datetime day hour created updated at event_time unixtime epoch when")
+_OTHER_DATES = _words("birth birthday born dob release released expiry expires signup registered joined")
+_ORDERED = _words("history hist sequence seq recent last previous clicked viewed watched past")
 _WEIGHTS = frozenset(("instance_weight", "sample_weight", "row_weight", "case_weight", "example_weight"))
 
 
@@ -51,6 +57,11 @@ def names_a_user(name: str) -> bool:
 def names_a_time(name: str) -> bool:
     """Returns whether a name says that its values are moments."""
     return bool(_TIMES & set(split_name(name)))
+
+
+def names_another_date(name: str) -> bool:
+    """Returns whether a name says that its dates are not when the row happened."""
+    return bool(_OTHER_DATES & set(split_name(name)))
 
 
 def names_a_sequence(name: str) -> bool:

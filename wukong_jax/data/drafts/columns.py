@@ -149,7 +149,9 @@ def _decide_bag(profile: ColumnProfile, bag: Bag, limits: Limits) -> Decision:
     where = "lists" if profile.type == "list" else f"divided by {bag.separator!r}"
     reason = f"{where}, {parts:,} different ids, {bag.max_length} slots for 99 % of the rows{cut}"
     ordered = names_a_sequence(profile.name)
-    unsure = "" if bag.sure else f'if these are names with blanks, remove "separator" and "max_length" of {profile.name}'
+    unsure = (
+        "" if bag.sure else f'if these are names with blanks, remove "separator" and "max_length" of {profile.name}'
+    )
     return Decision(counted, "sequence" if ordered else "bag", reason, unsure, entry)
 
 

@@ -84,4 +84,4 @@ def read_dates(texts: pl.Series, form: DateForm) -> tuple[np.ndarray, np.ndarray
 
 def _reads_all(form: DateForm, texts: pl.Series) -> bool:
     seconds, read = read_dates(texts, form)
-    return bool(read.all()) and len(seconds) > 0 and _FIRST <= int(seconds.min()) and int(seconds.max()) < _LAST
+    return bool(read.all()) and len(seconds) > 0 and int(seconds.min()) >= _FIRST and int(seconds.max()) < _LAST

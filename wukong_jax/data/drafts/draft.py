@@ -126,7 +126,11 @@ def _check_named(roles: Roles, profiles: Mapping[str, ColumnProfile], scan: Scan
     for flag, name in roles.named():
         if name not in profiles:
             shown = ", ".join(list(profiles)[:12]) + (f" and {len(profiles) - 12} more" if len(profiles) > 12 else "")
-            fix = "" if scan.layout.source.header or scan.layout.source.format == "parquet" else " (name them by --columns)"
+            fix = (
+                ""
+                if scan.layout.source.header or scan.layout.source.format == "parquet"
+                else " (name them by --columns)"
+            )
             raise UserError(f"--{flag}={name}: no such column; the file has {shown}{fix}")
         if flag in ("label", "timestamp", "weight", "drop"):
             if name in taken:
@@ -160,7 +164,7 @@ def _decide(
         return Decision(profile, "label", labels[name].reason)
     if name in roles.drop:
         return Decision(profile, "left out", "you said so")
-    if name == roles.weight:
+    if name and name == roles.weight:
         if profile.numbers is None or profile.numbers.minimum < 0 or profile.empty:
             raise UserError(f"--weight={name}: needs a number from 0 on in every row")
         return Decision(profile, "weight", "row weights")
@@ -192,7 +196,7 @@ def _judge_leak(decision: Decision, labels: Mapping[str, DraftedLabel], roles: R
         telling = telling_value(codes[given], label.values[given])
         if best >= limits.suspect_auc:
             decision = decision.doubt(
-                f"alone it gives an AUC of {best:.3f} for {label.entry.name}; if known only after it, {to_leave_out(name)}"
+                f"alone it gives {label.entry.name} an AUC of {best:.3f}; if known only after it, {to_leave_out(name)}"
             )
         elif telling is not None and telling[1] >= 0.2:
             value = sample.filter(pl.Series(given)).filter(pl.Series(codes[given] == telling[0]))[0]
@@ -228,7 +232,9 @@ def share_vocabularies(decisions: Sequence[Decision], limits: Limits) -> list[De
             if owner and found[owner] >= limits.shared_values:
                 fields = {"separator": entry.separator, "max_length": entry.max_length, "vocabulary_of": owner}
                 decision = dataclasses.replace(decision, entry=CategoricalColumn(entry.name, **fields))  # type: ignore[arg-type]
-                decision = decision.doubt(f'shares the vocabulary of {owner}; if the ids differ, remove "vocabulary_of"')
+                decision = decision.doubt(
+                    f'shares the vocabulary of {owner}; if the ids differ, remove "vocabulary_of"'
+                )
         shared.append(decision)
     return shared
 
@@ -240,15 +246,22 @@ def _choose_group(decisions: Sequence[Decision], roles: Roles) -> str:
     for decision in decisions:
         profile = decision.profile
         plain = decision.kind in ("category", "left out") and profile.type in ("text", "number")
-        if plain and names_a_user(decision.name) and 2 * profile.distinct <= profile.given and decision.name not in taken:
+        if (
+            plain
+            and names_a_user(decision.name)
+            and 2 * profile.distinct <= profile.given
+            and decision.name not in taken
+        ):
             return decision.name
     return ""
 
 
 def _name_role(decision: Decision, roles: Roles, group: str) -> Decision:
     """Says in the reason that a column also groups rows or is the domain."""
-    roles_of = [word for word, name in (("groups rows for GAUC", group), ("the domain", roles.domain)) if name == decision.name]
-    if not roles_of:
+    roles_of = [
+        word for word, name in (("groups rows for GAUC", group), ("the domain", roles.domain)) if name == decision.name
+    ]
+    if not decision.name or not roles_of:
         return decision
     many = decision.name == roles.domain and decision.profile.distinct > _MANY_DOMAINS
     reason = "; ".join([decision.reason, *roles_of])
@@ -256,7 +269,9 @@ def _name_role(decision: Decision, roles: Roles, group: str) -> Decision:
     if kind == "left out":
         kind = "domain" if decision.name == roles.domain else "group"
     renamed = dataclasses.replace(decision, reason=reason, kind=kind)
-    return renamed.doubt(f"{decision.profile.distinct:,} domains are many; metrics are kept for each") if many else renamed
+    return (
+        renamed.doubt(f"{decision.profile.distinct:,} domains are many; metrics are kept for each") if many else renamed
+    )
 
 
 def _assemble(
@@ -274,7 +289,9 @@ def _assemble(
     features = [decision for decision in decisions if decision.entry is not None]
     if not features:
         shown = "; ".join(f"{d.name}: {d.reason}" for d in decisions if d.kind == "left out")
-        raise UserError(f"no column is left as a feature ({shown or 'the file has no other columns'}); pass --keep=NAME")
+        raise UserError(
+            f"no column is left as a feature ({shown or 'the file has no other columns'}); pass --keep=NAME"
+        )
     source = scan.layout.source
     if source.format == "csv":
         source = dataclasses.replace(source, missing=("", *marks), strip=strip)
@@ -285,9 +302,7 @@ def _assemble(
         split=split,
         labels=tuple(label.entry for label in labels.values()),
         dense=tuple(d.entry for d in features if isinstance(d.entry, DenseColumn)),
-        categorical=tuple(
-            d.entry for d in features if isinstance(d.entry, CategoricalColumn) and d.kind != "sequence"
-        ),
+        categorical=tuple(d.entry for d in features if isinstance(d.entry, CategoricalColumn) and d.kind != "sequence"),
         sequences=tuple(d.entry for d in features if isinstance(d.entry, CategoricalColumn) and d.kind == "sequence"),
         domain=roles.domain or None,
         timestamp=moment.columns[0] if moment is not None and single else None,
@@ -311,5 +326,7 @@ def _notes(scan: Scan, split: Split, why: str, marks: Sequence[str], strip: bool
         notes.append("blanks around values are trimmed")
     notes.append(f"split by {split.by}: {why}")
     if scan.bad_rows:
-        notes.append(f"{scan.bad_rows:,} rows cannot be read, first {scan.bad_example}; pass --on_bad_row=skip to prepare")
+        notes.append(
+            f"{scan.bad_rows:,} rows cannot be read, first {scan.bad_example}; pass --on_bad_row=skip to prepare"
+        )
     return tuple(notes)

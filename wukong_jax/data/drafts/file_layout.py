@@ -1,9 +1,10 @@
 """Finds out how a text file is written, from its first lines: separator, header and column names.
 
 The rules are few. The separator is the one of tab, semicolon, pipe and comma that divides all lines into as many fields
-as the first one, at least two; of several, the one with most fields, then the first in this order. The first line is a header if it has the label's
-name; or if its fields are texts, all different and none a number, and a column below has numbers, or none of its texts
-occurs below in its column. Values may be quoted by `"`, except in a file separated by tabs, as in the project's reader.
+as the first one, at least two; of several, the one with most fields, then the first in this order. The first line is a
+header if it has the label's name; or if its fields are texts, all different and none a number, and a column below has
+numbers, or none of its texts occurs below in its column. Values may be quoted by `"`, except in a file separated by
+tabs, as in the project's reader.
 """
 
 import csv
@@ -61,7 +62,9 @@ def detect_text_layout(
     if header:
         names = tuple(columns) or tuple(first)
         if columns and tuple(first) != tuple(columns):
-            raise UserError(f"--columns: the header says {', '.join(first)}; leave --columns out, or pass --header=false")
+            raise UserError(
+                f"--columns: the header says {', '.join(first)}; leave --columns out, or pass --header=false"
+            )
     else:
         names = tuple(columns) or tuple(f"column_{position}" for position in range(1, len(first) + 1))
     source = Source("csv", separator=separator, header=header, columns=() if header else names)

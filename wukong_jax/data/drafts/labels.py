@@ -59,7 +59,7 @@ def draft_label(profile: ColumnProfile, hints: LabelHints) -> DraftedLabel:
     if hints.threshold is not None:
         return _by_threshold(profile, hints.threshold)
     numbers = profile.numbers
-    if numbers is not None and numbers.fractions == 0 and -1 <= numbers.minimum and numbers.maximum == 1:
+    if numbers is not None and numbers.fractions == 0 and numbers.minimum >= -1 and numbers.maximum == 1:
         if profile.values["value"].cast(pl.Float64, strict=False).n_unique() == 2:
             return _take(profile, LabelColumn(name), _numbers(profile) == 1, "1 and 0")
         raise UserError(f"label {name!r} has -1, 0 and 1; say what counts as 1: --threshold={name}=1")
@@ -80,7 +80,8 @@ def _by_texts(profile: ColumnProfile, positive: tuple[str, ...]) -> DraftedLabel
     for text in positive:
         if text not in known and profile.exact:
             raise UserError(
-                f"--positive={profile.name}={text}: no such value; the column has {', '.join(map(repr, known[:_SHOWN]))}"
+                f"--positive={profile.name}={text}: no such value; the column has "
+                f"{', '.join(map(repr, known[:_SHOWN]))}"
             )
     if set(known) <= set(positive):
         raise UserError(f"--positive={profile.name}: covers all values, so that every label is 1; leave one out")
@@ -91,7 +92,9 @@ def _by_texts(profile: ColumnProfile, positive: tuple[str, ...]) -> DraftedLabel
 
 def _by_threshold(profile: ColumnProfile, threshold: float) -> DraftedLabel:
     if profile.numbers is None:
-        raise UserError(f"--threshold={profile.name}={threshold:g}: the column has texts; use --positive={profile.name}=TEXT")
+        raise UserError(
+            f"--threshold={profile.name}={threshold:g}: the column has texts; use --positive={profile.name}=TEXT"
+        )
     if not profile.numbers.minimum < threshold <= profile.numbers.maximum:
         raise UserError(
             f"--threshold={profile.name}={threshold:g}: above {profile.numbers.minimum:g} and at most "

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of the rules; the defaults were chosen on validation rows of public sets (docs/results/drafted_schemas)."""
+    """Limits of the rules; docs/results/drafted_schemas shows what they give on public sets."""
 
     # memory
     kept_values: int = 1 << 17  # distinct values of a column that are kept; above, a known share of them is

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from wukong_jax.data.drafts.column_names import names_a_time, split_name
+from wukong_jax.data.drafts.column_names import names_a_time, names_another_date, split_name
 from wukong_jax.data.drafts.columns import may_be_numbers
 from wukong_jax.data.drafts.dates import SWAPPED, DateForm, read_dates
 from wukong_jax.data.drafts.limits import Limits
@@ -15,7 +15,6 @@ from wukong_jax.data.drafts.profiles import ColumnProfile
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Split
 
-_OTHER_DATES = frozenset("birth birthday born dob release released expiry expires signup registered joined".split())
 _DAY = frozenset(("day", "dayofmonth"))
 _MONTHS = ("%m", "%B", "%b")
 _FEWEST_CUTS = 3
@@ -43,7 +42,7 @@ def find_moment(profiles: Sequence[ColumnProfile]) -> Moment | None:
       profiles: columns that may be the time; marks count as missing.
     """
     dates = [p for p in profiles if p.date_forms and p.empty == 0 and not may_be_numbers(p)]
-    dates = [profile for profile in dates if not _OTHER_DATES & set(split_name(profile.name))]
+    dates = [profile for profile in dates if not names_another_date(profile.name)]
     dates.sort(key=lambda profile: not names_a_time(profile.name))
     if dates:
         others = ", ".join(profile.name for profile in dates[1:])
@@ -76,7 +75,7 @@ def moment_of(profile: ColumnProfile) -> Moment:
 
 
 def moment_of_parts(profiles: Sequence[ColumnProfile]) -> Moment | None:
-    """Describes the time by a column of years, one of months (numbers or names) and one of days; None if it cannot be."""
+    """Describes the time by a column of years, one of months (numbers or names) and one of days, if possible."""
     if len(profiles) != 3 or any(profile.empty for profile in profiles):
         return None
     joined = pl.DataFrame({str(i): p.sample.cast(pl.String) for i, p in enumerate(profiles)})
@@ -126,7 +125,9 @@ def choose_split(moment: Moment | None, limits: Limits) -> tuple[Split, str]:
       The split, and the reason.
     """
     if moment is None:
-        return Split("random"), 'no column says when a row happened; if the file is in order of time, "by": "order" is fairer'
+        return Split(
+            "random"
+        ), 'no column says when a row happened; if the file is in order of time, "by": "order" is fairer'
     seconds = np.sort(moment.seconds)
     starts = np.searchsorted(seconds, _cuts(moment.seconds))
     shares = np.diff([0, *starts, len(seconds)]) / len(seconds)

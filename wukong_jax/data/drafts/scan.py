@@ -135,7 +135,9 @@ def find_layout(file: Path, hints: LayoutHints) -> FileLayout:
 
 def _first_lines(text: bytes) -> list[str]:
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in text[:1000]:
-        raise UserError("not UTF-8 text (it looks like UTF-16 or a binary file); save it as CSV in UTF-8, or as Parquet")
+        raise UserError(
+            "not UTF-8 text (it looks like UTF-16 or a binary file); save it as CSV in UTF-8, or as Parquet"
+        )
     lines = text.decode("utf-8-sig", errors="replace").split("\n")
     if len(text) == _PEEK_BYTES and len(lines) > 1:
         del lines[-1]  # cut off
