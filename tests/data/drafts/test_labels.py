@@ -7,7 +7,6 @@ from tests.data.drafts.draft_rows import draft_frame
 from wukong_jax.data.drafts.labels import LabelHints
 from wukong_jax.errors import UserError
 
-
 NO_HINTS = LabelHints()
 
 

@@ -11,8 +11,8 @@ def _words(text: str) -> frozenset[str]:
 _THINGS = _words(
     "id ids uid gid pid guid uuid key code zip zipcode postcode postal sku isbn ean hash user item product movie film "
     "song track artist video author ad advert advertiser ads campaign creative publisher site app device model brand "
-    "category cate cat genre genres class city country region state store shop seller merchant vendor supplier customer "
-    "member visitor session query agent company channel carrier position slot tag tags ip browser os route origin "
+    "category cate cat genre genres class city country region state store shop seller merchant vendor supplier "
+    "customer member visitor session query agent company channel carrier position slot tag tags ip browser os route origin "
     "destination airport hotel room bank branch department"
 )
 _AMOUNTS = _words(
