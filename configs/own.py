@@ -15,15 +15,19 @@ from ml_collections import ConfigDict
 from wukong_jax.config import start_config
 from wukong_jax.errors import UserError
 
-# Rows of a batch, most passes over the rows, width of embeddings, and share of units that dropout sets to 0.
-SIZES = {"small": (256, 20, 8, 0.2), "middle": (1024, 10, 16, 0.1), "large": (8192, 2, 16, 0.0)}
+# Rows of a batch, most passes over the rows, width of embeddings, layers, units of hidden layers, and dropout.
+SIZES = {
+    "small": (256, 20, 8, 1, 64, 0.2),
+    "middle": (512, 10, 16, 1, 64, 0.1),
+    "large": (8192, 2, 16, 2, 128, 0.0),
+}
 
 
 def get_config(rows: str = "middle") -> ConfigDict:
     """Returns the config for a number of rows: "small", "middle" or "large"."""
     if rows not in SIZES:
         raise UserError(f"rows {rows!r}: {', '.join(SIZES)}")
-    batch_size, epochs, width, dropout = SIZES[rows]
+    batch_size, epochs, width, layers, hidden, dropout = SIZES[rows]
     config = start_config()
     config.name = "Wukong on own rows"
     config.data.factory = "raw"
@@ -35,12 +39,12 @@ def get_config(rows: str = "middle") -> ConfigDict:
     config.embeddings.optimizer.learning_rate = 0.02
 
     config.model.options = {
-        "layers": 1 if rows == "small" else 2,
+        "layers": layers,
         "fmb_tokens": 8,
         "lcb_tokens": 8,
         "rank": 8,
-        "fmb_hidden": (64,) if rows == "small" else (128,),
-        "head_hidden": (64,) if rows == "small" else (128,),
+        "fmb_hidden": (hidden,),
+        "head_hidden": (hidden,),
         "bottom_hidden": (32,),
         "fmb_dropout": dropout,
         "head_dropout": dropout,

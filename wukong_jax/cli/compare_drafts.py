@@ -1,10 +1,10 @@
 """Train on public sets with drafted and hand-written schemas, and keep the difference of their test AUC.
 
-    wukong-jax compare_drafts --data=census_income=FOLDER,criteo_10k=FILE --seeds=0,1 --workdir=runs/drafts
+    wukong-jax compare_drafts --data=census_income=FOLDER,criteo_10k=FILE --workdir=runs/drafts
         --output=docs/results/drafted_schemas
 
 FOLDER and FILE are what the headers of the sets' configs say. The command can be stopped and started again: runs
-resume, and results.json is updated after each set. Its rows are also in the README.md that it writes beside it.
+resume, and results.json and README.md are updated after each set.
 """
 
 import dataclasses
@@ -21,7 +21,6 @@ class Settings:
     """The command's flags."""
 
     data: Annotated[Mapping[str, str], "file or folder of each set, as criteo_10k=FILE"]
-    seeds: Annotated[tuple[int, ...], "seeds to train with"] = (0, 1)
     workdir: Annotated[str, "folder of the runs"]
     output: Annotated[str, "folder for results.json, such as docs/results/NAME"]
     command: CommandLine
@@ -29,24 +28,18 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Trains on every set, and writes results.json."""
-    from wukong_jax.bench.drafted_schemas import SETS, build_comparison, count_features, summarise_difference
-    from wukong_jax.reports.kept_results import summarise_seeds, write_results
-    from wukong_jax.scaling.repeats import train_seeds
+    from wukong_jax.bench.drafted_schemas import SETS, format_page, train_set
+    from wukong_jax.files.whole_files import write_text_whole
+    from wukong_jax.reports.kept_results import describe_here, write_results
 
     unknown = [name for name in settings.data if name not in SETS]
     if unknown:
         raise UserError(f"--data={unknown[0]}: no set of this name; {', '.join(SETS)}")
     rows: list[dict[str, Any]] = []
+    output, here = Path(settings.output), describe_here()
     for name, path in settings.data.items():
-        folder = Path(settings.workdir) / name
-        comparison = build_comparison(name, Path(path), folder)
-        found = []
-        for words, config in comparison.configs.items():
-            summaries = train_seeds(config, folder / words.replace(", ", "_").replace(" ", "_"), settings.seeds)
-            schema = config.data.build_source().schema()
-            found.append({"set": name, "schema": words} | count_features(schema) | summarise_seeds(summaries))
-        rows += found
-        write_results(Path(settings.output), settings.command, rows)
-        difference = summarise_difference(found)
-        shown = ", ".join(f"{split} {value:+.5f}" for split, value in difference.items())
-        print(f"{name}: AUC of the draft above the hand-written schema: {shown}", flush=True)
+        rows += train_set(name, Path(path), Path(settings.workdir) / name)
+        write_results(output, settings.command, rows)
+        write_text_whole(output / "README.md", format_page(rows, here["date"], here["machine"]))
+        hand, draft = rows[-3], rows[-2]
+        print(f"{name}: test AUC {draft['test_auc']:.5f} drafted, {hand['test_auc']:.5f} hand-written", flush=True)
