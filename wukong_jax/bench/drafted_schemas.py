@@ -80,7 +80,7 @@ def train_set(name: str, path: Path, folder: Path) -> list[dict[str, Any]]:
         schema = hand if words == "hand-written" else drafted
         config = chosen.own if words == "drafted, own config" else chosen.config
         runs = folder / words.replace(", ", "_").replace(" ", "_")
-        summaries = {}
+        summaries: dict[int, dict[str, Any]] = {}
         for seed in range(chosen.seeds):
             split = Split("random", seed=seed) if chosen.random_splits else hand.split
             file = runs / f"schema_{seed}.json"
@@ -161,8 +161,8 @@ _TABLE = """| set | seeds | hand-written | drafted | difference | drafted, `own`
 | --- | --- | --- | --- | --- | --- |"""
 _PAGE = """# Drafted schemas
 
-Test AUC (mean over objectives) with the hand-written schema of a public set and with the one that `infer_schema` drafts:
-same config, rows, split, labels and seeds; only the features and their encodings differ. {date}, {machine}.
+Test AUC (mean over objectives) with the hand-written schema of a public set and with the one that `infer_schema`
+drafts: same config, rows, split, labels and seeds; only the features and their encodings differ. {date}, {machine}.
 
 {table}
 
@@ -176,8 +176,8 @@ same config, rows, split, labels and seeds; only the features and their encoding
   (hotel_bookings: reservation_status, its date, assigned_room_type, booking_changes; census_income: instance_weight).
   Without it, the draft finds reservation_status by itself, and uses the two columns that are merely known late.
 - Labels, split and group, which were those of the hand-written schema.
-- criteo_10k has 1,000 test rows, so one split says nothing about 0.003: its 8 seeds have 8 splits at random, the same for
-  both schemas.
+- criteo_10k has 1,000 test rows, so one split says nothing about 0.003: its 8 seeds have 8 splits at random, the same
+  for both schemas.
 - frappe's libfm files were written as CSV first; movielens_small is the output of `convert_movielens`.
 - The limits of the rules were set with these sets in mind, by validation rows; other sets may differ by more.
 - There is no hand-written schema of the flights of 2001 (three million rows), so it is not compared.

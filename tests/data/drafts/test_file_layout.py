@@ -23,6 +23,13 @@ def test_separators_inside_quotes_do_not_count():
     assert (layout.source.separator, layout.names) == (";", ("a,b", "c"))
 
 
+def test_line_breaks_inside_quotes_do_not_count_and_a_stray_quote_does_not_swallow_lines():
+    layout = detect_text_layout(["a;b", *['"x', 'y";1', "z;2"] * 20])
+    assert (layout.source.separator, layout.names) == (";", ("a", "b"))
+    layout = detect_text_layout(["a;b", '"x;1', *["z;2"] * 30])
+    assert (layout.source.separator, layout.names) == (";", ("a", "b"))
+
+
 @pytest.mark.parametrize(
     ("lines", "header"),
     [

@@ -12,8 +12,8 @@ _THINGS = _words(
     "id ids uid gid pid guid uuid key code zip zipcode postcode postal sku isbn ean hash user item product movie film "
     "song track artist video author ad advert advertiser ads campaign creative publisher site app device model brand "
     "category cate cat genre genres class city country region state store shop seller merchant vendor supplier "
-    "customer member visitor session query agent company channel carrier position slot tag tags ip browser os route origin "
-    "destination airport hotel room bank branch department"
+    "customer member visitor session query agent company channel carrier position slot tag tags ip browser os route "
+    "origin destination airport hotel room bank branch department"
 )
 _AMOUNTS = _words(
     "count counts cnt num n number amount price cost fare fee income revenue age days hours minutes seconds duration "

@@ -73,10 +73,15 @@ def detect_text_layout(
 
 
 def split_lines(lines: Sequence[str], separator: str) -> list[list[str]]:
-    """Splits lines into fields as the project's reader does; fields with line breaks are not expected here."""
+    """Splits lines into rows of fields; a quoted field may span lines, unless the rows are then less regular."""
     if separator == "\t":
         return [line.split("\t") for line in lines]
-    return [next(csv.reader([line], delimiter=separator), [""]) for line in lines]
+    single = [next(csv.reader([line], delimiter=separator), [""]) for line in lines]
+    try:
+        spanning = list(csv.reader([f"{line}\n" for line in lines], delimiter=separator))
+    except csv.Error:  # a quote that is never closed
+        return single
+    return spanning if _regularity(spanning) > _regularity(single) else single
 
 
 def is_number(text: str) -> bool:
@@ -91,11 +96,16 @@ def is_number(text: str) -> bool:
 def _detect_separator(lines: Sequence[str]) -> str:
     best, most = ",", 1
     for separator in SEPARATORS:
-        counts = [len(row) for row in split_lines(lines, separator)]
-        # One broken line in ten is allowed for, as it would be a bad row later.
-        if counts[0] > most and counts.count(counts[0]) >= 0.9 * len(counts):
-            best, most = separator, counts[0]
+        rows = split_lines(lines, separator)
+        # One broken row in ten is allowed for, as it would be a bad row later.
+        if len(rows[0]) > most and _regularity(rows) >= 0.9:
+            best, most = separator, len(rows[0])
     return best
+
+
+def _regularity(rows: Sequence[Sequence[str]]) -> float:
+    """Share of the rows that have as many fields as the first."""
+    return sum(len(row) == len(rows[0]) for row in rows) / len(rows)
 
 
 def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]], labels: Collection[str]) -> bool:
