@@ -13,9 +13,10 @@ import polars as pl
 
 from wukong_jax.config import build_run_config
 from wukong_jax.config_files import load_config
-from wukong_jax.data.drafts.draft import Draft, Roles, draft_schema
+from wukong_jax.data.drafts.draft import Draft, draft_schema
 from wukong_jax.data.drafts.labels import LabelHints
 from wukong_jax.data.drafts.limits import Limits
+from wukong_jax.data.drafts.roles import Roles
 from wukong_jax.data.drafts.scan import LayoutHints, scan_files
 from wukong_jax.data.drafts.schema_text import format_schema
 from wukong_jax.data.raw.bad_rows import BadRows

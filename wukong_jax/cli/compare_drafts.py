@@ -1,4 +1,4 @@
-"""Train on public sets with drafted and hand-written schemas, and keep the difference of their test AUC.
+"""Compare drafted schemas with the hand-written ones of public sets by test AUC.
 
     wukong-jax compare_drafts --data=census_income=FOLDER,criteo_10k=FILE --workdir=runs/drafts
         --output=docs/results/drafted_schemas

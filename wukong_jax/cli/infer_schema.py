@@ -13,14 +13,11 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from wukong_jax.cli.flags import Positional
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
-
-if TYPE_CHECKING:
-    from wukong_jax.data.drafts.draft import Roles
 
 _REPORT_SECONDS = 5.0  # between two progress messages
 _SMALL, _LARGE = 50_000, 5_000_000  # rows
@@ -53,6 +50,7 @@ def run(settings: Settings) -> None:
     from wukong_jax.data.drafts.draft import draft_schema
     from wukong_jax.data.drafts.draft_table import format_draft
     from wukong_jax.data.drafts.limits import Limits
+    from wukong_jax.data.drafts.roles import Roles, parse_label_hints
     from wukong_jax.data.drafts.scan import LayoutHints, scan_files
     from wukong_jax.data.drafts.schema_text import format_schema
     from wukong_jax.files.whole_files import write_text_whole
@@ -62,38 +60,8 @@ def run(settings: Settings) -> None:
         raise UserError(f"output {output}: exists; choose another file or pass --overwrite")
     if not output.parent.is_dir():
         raise UserError(f"output {output}: no folder {output.parent}; create it or choose another file")
-    roles = build_roles(settings)
-    hints = LayoutHints(settings.label, settings.columns, _unescape(settings.separator), settings.header)
-    scan = scan_files(settings.file, hints, Limits(), chunk_bytes=settings.chunk_mib << 20, progress=_Progress())
-    draft = draft_schema(name_schema(settings.file[0]), scan, roles, Limits())
-    write_text_whole(output, format_schema(draft.schema))
-    print(format_draft(draft))
-    print(f"\nwrote {output}: read it, edit it, then\n  {training_command(settings, draft.rows)}")
-
-
-def build_roles(settings: Settings) -> "Roles":
-    """Returns what the flags say of the columns.
-
-    Raises:
-      UserError: a flag names no label, or has no number.
-    """
-    from wukong_jax.data.drafts.draft import Roles
-    from wukong_jax.data.drafts.labels import LabelHints
-
-    labels = dict.fromkeys(settings.label, LabelHints())
-    for given in settings.positive:
-        label, text = _divide("positive", given, settings.label)
-        labels[label] = LabelHints((*labels[label].positive, text))
-    for given in settings.threshold:
-        label, text = _divide("threshold", given, settings.label)
-        if labels[label] != LabelHints():
-            raise UserError(f"--threshold={given}: {label} has a --positive or --threshold already; give one")
-        try:
-            labels[label] = LabelHints(threshold=float(text))
-        except ValueError:
-            raise UserError(f"--threshold={given}: {text!r} is not a number") from None
-    return Roles(
-        labels,
+    roles = Roles(
+        parse_label_hints(settings.label, settings.positive, settings.threshold),
         timestamp=settings.timestamp,
         group=settings.group,
         domain=settings.domain,
@@ -101,6 +69,12 @@ def build_roles(settings: Settings) -> "Roles":
         drop=settings.drop,
         keep=settings.keep,
     )
+    hints = LayoutHints(settings.label, settings.columns, _unescape(settings.separator), settings.header)
+    scan = scan_files(settings.file, hints, Limits(), chunk_bytes=settings.chunk_mib << 20, progress=_Progress())
+    draft = draft_schema(name_schema(settings.file[0]), scan, roles, Limits())
+    write_text_whole(output, format_schema(draft.schema))
+    print(format_draft(draft))
+    print(f"\nwrote {output}: read it, edit it, then\n  {training_command(settings, draft.rows)}")
 
 
 def name_schema(file: str) -> str:
@@ -119,17 +93,6 @@ def training_command(settings: Settings, rows: int) -> str:
         f"--config.data.schema={shlex.quote(settings.output)}",
     ]
     return " ".join(words)
-
-
-def _divide(flag: str, given: str, labels: tuple[str, ...]) -> tuple[str, str]:
-    for label in sorted(labels, key=len, reverse=True):
-        if given.startswith(f"{label}="):
-            return label, given[len(label) + 1 :]
-    if len(labels) == 1 and "=" not in given:
-        return labels[0], given
-    raise UserError(
-        f"--{flag}={given}: not LABEL={'NUMBER' if flag == 'threshold' else 'TEXT'} with a label of {', '.join(labels)}"
-    )
 
 
 def _unescape(separator: str | None) -> str | None:

@@ -6,9 +6,10 @@ from typing import Any
 import polars as pl
 
 from wukong_jax.data.drafts.decisions import Decision
-from wukong_jax.data.drafts.draft import Draft, Roles, draft_schema
+from wukong_jax.data.drafts.draft import Draft, draft_schema
 from wukong_jax.data.drafts.labels import LabelHints
 from wukong_jax.data.drafts.limits import Limits
+from wukong_jax.data.drafts.roles import Roles
 from wukong_jax.data.drafts.scan import LayoutHints, scan_files
 
 

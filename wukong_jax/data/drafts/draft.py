@@ -9,7 +9,7 @@ from wukong_jax.data.drafts.bags import parts_of
 from wukong_jax.data.drafts.column_names import names_a_user
 from wukong_jax.data.drafts.columns import decide_column, may_be_numbers
 from wukong_jax.data.drafts.decisions import Decision, to_keep, to_leave_out
-from wukong_jax.data.drafts.labels import DraftedLabel, LabelHints, draft_label
+from wukong_jax.data.drafts.labels import DraftedLabel, draft_label
 from wukong_jax.data.drafts.leaks import single_column_auc, telling_value, value_codes
 from wukong_jax.data.drafts.limits import Limits
 from wukong_jax.data.drafts.moments import (
@@ -21,31 +21,12 @@ from wukong_jax.data.drafts.moments import (
     share_of_new_values,
 )
 from wukong_jax.data.drafts.profiles import MARKS, PLAIN_MARKS, ColumnProfile
+from wukong_jax.data.drafts.roles import Roles
 from wukong_jax.data.drafts.scan import Scan
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, DenseColumn, Schema, Split
 
 _MANY_DOMAINS = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Roles:
-    """What the user says of the columns; everything else is guessed."""
-
-    labels: Mapping[str, LabelHints]
-    timestamp: tuple[str, ...] = ()
-    group: str = ""
-    domain: str = ""
-    weight: str = ""
-    drop: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-
-    def named(self) -> list[tuple[str, str]]:
-        """Returns (flag, column) for every column that the user named."""
-        single = [("group", self.group), ("domain", self.domain), ("weight", self.weight)]
-        lists = [("label", tuple(self.labels)), ("timestamp", self.timestamp), ("drop", self.drop), ("keep", self.keep)]
-        named = [(flag, name) for flag, names in lists for name in names]
-        return named + [(flag, name) for flag, name in single if name]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,6 +53,10 @@ def detect_text_layout(
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise UserError("empty: no line with a value")
+    if separator is not None and (len(separator.encode()) != 1 or separator in '\r\n"\0'):
+        raise UserError(
+            f"--separator={separator}: must be one byte, and no quote or line end; blanks are trimmed anyway"
+        )
     separator = separator or _detect_separator(lines)
     first, *rest = split_lines(lines, separator)
     if header is None:

@@ -111,7 +111,7 @@ def find_layout(file: Path, hints: LayoutHints) -> FileLayout:
                 raise UserError(f"{file}: Parquet names its columns; leave --columns, --separator and --header out")
             names = tuple(pl.read_parquet_schema(file))
             return FileLayout(Source("parquet"), names, "Parquet")
-        with gzip.open(file) if start[:2] == b"\x1f\x8b" else file.open("rb") as opened:
+        with gzip.open(file, "rb") if start[:2] == b"\x1f\x8b" else file.open("rb") as opened:
             text = opened.read(_PEEK_BYTES)
     except (EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{file}: truncated or damaged .gz ({error}); fetch the file again") from None
