@@ -13,6 +13,7 @@ from wukong_jax.cli.parser import UsageError
 GROUPS = {
     "train and score": ("wukong_jax.cli.train", "wukong_jax.cli.evaluate", "wukong_jax.cli.predict"),
     "data": (
+        "wukong_jax.cli.infer_schema",
         "wukong_jax.cli.prepare_data",
         "wukong_jax.cli.make_planted_clicks",
         "wukong_jax.cli.make_planted_portfolios",
@@ -44,6 +45,7 @@ GROUPS = {
         "wukong_jax.cli.bench_data",
         "wukong_jax.cli.bench_embeddings",
         "wukong_jax.cli.bench_train_step",
+        "wukong_jax.cli.compare_drafts",
         "dmt.cli.bench_dmt",
     ),
 }

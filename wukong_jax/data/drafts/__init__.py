@@ -1,0 +1,1 @@
+"""Drafts schemas: reads raw files once and decides what each column is, with reasons."""
