@@ -1,8 +1,8 @@
 """Fingerprints of prepared rows: which encoding, and which rows, a run was trained on.
 
 A fingerprint is "2:<encoding>:<rows>", 16 hexadecimal digits each. The encoding is the schema and the vocabularies,
-which is all that is needed to score new rows. The rows are all blocks of all splits, by their checksums. Runs of earlier
-versions have a fingerprint of 16 digits, which covers the schema and the first block of each split only.
+which is all that is needed to score new rows. The rows are all blocks of all splits, by their checksums. Runs of
+earlier versions have a fingerprint of 16 digits, which covers the schema and the first block of each split only.
 """
 
 import hashlib

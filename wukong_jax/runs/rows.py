@@ -86,8 +86,8 @@ class RunData:
         """
         if not (encoding_part(saved) == self._encoding if has_parts(saved) else self.matches(saved)):
             raise UserError(
-                f"{self.directory}: its schema or vocabularies are not those this run was trained with; give the folder "
-                "of the same rows as --data"
+                f"{self.directory}: its schema or vocabularies are not those this run was trained with; give the "
+                "folder of the same rows as --data"
             )
 
     def note_checked(self) -> None:

@@ -37,7 +37,6 @@ from wukong_jax.training.log_window import NotFiniteError
 from wukong_jax.training.loop import ALL_DONE, Listener, Listeners, PlacedBatch, RunStart, TrainLoop
 from wukong_jax.training.network import resolve_model_options
 from wukong_jax.training.run import Run, build_run
-from wukong_jax.training.state import TrainState
 
 
 def train_run(

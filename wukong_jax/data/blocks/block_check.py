@@ -18,7 +18,6 @@ from wukong_jax.errors import UserError
 from wukong_jax.files.checksum import checksum_bytes
 from wukong_jax.files.whole_files import write_text_whole
 
-
 State = dict[str, Any]  # of the index and the files of a split, see `describe_state`
 
 
