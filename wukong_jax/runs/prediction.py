@@ -40,7 +40,7 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
 
 def _check_files(source: Path, target: Path) -> None:
     """Refuses a missing input, and an output that is the input, also by a link or under its temporary name."""
-    if not source.is_file():
+    if source.is_dir() or not source.exists():
         found = "a folder" if source.is_dir() else "no such file"
         raise UserError(f"--input = {source}: {found}; give a raw file in the format of the training files")
     for written in (target, whole_file_aside(target)):
