@@ -133,11 +133,11 @@ def test_changed_rows_under_the_same_path_are_refused_everywhere(tmp_path):
     expected = open_run(tmp_path / "run").evaluate()["auc"]
     (tmp_path / "rows").rename(tmp_path / "moved")
     write_blocks(tmp_path / "rows", seed=1)
-    with pytest.raises(UserError, match="different rows than those .* --config.data.path"):
+    with pytest.raises(UserError, match=r"different rows than those .* --config\.data\.path"):
         train_run(make_config(data, steps=6), tmp_path / "run", silent)
     opened = open_run(tmp_path / "run")
     for use in (opened.evaluate, lambda: opened.score_split("test"), lambda: list(opened.read_split("train"))):
-        with pytest.raises(UserError, match="different rows than those this run was trained on; .* --data"):
+        with pytest.raises(UserError, match=r"different rows than those this run was trained on; .* --data"):
             use()
     assert open_run(tmp_path / "run", str(tmp_path / "moved")).evaluate()["auc"] == expected
     rows = {"x": [0.5, -0.5], "item": [1, 2]}
@@ -173,6 +173,8 @@ def test_a_run_of_an_earlier_version_resumes_and_gets_the_new_fingerprint(tmp_pa
         open_run(tmp_path / "run", other["path"])
     assert train_run(make_config(data, steps=6), tmp_path / "run", silent)["data_fingerprint"].startswith("2:")
     reference = dataclasses.replace(make_config(data), reference_run=str(tmp_path / "run"))
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text()) | {"data_fingerprint": old["data_fingerprint"]}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text()) | {
+        "data_fingerprint": old["data_fingerprint"]
+    }
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     assert list(train_run(reference, tmp_path / "second", silent)["references"]) == ["small (reference)"]

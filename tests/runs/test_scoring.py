@@ -51,7 +51,9 @@ def draw_rows(seed=0):
             "x": x,
             "item": [f"i{value}" for value in random.integers(0, 6, ROWS)],
             "site": [('a"b', "c,d")[value] for value in random.integers(0, 2, ROWS)],
-            "clicked": [str(value) if seen else "" for value, seen in zip(clicked, random.random(ROWS) < 0.9)],
+            "clicked": [
+                str(value) if seen else "" for value, seen in zip(clicked, random.random(ROWS) < 0.9, strict=True)
+            ],
             "bought": (random.random(ROWS) < 0.3).astype(int),
             "time": np.arange(ROWS) + 10**9,
             "user": random.integers(0, 40, ROWS),
@@ -174,7 +176,9 @@ def test_the_input_is_never_overwritten(place, tmp_path, monkeypatch, name):
 
 def test_a_missing_input_is_one_line(place, tmp_path):
     with pytest.raises(UserError, match=r"--input = .*nothing\.csv: no such file; give") as error:
-        run_command("predict", f"--workdir={place}/run", f"--input={tmp_path}/nothing.csv", f"--output={tmp_path}/o.csv")
+        run_command(
+            "predict", f"--workdir={place}/run", f"--input={tmp_path}/nothing.csv", f"--output={tmp_path}/o.csv"
+        )
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"--input = .*: a folder; give"):
         run_command("predict", f"--workdir={place}/run", f"--input={tmp_path}", f"--output={tmp_path}/o.csv")

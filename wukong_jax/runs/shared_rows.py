@@ -57,3 +57,6 @@ def write_once(folder: Path, write: Callable[[], Any]) -> None:
         except BusyError:
             with lock_folder(folder, wait=True):
                 pass
+        except UserError:
+            if not folder.exists():  # else another process has just written it
+                raise
