@@ -37,16 +37,20 @@ class Settings(RunFlags):
 
 def run(settings: Settings) -> None:
     """Trains and scores chunk by chunk, then measures and prints the hit rates."""
-    from lattice.teacher.replay import ReplaySettings, find_chunk_ends, measure_hits, replay_teacher
+    from lattice.teacher.replay import (
+        ReplaySettings,
+        find_chunk_ends,
+        measure_hits,
+        open_teacher_rows,
+        replay_teacher,
+    )
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.files.whole_files import write_text_whole
-    from wukong_jax.runs.folder import RunFolder
-    from wukong_jax.runs.rows import open_run_data
 
     config, say = build_config(settings), functools.partial(print, flush=True)
     replay = ReplaySettings(settings.chunks, settings.keys, settings.key == "impression", settings.scored)
     replay_teacher(config, settings.workdir, settings.store, replay, say)
-    data = open_run_data(config.data, RunFolder(settings.workdir).data, say)
+    data = open_teacher_rows(config, settings.workdir, say)
     ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, replay.chunks)
     hits = measure_hits(data, settings.store, settings.time_to_live_hours, ends)
     write_text_whole(Path(settings.store) / "hits.json", json.dumps(hits, indent=1) + "\n")

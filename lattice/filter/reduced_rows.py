@@ -46,6 +46,7 @@ def write_rewritten_rows(data: RunData, schema: Schema, rewrite: Callable[[Colum
     Raises:
       UserError: the folder exists or cannot be written, or rows cannot be read.
     """
+    data.check()
     with write_whole_folder(output) as aside:
         (aside / "vocabulary").mkdir()
         _copy_vocabularies(data, schema, aside / "vocabulary")

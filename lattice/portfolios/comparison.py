@@ -6,6 +6,7 @@ and its embeddings are those of the ids in these rows.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,8 @@ from lattice.portfolios.rows import write_group_rows
 from wukong_jax.config import RunConfig, stretch_schedule
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import accept_idle_options
-from wukong_jax.runs.rows import RunData, open_run_data
-from wukong_jax.runs.shared_rows import claim_made_folder
+from wukong_jax.runs.rows import RunData, open_run_data, prepared_directory
+from wukong_jax.runs.shared_rows import claim_made_folder, write_once
 from wukong_jax.scaling.repeats import train_seeds
 from wukong_jax.strict_mapping import to_mapping
 
@@ -53,7 +54,8 @@ class ConsolidationComparison:
           UserError: the folder holds different rows, or the rows cannot be prepared.
         """
         self.config, self.folder, self.seeds = config, folder, seeds
-        claim_made_folder(folder / "data", to_mapping(config.data))
+        rows = prepared_directory(config.data, folder / "data")
+        claim_made_folder(folder / "data", to_mapping(config.data), read_from=rows)
         self.data: RunData = open_run_data(config.data, folder / "data", print)
         self.portfolios: PortfolioRows = measure_portfolios(self.data.splits["train"])
         self.names = [portfolio.name for portfolio in self.portfolios.portfolios]
@@ -88,10 +90,10 @@ class ConsolidationComparison:
         trained = {}
         for group, dropped in groups.items():
             folder = self.folder / place / re.sub(r"[^\w.-]+", "_", "+".join(group))
-            made_of = {"portfolios": group, "dropped_columns": dropped, "data": self.data.fingerprint}
-            claim_made_folder(folder / "rows", made_of)
-            if not (folder / "rows").exists():
-                write_group_rows(self.data, group, dropped, folder / "rows")
+            made_of = {"portfolios": group, "dropped_columns": dropped}
+            claim_made_folder(folder / "rows", made_of, {"data": self.data})
+            write = functools.partial(write_group_rows, self.data, group, dropped, folder / "rows")
+            write_once(folder / "rows", write)
             rows_config = self.config.data.read_blocks(folder / "rows")
             rows = open_run_data(rows_config, folder, print).splits["train"].rows
             own = stretch_schedule(self.config, rows / self.data.splits["train"].rows)

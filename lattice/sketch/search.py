@@ -87,23 +87,32 @@ class Sketch:
         self._kept: dict[str, Any] = {}  # keys that the search in the folder, of an earlier version, does not have
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock", self._busy):
-            self._claim()
+            trained_on = self._claim()
             hand_made = config.build_run(config.hand_made)
-            self.data: RunData = open_run_data(hand_made.data, self.folder / "data", say)
-        if "validation" not in self.data.splits:
-            raise UserError(f"{self.data.directory}: has no validation rows to search by; prepare some")
-        if not find_label_classes(self.data.splits["validation"], len(self.data.schema.labels)).all(axis=1).any():
-            raise UserError(
-                f"{self.data.directory}: its validation rows have labels of one class, so the AUC to search by is not "
-                "defined; prepare others"
-            )
+            saved = bool(self.trials)
+            self.data: RunData = open_run_data(hand_made.data, self.folder / "data", say, saved=saved)
+            if saved and trained_on:
+                self.data.check_rows(trained_on, "give the same rows, or another --workdir")
+            if "validation" not in self.data.splits:
+                raise UserError(f"{self.data.directory}: has no validation rows to search by; prepare some")
+            if not find_label_classes(self.data.splits["validation"], len(self.data.schema.labels)).all(axis=1).any():
+                raise UserError(
+                    f"{self.data.directory}: its validation rows have labels of one class, so the AUC to search by is "
+                    "not defined; prepare others"
+                )
+            self._save()  # only now that everything has been accepted
 
     @property
     def _busy(self) -> str:
         return f"--workdir = {self.folder}: another process searches there; wait for it, or give another folder"
 
-    def _claim(self) -> None:
-        """Loads the search in the folder; raises a UserError if its config differs, except for name and `trials`."""
+    def _claim(self) -> str:
+        """Loads the search in the folder; raises a UserError if its config differs, except for name and `trials`.
+
+        Returns:
+          The fingerprint of the search's rows; empty if none was saved.
+        """
+        trained_on = ""
         path = self.folder / "sketch.json"
         if path.exists():
             before = self._load()
@@ -116,10 +125,11 @@ class Sketch:
                         f"config.{key.removeprefix('run.')} = {now!r}: the search in {self.folder} was started with "
                         f"{earlier!r}; give another --workdir"
                     )
+            trained_on = before.get("data_fingerprint", "")
             self.trials = [build_dataclass(Trial, trial, f"{path}: trial") for trial in before["trials"]]
             if before["optuna"] != optuna.__version__:
                 self.say(f"Optuna is {optuna.__version__}, was {before['optuna']}: the next suggestions may differ")
-        self._save()
+        return trained_on
 
     def _load(self) -> dict[str, Any]:
         path = self.folder / "sketch.json"
@@ -266,6 +276,7 @@ class Sketch:
             **to_mapping(self.config),
             "run": run,
             "optuna": optuna.__version__,
+            "data_fingerprint": self.data.fingerprint,
             "best": None if best is None else best.number,
             "trials": [to_mapping(trial) for trial in self.trials],
         }

@@ -25,7 +25,7 @@ from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.ranges import AtLeast, check_ranges
-from wukong_jax.runs.checkpoints import Checkpoints
+from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import RunData, open_run_data
@@ -82,7 +82,7 @@ def replay_teacher(
         raise UserError(f"config.training.epochs = {config.training.epochs}: a replay is one pass; set it to 1")
     with keep_programs_in(workdir / "compiled"):
         workdir.mkdir(parents=True, exist_ok=True)
-        data = open_run_data(config.data, RunFolder(str(workdir)).data, say)
+        data = open_teacher_rows(config, workdir, say)
         ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, settings.chunks)
         times = read_timestamps(data.splits["train"])
         progress = _Progress(workdir / "replay.json", dataclasses.asdict(settings) | {"store": str(folder.absolute())})
@@ -102,6 +102,20 @@ def replay_teacher(
             progress.write(chunk + 1)
             say(f"chunk {chunk + 1} of {settings.chunks}: trained to row {ends[chunk + 1]:,}, wrote {rows:,} rows")
         return made or TeacherStore(folder)
+
+
+def open_teacher_rows(config: RunConfig, workdir: str | Path, say: Callable[[str], None]) -> RunData:
+    """Opens the rows of a teacher.
+
+    Raises:
+      UserError: the teacher in the folder was trained on other rows.
+    """
+    run = RunFolder(str(workdir))
+    data = open_run_data(config.data, run.data, say, saved=run.is_saved)
+    saved = read_newest_progress(run.checkpoints)
+    if saved is not None:
+        data.check_rows(saved.data_fingerprint, "give the same rows, or another --workdir and --store")
+    return data
 
 
 def find_chunk_ends(rows: int, batch: int, chunks: int) -> list[int]:
@@ -238,7 +252,7 @@ def _write_chunk(
 
 def _read_rows(opened: OpenRun, split: str, first: int, last: int | None) -> Iterator[Batch]:
     """Yields the batches that contain a range of a split's rows; rows outside the range get weight 0."""
-    size = opened.config.training.evaluation_batch_size
+    size = opened.run.evaluation_batch_size
     for index, batch in enumerate(opened.read_split(split)):
         place = index * size + np.arange(size)
         if place[-1] < first:

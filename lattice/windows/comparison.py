@@ -7,6 +7,7 @@ its larger number of rows. No real system can have these labels in time; the row
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from wukong_jax.data.blocks.conversion_log import load_conversion_log
 from wukong_jax.data.planted.portfolios_folder import CONVERSION_FILES
 from wukong_jax.reports.kept_results import summarise_values
 from wukong_jax.runs.open_run import open_run
-from wukong_jax.runs.rows import open_run_data
-from wukong_jax.runs.shared_rows import claim_made_folder
+from wukong_jax.runs.rows import open_run_data, prepared_directory
+from wukong_jax.runs.shared_rows import claim_made_folder, write_once
 from wukong_jax.scaling.repeats import train_seeds
 from wukong_jax.strict_mapping import to_mapping
 
@@ -43,11 +44,12 @@ class PolicyComparison:
           UserError: the folder holds different rows, or the rows cannot be prepared.
         """
         self.config, self.folder, self.settings, self.seeds = config, folder, settings, seeds
-        claim_made_folder(folder / "impressions", to_mapping(config.data))
+        impressions = prepared_directory(config.data, folder / "impressions")
+        claim_made_folder(folder / "impressions", to_mapping(config.data), read_from=impressions)
         self.impressions = open_run_data(config.data, folder / "impressions", print)
         directory = self.impressions.directory
         self._logs = {split: load_conversion_log(directory / file) for split, file in CONVERSION_FILES.items()}
-        claim_made_folder(folder / "rows", to_mapping(settings) | {"impressions": self.impressions.fingerprint})
+        claim_made_folder(folder / "rows", to_mapping(settings), {"impressions": self.impressions})
 
     def compare(self, policies: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Trains a network on the rows of each policy, and one on the final labels.
@@ -81,9 +83,8 @@ class PolicyComparison:
     def _emit(self, policy: str, last_rows: int | None) -> tuple[Path, dict[str, Any]]:
         """Writes a policy's rows unless they exist; returns (their folder, counts of the report)."""
         rows = self.folder / "rows" / ("all_emitted" if last_rows is None else policy)
-        if not rows.exists():
-            chosen = dataclasses.replace(self.settings, policy=policy, last_rows=last_rows)
-            write_zipped(self.impressions.directory, self._logs, rows, chosen)
+        chosen = dataclasses.replace(self.settings, policy=policy, last_rows=last_rows)
+        write_once(rows, functools.partial(write_zipped, self.impressions.directory, self._logs, rows, chosen))
         return rows, load_report(rows / "report.json")["zipper"]
 
     def _judge(self, place: Path, serving: str, truth: str) -> dict[str, Any]:

@@ -136,6 +136,9 @@ def test_predictions_of_a_raw_file_agree_with_the_runs_own_test_metrics(tmp_path
     scores = np.loadtxt(output, skiprows=1)
     labels = columns["labels"][5000:, 0]
     expected = json.loads((workdir / "summary.json").read_text())["test"]
+    code, _, err = run_script("predict.py", *flags[:2], f"--output={tmp_path / 'on_three.csv'}", devices=3)
+    assert code == 0, err
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "on_three.csv", skiprows=1), scores, rtol=1e-6)
     log_loss = -np.mean(np.log(np.where(labels > 0, scores, 1 - scores)))
     assert f"{compute_auc(labels, scores):.6f}" == f"{expected['auc']:.6f}"
     assert f"{log_loss:.6f}" == f"{expected['log_loss']:.6f}"

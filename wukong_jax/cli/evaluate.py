@@ -1,6 +1,11 @@
 """Evaluate the best state of a run on one split, and print the metrics as one JSON object.
 
-wukong-jax evaluate --workdir=runs/mine [--split=test] [--data=FOLDER]
+    wukong-jax evaluate --workdir=runs/mine [--split=test] [--data=FOLDER] [--predictions=scores.csv]
+
+--predictions also writes a CSV file with a line per row of the split: `row` (its position in the split, from 0; a split
+keeps the order of the raw files), `domain` if there are domains, `<objective>/label` (empty where it was not observed)
+and `<objective>/score` of each objective, and `weight` if the rows have weights. The file appears only when it is
+complete. The rows must be those that the run was trained on.
 """
 
 import dataclasses
@@ -15,6 +20,7 @@ class Settings:
     workdir: Annotated[str, "folder of the run"]
     split: Annotated[Literal["train", "validation", "test"], "rows to evaluate"] = "test"
     data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
+    predictions: Annotated[str | None, "CSV file to write the labels and scores of all rows to"] = None
 
 
 def run(settings: Settings) -> None:
@@ -23,5 +29,6 @@ def run(settings: Settings) -> None:
     from wukong_jax.runs.open_run import open_run
 
     opened = open_run(settings.workdir, settings.data)
-    line = {"step": int(opened.state.step), "split": settings.split, **opened.evaluate(settings.split)}
+    metrics = opened.evaluate(settings.split, settings.predictions)
+    line = {"step": int(opened.state.step), "split": settings.split, **metrics}
     print(json.dumps(replace_nan_by_none(line)))

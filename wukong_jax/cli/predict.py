@@ -2,9 +2,9 @@
 
     wukong-jax predict --workdir=runs/mine --input=rows.csv --output=scores.csv
 
-The input has the format of the run's raw training files (for generated data, that of the schema of the row blocks);
-labels are optional. The output has a header with the objectives' names, then one line per row in input order. The file
-appears only when it is complete.
+The input has the format of the run's raw training files (for generated data, that of the schema of the row blocks).
+Labels, timestamp, group and weight are not read, and may be absent. The output has a header with the objectives' names,
+then one line per row in input order. The file appears only when it is complete.
 """
 
 import dataclasses

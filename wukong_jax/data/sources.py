@@ -17,6 +17,7 @@ from wukong_jax.data.planted.portfolios import PlantedPortfolios
 from wukong_jax.data.planted.portfolios_config import PlantedPortfoliosConfig
 from wukong_jax.data.planted.portfolios_folder import write_planted_portfolios
 from wukong_jax.data.raw.builtin_schemas import find_schema
+from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema, load_schema
@@ -33,6 +34,8 @@ class RowSource:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # all options, as stored in the run's config
     folder: Path | None = None  # folder of existing row blocks
     prepare: Callable[[Path], Any] | None = None  # writes row blocks to a folder that does not exist yet
+    # lists the raw files that `prepare` reads, each with the number of its split; None: it reads none
+    files: Callable[[], list[tuple[Path, int]]] | None = None
 
     def __post_init__(self) -> None:
         """Checks that exactly one of `folder` and `prepare` is given."""
@@ -63,7 +66,11 @@ def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
         for line in report["warnings"]:
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
-    return RowSource(functools.partial(find_schema, schema), to_mapping(built), prepare=prepare)
+    def list_files() -> list[tuple[Path, int]]:
+        found = find_schema(schema)
+        return find_input_files([path], found.source, found.split)
+
+    return RowSource(functools.partial(find_schema, schema), to_mapping(built), prepare=prepare, files=list_files)
 
 
 def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSource:

@@ -21,7 +21,7 @@ def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     Raises:
       OSError: the file cannot be written.
     """
-    aside = path.with_name(path.name + ".writing")
+    aside = whole_file_aside(path)
     try:
         with aside.open(mode, encoding=None if mode == "wb" else "utf-8") as file:
             yield file
@@ -30,6 +30,11 @@ def open_whole(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def whole_file_aside(path: Path) -> Path:
+    """Returns the temporary name under which a file is written."""
+    return path.with_name(path.name + ".writing")
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -120,6 +120,37 @@ def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
     return state
 
 
+def read_newest_progress(folder: Path) -> RunProgress | None:
+    """Reads the progress of the newest checkpoint without its arrays.
+
+    Args:
+      folder: `<workdir>/checkpoints`.
+
+    Returns:
+      The progress; None if there is no checkpoint.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    managers = [_open_manager(folder / which, 1, read_only=True) for which in ("latest", "best")]
+    opened = [manager for manager in managers if manager is not None]
+    try:
+        saved = [manager for manager in opened if manager.latest_step() is not None]
+        if not saved:
+            return None
+        newest = max(saved, key=lambda manager: manager.latest_step())
+        step = newest.latest_step()
+        try:
+            restored = newest.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{folder}: the progress of step {step} cannot be read ({reason})") from None
+        return RunProgress.from_json(restored["progress"])
+    finally:
+        for manager in opened:
+            manager.close()
+
+
 def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
     if read_only and not folder.exists():
         return None

@@ -18,7 +18,7 @@ def draw_batches(opened: OpenRun, split: str, batches: int, seed: int = 0) -> It
       batches: number of batches; fewer are drawn if the split has fewer.
       seed: seed of the order.
     """
-    size, start = opened.run.config.training.evaluation_batch_size, Position(epoch=0, seed=seed, rows_consumed=0)
+    size, start = opened.run.evaluation_batch_size, Position(epoch=0, seed=seed, rows_consumed=0)
     source = opened.data.source(split)
     drawn = iterate_batches(source, opened.run.schema, size, position=start, shuffle=True, epochs=1)
     with contextlib.closing(drawn):

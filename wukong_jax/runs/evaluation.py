@@ -27,6 +27,7 @@ from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Predict = Callable[[Batch], jax.Array]  # batch on devices -> logits [B, O]
+SeeBatch = Callable[[Batch, Any], None]  # (host batch, its logits [B, O])
 KEPT_COLUMNS = ("labels", "label_mask", "weight", "domain", "group")
 
 
@@ -73,7 +74,13 @@ def predict_batches(predict: Predict, batches: Iterable[Batch], mesh: Mesh) -> I
 
 
 def evaluate_split(
-    predict: Predict, source: BlockSource, schema: Schema, batch_size: int, mesh: Mesh, exact_rows: int
+    predict: Predict,
+    source: BlockSource,
+    schema: Schema,
+    batch_size: int,
+    mesh: Mesh,
+    exact_rows: int,
+    see: SeeBatch | None = None,
 ) -> Evaluation:
     """Evaluates a split.
 
@@ -85,11 +92,14 @@ def evaluate_split(
       mesh: mesh over which batches are sharded.
       exact_rows: splits of at most this many rows get the exact AUC (and GAUC, if the schema names a group column)
         from logits kept in memory; larger splits get the binned AUC with its error bound, and no GAUC.
+      see: called with each scored batch, in order.
 
     Returns:
       The metrics by name, and the calibration curve.
     """
     scored = predict_batches(predict, read_in_order(source, schema, batch_size), mesh)
+    if see is not None:
+        scored = _show_batches(scored, see)
     objectives = [label.name for label in schema.labels]
     domains = list(schema.domain_values) or ["all"]
     if source.rows > exact_rows:
@@ -97,15 +107,28 @@ def evaluate_split(
     return _evaluate_exactly(scored, objectives, domains, grouped=schema.group is not None)
 
 
-def evaluate_state(run: Run, data: RunData, state: TrainState, split: str) -> Evaluation:
+def _show_batches(scored: Iterator[tuple[Batch, jax.Array]], see: SeeBatch) -> Iterator[tuple[Batch, jax.Array]]:
+    for batch, logits in scored:
+        see(batch, logits)
+        yield batch, logits
+
+
+def evaluate_state(run: Run, data: RunData, state: TrainState, split: str, see: SeeBatch | None = None) -> Evaluation:
     """Evaluates a state of a run on one split.
+
+    Args:
+      run: the run.
+      data: its rows.
+      state: the state.
+      split: name of the split.
+      see: called with each scored batch, in order.
 
     Raises:
       UserError: the data has no such split.
     """
-    config = run.config.training
-    source, size = find_split(data, split), config.evaluation_batch_size
-    return evaluate_split(build_predict(run, state), source, run.schema, size, run.mesh, config.exact_auc_rows)
+    source, exact_rows = find_split(data, split), run.config.training.exact_auc_rows
+    predict, size = build_predict(run, state), run.evaluation_batch_size
+    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see)
 
 
 def find_split(data: RunData, split: str) -> BlockSource:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +39,9 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
 
     def claim(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
-        """Writes the config of a new run, or checks that the config continues the run in the folder.
+        """Checks that a config continues the run in the folder, if there is one; writes nothing (`record_config`).
 
-        If the run has saved no checkpoint yet, every key may change, so that a failed first start can be corrected. If
-        data keys changed then, the prepared rows are deleted.
+        If the run has saved no checkpoint yet, every key may change, so that a failed first start can be corrected.
 
         Args:
           config: the config; what `keep_old_behaviour` changes in it is changed here, too.
@@ -59,8 +57,6 @@ class RunFolder:
         if (self.path / "config.json").exists():
             allowed, refused = compare_run_configs(self.load_config(), config)
             if refused and not self._has_checkpoint():
-                if any(key.startswith("data.") for key in (*allowed, *refused)):
-                    shutil.rmtree(self.data, ignore_errors=True)
                 allowed, refused = {}, {}
             if refused:
                 key, (old, new) = next(iter(refused.items()))
@@ -69,10 +65,13 @@ class RunFolder:
                     f"config.{key} = {new!r}: the run in {self.path} was started with {old!r}{more}; "
                     f"continue with the old value, or give another --workdir; {describe_changeable_keys()}"
                 )
+        return allowed
+
+    def record_config(self, config: RunConfig) -> None:
+        """Writes `config.json`, when everything about a start has been accepted."""
         mapping = json.loads(run_config_to_json(config))
         drop_keys(mapping, self._find_old_behaviour())
         write_text_whole(self.path / "config.json", json.dumps(mapping, indent=1) + "\n")
-        return allowed
 
     def keep_old_behaviour(self, config: RunConfig) -> RunConfig:
         """Returns the config to go on with; a run of an earlier version keeps what is another default today."""
@@ -83,22 +82,36 @@ class RunFolder:
         stored = read_json_file(self.path / "config.json", dict)
         return {} if stored is None or not self._has_checkpoint() else find_old_behaviour(stored)
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether the run has saved a checkpoint, so that its rows must stay the same."""
+        return self._has_checkpoint()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Locks the folder for this process; two trainers in one folder would overwrite each other's files.
+
+        A folder that is created for this, and into which nothing is written, is removed at the end.
 
         Raises:
           UserError: another process holds the lock, or the folder is not writable.
         """
         busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
+        lock = self.path / ".lock"
+        is_new = not self.path.exists()
         with contextlib.ExitStack() as held:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                held.enter_context(hold_lock(self.path / ".lock", busy))
+                held.enter_context(hold_lock(lock, busy))
             except OSError as error:
                 fix = "give a writable folder"
                 raise UserError(f"--workdir = {self.path}: {error.strerror}; {fix}") from None
-            yield
+            try:
+                yield
+            finally:
+                if is_new and list(self.path.iterdir()) == [lock]:
+                    lock.unlink()
+                    self.path.rmdir()
 
     def _has_checkpoint(self) -> bool:
         return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))

@@ -13,7 +13,7 @@ from wukong_jax.config import ExchangeConfig, MeshConfig, RunConfig
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import accept_idle_options
-from wukong_jax.runs.checkpoints import Checkpoints, restore_best
+from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress, restore_best
 from wukong_jax.runs.console import print_to_stderr
 from wukong_jax.runs.evaluation import (
     Predict,
@@ -26,7 +26,8 @@ from wukong_jax.runs.evaluation import (
 )
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.record import read_metrics
-from wukong_jax.runs.rows import RunData, open_run_data, prepared_directory
+from wukong_jax.runs.row_predictions import RowPredictions
+from wukong_jax.runs.rows import RunData, open_prepared_rows, prepared_directory
 from wukong_jax.runs.scoring import encode_rows, score_rows
 from wukong_jax.schema import Schema
 from wukong_jax.training.run import Run, build_run
@@ -59,24 +60,32 @@ class OpenRun:
         """Function from a batch on devices to logits [B, O] float32."""
         return build_predict(self.run, self.state)
 
-    def evaluate(self, split: str = "test") -> dict[str, float]:
+    def evaluate(self, split: str = "test", predictions: str | Path | None = None) -> dict[str, float]:
         """Evaluates one split of the run's rows.
+
+        Args:
+          split: name of the split.
+          predictions: CSV file to write the labels and scores of every row to; see `row_predictions`.
 
         Returns:
           The metrics by name, as in `metrics.jsonl`.
 
         Raises:
-          UserError: the data has no such split.
+          UserError: the data has no such split, its rows are not those of the run, or the file cannot be written.
         """
-        return evaluate_state(self.run, self.data, self.state, split).metrics
+        if predictions is None:
+            return evaluate_state(self.run, self.data, self.state, split).metrics
+        find_split(self.data, split)  # refuses before a file is opened
+        with RowPredictions(Path(predictions), self.schema, self.data.splits[split].rows) as rows:
+            return evaluate_state(self.run, self.data, self.state, split, rows.write).metrics
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Predicts probabilities for rows, including rows of weight 0.
 
         Args:
           rows: a polars or pandas frame, a mapping of columns, or the path of a raw file, with the columns of the
-            run's raw training files; labels, timestamp, group and weight are optional. Rows are encoded with the run's
-            schema and vocabularies.
+            run's raw training files; labels, timestamp, group and weight are not read and may be absent. Rows are
+            encoded with the run's schema and vocabularies.
 
         Returns:
           [rows, O] float64 probabilities in the order of the rows, with objectives in the order of `schema.labels`.
@@ -106,8 +115,7 @@ class OpenRun:
         Raises:
           UserError: the data has no such split.
         """
-        size = self.run.config.training.evaluation_batch_size
-        return read_in_order(find_split(self.data, split), self.run.schema, size)
+        return read_in_order(find_split(self.data, split), self.run.schema, self.run.evaluation_batch_size)
 
     def score_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, jax.Array]]:
         """Yields (batch, logits [B, O] float32 on devices)."""
@@ -130,24 +138,28 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
 
     Args:
       workdir: the run's folder.
-      data_path: folder of row blocks to read instead of the one in the config, for rows that were moved.
+      data_path: folder of row blocks to read instead of the run's own or the one in the config, for rows that were
+        moved.
 
     Raises:
-      UserError: the folder holds no run or no checkpoint, or the rows are gone.
+      UserError: the folder holds no run or no checkpoint, or the rows are gone or have another schema or other
+        vocabularies than those of the run. That the rows are those of the run is checked when they are read.
     """
     folder = RunFolder(workdir)
     # Use the devices of this process, whatever mesh and exchange the run was trained with.
     config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
     if data_path is not None:
-        if config.data.build_source().folder is None:
-            raise UserError(f"--data = {data_path!r}: this run's rows lie in {folder.data}; leave the flag out")
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path))
+        config = dataclasses.replace(config, data=config.data.read_blocks(data_path))
     directory = prepared_directory(config.data, folder.data)
     if not directory.exists():
         raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
-    data = open_run_data(config.data, folder.data, say=print_to_stderr)
+    data = open_prepared_rows(config.data, directory, say=print_to_stderr)
+    saved = read_newest_progress(folder.checkpoints)
+    if saved is not None and saved.data_fingerprint:
+        data = dataclasses.replace(data, trained_on=saved.data_fingerprint)
+        data.check_encoding(saved.data_fingerprint)
     with accept_idle_options():
-        run = build_run(config, data.schema, join=data.join)
+        run = build_run(config, data.schema, join=data.join, trains=False)
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
     try:
         return OpenRun(run, data, restore_best(run, checkpoints), folder.path)

@@ -22,12 +22,8 @@ def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
     if bayes:
         references["bayes"] = {name: bayes[name] for name in REFERENCE_METRICS}
     if config.reference_run:
-        other = read_json_file(Path(config.reference_run) / "summary.json", dict)
-        if other is None:
-            raise UserError(
-                f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first"
-            )
-        if "test" not in other or other.get("data_fingerprint") != data.fingerprint:
+        other = read_reference(config)
+        if "test" not in other or not data.matches(str(other.get("data_fingerprint"))):
             raise UserError(
                 f"config.reference_run = {config.reference_run!r}: was not tested on this run's rows; "
                 "give a run on the same data"
@@ -35,3 +31,19 @@ def load_references(config: RunConfig, data: RunData) -> dict[str, Any]:
         name = other["name"] if other["name"] != config.name else f"{other['name']} (reference)"
         references[name] = {metric: other["test"][metric] for metric in REFERENCE_METRICS}
     return references
+
+
+def read_reference(config: RunConfig) -> dict[str, Any]:
+    """Reads the summary of the reference run; empty if the config names none.
+
+    Raises:
+      UserError: the reference run has no summary.
+    """
+    if not config.reference_run:
+        return {}
+    summary: dict[str, Any] | None = read_json_file(Path(config.reference_run) / "summary.json", dict)
+    if summary is None:
+        raise UserError(
+            f"config.reference_run = {config.reference_run!r}: holds no summary.json; finish that run first"
+        )
+    return summary

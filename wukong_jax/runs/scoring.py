@@ -27,10 +27,11 @@ def encode_rows(schema: Schema, data: RunData, rows: Any) -> Iterator[Columns]:
     Raises:
       UserError: a column is missing, or a value cannot be read.
     """
+    dates = data.join is not None  # a join may look up by time
     if isinstance(rows, str | Path):
-        encoded = read_encoded_rows(schema, data.vocabulary, Path(rows), labels_required=False)
+        encoded = read_encoded_rows(schema, data.vocabulary, Path(rows), labels_required=False, dates=dates)
     else:
-        encoded = encode_frame(schema, data.vocabulary, build_frame(rows))
+        encoded = encode_frame(schema, data.vocabulary, build_frame(rows), dates=dates)
     return encoded if data.join is None else ({**columns, **data.join(columns)} for columns in encoded)
 
 
@@ -42,6 +43,6 @@ def score_rows(run: Run, predict: Predict, rows: Iterable[Columns]) -> Iterator[
     """
     # Set all weights to 1, so that only padding has weight 0.
     chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in rows)
-    batches = batch_rows(chunks, run.schema, run.config.training.evaluation_batch_size)
+    batches = batch_rows(chunks, run.schema, run.evaluation_batch_size)
     for batch, logits in predict_batches(predict, batches, run.mesh):
         yield expit(np.asarray(logits, np.float64)[batch.weight > 0])

@@ -11,8 +11,8 @@ import numpy as np
 
 from wukong_jax.config import RunConfig
 from wukong_jax.data.blocks.loader import iterate_batches
-from wukong_jax.errors import NotFiniteLossError, UserError
-from wukong_jax.runs.checkpoints import Checkpoints
+from wukong_jax.errors import NotFiniteLossError
+from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress
 from wukong_jax.runs.console import TrainingConsole
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.finish import finish_run
@@ -27,17 +27,17 @@ from wukong_jax.runs.listeners import (
     Validation,
 )
 from wukong_jax.runs.progress import RunProgress, go_on
-from wukong_jax.runs.references import load_references
+from wukong_jax.runs.references import load_references, read_reference
 from wukong_jax.runs.rows import RunData, open_run_data
 from wukong_jax.runs.stop_signal import StopSignal
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
+from wukong_jax.sharding.mesh import build_mesh, check_batch_divides
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.log_window import NotFiniteError
 from wukong_jax.training.loop import Listener, Listeners, PlacedBatch, RunStart, TrainLoop
 from wukong_jax.training.network import resolve_model_options
 from wukong_jax.training.run import Run, build_run
-from wukong_jax.training.state import TrainState
 
 
 def train_run(
@@ -72,7 +72,12 @@ def _train_locked(
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
-    data = open_run_data(config.data, folder.data, say)
+    _check_before_preparing(config)
+    data = open_run_data(config.data, folder.data, say, saved=folder.is_saved)
+    saved = read_newest_progress(folder.checkpoints)
+    if saved is not None:
+        fix = "give the folder of the same rows as --config.data.path, or another --workdir"
+        data.check_rows(saved.data_fingerprint, fix)
     run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())
@@ -80,11 +85,14 @@ def _train_locked(
     warning = check_validation(config.training, data)
     if warning:
         say(warning)
+    start = _restore_or_init(run, data, folder)
+    folder.record_config(config)  # everything has been accepted: only now is anything of an earlier start replaced
+    data.note_checked()
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
         stack.callback(checkpoints.close)
         stop = stack.enter_context(StopSignal())  # from here on, a signal saves a checkpoint first
-        return _Sitting(run, data, folder, checkpoints, stop).run_to_end(references, listeners)
+        return _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
 
 
 def total_steps(config: RunConfig, data: RunData) -> int:
@@ -95,6 +103,27 @@ def total_steps(config: RunConfig, data: RunData) -> int:
     return min(limits)
 
 
+def _check_before_preparing(config: RunConfig) -> None:
+    """Refuses what can be refused without the rows, because preparing them may take hours."""
+    mesh = build_mesh(config.mesh.hosts, config.mesh.chips)
+    check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
+    read_reference(config)
+
+
+def _restore_or_init(run: Run, data: RunData, folder: RunFolder) -> list[Any]:
+    """Returns the state and progress to start from, in a list that `run_to_end` empties; writes nothing."""
+    checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
+    try:
+        newest = checkpoints.newest()
+        if newest is None:
+            start = load_start_logits(data) if run.config.training.start_at_rate else None
+            return [run.init_state(start), RunProgress(data_fingerprint=data.fingerprint)]
+        state, progress = checkpoints.restore(run.abstract_state(), newest, run.state_sharding)
+        return [state, progress.replace(data_fingerprint=data.fingerprint)]  # perhaps one of an earlier version before
+    finally:
+        checkpoints.close()
+
+
 class _Sitting:
     """Trains a run in one process, from its start or its newest checkpoint to its end."""
 
@@ -103,9 +132,18 @@ class _Sitting:
         self._total = total_steps(run.config, data)
         self._started = time.monotonic()
 
-    def run_to_end(self, references: Mapping[str, Any], others: Sequence[Listener]) -> dict[str, Any]:
-        """Trains the remaining steps, and evaluates and writes the summary, which includes the references."""
-        state, progress = self._restore_or_init()
+    def run_to_end(
+        self, start_from: list[Any], references: Mapping[str, Any], others: Sequence[Listener]
+    ) -> dict[str, Any]:
+        """Trains the remaining steps, and evaluates and writes the summary, which includes the references.
+
+        Args:
+          start_from: state and progress; the list is emptied, because the steps donate the state's buffers.
+          references: test metrics to compare with.
+          others: listeners besides the built-in ones.
+        """
+        state, progress = start_from
+        start_from.clear()
         first_step = int(state.step)
         self._folder.cut_back_metrics(first_step)
         progress, onwards = go_on(progress, self._run.config.training, first_step, self._total)
@@ -126,20 +164,6 @@ class _Sitting:
             return finish_run(
                 self._run, self._data, self._folder, self._checkpoints, loop.step, progress, references, listeners
             )
-
-    def _restore_or_init(self) -> tuple[TrainState, RunProgress]:
-        newest = self._checkpoints.newest()
-        fingerprint = self._data.fingerprint
-        if newest is None:
-            start = load_start_logits(self._data) if self._run.config.training.start_at_rate else None
-            return self._run.init_state(start), RunProgress(data_fingerprint=fingerprint)
-        state, progress = self._checkpoints.restore(self._run.abstract_state(), newest, self._run.state_sharding)
-        if progress.data_fingerprint != fingerprint:
-            raise UserError(
-                f"{self._data.directory}: holds different rows than those this run was trained on; "
-                "give the folder of the same rows as --config.data.path, or another --workdir"
-            )
-        return state, progress
 
     def _train(self, loop: TrainLoop, meter: ProgressMeter, listeners: Listeners) -> None:
         run, training = self._run, self._run.config.training

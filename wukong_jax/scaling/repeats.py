@@ -7,6 +7,7 @@ from typing import Any
 
 from wukong_jax.api import train
 from wukong_jax.config import RunConfig
+from wukong_jax.errors import UserError
 from wukong_jax.runs.console import print_to_stderr
 
 
@@ -20,7 +21,18 @@ def train_seeds(config: RunConfig, folder: str | Path, seeds: Sequence[int]) -> 
 
     Returns:
       The runs' summaries by seed.
+
+    Raises:
+      UserError: the seeds were not trained on the same rows, because a raw file changed between their starts.
     """
-    return {
-        seed: train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", print_to_stderr) for seed in seeds
-    }
+    summaries: dict[int, dict[str, Any]] = {}
+    for seed in seeds:
+        summary = train(dataclasses.replace(config, seed=seed), f"{folder}/seed_{seed}", print_to_stderr)
+        for first, other in summaries.items():
+            if summary["data_fingerprint"] != other["data_fingerprint"]:
+                raise UserError(
+                    f"{folder}/seed_{seed}: was trained on other rows than seed_{first}, so their spread means "
+                    "nothing; remove one of the folders to train it again, or give another --workdir"
+                )
+        summaries[seed] = summary
+    return summaries

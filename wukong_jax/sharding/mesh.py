@@ -60,6 +60,11 @@ def check_batch_divides(mesh: Mesh, batch_size: int, key: str) -> None:
         raise UserError(f"{key} = {batch_size}: not a multiple of the mesh's {mesh.size} devices")
 
 
+def round_up_batch(mesh: Mesh, batch_size: int) -> int:
+    """Returns the smallest multiple of the device count that holds a batch; the additional rows are padding."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
 def compute_rank(mesh: Mesh) -> jax.Array:
     """Returns this device's rank, host * C + chip; call only inside `shard_map` over the mesh."""
     return jax.lax.axis_index(HOST) * mesh.shape[CHIP] + jax.lax.axis_index(CHIP)

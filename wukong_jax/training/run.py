@@ -19,7 +19,7 @@ from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
-from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated
+from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated, round_up_batch
 from wukong_jax.sharding.table_layout import choose_table_formats
 from wukong_jax.training.loss import LossFunction
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
@@ -42,6 +42,11 @@ class Run:
     exchange: Exchange
     optimizer: optax.GradientTransformation
     compute_loss: LossFunction
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """B of evaluation and prediction: that of the config, rounded up to a multiple of the devices."""
+        return round_up_batch(self.mesh, self.config.training.evaluation_batch_size)
 
     def init_state(self, start_logits: np.ndarray | None = None) -> TrainState:
         """Creates the state before the first step, on the mesh.
@@ -112,7 +117,11 @@ class Run:
 
 
 def build_run(
-    config: RunConfig, schema: Schema, devices: Sequence[jax.Device] | None = None, join: RowJoin | None = None
+    config: RunConfig,
+    schema: Schema,
+    devices: Sequence[jax.Device] | None = None,
+    join: RowJoin | None = None,
+    trains: bool = True,
 ) -> Run:
     """Builds all parts of a run, and checks that they fit together before any array is created.
 
@@ -122,13 +131,14 @@ def build_run(
       devices: devices of the mesh, host by host; by default those of this process. They may belong to a machine that
         is not attached.
       join: the join of `config.data.join` if it is already open; otherwise it is opened here.
+      trains: whether the run takes training steps; scoring asks for no training batch that divides over the devices.
 
     Raises:
-      UserError: the mesh does not divide a batch size, or a part rejects its options.
+      UserError: the mesh does not divide the training batch, or a part rejects its options.
     """
     mesh = build_mesh(config.mesh.hosts, config.mesh.chips, devices)
-    check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
-    check_batch_divides(mesh, config.training.evaluation_batch_size, "config.training.evaluation_batch_size")
+    if trains:
+        check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
     layout = build_embedding_layout(schema, config.embeddings)
     if join is None:
         join = build_join(config.data.join, schema)

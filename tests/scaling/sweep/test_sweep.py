@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -9,6 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.runs.test_early_stop import write_rows
+from wukong_jax.data.planted.clicks import write_planted_clicks
+from wukong_jax.data.planted.clicks_config import PlantedClicksConfig
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.files.file_lock import hold_lock
 from wukong_jax.runs.console import TrainingConsole
@@ -195,6 +198,51 @@ def test_rows_that_lie_prepared_are_trained_on_where_they_are(whole, tmp_path):
     (point,) = (row for row in read_points(other) if row["final"])
     same = next(row for row in read_points(sweep) if row["final"] and row["model"] == models[0])
     assert point["log_loss_values"] == same["log_loss_values"][:1]
+
+
+def test_rows_that_changed_since_units_were_trained_on_them_are_refused(whole, tmp_path):
+    sweep, _, _ = whole
+    shutil.copytree(sweep.folder / "data", tmp_path / "rows")
+    config = make_config(seeds=(0,), models=("logistic regression",), data=read_blocks(tmp_path / "rows"))
+    first = Sweep(config, tmp_path / "sweep", say=lambda text: None)
+    assert (first.run(), first.failed) == (0, set())
+    record = tmp_path / "sweep" / "sweep.json"
+    before = record.read_text()
+    shutil.rmtree(tmp_path / "rows")
+    other = {
+        "fields": 4,
+        "values_per_field": 5,
+        "train_rows": 1500,
+        "validation_rows": 300,
+        "test_rows": 300,
+        "seed": 1,
+    }
+    write_planted_clicks(PlantedClicksConfig(**other), tmp_path / "rows")
+    for content in (before, without_fingerprint(before)):  # an earlier version's sweep has none
+        record.write_text(content)
+        with pytest.raises(UserError, match=r"rows: holds different rows than those this run was trained on; give the"):
+            Sweep(config, tmp_path / "sweep", say=lambda text: None)
+        assert record.read_text() == content
+    shutil.rmtree(tmp_path / "rows")
+    shutil.copytree(sweep.folder / "data", tmp_path / "rows")
+    assert Sweep(config, tmp_path / "sweep", say=lambda text: None).count_missing() == 0
+    assert record.read_text() == before
+
+
+def read_blocks(folder):
+    return {"factory": "blocks", "path": str(folder)}
+
+
+def without_fingerprint(text):
+    return json.dumps({key: value for key, value in json.loads(text).items() if key != "data_fingerprint"})
+
+
+def test_a_refused_first_start_leaves_no_sweep_in_the_way(tmp_path):
+    config = make_config(seeds=(0,), models=("logistic regression",), data=read_blocks(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere holds no row blocks"):
+        Sweep(config, tmp_path / "sweep", say=lambda text: None)
+    config = make_config(seeds=(0,), models=("logistic regression",))
+    assert Sweep(config, tmp_path / "sweep", say=lambda text: None).data.splits["train"].rows == 1500
 
 
 def test_rows_without_validation_are_refused_before_anything_is_trained(tmp_path):

@@ -1,7 +1,8 @@
 """Writes and reads row blocks: a split's rows on disk in ArrayRecord files, columnar within a block.
 
     DIR/blocks/train-00000.array_record ...   blocks, one record each
-    DIR/blocks/train.json                     the index, written last: rows, files, columns
+    DIR/blocks/train.json                     the index, written last: rows, files, columns, checksums of the blocks
+    DIR/blocks/train.checked.json             size and time of the files when the checksums were right (`block_check`)
 
 All blocks of a split except the last have `rows_per_block` rows, so the first row of any block is known without
 reading. `block_record` defines the binary format. Reading a block needs a decompression, a few views and joining the
@@ -25,8 +26,10 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
+from wukong_jax.data.blocks.block_check import State, describe_file, describe_state, write_note
 from wukong_jax.data.blocks.block_record import BLOCK_VERSION, decode_block, encode_block
 from wukong_jax.errors import UserError
+from wukong_jax.files.checksum import checksum_bytes
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
@@ -49,6 +52,7 @@ class BlockIndex:
     dense: tuple[str, ...]  # names of the dense columns, in order
     ids: tuple[str, ...]  # "name x slots" of the id columns, in slot order
     labels: tuple[str, ...]  # names of the objectives
+    digests: tuple[str, ...] = ()  # checksum of each block's record; none in folders of earlier versions
 
 
 class BlockWriter:
@@ -92,6 +96,7 @@ class BlockWriter:
         self._blocks_per_file = max(1, rows_per_file // rows_per_block)
         self._files: list[str] = []
         self._block_counts: list[int] = []
+        self._digests: list[str] = []
         self._writer: ArrayRecordWriter | None = None
         self._rows = 0
         self._filled = 0
@@ -142,11 +147,14 @@ class BlockWriter:
             rows_per_block=self._rows_per_block,
             files=tuple(self._files),
             blocks_per_file=tuple(self._block_counts),
+            digests=tuple(self._digests),
             **_column_names(self._schema),
         )
         path = self._folder / f"{self._split}.json"
+        text = json.dumps(to_mapping(index), indent=1) + "\n"
         with _writing(path):
-            path.write_text(json.dumps(to_mapping(index), indent=1) + "\n", encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
+            write_note(path, describe_state(path, text, self._files))
 
     def __enter__(self) -> Self:
         return self
@@ -183,6 +191,7 @@ class BlockWriter:
             self._writer = self._writer or ArrayRecordWriter(str(path), self._options)
             self._writer.write(record)
         self._block_counts[-1] += 1
+        self._digests.append(checksum_bytes(record))
         self._filled = 0
 
     def _close_file(self) -> None:
@@ -195,14 +204,17 @@ class BlockWriter:
 class RowBlocks:
     """The blocks of one split, with random access; safe to read from several threads."""
 
-    def __init__(self, folder: Path, split: str, schema: Schema, index: BlockIndex) -> None:
+    def __init__(self, index_path: Path, split: str, schema: Schema, index: BlockIndex, state: State) -> None:
         """Called by `open_row_blocks`; use that function instead."""
         self.schema = schema
         self.split = split
         self.rows = index.rows
         self.rows_per_block = index.rows_per_block
         self.num_blocks = sum(index.blocks_per_file)
-        self._paths = [folder / name for name in index.files]
+        self.index_path = index_path
+        self.digests = index.digests
+        self.state = state  # when the rows were opened
+        self._paths = [index_path.parent / name for name in index.files]
         self._counts = index.blocks_per_file
         self._first_blocks = np.concatenate([[0], np.cumsum(index.blocks_per_file, dtype=np.int64)])
         self._shapes = schema.column_shapes()
@@ -226,14 +238,24 @@ class RowBlocks:
           UserError: the file is missing, truncated, damaged or does not match the schema.
           IndexError: there is no such block.
         """
+        with self._reading_block(index) as record:
+            arrays = decode_block(record)
+            self._check(arrays, self.block_rows(index))
+        return arrays
+
+    def compute_digest(self, index: int) -> str:
+        """Reads block `index` and returns its checksum, as in the index; raises what `read` raises."""
+        with self._reading_block(index) as record:
+            return checksum_bytes(record)
+
+    @contextmanager
+    def _reading_block(self, index: int) -> Iterator[bytes]:
+        """Yields the record of a block; errors while it is used are those of its file."""
         if not 0 <= index < self.num_blocks:
             raise IndexError(f"block {index} of {self.num_blocks}")
         file = int(np.searchsorted(self._first_blocks, index, side="right")) - 1
         with _reading(self._paths[file], f"block {index}"):
-            record = self._reader(file).read([index - int(self._first_blocks[file])])[0]
-            arrays = decode_block(record)
-            self._check(arrays, self.block_rows(index))
-        return arrays
+            yield self._reader(file).read([index - int(self._first_blocks[file])])[0]
 
     def close(self) -> None:
         """Closes the files."""
@@ -247,6 +269,8 @@ class RowBlocks:
             if file not in self._readers:
                 if not self._paths[file].is_file():
                     raise ValueError("no such file")
+                if describe_file(self._paths[file]) != self.state["files"][self._paths[file].name]:
+                    raise ValueError("replaced by another process since these rows were opened")
                 reader = ArrayRecordReader(str(self._paths[file]), _READ_OPTIONS)
                 if reader.num_records() != self._counts[file]:
                     raise ValueError(f"{reader.num_records()} blocks, the index says {self._counts[file]}")
@@ -282,7 +306,8 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
     schema = load_schema(directory / "schema.json")
     path = directory / "blocks" / f"{split}.json"
     try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        mapping = json.loads(text)
     except FileNotFoundError:
         raise UserError(
             f"split {split!r} of {directory}: no {path.name} in its blocks folder; prepare the data with this split"
@@ -291,7 +316,7 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
         raise UserError(f"{path}: not an index of row blocks ({error}); prepare the data again") from None
     index = build_dataclass(BlockIndex, mapping, str(path))
     _check_index(index, schema, path)
-    return RowBlocks(path.parent, split, schema, index)
+    return RowBlocks(path, split, schema, index, describe_state(path, text, index.files))
 
 
 def _check_index(index: BlockIndex, schema: Schema, path: Path) -> None:
@@ -309,6 +334,8 @@ def _check_index(index: BlockIndex, schema: Schema, path: Path) -> None:
     blocks = -(-index.rows // index.rows_per_block) if index.rows_per_block > 0 else -1
     if len(index.files) != len(index.blocks_per_file) or sum(index.blocks_per_file) != blocks:
         raise UserError(f"{path}: rows = {index.rows} do not fit its {len(index.files)} files; prepare the data again")
+    if index.digests and len(index.digests) != blocks:
+        raise UserError(f"{path}: {len(index.digests)} digests of {blocks} blocks; prepare the data again")
 
 
 def _column_names(schema: Schema) -> dict[str, Any]:

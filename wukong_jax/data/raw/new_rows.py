@@ -1,5 +1,6 @@
 """Encodes rows to score, from a raw file or a data frame, with the vocabularies of a prepared data set."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,7 @@ def read_encoded_rows(
     path: Path,
     labels_required: bool,
     *,
+    dates: bool = False,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
 ) -> Iterator[Columns]:
     """Encodes a raw file with the vocabularies of a prepared data set, in file order.
@@ -44,8 +46,9 @@ def read_encoded_rows(
       schema: the resolved schema from the data set's `schema.json`.
       vocabularies: the data set's `vocabulary` folder.
       path: a raw file in the schema's format.
-      labels_required: whether the columns of labels, timestamp, group and weight are required. If not and they are
-        absent, labels are masked, timestamps and groups are 0, and weights are 1.
+      labels_required: whether the columns of labels, timestamp, group and weight are required. If not, they are not
+        read, whatever they hold: labels are masked, timestamps and groups are 0, and weights are 1.
+      dates: read timestamps if there are any, even if labels are not required.
       chunk_bytes: bytes of raw text processed at once.
 
     Yields:
@@ -58,6 +61,8 @@ def read_encoded_rows(
     needed, optional = raw_columns(schema)
     if labels_required:
         needed, optional = needed + optional, []
+    elif schema.source.format == "parquet":  # a column that is not read may have any type
+        optional = [name for name in optional if name not in _unread_columns(schema, dates)]
     raw = read_raw_rows(
         path,
         schema.source,
@@ -69,10 +74,11 @@ def read_encoded_rows(
         allow_empty=True,
         chunk_bytes=chunk_bytes,
     )
-    yield from _encode(schema, vocabularies, raw, bad_rows)
+    unread = [] if labels_required else _unread_columns(schema, dates)
+    yield from _encode(schema, vocabularies, _drop_columns(raw, unread), bad_rows)
 
 
-def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Iterator[Columns]:
+def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame, *, dates: bool = False) -> Iterator[Columns]:
     """Encodes a data frame with the vocabularies of a prepared data set, like a file with the same rows.
 
     Texts are read as in the schema's files: the source's `missing` texts are missing values, and if its `strip` is
@@ -81,8 +87,9 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
     Args:
       schema: the resolved schema from the data set's `schema.json`.
       vocabularies: the data set's `vocabulary` folder.
-      frame: the raw columns by name; other columns are ignored. If the columns of labels, timestamp, group and weight
-        are absent, labels are masked, timestamps and groups are 0, and weights are 1.
+      frame: the raw columns by name; other columns are ignored, and so are labels, timestamp, group and weight: labels
+        are masked, timestamps and groups are 0, and weights are 1.
+      dates: read timestamps if there are any.
 
     Yields:
       Columns as in a block, in the frame's order; together they hold every row of the frame once.
@@ -91,6 +98,7 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
       UserError: a column is missing or has a type that does not fit the schema, or a value cannot be read.
     """
     needed, optional = raw_columns(schema)
+    optional = [name for name in optional if name not in _unread_columns(schema, dates)]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise UserError(f"{_FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
@@ -102,6 +110,17 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame) -> Ite
         for index, part in enumerate(slices)
     )
     yield from _encode(schema, vocabularies, raw, BadRows("stop", fix="fix the row"))
+
+
+def _unread_columns(schema: Schema, dates: bool) -> list[str]:
+    """Returns the raw columns that scoring does not read."""
+    read = schema.timestamp_columns if dates else ()
+    return [name for name in raw_columns(schema)[1] if name not in read]
+
+
+def _drop_columns(rows: Iterable[RawRows], names: list[str]) -> Iterator[RawRows]:
+    for raw in rows:
+        yield dataclasses.replace(raw, frame=raw.frame.drop(names, strict=False))
 
 
 def build_frame(rows: Any) -> pl.DataFrame:

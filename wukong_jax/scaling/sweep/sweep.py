@@ -53,8 +53,11 @@ class Sweep:
         self._ended: dict[Unit, dict[str, Any]] = {}  # outcomes that do not change any more
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock"):  # several shards may start at once
-            self._claim()
-            self.data: RunData = open_run_data(config.data_config(), self.folder / "data", say)
+            mine = self._claim()
+            trained = (self.folder / "units").exists()
+            self.data: RunData = open_run_data(config.data_config(), self.folder / "data", say, saved=trained)
+            if trained:
+                self._check_rows()
         if "validation" not in self.data.splits:
             raise UserError(
                 f"{self.data.directory}: has no validation rows, which the search judges by; prepare some, as with "
@@ -66,6 +69,9 @@ class Sweep:
                 "log loss; prepare others"
             )
         self._check_models()
+        with hold_lock(self.folder / ".lock"):
+            record = mine | {"data_fingerprint": self.data.fingerprint}
+            write_text_whole(self.folder / "sweep.json", json.dumps(record, indent=1) + "\n")
 
     def _check_models(self) -> None:
         """Builds each model at each size and with each norm, so that invalid options are reported before training."""
@@ -90,8 +96,21 @@ class Sweep:
         config = stretch_schedule(config, unit.steps / total)
         return dataclasses.replace(config, training=dataclasses.replace(config.training, steps=unit.steps, epochs=None))
 
-    def _claim(self) -> None:
-        """Checks that the folder's units were trained with this config; models, sizes and seeds may be added."""
+    def _check_rows(self) -> None:
+        """Checks that the units were trained on these rows; sweeps of earlier versions tell it by an ended unit."""
+        fingerprint = (read_json_file(self.folder / "sweep.json", dict) or {}).get("data_fingerprint")
+        for path in () if fingerprint else sorted((self.folder / "units").rglob("unit.json")):
+            summary = json.loads(path.read_text(encoding="utf-8")).get("summary") or {}
+            fingerprint = fingerprint or summary.get("data_fingerprint")
+        if fingerprint:
+            self.data.check_rows(fingerprint, "give the same rows, or another --workdir")
+
+    def _claim(self) -> dict[str, Any]:
+        """Checks that the folder's units were trained with this config; models, sizes and seeds may be added.
+
+        Returns:
+          The content of `sweep.json`, which is written when everything has been accepted.
+        """
         path = self.folder / "sweep.json"
         mine = json.loads(json.dumps(to_mapping(self.config)))
         mine["run"] = _comparable(mine["run"])
@@ -110,7 +129,7 @@ class Sweep:
                         f"{changed} = {new!r}: the sweep in {self.folder} was started with {old!r}; give another "
                         "--workdir"
                     )
-        write_text_whole(path, json.dumps(mine, indent=1) + "\n")
+        return mine
 
     def run(self, shard: int = 0, shards: int = 1) -> int:
         """Trains the missing units of a shard.
