@@ -38,6 +38,7 @@ def get_config(who: str = "teacher") -> ConfigDict:
     if who == "teacher":
         config.data.factory = "planted_portfolios"
         config.data.options = plant()
+        config.training.start_at_rate = False  # the rates of all rows include later ones
         return size(config, width=16, layers=2, tokens=8, hidden=256)
     config.data.factory, config.data.path = "blocks", ROWS
     name, _, share = who.partition("@")

@@ -72,12 +72,16 @@ def replay_teacher(
       The store.
 
     Raises:
-      UserError: rows are shuffled or not in time order, there is more than one epoch, the model has no backbone output,
-        or the folder holds a replay with other settings or another store.
+      UserError: rows are shuffled or not in time order, logits start at the rates of all rows, there is more than one
+        epoch, the model has no backbone output, or the folder holds a replay with other settings or another store.
     """
     folder, workdir = Path(store), Path(workdir)
     if config.data.shuffle:
         raise UserError("config.data.shuffle = True: a replay needs the log's order; set it to False")
+    if config.training.start_at_rate:
+        raise UserError(
+            "config.training.start_at_rate = True: a replay may not know the label rates of later rows; set it to False"
+        )
     if config.training.epochs not in (None, 1):
         raise UserError(f"config.training.epochs = {config.training.epochs}: a replay is one pass; set it to 1")
     with keep_programs_in(workdir / "compiled"):

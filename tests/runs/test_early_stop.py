@@ -159,7 +159,7 @@ def test_an_undefined_metric_is_said_once_and_the_last_state_is_scored(tmp_path,
     summary, messages, said = train(make_config(data, evaluate_every_steps=2), tmp_path / "run")
     assert sum("only negative labels: auc is not defined there" in text for text in said) == 1
     assert (summary["best_step"], summary["scored_step"], summary["stopped_because"]) == (None, 8, "all steps are done")
-    assert "no evaluation was the best, so the last state, of step 8, is scored" in messages.texts
+    assert "the early-stop metric had no finite value, so the state of the last step, 8, is scored" in messages.texts
     shown = capsys.readouterr().err
     assert "auc not defined" in shown
     assert "nan" not in shown

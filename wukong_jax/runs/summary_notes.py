@@ -9,7 +9,7 @@ from wukong_jax.runs.record import read_number
 def describe_scored_step(best_step: int | None, last_step: int) -> str:
     """Describes which state is scored: that of the best evaluation, or the last one if no evaluation was the best."""
     if best_step is None:
-        return f"no evaluation was the best, so the last state, of step {last_step:,}, is scored"
+        return f"the early-stop metric had no finite value, so the state of the last step, {last_step:,}, is scored"
     return f"the state of step {best_step:,}, the best on validation rows, is scored"
 
 

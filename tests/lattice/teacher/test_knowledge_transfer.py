@@ -190,6 +190,7 @@ def make_config(data):
     config.name = "small"
     config.data.factory = "planted_portfolios"
     config.data.shuffle = False
+    config.training.start_at_rate = False
     config.data.options = data
     config.embeddings.width = 4
     config.embeddings.optimizer.kind, config.embeddings.optimizer.learning_rate = "lazy_adam", 1e-2
@@ -262,13 +263,17 @@ def test_replay_fills_the_store_in_time_and_a_student_trains_on_it(tmp_path):
 def test_replay_refuses_what_would_not_be_a_replay(tmp_path):
     config = make_config({"domains": 2, "train_rows": 100})
     build_run_config(config)
-    for key, value, message in (("shuffle", True, "config.data.shuffle = True"),):
-        config.data[key] = value
+    for section, key, value, message in (
+        ("data", "shuffle", True, "config.data.shuffle = True"),
+        ("training", "start_at_rate", True, "may not know the label rates of later rows"),
+    ):
+        config[section][key] = value
         with pytest.raises(UserError, match=message):
             replay_teacher(
                 build_run_config(config), tmp_path / "w", tmp_path / "s", ReplaySettings(2, ("user",)), print
             )
-    config.data.shuffle, config.training.epochs = False, 2
+        config[section][key] = False
+    config.training.epochs = 2
     with pytest.raises(UserError, match=r"config.training.epochs = 2: a replay is one pass"):
         replay_teacher(build_run_config(config), tmp_path / "w", tmp_path / "s", ReplaySettings(2, ("user",)), print)
     with pytest.raises(UserError, match=r"chunks = 3: the 100 rows are 2 steps of 64"):
