@@ -7,6 +7,8 @@ import dataclasses
 import json
 from typing import Annotated, Literal
 
+from wukong_jax.cli.settings import AllowFactories
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -15,6 +17,7 @@ class Settings:
     workdir: Annotated[str, "folder of the run"]
     split: Annotated[Literal["train", "validation", "test"], "rows to evaluate"] = "test"
     data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
+    allow_factories: AllowFactories = ()
 
 
 def run(settings: Settings) -> None:
@@ -22,6 +25,6 @@ def run(settings: Settings) -> None:
     from wukong_jax.metrics.metric_names import replace_nan_by_none
     from wukong_jax.runs.open_run import open_run
 
-    opened = open_run(settings.workdir, settings.data)
+    opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     line = {"step": int(opened.state.step), "split": settings.split, **opened.evaluate(settings.split)}
     print(json.dumps(replace_nan_by_none(line)))

@@ -8,6 +8,11 @@ from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
 
+AllowFactories = Annotated[
+    tuple[str, ...], "packages, besides those of this project, whose code the run's config may name; give those you trust"
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfigFlags:
     """`--config=F --config.key=value`: a config, and changes of its keys."""

@@ -110,7 +110,8 @@ class Checkpoints:
         folder, stacks = self._paths[which] / str(step), self._exchange.layout.stacks
         abstract = _dense_part(abstract_state)
         with _reading(f"checkpoints/{which}/{step}"):
-            check_sizes(folder, abstract, self._exchange.layout)
+            with _without_warnings():
+                check_sizes(folder, abstract, self._exchange.layout)
             template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
             items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
             if stacks:
