@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wukong_jax.errors import UserError
+from wukong_jax.user_code import describe_mistake
 
 # Renamed factories, whose old names are still in earlier configs and run folders.
 MOVED = {"lattice.knowledge_transfer:build_join": "lattice.teacher.knowledge_transfer:build_join"}
@@ -52,9 +53,18 @@ class Part:
           short_names: full names of built-in factories by short name.
 
         Raises:
-          UserError: the factory cannot be imported, or rejects an option.
+          UserError: the factory cannot be imported, or rejects an option; or one of another package has a mistake.
         """
-        return load_factory(f"{key}.factory", self.factory, short_names)(self.options, *inputs)
+        factory = load_factory(f"{key}.factory", self.factory, short_names)
+        if _is_within(str(getattr(factory, "__module__", "")), _OWN):
+            return factory(self.options, *inputs)
+        try:
+            return factory(self.options, *inputs)
+        except UserError:
+            raise
+        except Exception as error:
+            mistake = describe_mistake(error, self.factory)
+            raise UserError(f"{key}.factory = {self.factory!r}: {mistake}; mend it, or {key}.options") from error
 
 
 def load_factory(key: str, name: str, short_names: Mapping[str, str] = _NO_SHORT_NAMES) -> Any:

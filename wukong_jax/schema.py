@@ -274,10 +274,14 @@ def load_schema(path: str | Path) -> Schema:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"schema {path}: {error.strerror}; give a built-in name or a JSON file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"schema {path}: is not UTF-8 (byte {error.start + 1}); convert it to UTF-8") from None
     try:
         mapping = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"schema {path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise UserError(f"schema {path}: is nested too deeply; give a schema") from None
     return build_dataclass(Schema, mapping, str(path))
 
 

@@ -80,6 +80,8 @@ def check_sizes(folder: Path, dense: Any, layout: EmbeddingLayout) -> None:
 
 def _read_shapes(folder: Path) -> list[Any]:
     metadata = ocp.StandardCheckpointer().metadata(folder).item_metadata
+    if metadata is None:
+        raise UserError(f"{folder.name}: is missing or damaged; use another checkpoint or a copy of the run")
     return jax.tree.leaves(metadata.tree, is_leaf=lambda node: hasattr(node, "shape"))
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.data.blocks.row_blocks import SPLITS, RowBlocks, open_row_blocks
 from wukong_jax.data.blocks.row_join import JoinedBlocks, RowJoin, build_join
 from wukong_jax.errors import UserError
+from wukong_jax.runs.record import read_json_file
 from wukong_jax.schema import Schema, load_schema
 
 
@@ -92,5 +92,7 @@ def _open(directory: Path) -> RunData:
             splits[split] = blocks
     if "train" not in splits:
         raise UserError(f"{directory}: has no training rows; prepare it from other files or another split")
-    report = directory / "report.json"
-    return RunData(directory, schema, splits, json.loads(report.read_text(encoding="utf-8")) if report.exists() else {})
+    for column in schema.dense:
+        if column.transform == "standardise" and (column.mean is None or column.standard_deviation is None):
+            raise UserError(f"{directory}/schema.json: column {column.name!r} has no mean or deviation; prepare it again")
+    return RunData(directory, schema, splits, read_json_file(directory / "report.json", dict) or {})
