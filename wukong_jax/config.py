@@ -18,7 +18,7 @@ from ml_collections.config_dict import placeholder
 from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.embeddings.layout import EmbeddingsConfig
 from wukong_jax.errors import UserError
-from wukong_jax.factories import Part
+from wukong_jax.factories import Part, check_factory_name
 from wukong_jax.ranges import Above, AtLeast, Between, Range
 from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping
 
@@ -231,6 +231,19 @@ def build_run_config(mapping: ConfigDict | Mapping[str, Any]) -> RunConfig:
     upgrade_config(plain)
     config = build_dataclass(RunConfig, plain, "config")
     return dataclasses.replace(config, data=config.data.fill_in_options())
+
+
+def check_factory_names(config: RunConfig) -> None:
+    """Checks, within `known_factories_only`, the factories of all parts, also of parts that will not be built.
+
+    Raises:
+      UserError: a factory is of an unknown package.
+    """
+    for name in ("model", "loss", "exchange"):
+        check_factory_name(f"config.{name}.factory", getattr(config, name).factory)
+    check_factory_name("config.data.join.factory", config.data.join.factory)
+    check_factory_name("config.data.factory", config.data.factory, SOURCES)
+    check_factory_name("config.optimizer.factory", config.optimizer.factory, OPTIMIZERS)
 
 
 def run_config_to_json(config: RunConfig) -> str:

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict
 from wukong_jax.config_overrides import override_keys
 from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.errors import UserError
+from wukong_jax.user_code import describe_mistake
 
 _SHIPPED = "wukong_jax.configs"
 # Configs whose file was renamed when it moved into a folder; commands of kept results name them.
@@ -163,13 +163,5 @@ def _naming_the_line(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
-        folder, where = path.resolve().parent, str(path)
-        for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename).resolve().parent == folder:
-                where = f"{frame.filename}, line {frame.lineno}"
-        if isinstance(error, SyntaxError) and error.filename:
-            where = f"{error.filename}, line {error.lineno}"
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-        where = where.removeprefix(f"{Path.cwd()}/")
-        raise UserError(f"{where}: {type(error).__name__}: {' '.join(text.split())}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(describe_mistake(error, str(path), path.resolve().parent)) from error

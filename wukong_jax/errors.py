@@ -4,8 +4,8 @@
 class UserError(Exception):
     """A mistake of the user, with a one-line message that has the key or file, its value, the limit and the fix.
 
-    Commands print the message without a traceback and exit with code 1. Any other exception is a bug and keeps its
-    traceback.
+    Commands print the message without a traceback and exit with code 1. Any other exception is a bug, whose traceback
+    commands write to a file.
     """
 
 

@@ -306,7 +306,9 @@ def load_schema(path: str | Path) -> Schema:
         return build_dataclass(Schema, mapping, str(path))
     except json.JSONDecodeError as error:
         raise UserError(f"schema {path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
-    except (ValueError, OverflowError, RecursionError) as error:  # such as an integer of 5,000 digits
+    except RecursionError:
+        raise UserError(f"schema {path}: is nested too deeply; give a schema") from None
+    except (ValueError, OverflowError) as error:  # such as an integer of 5,000 digits
         raise UserError(f"schema {path}: not readable ({str(error).splitlines()[0]}); correct the value") from None
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.ranges import Range
 
 T = TypeVar("T")
+_LARGEST = 2**63 - 1
 
 
 def build_dataclass(cls: type[T], mapping: Any, where: str) -> T:
@@ -87,22 +89,26 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(inner[0], value, where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise UserError(f"{where} = {value!r}: not one of {', '.join(map(repr, arguments))}")
+            raise UserError(f"{where} = {_shorten(value)}: not one of {', '.join(map(repr, arguments))}")
         return value
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build_dataclass(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
-            raise UserError(f"{where} = {value!r}: expected a list")
+            raise UserError(f"{where} = {_shorten(value)}: expected a list")
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
-            raise UserError(f"{where} = {value!r}: expected a mapping")
+            raise UserError(f"{where} = {_shorten(value)}: expected a mapping")
         return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     return _convert_scalar(hint, value, where)
 
 
 def _convert_scalar(hint: type, value: Any, where: str) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and not -_LARGEST <= value <= _LARGEST:
+        raise UserError(f"{where} = {_shorten(value)}: does not fit 64 bits; give a smaller number")
+    if isinstance(value, float) and math.isnan(value):
+        raise UserError(f"{where} = nan: is not a number; give one")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):

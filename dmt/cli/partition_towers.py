@@ -11,6 +11,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
+from wukong_jax.cli.settings import AllowFactories
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
@@ -41,6 +42,7 @@ class Settings:
     seed: Annotated[int, "seed of row sampling, embedding of columns and k-means", AtLeast(0)] = 0
     output: Annotated[str | None, "file to write (default: towers.json in the run's folder)"] = None
     data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
+    allow_factories: AllowFactories = ()
 
     def __post_init__(self) -> None:
         """Rejects a flag that would have no effect."""
@@ -59,7 +61,7 @@ def run(settings: Settings) -> None:
     from wukong_jax.runs.open_run import open_run
 
     options = PartitionOptions(
-        towers=settings.towers or max(RunFolder(settings.workdir).load_config().mesh.hosts, 2),
+        towers=settings.towers or max(RunFolder(settings.workdir).load_config(settings.allow_factories).mesh.hosts, 2),
         strategy=settings.strategy,
         dimensions=settings.dimensions,
         seed=settings.seed,
@@ -67,7 +69,7 @@ def run(settings: Settings) -> None:
     partition = PartitionSettings(
         options, settings.affinity, settings.balance, tolerance=settings.tolerance, batches=settings.batches
     )
-    opened = open_run(settings.workdir, settings.data)
+    opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     described = partition_run(opened, partition)
     output = Path(settings.output) if settings.output else Path(settings.workdir) / "towers.json"
     title = f"{opened.run.config.name}: {options.towers} towers balanced by {partition.balance}"

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from wukong_jax.cli.settings import AllowFactories
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
@@ -49,6 +50,7 @@ class Settings:
     axes: Annotated[tuple[str, ...], "two tasks to draw (default: the first two)"] = ()
     write_rows: Annotated[bool, "write row blocks of the kept columns to OUTPUT/data"] = False
     data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
+    allow_factories: AllowFactories = ()
 
     def __post_init__(self) -> None:
         """Rejects flags that would have no effect."""
@@ -82,7 +84,7 @@ def run(settings: Settings) -> None:
     choice = FilterSettings(**chosen)
     shuffling = ShuffleSettings(**settings.measuring, seed=settings.seed)
     measured = load_importance(settings.importance) if settings.importance else None
-    opened = open_run(settings.workdir, settings.data)
+    opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     schema, output = opened.run.schema, Path(settings.output)
     check_settings(choice, schema)
     if measured is None:

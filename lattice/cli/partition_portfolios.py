@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+from wukong_jax.cli.settings import AllowFactories
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
@@ -32,6 +33,7 @@ class Settings:
         "run trained on this data, to measure gradients: one model of all portfolios with no untied weights, which "
         "would resolve conflicts and so hide them",
     ] = None
+    allow_factories: AllowFactories = ()
     batches: Annotated[
         int | None, f"batches of training rows to measure gradients on (default: {_BATCHES})", AtLeast(1)
     ] = None
@@ -53,13 +55,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Rejects flags that would have no effect, and checks for missing ones."""
-        given = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, "", {})}
+        given = {
+            field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, "", {}, ())
+        }
         idle = given & {"rows"}
         why = "without --groups"
         if self.groups:
             idle, why = given - {"data", "groups", "rows"}, "with --groups, which writes the rows of groups that exist"
         elif not idle and not self.workdir:
-            idle, why = given & {"batches"}, "without --workdir, whose gradients they are for"
+            idle, why = given & {"batches", "allow_factories"}, "without --workdir, whose gradients they are for"
         if idle:
             raise UserError(f"--{min(idle)}: is not read {why}; leave it out")
         for part, source in _NEEDED.items():
@@ -103,7 +107,7 @@ def run(settings: Settings) -> None:
     check_rules(rules, rows.portfolios, list_features(blocks.schema))
     cosine = None
     if settings.workdir:
-        opened = open_run(settings.workdir)
+        opened = open_run(settings.workdir, allow_factories=settings.allow_factories)
         batches = draw_batches(opened, "train", settings.batches or _BATCHES)
         cosine = compute_cosines(measure_gradients(opened, rows.portfolios, batches))
     affinity = compute_affinity(rows, weights, cosine)

@@ -22,8 +22,8 @@ class Portfolio:
     objective: str
     rows: int  # number of rows in which the objective was observed
     positives: int
-    users: int  # distinct ids of the user column; 0 if no column was named
-    items: int  # distinct ids of the item column; 0 if no column was named
+    users: int | None  # distinct ids of the user column; None if no column was given
+    items: int | None  # distinct ids of the item column; None if no column was given
     delay_seconds: float  # median time to the positive outcome
     weight: float  # relative value, such as its revenue
 
@@ -114,8 +114,8 @@ def measure_portfolios(
             objectives[o],
             seen[g, o].rows,
             seen[g, o].positives,
-            len(seen[g, o].users),
-            len(seen[g, o].items),
+            len(seen[g, o].users) if user else None,
+            len(seen[g, o].items) if item else None,
             delays.get((g, o), IMMEDIATE_SECONDS),
             worth[name],
         )
@@ -138,8 +138,8 @@ def format_portfolios(portfolios: Sequence[Portfolio]) -> str:
             f"{p.rows:,}",
             f"{p.positives:,}",
             f"{p.density:.4f}",
-            f"{p.users:,}",
-            f"{p.items:,}",
+            "not given" if p.users is None else f"{p.users:,}",
+            "not given" if p.items is None else f"{p.items:,}",
             "at once" if p.delay_seconds <= IMMEDIATE_SECONDS else format_seconds(p.delay_seconds),
             f"{p.weight:g}",
         )

@@ -12,6 +12,8 @@ import dataclasses
 import json
 from typing import Annotated, Literal
 
+from wukong_jax.cli.settings import AllowFactories
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -21,6 +23,7 @@ class Settings:
     split: Annotated[Literal["train", "validation", "test"], "rows to evaluate"] = "test"
     data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
     predictions: Annotated[str | None, "CSV file to write the labels and scores of all rows to"] = None
+    allow_factories: AllowFactories = ()
 
 
 def run(settings: Settings) -> None:
@@ -28,7 +31,7 @@ def run(settings: Settings) -> None:
     from wukong_jax.metrics.metric_names import replace_nan_by_none
     from wukong_jax.runs.open_run import open_run
 
-    opened = open_run(settings.workdir, settings.data)
+    opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     metrics = opened.evaluate(settings.split, settings.predictions)
     line = {"step": int(opened.state.step), "split": settings.split, **metrics}
     print(json.dumps(replace_nan_by_none(line)))

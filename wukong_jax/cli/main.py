@@ -1,17 +1,21 @@
 """Runs all commands: the entry point of `wukong-jax NAME ...`, `python -m wukong_jax` and scripts/NAME.py.
 
 Exit codes: 0 done, 1 failed, 2 bad usage, 143 after SIGTERM, 130 after SIGINT (after both, training has saved its
-state). A mistake of the user is reported in one line on stderr, without a traceback.
+state). Whatever ends a command is reported in one line on stderr; the traceback of a defect is written to a file.
+Output is UTF-8 whatever the locale.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
 from wukong_jax.cli.commands import describe_commands, load_command
+from wukong_jax.cli.failures import describe_failure, on_one_line
+from wukong_jax.cli.orderly_signals import OrderlySignals
 from wukong_jax.cli.parser import UsageError, parse_settings
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.host_allocator import keep_freed_memory
@@ -30,37 +34,64 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
       SystemExit: with the exit code if it is not 0.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if not name and words and words[0] in ("-h", "--help"):
-            print(describe_commands())
-            return
-        if not name and not words:
-            raise UsageError("no command given")
-        command = load_command(name or words.pop(0))
-        settings = parse_settings(command.Settings, words, command.__name__.rpartition(".")[2], command.__doc__ or "")
-        quieten_libraries()
-        keep_freed_memory()
-        command.run(settings)
-    except UsageError as error:
-        _fail(f"usage error: {error}; see --help", BAD_USAGE)
-    except UserError as error:
-        _fail(f"error: {error}", FAILED)
-    except BrokenPipeError:
-        sys.exit(FAILED)
-    except OSError as error:
-        # A full disk, permissions or a missing file: the system's message describes it.
-        reason = error.strerror or " ".join(str(error).split())
-        _fail(f"error: {error.filename or 'the system'}: {reason}", FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    settings = None
+    _write_utf8()
+    with OrderlySignals() as signals:
+        try:
+            if not name and words and words[0] in ("-h", "--help"):
+                print(describe_commands())
+                return
+            if not name and not words:
+                raise UsageError("no command given")
+            _check_encoding(words)
+            command = load_command(name or words.pop(0))
+            settings = parse_settings(
+                command.Settings, words, command.__name__.rpartition(".")[2], command.__doc__ or ""
+            )
+            quieten_libraries()
+            keep_freed_memory()
+            command.run(settings)
+        except BrokenPipeError:
+            sys.exit(FAILED)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # a panic of polars is no Exception
+            if signals.exit_code is not None:  # a library turned the interruption into another exception
+                sys.exit(signals.exit_code)
+            _report(error, settings)
+
+
+def _report(error: BaseException, settings: Any) -> NoReturn:
+    """Prints what ended a command in one line and exits."""
+    if isinstance(error, UsageError):
+        line, code = f"usage error: {error}; see --help", BAD_USAGE
+    elif isinstance(error, UserError):
+        line, code = f"error: {error}", FAILED
+    else:
+        line, code = f"error: {describe_failure(error, settings)}", FAILED
+    print(on_one_line(line), file=sys.stderr)
+    sys.exit(code)
 
 
 def quieten_libraries() -> None:
-    """Hides log messages of libraries, such as Orbax's progress, except errors."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("orbax").setLevel(logging.ERROR)
+    """Hides log messages of libraries, such as Orbax's progress; it also logs each error that it raises."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("orbax").setLevel(logging.CRITICAL)
 
 
-def _fail(line: str, code: int) -> NoReturn:
-    print(line, file=sys.stderr)
-    sys.exit(code)
+def _write_utf8() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not in a notebook or under a test's capture
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _check_encoding(words: Sequence[str]) -> None:
+    """Refuses arguments that are not text: a locale other than UTF-8 leaves non-ASCII names as single bytes."""
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UsageError(
+                f"argument {word!a}: is not UTF-8, or the locale is not; set PYTHONUTF8=1 or a UTF-8 locale, or "
+                "rename the file"
+            )

@@ -11,6 +11,8 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+from wukong_jax.cli.settings import AllowFactories
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -22,6 +24,7 @@ class Settings:
     data: Annotated[
         str | None, "folder of row blocks, whose vocabularies are used, if they were moved after training"
     ] = None
+    allow_factories: AllowFactories = ()
 
 
 def run(settings: Settings) -> None:
@@ -29,6 +32,6 @@ def run(settings: Settings) -> None:
     from wukong_jax.runs.open_run import open_run
     from wukong_jax.runs.prediction import predict_file
 
-    opened = open_run(settings.workdir, settings.data)
+    opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     rows = predict_file(opened, Path(settings.input), Path(settings.output))
     print(f"wrote {rows:,} rows to {settings.output}")

@@ -7,6 +7,11 @@ from wukong_jax.cli.flags import ConfigChanges
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
+AllowFactories = Annotated[
+    tuple[str, ...],
+    "packages, besides those of this project, whose code the run's config may name; give those you trust",
+]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfigFlags:

@@ -3,7 +3,8 @@
 A checkpoint stores tables, not stacks: `tables/<table>/<array>` holds the rows of one vocabulary in id order,
 regardless of how tables are stacked on the devices. It can therefore be restored with another stacking or number of
 devices. `latest/` holds the newest checkpoints, `best/` the one with the best evaluation. Orbax writes to a temporary
-folder and renames it, so the last complete checkpoint survives a kill at any moment.
+folder and renames it, so the last complete checkpoint survives a kill at any moment. `checkpoint_content` checks what a
+checkpoint holds before and after it is read.
 """
 
 import contextlib
@@ -18,11 +19,16 @@ from absl import logging as absl_logging
 
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
+from wukong_jax.files.error_output import without_error_output
+from wukong_jax.files.plain_path import plain_path
+from wukong_jax.files.system_errors import describe_system_error
+from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Which = Literal["latest", "best"]
+_ITEMS = ("dense", "tables", "progress", "digests")
 
 
 class Checkpoints:
@@ -37,14 +43,28 @@ class Checkpoints:
           keep: number of latest checkpoints to keep; one best checkpoint is kept.
           read_only: create and delete nothing, as evaluation requires.
         """
-        self._exchange = exchange
-        self._managers: dict[Which, Any] = {
-            "latest": _open_manager(folder / "latest", keep, read_only),
-            "best": _open_manager(folder / "best", 1, read_only),
-        }
+        self._exchange, self._folder = exchange, folder
+        self._managers: dict[Which, Any] = {"latest": None, "best": None}
+        self._paths: dict[Which, Path] = {}
+        self._held = contextlib.ExitStack()
+        with contextlib.ExitStack() as opening:
+            opening.callback(self._held.close)
+            with self._writing("latest"):
+                if not read_only:
+                    folder.mkdir(parents=True, exist_ok=True)
+                if folder.is_dir():
+                    plain = self._held.enter_context(plain_path(folder))
+                    for which, count in (("latest", keep), ("best", 1)):
+                        self._paths[which] = plain / which
+                        self._managers[which] = _open_manager(plain / which, count, read_only)
+            opening.pop_all()
 
     def save(self, state: TrainState, progress: RunProgress, which: Which = "latest") -> None:
-        """Starts saving a copy of the state; the caller may donate its buffers at once."""
+        """Starts saving a copy of the state; the caller may donate its buffers at once.
+
+        Raises:
+          UserError: this save, or the one before, cannot be written, for example because the disk is full.
+        """
         step = int(state.step)
         manager = self._managers[which]
         if manager is None or step in manager.all_steps():
@@ -52,14 +72,16 @@ class Checkpoints:
         if which == "latest" and self._managers["best"] is not None:
             # The progress may refer to a best checkpoint still being written. If a kill lost it, the resumed run would
             # never save it again.
-            self._managers["best"].wait_until_finished()
-        items = {
-            "dense": ocp.args.StandardSave(jax.tree.map(np.array, _dense_part(state))),
-            "progress": ocp.args.JsonSave(progress.to_json()),
-        }
+            with self._writing("best"):
+                self._managers["best"].wait_until_finished()
+        arrays = {"dense": jax.tree.map(np.array, _dense_part(state))}
         if self._exchange.layout.stacks:  # Orbax refuses an empty item
-            items["tables"] = ocp.args.StandardSave(self._exchange.export_tables(state.tables))
-        manager.save(step, args=ocp.args.Composite(**items))
+            arrays["tables"] = self._exchange.export_tables(state.tables)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+        items["progress"] = ocp.args.JsonSave(progress.to_json())
+        items["digests"] = ocp.args.JsonSave(compute_digests(arrays))
+        with self._writing(which):
+            manager.save(step, args=ocp.args.Composite(**items))
 
     def latest_step(self, which: Which = "latest") -> int | None:
         """Returns the newest saved step, or None."""
@@ -86,31 +108,67 @@ class Checkpoints:
         manager, step = self._managers[which], self.latest_step(which)
         if manager is None or step is None:
             raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
-        template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _dense_part(abstract_state))
-        items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
-        if self._exchange.layout.stacks:
-            items["tables"] = ocp.args.StandardRestore()
-        try:
-            restored = manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"checkpoints/{which}/{step}: does not fit this run's network ({reason})") from error
-        logical = jax.tree.map(np.asarray, restored["tables"]) if self._exchange.layout.stacks else {}
-        tables = self._exchange.import_tables(logical)
-        state = abstract_state.replace(tables=tables, **restored["dense"])
-        return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
+        folder, stacks = self._paths[which] / str(step), self._exchange.layout.stacks
+        abstract = _dense_part(abstract_state)
+        with _reading(f"checkpoints/{which}/{step}"):
+            with _without_warnings(), without_error_output():
+                check_sizes(folder, abstract, self._exchange.layout)
+            template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
+            items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
+            if stacks:
+                items["tables"] = ocp.args.StandardRestore()
+            if (folder / "digests").exists():  # checkpoints of earlier versions have none
+                items["digests"] = ocp.args.JsonRestore()
+            with without_error_output():
+                restored = manager.restore(step, args=ocp.args.Composite(**items))
+            arrays = {name: restored[name] for name in ("dense", "tables") if name in items}
+            check_content(arrays, restored["digests"] if "digests" in items else None)
+            logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
+            tables = self._exchange.import_tables(logical)
+            state = abstract_state.replace(tables=tables, **restored["dense"])
+            return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
 
     def wait(self) -> None:
-        """Waits until everything passed to `save` is on disk, and raises the errors of saving."""
-        for manager in self._managers.values():
+        """Waits until everything passed to `save` is on disk.
+
+        Raises:
+          UserError: something could not be written, for example because the disk is full.
+        """
+        for which, manager in self._managers.items():
             if manager is not None:
-                manager.wait_until_finished()
+                with self._writing(which):
+                    manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for saving to finish, then releases the folders."""
-        for manager in self._managers.values():
-            if manager is not None:
-                manager.close()
+        """Waits for saving to finish, then releases the folders.
+
+        Raises:
+          UserError: see `wait`.
+        """
+        with self._held, contextlib.ExitStack() as stack:
+            for which, manager in self._managers.items():
+                if manager is not None:
+                    stack.callback(self._close_one, which, manager)
+
+    def _close_one(self, which: Which, manager: Any) -> None:
+        with self._writing(which):
+            manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self, which: Which) -> Iterator[None]:
+        """Converts failures of the storage to a UserError of one line; the state saved before them stays."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = describe_system_error(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"{self._folder / which}: cannot write ({reason}); free space or make the folder writable, then the "
+                "same command goes on"
+            ) from error
 
 
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
@@ -158,7 +216,19 @@ def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
         )
-        return ocp.CheckpointManager(folder.absolute(), options=options, item_names=("dense", "tables", "progress"))
+        return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Converts whatever orbax and tensorstore raise for foreign or damaged files to a UserError of one line."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(f"{name}: does not fit this run's network, or is damaged ({reason})") from error
 
 
 @contextlib.contextmanager

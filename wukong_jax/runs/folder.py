@@ -3,24 +3,30 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from wukong_jax.config import (
     RunConfig,
     build_run_config,
+    check_factory_names,
     compare_run_configs,
     describe_changeable_keys,
     run_config_to_json,
 )
 from wukong_jax.config_upgrade import drop_keys, find_old_behaviour, upgrade_stored_config
 from wukong_jax.errors import UserError
+from wukong_jax.factories import known_factories_only
 from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.files.plain_path import check_path_readable
 from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.runs.record import read_json_file, read_metrics
+
+_LONGEST_PATH = 3500  # bytes; systems allow 4096, and the files of a checkpoint need a few hundred
 
 
 class RunFolder:
@@ -31,7 +37,13 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path):
-        """Sets the paths; creates nothing."""
+        """Sets the paths; creates nothing.
+
+        Raises:
+          UserError: the path is empty.
+        """
+        if not str(path):
+            raise UserError("--workdir = '': names no folder; give one")
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
@@ -96,6 +108,7 @@ class RunFolder:
         Raises:
           UserError: another process holds the lock, or the folder is not writable.
         """
+        self._check_name()
         busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
         lock = self.path / ".lock"
         is_new = not self.path.exists()
@@ -113,21 +126,38 @@ class RunFolder:
                     lock.unlink()
                     self.path.rmdir()
 
+    def _check_name(self) -> None:
+        """Refuses a path under which a run could not be stored or found again, before anything is written."""
+        if str(self.path).startswith("~") and not self.path.exists():
+            raise UserError(f"--workdir = {str(self.path)!r}: the shell did not expand '~'; write $HOME instead")
+        length = len(os.fsencode(self.path.absolute()))
+        if length > _LONGEST_PATH:
+            raise UserError(
+                f"--workdir = {str(self.path)[:60]!r}...: its path has {length} bytes, too long for the files in it; "
+                f"give one of at most {_LONGEST_PATH}"
+            )
+        check_path_readable(self.checkpoints)
+
     def _has_checkpoint(self) -> bool:
         return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
 
-    def load_config(self) -> RunConfig:
+    def load_config(self, allow_factories: Iterable[str] = ()) -> RunConfig:
         """Loads the config that the run was last started with.
 
+        Args:
+          allow_factories: see `open_run`.
+
         Raises:
-          UserError: the folder holds no run.
+          UserError: the folder holds no run, or its config names a factory of an unknown package.
         """
         mapping = read_json_file(self.path / "config.json", dict)
         if mapping is None:
             raise UserError(f"--workdir = {self.path}: holds no run (no config.json); give the folder of a run")
         upgrade_stored_config(mapping)
-        with accept_idle_options():  # of a run of an older version
-            return build_run_config(mapping)
+        with accept_idle_options(), known_factories_only(allow_factories):  # idle options: of a run of an older version
+            config = build_run_config(mapping)
+            check_factory_names(config)
+        return config
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`; NaN and infinity become null."""

@@ -1,5 +1,6 @@
 """Opens a finished or interrupted run to read its metrics, evaluate its splits and predict new rows."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import polars as pl
 from wukong_jax.config import ExchangeConfig, MeshConfig, RunConfig
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
+from wukong_jax.factories import known_factories_only
 from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress, restore_best
 from wukong_jax.runs.console import print_to_stderr
@@ -133,18 +135,28 @@ class OpenRun:
         return collect_rows(self.score_batches(self.read_split(split)))
 
 
-def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
+def open_run(workdir: str | Path, data_path: str | None = None, allow_factories: Iterable[str] = ()) -> OpenRun:
     """Opens a run with its best state, or its latest state if it was never validated.
+
+    The folder may come from anyone: only factories of known packages are run, and whatever is wrong with its files is
+    one line.
 
     Args:
       workdir: the run's folder.
       data_path: folder of row blocks to read instead of the run's own or the one in the config, for rows that were
         moved.
+      allow_factories: packages, besides those of this project, whose factories the run's config may name.
 
     Raises:
-      UserError: the folder holds no run or no checkpoint, or the rows are gone or have another schema or other
-        vocabularies than those of the run. That the rows are those of the run is checked when they are read.
+      UserError: the folder holds no run or no checkpoint, a file is damaged, the config names a factory of another
+        package, or the rows are gone or have another schema or other vocabularies than those of the run. That the rows
+        are those of the run is checked when they are read.
     """
+    with known_factories_only(allow_factories), _refusing_damage(workdir):
+        return _open(workdir, data_path)
+
+
+def _open(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     folder = RunFolder(workdir)
     # Use the devices of this process, whatever mesh and exchange the run was trained with.
     config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
@@ -165,3 +177,17 @@ def open_run(workdir: str | Path, data_path: str | None = None) -> OpenRun:
         return OpenRun(run, data, restore_best(run, checkpoints), folder.path)
     finally:
         checkpoints.close()
+
+
+@contextlib.contextmanager
+def _refusing_damage(workdir: str | Path) -> Iterator[None]:
+    """Converts exceptions that damaged or foreign files cause in other libraries to a UserError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(
+            f"{workdir}: not readable ({type(error).__name__}: {reason}); its files are damaged or of a later version"
+        ) from error

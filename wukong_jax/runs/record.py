@@ -83,6 +83,10 @@ def read_json_file(path: Path, kind: type) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); delete it and run again") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 (byte {error.start + 1}); delete it and run again") from None
+    except (RecursionError, ValueError):  # a number of thousands of digits is no JSONDecodeError
+        raise UserError(f"{path}: is nested too deeply or has a number too long; delete it and run again") from None
     if not isinstance(value, kind):
         raise UserError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}; delete it and run again")
     return value
@@ -101,7 +105,7 @@ def read_metrics(path: Path, skip_torn: bool = False) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    texts = path.read_text(encoding="utf-8").split("\n")
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
     lines = []
     for number, text in enumerate(texts, start=1):
         if not text.strip():
@@ -109,7 +113,7 @@ def read_metrics(path: Path, skip_torn: bool = False) -> list[dict[str, Any]]:
         try:
             line = json.loads(text)
             lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             if number < len(texts) and not skip_torn:
                 raise UserError(
                     f"{path}, line {number} = {text[:60]!r}: not an object with step and split; delete the line"

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from wukong_jax.data.fingerprint import (
 )
 from wukong_jax.errors import UserError
 from wukong_jax.runs.own_rows import prepare_own_rows
+from wukong_jax.runs.record import read_json_file
 from wukong_jax.schema import Schema, load_schema
 
 
@@ -163,6 +163,10 @@ def open_prepared_rows(config: DataConfig, directory: Path, say: Callable[[str],
             splits[split] = blocks
     if "train" not in splits:
         raise UserError(f"{directory}: has no training rows; prepare it from other files or another split")
-    path = directory / "report.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for column in schema.dense:
+        if column.transform == "standardise" and (column.mean is None or column.standard_deviation is None):
+            raise UserError(
+                f"{directory}/schema.json: column {column.name!r} has no mean or deviation; prepare it again"
+            )
+    report = read_json_file(directory / "report.json", dict) or {}
     return RunData(directory, schema, splits, report, build_join(config.join, schema), say=say)

@@ -32,6 +32,7 @@ from wukong_jax.runs.rows import RunData, open_run_data
 from wukong_jax.runs.stop_signal import StopSignal
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
+from wukong_jax.sharding.backend import find_local_devices
 from wukong_jax.sharding.mesh import build_mesh, check_batch_divides
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.log_window import NotFiniteError
@@ -58,6 +59,7 @@ def train_run(
       UserError: a mistake in the config, the data or the folder, or a loss that is not finite.
       SystemExit: with code 143 after SIGTERM and 130 after SIGINT; the state has been saved.
     """
+    find_local_devices()  # fails before anything is written or prepared
     folder = RunFolder(workdir)
     trackers = build_trackers(config.training.trackers)
     with folder.locked():

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wukong_jax.errors import UserError
+from wukong_jax.sharding.backend import find_local_devices
 
 HOST, CHIP = "host", "chip"
 MESH_AXES = (HOST, CHIP)
@@ -24,9 +25,9 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
       A mesh with axes ("host", "chip") of sizes (H, C) and automatic sharding propagation.
 
     Raises:
-      UserError: the devices do not divide into hosts, or there are too few.
+      UserError: the devices do not divide into hosts, there are too few, or JAX finds none.
     """
-    devices = list(jax.local_devices() if devices is None else devices)
+    devices = list(find_local_devices() if devices is None else devices)
     if chips == 0:
         if len(devices) % hosts:
             raise UserError(f"config.mesh.hosts = {hosts}: does not divide {len(devices)} devices; choose a divisor")

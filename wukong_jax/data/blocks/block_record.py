@@ -7,6 +7,7 @@ way, because their high bytes are mostly zero: with 26 ids per row and zstd leve
 """
 
 import json
+import math
 import struct
 from collections.abc import Collection
 
@@ -70,7 +71,9 @@ def decode_block(record: bytes) -> dict[str, np.ndarray]:
     arrays = {}
     for name, dtype, shape, *layout in header["arrays"]:
         position += -position % _ALIGNMENT
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)  # in Python's integers, which do not overflow
+        if min(shape, default=0) < 0 or count * np.dtype(dtype).itemsize > len(record) - position:
+            raise ValueError(f"array {name!r} of shape {shape} is larger than its record")
         array = np.frombuffer(record, np.dtype(dtype), count, position)
         arrays[name] = (_join_bytes(array) if layout == [_BYTE_PLANES] else array).reshape(shape)
         position += array.nbytes

@@ -312,7 +312,7 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
         raise UserError(
             f"split {split!r} of {directory}: no {path.name} in its blocks folder; prepare the data with this split"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not an index of row blocks ({error}); prepare the data again") from None
     index = build_dataclass(BlockIndex, mapping, str(path))
     _check_index(index, schema, path)
@@ -332,10 +332,16 @@ def _check_index(index: BlockIndex, schema: Schema, path: Path) -> None:
                 "in schema.json; prepare the data again with this schema"
             )
     blocks = -(-index.rows // index.rows_per_block) if index.rows_per_block > 0 else -1
+    if min((index.rows, *index.blocks_per_file)) < 0 or any(Path(name).name != name for name in index.files):
+        raise UserError(f"{path}: has a count below 0 or the name of a file elsewhere; prepare the data again")
     if len(index.files) != len(index.blocks_per_file) or sum(index.blocks_per_file) != blocks:
         raise UserError(f"{path}: rows = {index.rows} do not fit its {len(index.files)} files; prepare the data again")
     if index.digests and len(index.digests) != blocks:
         raise UserError(f"{path}: {len(index.digests)} digests of {blocks} blocks; prepare the data again")
+    for name, count in zip(index.files, index.blocks_per_file, strict=True):
+        file = path.parent / name
+        if file.is_file() and count > file.stat().st_size:  # a block has more than one byte
+            raise UserError(f"{path}: {name} cannot hold {count} blocks; prepare the data again")
 
 
 def _column_names(schema: Schema) -> dict[str, Any]:
@@ -362,7 +368,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     """Converts errors during reading to a UserError of one line."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         message = f"{path}, {what}: {_first_line(error)}; the file is damaged or foreign: prepare the data again"
         raise UserError(message) from None
 

@@ -19,6 +19,7 @@ import polars as pl
 
 from wukong_jax.data.raw.canonical_values import canonicalise_texts
 from wukong_jax.errors import UserError
+from wukong_jax.files.error_output import without_error_output
 from wukong_jax.schema import MAX_ROWS
 
 UNKNOWN_ID = 0
@@ -177,8 +178,12 @@ def load_vocabulary(directory: Path, column: str) -> Vocabulary:
     """
     path = vocabulary_path(directory, column)
     try:
-        frame = pl.read_parquet(path)
+        with without_error_output():
+            # No glob pattern: the path may contain `[` or `*`.
+            frame = pl.read_parquet(path, columns=["value", "count"], glob=False, hive_partitioning=False)
+        if frame.schema != {"value": pl.String, "count": pl.Int64} or frame["value"].null_count():
+            raise pl.exceptions.SchemaError(f"its columns are {dict(frame.schema)}, or a value is null")
         return Vocabulary(frame["value"], frame["count"])
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"vocabulary {path}: cannot read ({reason}); prepare the data again") from None

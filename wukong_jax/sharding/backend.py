@@ -1,0 +1,45 @@
+"""Finds the devices of this process, and says in one line why JAX has none."""
+
+import os
+import re
+import traceback
+
+import jax
+
+from wukong_jax.errors import UserError
+
+_STARTS_BACKENDS = "xla_bridge.py"  # the file of JAX in which backends start
+_PREFIX = re.compile(r"Unable to initialize backend '[^']*': ")
+_EXTRAS = {"cuda": "cuda12", "gpu": "cuda12", "tpu": "tpu"}  # backend -> extra that installs it
+
+
+def find_local_devices() -> list[jax.Device]:
+    """Returns the devices of this process.
+
+    Raises:
+      UserError: the backend that was asked for is not installed, or cannot start.
+    """
+    try:
+        return jax.local_devices()
+    except Exception as error:
+        line = describe_missing_backend(error)
+        if line is None:
+            raise
+        raise UserError(line) from error
+
+
+def describe_missing_backend(error: BaseException) -> str | None:
+    """Describes an exception of JAX's start in one line; None if it has another origin."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if not any(name.endswith(_STARTS_BACKENDS) for name in frames[-4:]):
+        return None
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    reason = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+    reason = _PREFIX.sub("", reason)
+    named = f"JAX_PLATFORMS = {asked!r}: " if asked else ""
+    backend = asked.partition(",")[0].strip().lower()
+    extra = _EXTRAS.get(backend)
+    fixes = [f"install the extra (pip install 'wukong-jax[{extra}]')"] if extra else []
+    fixes.append("unset JAX_PLATFORMS" if asked else "set JAX_PLATFORMS=cpu")
+    missing = f"JAX has no {backend or 'working'} backend here" + (f" ({reason})" if reason else "")
+    return f"{named}{missing}; {' or '.join(fixes)}"
