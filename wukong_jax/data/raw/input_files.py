@@ -131,8 +131,10 @@ def _match(names: Sequence[str], pattern: str) -> list[Path]:
 
 def _match_in_folder(folder: Path, pattern: str) -> list[Path]:
     try:
+        if Path(pattern).is_absolute():
+            raise ValueError("is absolute")
         return _in_order(_without_hidden(folder, folder.glob(pattern), pattern))
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         raise UserError(f"split pattern {pattern!r}: {error}; give a pattern inside {folder}") from None
 
 
