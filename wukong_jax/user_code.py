@@ -9,7 +9,7 @@ from pathlib import Path
 import wukong_jax
 
 _LIBRARIES = tuple(
-    Path(folder).resolve()
+    Path(str(folder)).resolve()
     for folder in (
         *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -52,6 +53,8 @@ def stranger(tmp_path, monkeypatch):
     )
     (package / "inner.py").write_text("from stranger import build\n")
     monkeypatch.syspath_prepend(package.parent)
+    for name in ("stranger", "stranger.inner"):  # of another test's folder
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return trace
 
 

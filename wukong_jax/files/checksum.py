@@ -2,7 +2,7 @@
 
 A checksum is the CRC-32 of the bytes and the sum of their 64-bit words: 96 bits. It guards against other data under the
 same name, not against someone who constructs equal checksums. BLAKE2b would be safe against that, too, but slowed the
-writing of row blocks by about a quarter; this one slows it by 4 to 8 %, and preparing raw files by up to 3 % (2 busy
+writing of row blocks by about a quarter; this one slows it by 4 to 8 %, and preparing raw files by up to 3 % (two busy
 CPU cores, Criteo-shaped rows).
 """
 

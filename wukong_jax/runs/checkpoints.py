@@ -54,7 +54,8 @@ class Checkpoints:
                     folder.mkdir(parents=True, exist_ok=True)
                 if folder.is_dir():
                     plain = self._held.enter_context(plain_path(folder))
-                    for which, count in (("latest", keep), ("best", 1)):
+                    counts: dict[Which, int] = {"latest": keep, "best": 1}
+                    for which, count in counts.items():
                         self._paths[which] = plain / which
                         self._managers[which] = _open_manager(plain / which, count, read_only)
             opening.pop_all()
@@ -121,7 +122,7 @@ class Checkpoints:
                 items["digests"] = ocp.args.JsonRestore()
             with without_error_output():
                 restored = manager.restore(step, args=ocp.args.Composite(**items))
-            arrays = {name: restored[name] for name in ("dense", "tables") if name in items}
+            arrays: dict[str, Any] = {name: restored[name] for name in ("dense", "tables") if name in items}
             check_content(arrays, restored["digests"] if "digests" in items else None)
             logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
             tables = self._exchange.import_tables(logical)
