@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
     config.optimizer.decay_steps = 1
     config.optimizer.final_fraction = 0.3
     config.training.epochs = 9
+    # L2 and schedule were chosen for logits that start at 0. A third of the rows are positive, so no class is rare, and
+    # logits that start at the rate cost 0.0007 AUC and 0.007 nats (3 seeds).
+    config.training.start_at_rate = False
     config.training.log_every_steps = 50
     config.training.checkpoint_every_steps = 250
     return config

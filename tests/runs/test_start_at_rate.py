@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import wukong_jax
 from tests.runs.test_early_stop import LABELS, as_they_are, read_lines, train, write_rows
 from tests.runs.test_train_run import make_config, silent
 from wukong_jax.data.blocks.label_sums import sum_labels
+from wukong_jax.data.blocks.preparation_report import RowStatistics
+from wukong_jax.data.blocks.row_blocks import SPLITS
 from wukong_jax.errors import UserError
 from wukong_jax.reports.run_report import write_report
 from wukong_jax.runs import train_run as train_run_module
@@ -52,6 +55,27 @@ def test_a_report_with_sums_and_a_pass_over_the_rows_give_the_same_start(rows, t
     np.testing.assert_array_equal(load_start_logits(reported), made)
     sums["shop"]["click"] = [30.0, 100.0]  # it is the report that is read, not the rows
     assert load_start_logits(reported)[0, 0] > made[0, 0]
+
+
+def test_a_report_sums_weights_and_masks_as_the_pass_does(rows, tmp_path):
+    data, random = open_run_data(make_config(rows).data, tmp_path, silent), np.random.default_rng(5)
+    statistics, blocks = RowStatistics(data.schema), []
+    for size in (700, 1, 299):
+        mask = random.integers(0, 2, (size, 2)).astype(np.float32)
+        columns = dict(data.splits["test"].read(0)) | {
+            "labels": mask * random.integers(0, 2, (size, 2)),
+            "label_mask": mask,
+            "domain": random.integers(0, 3, size).astype(np.int32),
+            "weight": random.choice(np.array([0, 0.3, 7], np.float32), size),
+            "ids": np.zeros((size, 1), np.int32),
+            "dense": np.zeros((size, 0), np.float32),
+        }
+        statistics.add(SPLITS.index("train"), columns)
+        statistics.add(SPLITS.index("test"), columns)
+        blocks.append(columns)
+    report = json.loads(json.dumps(statistics.report(data.schema, {})))
+    source = types.SimpleNamespace(schema=data.schema, num_blocks=3, read=blocks.__getitem__)
+    np.testing.assert_allclose(read_label_sums(report, data.schema), sum_labels(source), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
