@@ -66,7 +66,7 @@ def test_a_path_that_cannot_hold_a_run_is_refused_before_anything_is_written(tmp
 def test_a_path_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match="^--workdir = "):
+        with pytest.raises(UserError, match=r"^--workdir = "):
             train_run(make_config(), path, silent)
 
 
