@@ -32,7 +32,12 @@ def compare(monkeypatch, tmp_path):
         loss = 0.8 + config.seed / 100 + (0.01 if len(domains) > 1 else 0)
         test = {f"{prefix}{key}": loss for prefix in prefixes for key in ("normalized_entropy", "auc", "log_loss")}
         test |= {f"{prefix}calibration": 1.0 for prefix in prefixes}
-        return {"test": test, "serve_flops_per_example": 100.0 * len(names), "embedding_parameters": 7}
+        return {
+            "test": test,
+            "serve_flops_per_example": 100.0 * len(names),
+            "embedding_parameters": 7,
+            "data_fingerprint": "",
+        }
 
     def run(*flags: str) -> dict[str, RunConfig]:
         monkeypatch.setattr("wukong_jax.scaling.repeats.train", train)

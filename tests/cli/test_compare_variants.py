@@ -18,7 +18,13 @@ def compare(monkeypatch):
     def train(config: RunConfig, workdir: str, say) -> dict:
         trained.append((config, workdir))
         summary = dict.fromkeys(("dense_parameters", "embedding_parameters", "train_flops_per_example"), 1)
-        summary |= {"training_rows": 1, "examples_seen": 1, "wall_seconds": 1.0, "name": config.name}
+        summary |= {
+            "training_rows": 1,
+            "examples_seen": 1,
+            "wall_seconds": 1.0,
+            "name": config.name,
+            "data_fingerprint": "",
+        }
         return summary | {"test": {"auc": 0.8 + config.seed / 100}}
 
     def run(*flags: str) -> list[tuple[RunConfig, str]]:

@@ -174,6 +174,13 @@ def test_the_input_is_never_overwritten(place, tmp_path, monkeypatch, name):
     assert source.read_bytes() == before
 
 
+def test_an_input_without_rows_gives_scores_without_rows(place, tmp_path):
+    (tmp_path / "rows.csv").write_text(",".join(draw_rows().columns) + "\n")
+    run_command("predict", f"--workdir={place}/run", f"--input={tmp_path}/rows.csv", f"--output={tmp_path}/scores.csv")
+    assert (tmp_path / "scores.csv").read_bytes().decode() == f"{quote_csv(CLICK)},{quote_csv(BUY)}\n"
+    assert open_cached(place).predict(draw_rows().clear()).shape == (0, 2)
+
+
 def test_a_missing_input_is_one_line(place, tmp_path):
     with pytest.raises(UserError, match=r"--input = .*nothing\.csv: no such file; give") as error:
         run_command(
