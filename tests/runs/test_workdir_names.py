@@ -13,7 +13,7 @@ from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.prediction import predict_file
 from wukong_jax.runs.train_run import train_run
 
-NAMES = ["lr=[0.1]", "a*?b", "back\\slash", "L\u00e4ufe mit [x] \u4e2d\u6587 ", "new\nline", "gs:", "100%{x}#~", "**"]
+NAMES = ["lr=[0.1]", "L\u00e4ufe mit [x] *?**{}#%~ \u4e2d\u6587 ", "back\\slash", "new\nline", "gs:"]
 
 
 @pytest.fixture(scope="module")

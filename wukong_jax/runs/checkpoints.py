@@ -46,6 +46,7 @@ class Checkpoints:
         self._exchange, self._folder = exchange, folder
         self._managers: dict[Which, Any] = {"latest": None, "best": None}
         self._paths: dict[Which, Path] = {}
+        self._failed = False  # whether a failure of the storage has been raised
         self._held = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
             opening.callback(self._held.close)
@@ -151,7 +152,9 @@ class Checkpoints:
                     stack.callback(self._close_one, which, manager)
 
     def _close_one(self, which: Which, manager: Any) -> None:
-        with self._writing(which):
+        # Orbax raises a failure of an earlier save again. To raise the same exception twice would make a cycle of contexts,
+        # which no ExitStack ends.
+        with contextlib.suppress(UserError) if self._failed else contextlib.nullcontext(), self._writing(which):
             manager.close()
 
     @contextlib.contextmanager
@@ -165,6 +168,7 @@ class Checkpoints:
             reason = describe_system_error(error)
             if reason is None:
                 raise
+            self._failed = True
             raise UserError(
                 f"{self._folder / which}: cannot write ({reason}); free space or make the folder writable, then the "
                 "same command goes on"
