@@ -149,7 +149,11 @@ class TowerExchange(PlacedExchange):
         strategies = sorted({placed.strategy for placed in self.placement.tables.values()})
         padding = 1 - sum(self.towers.sizes) / (self.towers.count * self.towers.largest)
         between = "compressed by tower modules" if self.compresses else "unchanged"
-        sent = f"embeddings are sent between hosts {between}" if self.hosts > 1 else "one host, so nothing is sent to others"
+        sent = (
+            f"embeddings are sent between hosts {between}"
+            if self.hosts > 1
+            else "one host, so nothing is sent to others"
+        )
         lines.append(
             f"tables within a host are {', '.join(strategies)}; {sent}; {padding:.0%} of the towers' tokens are padding"
         )

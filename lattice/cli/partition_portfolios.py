@@ -55,7 +55,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Rejects flags that would have no effect, and checks for missing ones."""
-        given = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, "", {}, ())}
+        given = {
+            field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, "", {}, ())
+        }
         idle = given & {"rows"}
         why = "without --groups"
         if self.groups:

@@ -66,7 +66,7 @@ def run_script(name, *flags, **environment):
         (MemoryError("Unable to allocate 3 TiB"), r"error: not enough memory \(Unable to allocate 3 TiB\); lower"),
         (
             JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nallocator dump"),
-            r"error: not enough memory on the device \(Out of memory allocating 99 bytes.\); lower config.training.batch",
+            r"error: not enough memory on the device \(Out of memory allocating 99 bytes.\); lower config.training",
         ),
         (UnicodeDecodeError("utf-8", b"\xe7", 0, 1, "bad"), "error: a text file is not UTF-8"),
         (UnicodeEncodeError("ascii", "\u70b9", 0, 1, "bad"), r"error: '\\u70b9': the locale cannot write"),

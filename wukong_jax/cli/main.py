@@ -92,6 +92,6 @@ def _check_encoding(words: Sequence[str]) -> None:
     for word in words:
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise UsageError(
-                f"argument {ascii(word)}: is not UTF-8, or the locale is not; set PYTHONUTF8=1 or a UTF-8 locale, or "
+                f"argument {word!a}: is not UTF-8, or the locale is not; set PYTHONUTF8=1 or a UTF-8 locale, or "
                 "rename the file"
             )

@@ -7,9 +7,9 @@ from wukong_jax.cli.flags import ConfigChanges
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
-
 AllowFactories = Annotated[
-    tuple[str, ...], "packages, besides those of this project, whose code the run's config may name; give those you trust"
+    tuple[str, ...],
+    "packages, besides those of this project, whose code the run's config may name; give those you trust",
 ]
 
 

@@ -1,7 +1,7 @@
 """Checks a checkpoint: the sizes of its arrays before any is read, and their content by digests after reading.
 
-A checkpoint may come from elsewhere, and its files may be damaged. Tensorstore checks its own structures only: a flipped
-bit in the rows of a table would be read as another number.
+A checkpoint may come from elsewhere, and its files may be damaged. Tensorstore checks its own structures only: a
+flipped bit in the rows of a table would be read as another number.
 """
 
 import os
@@ -64,7 +64,9 @@ def check_sizes(folder: Path, dense: Any, layout: EmbeddingLayout) -> None:
     expected = sum(_count_bytes(leaf) for leaf in jax.tree.leaves(dense))
     found = sum(_count_bytes(leaf) for leaf in _read_shapes(folder / "dense"))
     if found != expected:
-        raise UserError(f"does not fit this run's network (its dense arrays hold {found} bytes, the network {expected})")
+        raise UserError(
+            f"does not fit this run's network (its dense arrays hold {found} bytes, the network {expected})"
+        )
     tables = 0
     for stack in layout.stacks:
         for trailing, dtype in describe_arrays(stack).values():

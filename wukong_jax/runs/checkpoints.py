@@ -55,7 +55,8 @@ class Checkpoints:
                     folder.mkdir(parents=True, exist_ok=True)
                 if folder.is_dir():
                     plain = self._held.enter_context(plain_path(folder))
-                    for which, count in (("latest", keep), ("best", 1)):
+                    for which in self._managers:
+                        count = keep if which == "latest" else 1
                         self._paths[which] = plain / which
                         self._managers[which] = _open_manager(plain / which, count, read_only)
             opening.pop_all()
@@ -122,7 +123,7 @@ class Checkpoints:
                 items["digests"] = ocp.args.JsonRestore()
             with without_error_output():
                 restored = manager.restore(step, args=ocp.args.Composite(**items))
-            arrays = {name: restored[name] for name in ("dense", "tables") if name in items}
+            arrays = {name: restored[name] for name in items if name in ("dense", "tables")}
             check_content(arrays, restored["digests"] if "digests" in items else None)
             logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
             tables = self._exchange.import_tables(logical)
@@ -152,8 +153,8 @@ class Checkpoints:
                     stack.callback(self._close_one, which, manager)
 
     def _close_one(self, which: Which, manager: Any) -> None:
-        # Orbax raises a failure of an earlier save again. To raise the same exception twice would make a cycle of contexts,
-        # which no ExitStack ends.
+        # Orbax raises the failure of an earlier save again. If the same exception were raised twice, it would be in the
+        # context of its own context, and an ExitStack would look for the end of that chain forever.
         with contextlib.suppress(UserError) if self._failed else contextlib.nullcontext(), self._writing(which):
             manager.close()
 

@@ -177,5 +177,6 @@ def _refusing_damage(workdir: str | Path) -> Iterator[None]:
     except (Exception, pl.exceptions.PanicException) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f"{workdir}: cannot be opened ({type(error).__name__}: {reason}); its files are damaged or of another version"
+            f"{workdir}: cannot be opened ({type(error).__name__}: {reason}); its files are damaged or of another "
+            "version"
         ) from error

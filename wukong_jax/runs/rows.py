@@ -94,5 +94,7 @@ def _open(directory: Path) -> RunData:
         raise UserError(f"{directory}: has no training rows; prepare it from other files or another split")
     for column in schema.dense:
         if column.transform == "standardise" and (column.mean is None or column.standard_deviation is None):
-            raise UserError(f"{directory}/schema.json: column {column.name!r} has no mean or deviation; prepare it again")
+            raise UserError(
+                f"{directory}/schema.json: column {column.name!r} has no mean or deviation; prepare it again"
+            )
     return RunData(directory, schema, splits, read_json_file(directory / "report.json", dict) or {})
