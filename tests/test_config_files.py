@@ -186,3 +186,18 @@ def test_configs_are_a_package_in_a_checkout_and_no_module_is_loaded_twice(tmp_p
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert ran.stdout.strip() == "wukong_jax.configs", ran.stderr
+
+
+def test_a_mistake_in_a_file_beside_a_config_names_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "sizes_of_mine").mkdir()
+    (tmp_path / "sizes_of_mine" / "table.py").write_text("def widths(sizes):\n\n    return sizes['widths']\n")
+    (tmp_path / "mine.py").write_text(
+        "from sizes_of_mine.table import widths\n\n\ndef get_config():\n    return widths({})\n"
+    )
+    with pytest.raises(UserError, match=r"^sizes_of_mine/table\.py, line 3: KeyError: 'widths'$"):
+        load_config("mine.py")
+    (tmp_path / "ends.py").write_text("def get_config():\n    raise SystemExit(3)\n")
+    with pytest.raises(UserError, match=r"^ends\.py, line 2: SystemExit: 3$"):
+        load_config("ends.py")

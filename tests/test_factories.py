@@ -60,3 +60,13 @@ def test_a_wrong_name_is_refused_with_its_key(name):
     for find in (load_factory, lambda key, name: find_companion(key, name, "resolve_options")):
         with pytest.raises(UserError, match=f"^{KEY} = {name!r}: .*; give 'module:function'"):
             find(KEY, name)
+
+
+def test_a_mistake_in_a_factory_of_the_user_names_file_and_line(outside, monkeypatch):
+    monkeypatch.chdir(outside)
+    (outside / "outside_mistake.py").write_text("def build(options, shape):\n    return options['widths']\n")
+    config = config_of("outside_mistake:build", {"width": 3})
+    with pytest.raises(
+        UserError, match=r"factory = 'outside_mistake:build': outside_mistake\.py, line 2: KeyError: 'wi"
+    ):
+        config.model.build("config.model", None)

@@ -11,9 +11,9 @@ import wukong_jax
 _LIBRARIES = tuple(
     Path(str(folder)).resolve()
     for folder in (
-        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
-        Path(wukong_jax.__file__).parent,
+        str(Path(str(wukong_jax.__file__)).parent),
     )
 )
 

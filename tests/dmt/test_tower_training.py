@@ -218,3 +218,10 @@ def test_tower_exchange_refuses_a_model_without_towers() -> None:
     )
     with pytest.raises(UserError, match=r"needs a model with towers.*dmt.model:build"):
         build_run(config, make_schema())
+
+
+@pytest.mark.parametrize(("hosts", "words"), [(1, "one host, so nothing is sent to others"), (2, "sent between hosts")])
+def test_the_description_says_what_is_sent_between_hosts(hosts, words):
+    text = make_run(hosts, 2).exchange.describe()
+    assert words in text
+    assert ("between hosts" in text) == (hosts > 1)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -35,12 +36,13 @@ def small_disk(folder, mebibytes):
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(tmp_path):
-    values = {"values_per_field": 40_000, "fields": 3, "orders": [1], "order_shares": [1.0]}
-    values |= {"train_rows": 2_000, "validation_rows": 500, "test_rows": 500}
-    flags = ["--config=quickstart:logistic_regression", "--config.training.steps=20", "--config.training.batch_size=64"]
-    flags += ["--config.training.evaluation_batch_size=64", "--config.training.checkpoint_every_steps=5"]
-    flags += ["--config.embeddings.width=8"]
-    flags += [f"--config.data.options.{name}={value}" for name, value in values.items() if not isinstance(value, list)]
+    hashed = {"name": "id", "encoding": "hash", "rows": 200_000}
+    schema = {"name": "made_up", "source": {"format": "csv"}, "labels": [{"name": "y"}], "categorical": [hashed]}
+    schema["dense"] = [{"name": "x"}]
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    (tmp_path / "rows.csv").write_text("y,id,x\n" + "".join(f"{i % 2},{i % 97},{i % 7}\n" for i in range(400)))
+    flags = [f"--config={Path(__file__).with_name('hashed_clicks_config.py')}"]
+    flags += [f"--config.data.path={tmp_path / 'rows.csv'}", f"--config.data.schema={tmp_path / 'schema.json'}"]
     code, _, err = run_script("train.py", *flags, f"--workdir={tmp_path / 'whole'}")
     assert code == 0, err
     disk = tmp_path / "disk"

@@ -9,7 +9,7 @@ import pytest
 from tests.runs.test_train_run import make_config, silent
 from wukong_jax.api import train
 from wukong_jax.cli.main import main
-from wukong_jax.config import build_run_config
+from wukong_jax.config import build_run_config, run_config_to_json
 from wukong_jax.errors import UserError
 from wukong_jax.factories import known_factories_only, load_factory
 from wukong_jax.runs.open_run import open_run
@@ -53,8 +53,9 @@ def stranger(tmp_path, monkeypatch):
     )
     (package / "inner.py").write_text("from stranger import build\n")
     monkeypatch.syspath_prepend(package.parent)
-    for name in ("stranger", "stranger.inner"):  # of another test's folder
+    for name in ("stranger", "stranger.inner"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr("wukong_jax.factories._given", set())
     return trace
 
 
@@ -119,18 +120,12 @@ def test_training_does_not_run_the_code_of_the_folder_it_resumes(trained, strang
 
 
 def test_a_factory_of_the_users_own_config_is_trusted_in_the_same_process(stranger, tmp_path):
-    config = make_config()
-    mine = {"factory": "stranger:build", "options": {}}
-    train(build_run_config({**json.loads(_to_json(config)), "model": mine}), tmp_path / "run", silent)
+    config = json.loads(run_config_to_json(make_config()))
+    config["model"] = {"factory": "stranger:build", "options": {}}
+    train(build_run_config(config), tmp_path / "run", silent)
     assert stranger.exists()
     assert open_run(tmp_path / "run").config.model.factory == "stranger:build"
-    train(build_run_config({**json.loads(_to_json(config)), "model": mine}), tmp_path / "run", silent)
-
-
-def _to_json(config):
-    from wukong_jax.config import run_config_to_json
-
-    return run_config_to_json(config)
+    train(build_run_config(config), tmp_path / "run", silent)
 
 
 def test_contexts_add_up_and_end():

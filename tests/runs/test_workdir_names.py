@@ -13,14 +13,20 @@ from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.prediction import predict_file
 from wukong_jax.runs.train_run import train_run
 
-NAMES = ["lr=[0.1]", "a*?b", "back\\slash", "L\u00e4ufe mit [x] \u4e2d\u6587 ", "new\nline", "gs:", "100%{x}#~", "**"]
+NAMES = ["lr=[0.1]", "L\u00e4ufe mit [x] *?**{}#%~ \u4e2d\u6587 ", "back\\slash", "new\nline", "gs:"]
+
+
+def train_twice(folder):
+    """Trains a run, then resumes it."""
+    train_run(make_config(steps=4), folder, silent)
+    assert train_run(make_config(), folder, silent)["step"] == 8
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A finished run in a folder of plain name, and raw rows for it."""
     folder = tmp_path_factory.mktemp("plain")
-    train_run(make_config(), folder / "run", silent)
+    train_twice(folder / "run")
     columns = [column.name for column in open_run(folder / "run").schema.id_columns]
     lines = [",".join(columns), *(",".join(str(1 + (i + j) % 4) for j in range(len(columns))) for i in range(7))]
     (folder / "rows.csv").write_text("\n".join(lines) + "\n")
@@ -31,8 +37,7 @@ def plain(tmp_path_factory):
 def test_a_run_works_under_any_name(plain, tmp_path, name):
     (tmp_path / "sibling").mkdir()  # a pattern in the name must not reach it
     folder = tmp_path / name / "run"
-    train_run(make_config(steps=4), folder, silent)
-    assert train_run(make_config(), folder, silent)["step"] == 8  # resumes
+    train_twice(folder)
     here, there = open_run(folder), open_run(plain / "run")
     assert here.evaluate("test") == there.evaluate("test")
     assert predict_file(here, plain / "rows.csv", folder / "scores.csv") == 7

@@ -46,6 +46,7 @@ class Checkpoints:
         self._exchange, self._folder = exchange, folder
         self._managers: dict[Which, Any] = {"latest": None, "best": None}
         self._paths: dict[Which, Path] = {}
+        self._failed = False  # whether a failure of the storage has been raised
         self._held = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
             opening.callback(self._held.close)
@@ -152,7 +153,9 @@ class Checkpoints:
                     stack.callback(self._close_one, which, manager)
 
     def _close_one(self, which: Which, manager: Any) -> None:
-        with self._writing(which):
+        # Orbax raises the failure of an earlier save again. If the same exception were raised twice, it would be in the
+        # context of its own context, and an ExitStack would look for the end of that chain forever.
+        with contextlib.suppress(UserError) if self._failed else contextlib.nullcontext(), self._writing(which):
             manager.close()
 
     @contextlib.contextmanager
@@ -166,6 +169,7 @@ class Checkpoints:
             reason = describe_system_error(error)
             if reason is None:
                 raise
+            self._failed = True
             raise UserError(
                 f"{self._folder / which}: cannot write ({reason}); free space or make the folder writable, then the "
                 "same command goes on"

@@ -87,6 +87,14 @@ def test_portfolios_are_counted_row_by_row(folder):
     assert "1.67 min" in table
 
 
+def test_users_and_items_of_no_column_are_not_given_instead_of_zero(folder):
+    made = measure_portfolios(open_row_blocks(folder, "train"), item="item")
+    assert [p.users for p in made.portfolios] == [None] * 5
+    assert all(p.items for p in made.portfolios)
+    header, *lines = format_portfolios(made.portfolios).splitlines()
+    assert all(line[: header.index("users") + 5].endswith(" not given") for line in lines)
+
+
 def test_overlaps_and_cosines_equal_their_definitions():
     random = np.random.default_rng(0)
     sets = [np.unique(random.integers(0, 9, size)) for size in (6, 3, 0, 9)]
