@@ -143,6 +143,8 @@ def test_lists_of_parquet_are_bags_and_vectors_are_left_out(tmp_path):
             "words": [["a"], ["b", "a"], ["c"], None] * 50,
             "vector": [[0.5, 1.0]] * 200,
             "nested": [{"a": 1}] * 200,
+            "nothing": [None] * 200,
+            "pairs": pl.Series([[1, 2], [3, 1]] * 100, dtype=pl.Array(pl.Int64, 2)),
             "label": [row * 5 % 7 % 2 for row in range(200)],
         }
     )
@@ -152,6 +154,8 @@ def test_lists_of_parquet_are_bags_and_vectors_are_left_out(tmp_path):
         "words": "bag",
         "vector": "left out",
         "nested": "left out",
+        "nothing": "left out",
+        "pairs": "bag",
         "label": "label",
     }
     assert (kinds["tags"].entry.max_length, kinds["tags"].profile.empty, kinds["tags"].profile.distinct) == (2, 100, 3)

@@ -25,6 +25,7 @@ class FileLayout:
     source: Source  # `missing` and `strip` are decided later
     names: tuple[str, ...]  # columns in file order, as the reader names them
     note: str  # the layout in words
+    unreadable: tuple[str, ...] = ()  # Parquet: columns of types that no schema reads
 
 
 def detect_text_layout(

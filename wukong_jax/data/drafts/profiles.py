@@ -87,15 +87,22 @@ class ColumnProfile:
 
 def type_name(dtype: pl.DataType) -> str:
     """Names the type of a raw column: text, number, bool, date, list, or other (which no schema can read)."""
-    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum | pl.Null):
         return "text"
-    if isinstance(dtype, pl.List):
+    if isinstance(dtype, pl.List) or (isinstance(dtype, pl.Array) and len(dtype.shape) == 1):
         return "list" if type_name(dtype.inner) in ("text", "number") else "other"  # type: ignore[arg-type]
     if isinstance(dtype, pl.Boolean):
         return "bool"
     if dtype.is_numeric():
         return "number"
     return "date" if isinstance(dtype, pl.Date | pl.Datetime) else "other"
+
+
+def unreadable_profile(name: str, rows: int) -> ColumnProfile:
+    """Describes a column of a type that no schema reads, whose values were not read."""
+    values = pl.DataFrame(schema={"value": pl.String, "rows": pl.Int64})
+    nothing = pl.Series(name, [], dtype=pl.String)
+    return ColumnProfile(name, "other", rows, 0, {}, 0, 0, True, values, None, False, (), nothing)
 
 
 class ColumnCounter:

@@ -11,7 +11,7 @@ import polars as pl
 from wukong_jax.data.drafts.distinct_values import RowSample
 from wukong_jax.data.drafts.file_layout import FileLayout, detect_text_layout
 from wukong_jax.data.drafts.limits import Limits
-from wukong_jax.data.drafts.profiles import ColumnCounter, ColumnProfile
+from wukong_jax.data.drafts.profiles import ColumnCounter, ColumnProfile, type_name, unreadable_profile
 from wukong_jax.data.raw.bad_rows import BadRows
 from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
@@ -72,7 +72,9 @@ def scan_files(
     files = _find_files(inputs)
     layout = find_layout(files[0], hints)
     check_source(layout.source)
-    names = layout.names
+    names = tuple(name for name in layout.names if name not in layout.unreadable)
+    if not names:
+        raise UserError(f"{files[0]}: no column of a type that a schema reads")
     kept = max(1024, min(limits.kept_values, limits.kept_cells // len(names)))
     text_file = layout.source.format == "csv"
     counters = {name: ColumnCounter(name, kept, text_file=text_file) for name in names}
@@ -93,7 +95,8 @@ def scan_files(
             "the file or pass --separator, --header"
         )
     frame = sample.frame()
-    columns = tuple(counter.profile(frame[name]) for name, counter in counters.items())
+    found = {name: counter.profile(frame[name]) for name, counter in counters.items()}
+    columns = tuple(found.get(name) or unreadable_profile(name, rows) for name in layout.names)
     return Scan(layout, rows, columns, not sample.exact, frame.height, bad_rows.count, example)
 
 
@@ -109,8 +112,9 @@ def find_layout(file: Path, hints: LayoutHints) -> FileLayout:
         if start == b"PAR1":
             if hints.columns or hints.separator is not None or hints.header is not None:
                 raise UserError(f"{file}: Parquet names its columns; leave --columns, --separator and --header out")
-            names = tuple(pl.read_parquet_schema(file))
-            return FileLayout(Source("parquet"), names, "Parquet")
+            types = pl.read_parquet_schema(file)
+            unreadable = tuple(name for name, kind in types.items() if type_name(kind) == "other")
+            return FileLayout(Source("parquet"), tuple(types), "Parquet", unreadable)
         with gzip.open(file, "rb") if start[:2] == b"\x1f\x8b" else file.open("rb") as opened:
             text = opened.read(_PEEK_BYTES)
     except (EOFError, gzip.BadGzipFile) as error:
