@@ -6,7 +6,7 @@ Command:   python scripts/infer_schema.py clicks.csv --label=click --output=clic
            The rows are prepared once, for all units. With rows that are prepared already:
            --config.run.data.factory=blocks --config.run.data.path=FOLDER
            `own:small` has fewer sizes and one seed, for a first look
-Expected:  about 60 units, `:small` about 20; a unit is one pass over the training rows, and all units see the same
+Expected:  about 70 units, `:small` 15; a unit is one pass over the training rows, and all units see the same
            ones. Too few rows give flat curves, or curves that rise again where models overfit
 """
 

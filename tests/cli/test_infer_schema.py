@@ -127,6 +127,26 @@ def test_output_is_not_replaced_unasked_and_not_left_half_written(tmp_path):
         infer(str(path), "--label=click", f"--output={tmp_path / 'none' / 'schema.json'}")
 
 
+def test_several_files_are_read_as_one_and_prepared_first(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("click,a\n" + "1,x\n0,y\n0,x\n1,z\n" * 20, encoding="utf-8")
+    infer(str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--label=click", f"--output={tmp_path / 's.json'}")
+    shown = capsys.readouterr().out
+    assert "160 rows" in shown
+    assert f"--input={tmp_path / 'a.csv'},{tmp_path / 'b.csv'}" in shown
+    assert "--config.data.factory=blocks" in shown
+    assert "--on_bad_row" not in shown
+
+
+def test_bad_rows_are_skipped_by_the_next_command(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    path.write_text("click,a\n" + "1,x\n0,y\n0,x\n1,z\n" * 20 + "1,2,3\n", encoding="utf-8")
+    infer(str(path), "--label=click", f"--output={tmp_path / 's.json'}")
+    shown = capsys.readouterr().out
+    assert "line 82" in shown
+    assert "--on_bad_row=skip" in shown
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -74,7 +74,9 @@ def run(settings: Settings) -> None:
     draft = draft_schema(name_schema(settings.file[0]), scan, roles, Limits())
     write_text_whole(output, format_schema(draft.schema))
     print(format_draft(draft))
-    print(f"\nwrote {output}: read it, edit it, then\n  {training_command(settings, draft.rows)}")
+    print(f"\nwrote {output}: read it, edit it, then")
+    for command in next_commands(settings, scan.rows, scan.bad_rows):
+        print(f"  {command}")
 
 
 def name_schema(file: str) -> str:
@@ -82,17 +84,21 @@ def name_schema(file: str) -> str:
     return Path(file).name.partition(".")[0].strip("*?[]") or "rows"
 
 
-def training_command(settings: Settings, rows: int) -> str:
-    """Returns the command that trains on the rows with a config of their size."""
+def next_commands(settings: Settings, rows: int, bad_rows: int) -> list[str]:
+    """Returns the commands that train on the rows; several inputs, and those with bad rows, are prepared first."""
     variant = ":small" if rows < _SMALL else ":large" if rows > _LARGE else ""
-    words = [
-        "python scripts/train.py",
-        f"--config=own{variant}",
-        f"--workdir={shlex.quote('runs/' + name_schema(settings.file[0]))}",
-        f"--config.data.path={shlex.quote(settings.file[0])}",
-        f"--config.data.schema={shlex.quote(settings.output)}",
+    name = name_schema(settings.file[0])
+    train = f"python scripts/train.py --config=own{variant} --workdir={shlex.quote(f'runs/{name}')}"
+    schema = shlex.quote(settings.output)
+    if len(settings.file) == 1 and not bad_rows:
+        path = shlex.quote(settings.file[0])
+        return [f"{train} --config.data.path={path} --config.data.schema={schema}"]
+    skip = " --on_bad_row=skip" if bad_rows else ""
+    inputs, data = shlex.quote(",".join(settings.file)), shlex.quote(f"data/{name}")
+    return [
+        f"python scripts/prepare_data.py --schema={schema} --input={inputs} --output={data}{skip}",
+        f"{train} --config.data.factory=blocks --config.data.path={data}",
     ]
-    return " ".join(words)
 
 
 def _unescape(separator: str | None) -> str | None:

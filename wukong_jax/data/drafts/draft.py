@@ -307,7 +307,5 @@ def _notes(scan: Scan, split: Split, why: str, marks: Sequence[str], strip: bool
         notes.append("blanks around values are trimmed")
     notes.append(f"split by {split.by}: {why}")
     if scan.bad_rows:
-        notes.append(
-            f"{scan.bad_rows:,} rows cannot be read, first {scan.bad_example}; pass --on_bad_row=skip to prepare"
-        )
+        notes.append(f"{scan.bad_rows:,} rows cannot be read, first {scan.bad_example}; mend them or leave them out")
     return tuple(notes)
