@@ -49,7 +49,7 @@ SETS: Mapping[str, PublicSet] = {
         "public/hotel_bookings",
         # known only after the booking, or late
         drop=("reservation_status", "reservation_status_date", "assigned_room_type", "booking_changes"),
-        seeds=6,
+        seeds=4,
     ),
     "movielens_small": PublicSet("movielens_small", "public/movielens_small", seeds=3),
     "census_income": PublicSet("census_income", "public/census_income", drop=("instance_weight",)),
