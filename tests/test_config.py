@@ -41,6 +41,7 @@ def test_every_shipped_config_builds(name):
         return
     if not loaded.data.factory.startswith("planted_"):
         loaded.data.path = "given by the user"
+        loaded.data.schema = loaded.data.schema or ("given.json" if loaded.data.factory == "raw" else "")
     built = build_run_config(loaded)
     again = build_run_config(json.loads(run_config_to_json(built)))
     assert compare_run_configs(again, built) == ({}, {})

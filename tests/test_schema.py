@@ -93,7 +93,9 @@ def test_files_that_are_not_schemas_are_named(tmp_path):
 def test_numbers_that_are_not_finite_are_refused_in_one_line(tmp_path, number):
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(MINIMAL | {"dense": [{"name": "age", "missing_value": 5}]}).replace("5}", f"{number}}}"))
-    with pytest.raises(UserError, match=r"schema .*schema\.json: not readable .*; correct the value") as error:
+    with pytest.raises(
+        UserError, match=r"schema\.json.*(not readable .*; correct the value|does not fit 64 bits)"
+    ) as error:
         load_schema(path)
     assert len(str(error.value)) < 400
     assert "\n" not in str(error.value)

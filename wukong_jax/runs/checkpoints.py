@@ -195,7 +195,14 @@ def read_newest_progress(folder: Path) -> RunProgress | None:
     Raises:
       UserError: it cannot be read.
     """
-    managers = [_open_manager(folder / which, 1, read_only=True) for which in ("latest", "best")]
+    if not folder.is_dir():
+        return None
+    with plain_path(folder) as plain:
+        return _read_newest_progress(plain, folder)
+
+
+def _read_newest_progress(plain: Path, folder: Path) -> RunProgress | None:
+    managers = [_open_manager(plain / which, 1, read_only=True) for which in ("latest", "best")]
     opened = [manager for manager in managers if manager is not None]
     try:
         saved = [manager for manager in opened if manager.latest_step() is not None]

@@ -111,9 +111,9 @@ class RunFolder:
         self._check_name()
         busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
         lock = self.path / ".lock"
-        is_new = not self.path.exists()
         with contextlib.ExitStack() as held:
             try:
+                is_new = not self.path.exists()
                 self.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(hold_lock(lock, busy))
             except OSError as error:

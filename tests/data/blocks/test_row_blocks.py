@@ -112,7 +112,7 @@ def test_ids_in_byte_planes_come_back_and_the_header_says_so() -> None:
 def test_records_of_other_kind_version_or_length_are_refused() -> None:
     record = encode_block({"weight": np.ones(2, np.float32)})
     for bad in (b"", b"WJ", b"other" + record[5:], record[:-1], record + b"\0", record[:4] + b"\2" + record[5:]):
-        with pytest.raises(ValueError, match=r"row block|buffer"):
+        with pytest.raises(ValueError, match=r"row block|buffer|larger than its record"):
             decode_block(bad)
 
 
@@ -162,7 +162,7 @@ def test_damaged_files_are_named_in_one_line(tmp_path: Path, damage) -> None:
         for i in range(blocks.num_blocks):
             blocks.read(i)
 
-    with pytest.raises(UserError, match=r"train-00000.array_record.*damaged") as error:
+    with pytest.raises(UserError, match=r"train-00000.array_record.*(damaged|cannot hold)") as error:
         read_all()
     assert "\n" not in str(error.value)
 
