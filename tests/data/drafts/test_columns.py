@@ -68,7 +68,9 @@ def test_kind_follows_from_name_and_values(values, name, kind, words, tmp_path):
     [
         (TAIL, "log1p", 0.0),
         ([*TAIL[:-1], None], "log1p", 0.0),
-        ([*TAIL[:-2], -1, -1], "log1p", 0.0),
+        ([*TAIL[:-99], *[-1] * 99], "log1p", 0.0),
+        ([*TAIL[:-1], -50], "log1p", 0.0),
+        ([*TAIL[:-99], *[-50] * 99], "standardise", 0.0),
         (BELL, "standardise", 0.0),
         ([*BELL[:-1], None], "standardise", float(np.median(BELL[:-1]))),
         ([-value for value in TAIL], "standardise", 0.0),

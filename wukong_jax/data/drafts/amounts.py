@@ -10,6 +10,7 @@ from wukong_jax.schema import DenseColumn
 _LOWEST_FIFTH = 0.2
 _SMOOTH = 0.5
 _FEWEST_STEPS = 20
+_RARE_NEGATIVE = 0.001
 
 
 def tell_codes(profile: ColumnProfile) -> tuple[bool, str, bool]:
@@ -50,8 +51,8 @@ def draft_number(profile: ColumnProfile, limits: Limits) -> tuple[DenseColumn, s
     """Chooses the transform of a column of numbers, and what replaces a missing one.
 
     Numbers that are only 0 and 1 stay. Numbers from 0 on with a long tail (skewness above 1, which the logarithm makes
-    smaller) become log1p, also if small negative ones such as -1 mean "none"; other numbers are standardised. A missing
-    number becomes 0 before log1p, else the median.
+    smaller) become log1p, also if at most one in a thousand is negative or small negative ones such as -1 mean "none";
+    other numbers are standardised. A missing number becomes 0 before log1p, else the median.
 
     Args:
       profile: a column of numbers.
@@ -66,11 +67,11 @@ def draft_number(profile: ColumnProfile, limits: Limits) -> tuple[DenseColumn, s
         return DenseColumn(profile.name), "0 and 1"
     values = sample_numbers(profile)
     high = float(np.quantile(values, 0.99)) if len(values) else 0.0
-    few_negative = facts.minimum >= 0 or (facts.fractions == 0 and facts.minimum >= -3 and high >= 30)
-    if few_negative:
+    mean_none = facts.fractions == 0 and facts.minimum >= -3 and high >= 30
+    if mean_none or facts.negatives <= _RARE_NEGATIVE * facts.values:
         before, after = _skewness(values), _skewness(np.log1p(np.maximum(values, 0)))
         if before > limits.heavy_skew and abs(after) < before:
-            none = "" if facts.minimum >= 0 else f", {int(facts.minimum)} to -1 become 0"
+            none = "" if facts.minimum >= 0 else f", {facts.negatives:,} negative numbers become 0"
             return DenseColumn(profile.name, transform="log1p"), f"a long tail (skewness {before:.1f}){none}"
     middle = float(np.median(values)) if profile.empty and len(values) else 0.0
     middle = float(f"{middle:.6g}")
