@@ -22,7 +22,7 @@ import polars as pl
 _WHOLE_OR_BOOLEAN = r"^(?:-?(?:0|[1-9][0-9]*)\.0+|True|TRUE|False|FALSE)$"
 _INTEGER = r"^([+-]?[0-9]+)(?:\.0+)?$"
 _ZERO_FRACTION = r"\.?0+$"
-_MARKS = (b".", b"T", b"F")  # no text without one of these is changed
+_MARKS = (".", "T", "F")  # no text without one of these is changed
 _EXACT_INTEGERS: dict[type[pl.DataType], float] = {pl.Float64: 2.0**53, pl.Float32: 2.0**24, pl.Float16: 2.0**11}
 _SMALL = 2e-4  # Python and pandas write floats below 1e-4 with an exponent, and of two digits
 _LARGEST_ID = 2.0**31
@@ -58,7 +58,7 @@ def canonicalise_texts(texts: pl.Series) -> pl.Series:
     Returns:
       [n] String; the given series itself if nothing changes.
     """
-    if not may_change((texts.str.join("").item() or "").encode()):  # cheaper than a pattern on each text
+    if not may_change(join_texts(texts)):  # cheaper than a pattern on each text
         return texts
     candidates = (texts.str.ends_with("0") | texts.str.ends_with("e") | texts.str.ends_with("E")).fill_null(False)
     places = np.flatnonzero(candidates.to_numpy())
@@ -71,7 +71,12 @@ def canonicalise_texts(texts: pl.Series) -> pl.Series:
     return texts.clone().scatter(places[changes.to_numpy()], changed)  # scatter writes in place
 
 
-def may_change(joined: bytes) -> bool:
+def join_texts(texts: pl.Series) -> str:
+    """Joins texts, [n] String, into one; null counts as the empty text."""
+    return texts.str.join("").item() or ""
+
+
+def may_change(joined: str) -> bool:
     """Returns False only if no text among those that are joined here has another canonical form than itself."""
     return any(mark in joined for mark in _MARKS)
 

@@ -12,6 +12,7 @@ import polars as pl
 from wukong_jax.data.raw.canonical_values import (
     canonical_label_text,
     canonicalise_texts,
+    join_texts,
     may_change,
     parse_integers,
     parse_numbers,
@@ -19,7 +20,7 @@ from wukong_jax.data.raw.canonical_values import (
 )
 from wukong_jax.data.raw.numeric_transforms import FLOAT32_TINY, apply_transform, to_float32
 from wukong_jax.data.raw.problems import Problem, add_problem
-from wukong_jax.data.raw.stable_hash import hash_joined, join_bytes
+from wukong_jax.data.raw.stable_hash import hash_joined
 from wukong_jax.schema import FLOAT32_MAX, CategoricalColumn, DenseColumn, LabelColumn
 
 _EXACT = "an exact id; a float is one up to 2^53 only, so store it as an integer or a text"
@@ -140,14 +141,14 @@ def encode_group(name: str, values: pl.Series, problems: list[Problem]) -> np.nd
 
 def _hash_values(texts: pl.Series, salt: int) -> np.ndarray:
     texts = texts.fill_null("") if texts.null_count() else texts
-    joined = join_bytes(texts)
+    joined = join_texts(texts)
     if may_change(joined):
         texts = canonicalise_texts(texts)
-        joined = join_bytes(texts)
+        joined = join_texts(texts)
     return hash_joined(texts, joined, salt)
 
 
-def join_texts(frame: pl.DataFrame, names: Sequence[str]) -> pl.Series:
+def join_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.Series:
     """Joins the texts of several raw columns with a space, [n]; null where any of them is missing."""
     texts = [canonicalise_texts(to_texts(frame[name])[0]).alias(name) for name in names]
     return pl.DataFrame(texts).select(pl.concat_str(names, separator=" ")).to_series()

@@ -29,6 +29,7 @@ from wukong_jax.data.blocks.preparation_report import RowStatistics
 from wukong_jax.data.blocks.preparation_warnings import list_warnings
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
 from wukong_jax.data.raw.bad_rows import BadRowPolicy, BadRows
+from wukong_jax.data.raw.canonical_values import canonicalise_texts
 from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.numeric_transforms import RunningMoments
 from wukong_jax.data.raw.provisional_rows import ProvisionalRows
@@ -207,8 +208,8 @@ class _Preparation:
             dense[index] = dataclasses.replace(dense[index], mean=float(mean), standard_deviation=float(deviation))
         domain_values = tuple(index_domains(schema))
         if self._domain_codes is not None and not domain_values:
-            texts = self._domain_codes.texts()
-            domain_values = tuple(sorted(texts[code] for code in domains))
+            texts = canonicalise_texts(self._domain_codes.texts())
+            domain_values = tuple(sorted({texts[code] for code in domains}))
         self.resolved = dataclasses.replace(
             schema,
             dense=tuple(dense),

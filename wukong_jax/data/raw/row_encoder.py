@@ -10,7 +10,7 @@ import numpy as np
 
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.raw.bad_rows import BadRows
-from wukong_jax.data.raw.canonical_values import canonical_text
+from wukong_jax.data.raw.canonical_values import canonical_text, canonicalise_texts
 from wukong_jax.data.raw.column_encoders import (
     Coder,
     encode_bag,
@@ -20,7 +20,7 @@ from wukong_jax.data.raw.column_encoders import (
     encode_label,
     encode_single,
     encode_weight,
-    join_texts,
+    join_columns,
 )
 from wukong_jax.data.raw.column_types import check_column_types
 from wukong_jax.data.raw.numeric_transforms import standardise, to_float32
@@ -143,7 +143,7 @@ class RowEncoder:
                 arrays["group"][:] = encode_group(schema.group, frame[schema.group], problems)
             dates = schema.timestamp_columns
             if dates and set(dates) <= set(frame.columns):
-                moments = frame[dates[0]] if len(dates) == 1 else join_texts(frame, dates)
+                moments = frame[dates[0]] if len(dates) == 1 else join_columns(frame, dates)
                 form, unit = schema.timestamp_format, schema.timestamp_unit
                 arrays["timestamp"][:] = encode_timestamp(dates[0], form, moments, problems, unit)
             if schema.weight is not None and schema.weight in frame.columns:
@@ -262,7 +262,7 @@ def index_domains(resolved: Schema) -> dict[str, int]:
 
 
 def _find_domains(codes: np.ndarray, resolved: Schema, domain_codes: ValueCodes, bad: dict[int, str]) -> np.ndarray:
-    texts, known = domain_codes.texts().to_list(), index_domains(resolved)
+    texts, known = canonicalise_texts(domain_codes.texts()).to_list(), index_domains(resolved)
     domains = np.array([known.get(text, -1) for text in texts], np.int32)[codes]
     values = resolved.domain_values
     shown = ", ".join(values[:_DOMAINS_SHOWN])

@@ -57,20 +57,15 @@ def hash_texts(texts: pl.Series, salt: int) -> np.ndarray:
     Returns:
       [n] uint64.
     """
-    return hash_joined(texts, join_bytes(texts), salt)
+    return hash_joined(texts, texts.str.join("").item() or "", salt)
 
 
-def join_bytes(texts: pl.Series) -> bytes:
-    """Joins texts without nulls, [n] String, as UTF-8."""
-    return (texts.str.join("").item() or "").encode()
-
-
-def hash_joined(texts: pl.Series, joined: bytes, salt: int) -> np.ndarray:
-    """Hashes texts whose bytes are joined already, which saves a pass; see `hash_texts`."""
+def hash_joined(texts: pl.Series, joined: str, salt: int) -> np.ndarray:
+    """Hashes texts that are joined already, which saves a pass; see `hash_texts`."""
     state = np.full(len(texts), mix64(np.array([salt % 2**64], np.uint64))[0])
     lengths = texts.str.len_bytes().to_numpy().astype(np.int64)
     starts = np.cumsum(lengths) - lengths
-    buffer = joined + bytes(_WORD)
+    buffer = joined.encode() + bytes(_WORD)
     words = np.ndarray(len(buffer) - _WORD + 1, np.dtype("<u8"), buffer, strides=(1,))
     for offset in range(0, int(lengths.max(initial=0)), _WORD):
         rows = slice(None) if lengths.min() >= offset + _WORD else np.flatnonzero(lengths > offset)

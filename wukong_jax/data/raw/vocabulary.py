@@ -27,22 +27,17 @@ _SUFFIX, _MAX_FILE_NAME, _DIGEST = ".parquet", 255, 16  # bytes that file system
 
 
 class ValueCodes:
-    """A growing dictionary from text to code; its memory depends only on the number of distinct values.
-
-    Texts of one canonical form get one code (see `canonical_values`). The form is found once for each distinct text, so
-    that it costs nothing where values repeat.
-    """
+    """A growing dictionary from text to code; its memory depends only on the number of distinct values."""
 
     def __init__(self) -> None:
         """Creates an empty dictionary."""
         self._dtype = pl.Categorical(pl.Categories.random())
         self._keep_alive = pl.Series([], dtype=self._dtype)  # polars deletes the dictionary with its last series
         self._size = 0
-        self._canonical: np.ndarray | None = None  # [codes] int32, code of the canonical form; None: each is its own
         self._lock = threading.Lock()
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """Returns the code of each text's canonical form; new texts get new codes.
+        """Returns the code of each text; new texts get new codes.
 
         Args:
           texts: [n] String; null counts as the empty text.
@@ -57,36 +52,19 @@ class ValueCodes:
         if coded.null_count():  # replacing codes is cheaper than replacing texts
             coded = coded.fill_null(pl.Series([""]).cast(self._dtype).to_physical().item())
         codes = coded.to_numpy()
+        size = int(codes.max()) + 1 if len(codes) else 0
+        if size > MAX_ROWS:
+            raise UserError(
+                f"encoding = 'vocabulary': {size:,} distinct values, the limit is {MAX_ROWS:,}; use encoding 'hash'"
+            )
         with self._lock:  # columns that share a vocabulary are encoded in parallel
-            self._extend(int(codes.max()) + 1 if len(codes) else 0)
-            canonical = self._canonical
-        return codes.view(np.int32) if canonical is None else canonical[codes]
+            self._size = max(self._size, size)
+        return codes.view(np.int32)
 
-    def texts(self) -> pl.Series:
-        """Returns all texts seen so far in order of their codes, [codes] String."""
-        return self._texts(0, self._size)
-
-    def _texts(self, start: int, stop: int) -> pl.Series:
-        return pl.Series(np.arange(start, stop, dtype=np.uint32)).cat.to(self._dtype).cast(pl.String)
-
-    def _extend(self, size: int) -> None:
-        """Finds the canonical forms of the texts with codes below `size`; a form that is new gets a code, too."""
-        while size > self._size:
-            if size > MAX_ROWS:
-                raise UserError(
-                    f"encoding = 'vocabulary': {size:,} distinct values, the limit is {MAX_ROWS:,}; use encoding 'hash'"
-                )
-            start, self._size = self._size, size
-            texts = self._texts(start, size)
-            forms = canonicalise_texts(texts)
-            if forms is texts and self._canonical is None:
-                return
-            codes = np.arange(start, size, dtype=np.int32)
-            changed = (forms != texts).to_numpy()
-            codes[changed] = forms.filter(pl.Series(changed)).cast(self._dtype).to_physical().to_numpy()
-            before = np.arange(start, dtype=np.int32) if self._canonical is None else self._canonical
-            self._canonical = np.concatenate([before, codes])
-            size = max(size, int(codes.max()) + 1)
+    def texts(self, start: int = 0) -> pl.Series:
+        """Returns the texts seen so far in order of their codes, from code `start`, [codes] String."""
+        codes = pl.Series(np.arange(start, self._size, dtype=np.uint32))
+        return codes.cat.to(self._dtype).cast(pl.String)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +83,9 @@ class Vocabulary:
 def build_vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> tuple[Vocabulary, np.ndarray]:
     """Builds the vocabulary of the values that occur often enough.
 
+    Texts of one canonical form (see `canonical_values`) are one value. The form is found here, once for each distinct
+    text, since finding it while rows are read costs time for each of them.
+
     Args:
       texts: [codes] String, the text of each code.
       counts: [codes] integers, occurrences of each code in the training rows; if shorter, the rest counts as 0.
@@ -115,11 +96,18 @@ def build_vocabulary(texts: pl.Series, counts: np.ndarray, min_count: int) -> tu
     """
     padded = np.zeros(len(texts), np.int64)
     padded[: len(counts)] = counts[: len(texts)]
-    frame = pl.DataFrame({"value": texts, "count": padded, "code": np.arange(len(texts))})
-    known = frame.filter(pl.col("count") >= max(min_count, 1), pl.col("value").is_not_null())
+    forms = canonicalise_texts(texts)
+    frame = pl.DataFrame({"value": forms, "count": padded, "code": np.arange(len(texts))})
+    values = frame
+    if forms is not texts:
+        values = frame.group_by("value").agg(pl.col("count").sum(), pl.col("code").first())
+    known = values.filter(pl.col("count") >= max(min_count, 1), pl.col("value").is_not_null())
     known = known.sort(["count", "value"], descending=[True, False])
     ids = np.full(len(texts), UNKNOWN_ID, np.int32)
     ids[known["code"].to_numpy()] = np.arange(1, known.height + 1, dtype=np.int32)
+    if forms is not texts:  # all codes of a form get its id
+        first = frame.select(pl.col("code").first().over("value")).to_series()
+        ids = ids[first.to_numpy()]
     return Vocabulary(known["value"], known["count"]), ids
 
 
@@ -129,21 +117,40 @@ class StoredCodes:
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Creates an encoder for a vocabulary."""
         self._codes = ValueCodes()
-        known = self._codes.encode(vocabulary.values)
-        self._ids = np.full(int(known.max(initial=-1)) + 2, UNKNOWN_ID, np.int32)
+        self._lock = threading.Lock()
+        forms = self._codes.encode(canonicalise_texts(vocabulary.values))
+        stored = self._codes.encode(vocabulary.values)
+        self._ids = np.full(max(forms.max(initial=0), stored.max(initial=0)) + 1, UNKNOWN_ID, np.int32)
         # An older version stored "7" and "7.0" as two values. The last assignment holds: the more frequent of them.
-        self._ids[known[::-1]] = np.arange(1, vocabulary.rows, dtype=np.int32)[::-1]
+        self._ids[forms[::-1]] = np.arange(1, vocabulary.rows, dtype=np.int32)[::-1]
+        self._ids[stored] = self._ids[forms]
 
     def encode(self, texts: pl.Series) -> np.ndarray:
-        """Returns the id of each text; 0 if it is out-of-vocabulary.
+        """Returns the id of each text's canonical form; 0 if it is out-of-vocabulary.
 
         Args:
-          texts: [n] String without nulls.
+          texts: [n] String; null counts as the empty text.
 
         Returns:
           [n] int32.
         """
-        return self._ids[np.minimum(self._codes.encode(texts), len(self._ids) - 1)]
+        codes = self._codes.encode(texts)
+        with self._lock:  # columns that share a vocabulary are encoded in parallel
+            if codes.max(initial=-1) >= len(self._ids):
+                self._add_new_texts()
+            ids = self._ids
+        return ids[codes]
+
+    def _add_new_texts(self) -> None:
+        """Finds the ids of texts without an id so far: unknown, unless their canonical form has one."""
+        known = len(self._ids)
+        texts = self._codes.texts(known)
+        forms = canonicalise_texts(texts)
+        ids = np.full(len(texts), UNKNOWN_ID, np.int32)
+        if forms is not texts:
+            codes = self._codes.encode(forms)  # a form that is new, too, is unknown
+            ids = np.where(codes < known, self._ids.take(codes, mode="clip"), UNKNOWN_ID).astype(np.int32)
+        self._ids = np.concatenate([self._ids, ids])
 
 
 def vocabulary_path(directory: Path, column: str) -> Path:
