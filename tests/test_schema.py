@@ -93,9 +93,7 @@ def test_files_that_are_not_schemas_are_named(tmp_path):
 def test_numbers_that_are_not_finite_are_refused_in_one_line(tmp_path, number):
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(MINIMAL | {"dense": [{"name": "age", "missing_value": 5}]}).replace("5}", f"{number}}}"))
-    with pytest.raises(
-        UserError, match=r"schema\.json.*(not readable .*; correct the value|does not fit 64 bits)"
-    ) as error:
+    with pytest.raises(UserError, match=r"schema\.json.*: (not readable .*; correct|does not fit)") as error:
         load_schema(path)
     assert len(str(error.value)) < 400
     assert "\n" not in str(error.value)
@@ -114,8 +112,9 @@ def test_a_schema_in_another_encoding_or_too_deep_is_one_line(tmp_path):
     with pytest.raises(UserError, match="byte 10: not UTF-8 text"):
         load_schema(path)
     path.write_text("[" * 200_000)
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match=r"schema\.json: is nested too deeply") as error:
         load_schema(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("limits", [{"missing_value": float("nan")}, {"mean": float("inf")}])
