@@ -307,7 +307,7 @@ def load_schema(path: str | Path) -> Schema:
     except json.JSONDecodeError as error:
         raise UserError(f"schema {path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
     except RecursionError:
-        raise UserError(f"schema {path}: not readable (nested too deeply); give a schema") from None
+        raise UserError(f"schema {path}: is nested too deeply; give a schema") from None
     except (ValueError, OverflowError) as error:  # such as an integer of 5,000 digits
         raise UserError(f"schema {path}: not readable ({str(error).splitlines()[0]}); correct the value") from None
 
