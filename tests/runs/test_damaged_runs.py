@@ -190,10 +190,10 @@ def test_many_damaged_runs_are_refused_in_one_line_or_score_the_same(whole, tmp_
 @pytest.mark.parametrize(
     ("name", "key", "value", "words"),
     [
-        ("config.json", "embeddings.width", 10**15, "does not fit|cannot be opened"),
+        ("config.json", "embeddings.width", 10**15, "does not fit|not readable"),
         ("config.json", "embeddings.width", 10**30, "does not fit 64 bits"),
         ("config.json", "embeddings.optimizer.learning_rate", float("nan"), "must be|not a number"),
-        ("data/schema.json", "categorical.0.rows", 10**12, "at most 2000000000; hash"),
+        ("data/schema.json", "categorical.0.rows", 10**12, "at most 2147483647 rows"),
         ("data/schema.json", "dense.0.standard_deviation", None, "has no mean or deviation"),
         ("data/blocks/test.json", "blocks_per_file.0", 10**15, "do not fit"),
         ("data/blocks/test.json", "rows", 10**15, "do not fit"),
@@ -222,7 +222,7 @@ def test_an_index_that_counts_more_blocks_than_its_file_has_bytes_is_refused(who
     file.write_text(
         json.dumps(json.loads(file.read_text()) | {"rows": 10**15, "rows_per_block": 1, "blocks_per_file": [10**15]})
     )
-    with pytest.raises(UserError, match="cannot hold 1000000000000000 blocks"):
+    with pytest.raises(UserError, match="(cannot hold|digests of) 1000000000000000 blocks"):
         open_run(folder)
 
 
