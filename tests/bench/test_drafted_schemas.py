@@ -21,7 +21,7 @@ def test_page_names_the_sets_that_miss():
     page = format_page(rows, "2026-11-28", "a machine")
     assert "| b | 2 | 0.8000 +- 0.0010 | 0.7900 +- 0.0010 | -0.0100 | 0.7000 +- 0.0010 |" in page
     assert "except on b." in page
-    assert "on every set." in format_page(rows[:3], "2026-11-28", "a machine")
+    assert "on every set of the table." in format_page(rows[:3], "2026-11-28", "a machine")
 
 
 @pytest.mark.parametrize("name", SETS)

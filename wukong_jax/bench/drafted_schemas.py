@@ -148,7 +148,7 @@ def format_page(rows: Sequence[Mapping[str, Any]], date: str, machine: str) -> s
         lines.append("| " + " | ".join(cells) + " |")
         below += [name] if difference < -_MARGIN else []
     shown = f"A draft that no one edited is within {_MARGIN} of the schema that was written by hand, or above"
-    shown += f", except on {', '.join(below)}." if below else ", on every set."
+    shown += f", except on {', '.join(below)}." if below else ",\non every set of the table."
     return _PAGE.format(table="\n".join(lines), date=date, machine=machine, shown=shown)
 
 
