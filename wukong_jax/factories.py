@@ -27,6 +27,7 @@ MOVED = {"lattice.knowledge_transfer:build_join": "lattice.teacher.knowledge_tra
 _NO_SHORT_NAMES: Mapping[str, str] = MappingProxyType({})
 _OWN = frozenset({"wukong_jax", "dmt", "lattice"})
 _PACKAGES = _OWN | {"optax"}
+_SHOWN = 200  # characters of a name in a message
 # Packages whose factories may be loaded; None: any, because the user gave the config.
 _allowed: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVar("packages of factories", default=None)
 _given: set[str] = set()  # factories that the user's configs have named in this process
@@ -81,11 +82,13 @@ def load_factory(key: str, name: str, short_names: Mapping[str, str] = _NO_SHORT
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         names = [*map(repr, short_names), "'module:function', such as 'wukong_jax.models.wukong:build'"]
-        raise UserError(f"{key} = {name!r}: {error}; give {' or '.join(names)}") from None
+        raise UserError(f"{key} = {_shorten(name)}: {str(error)[:300]}; give {' or '.join(names)}") from None
     if packages is None:
         _given.add(full_name)
     elif not callable(function) or not _is_within(str(getattr(function, "__module__", "")), packages):
-        raise UserError(f"{key} = {name!r}: is not a function of that package; a run's folder may name no other")
+        raise UserError(
+            f"{key} = {_shorten(name)}: is not a function of that package; a run's folder may name no other"
+        )
     return function
 
 
@@ -120,13 +123,17 @@ def check_factory_name(key: str, name: str, short_names: Mapping[str, str] = _NO
         return
     module, _, function = full_name.partition(":")
     if not _is_within(module, packages):
-        package = module.partition(".")[0]
+        package = module.partition(".")[0][:_SHOWN]
         raise UserError(
-            f"{key} = {name!r}: the run's folder names code of another package, which is not run unasked; if you trust "
-            f"it, give --allow_factories={package} (in Python, open_run(..., allow_factories=[{package!r}]))"
+            f"{key} = {_shorten(name)}: the run's folder names code of another package, which is not run unasked; if "
+            f"you trust it, give --allow_factories={package} (in Python, open_run(..., allow_factories=[{package!r}]))"
         )
     if _is_within(module, _OWN) and not re.fullmatch(r"build(_\w+)?", function):
-        raise UserError(f"{key} = {name!r}: is no factory; those of this package are called build or build_...")
+        raise UserError(f"{key} = {_shorten(name)}: is no factory; those of this package are called build or build_...")
+
+
+def _shorten(name: str) -> str:
+    return repr(name) if len(name) <= _SHOWN else repr(name[:_SHOWN]) + "..."
 
 
 def _is_within(module: str, packages: frozenset[str]) -> bool:

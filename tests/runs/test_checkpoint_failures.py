@@ -12,12 +12,16 @@ import pytest
 
 from tests.end_to_end.run_script import read_metrics, run_script
 from tests.runs.test_train_run import make_config, silent
+from wukong_jax.config import build_run_config
+from wukong_jax.config_files import load_config
 from wukong_jax.errors import UserError
 from wukong_jax.runs import checkpoints as checkpoints_module
 from wukong_jax.runs.checkpoint_content import check_content, compute_digests
 from wukong_jax.runs.checkpoints import Checkpoints
+from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.train_run import train_run
 
+HASHED = Path(__file__).with_name("hashed_clicks_config.py")
 FULL = "RESOURCE_EXHAUSTED: Error writing 'c.rows/0.0' ... [OS error 28: ENOSPC No space left on device] [source ...]"
 READ_ONLY = "UNAVAILABLE: Failed to create directory [OS error 30: EROFS Read-only file system]"
 
@@ -35,14 +39,38 @@ def small_disk(folder, mebibytes):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(tmp_path):
+def write_hashed(folder):
+    """Writes rows.csv and its schema, for `HASHED`; returns the config's data keys."""
     hashed = {"name": "id", "encoding": "hash", "rows": 200_000}
     schema = {"name": "made_up", "source": {"format": "csv"}, "labels": [{"name": "y"}], "categorical": [hashed]}
     schema["dense"] = [{"name": "x"}]
-    (tmp_path / "schema.json").write_text(json.dumps(schema))
-    (tmp_path / "rows.csv").write_text("y,id,x\n" + "".join(f"{i % 2},{i % 97},{i % 7}\n" for i in range(400)))
-    flags = [f"--config={Path(__file__).with_name('hashed_clicks_config.py')}"]
-    flags += [f"--config.data.path={tmp_path / 'rows.csv'}", f"--config.data.schema={tmp_path / 'schema.json'}"]
+    (folder / "schema.json").write_text(json.dumps(schema))
+    (folder / "rows.csv").write_text("y,id,x\n" + "".join(f"{i % 2},{i % 97},{i % 7}\n" for i in range(400)))
+    return {"path": str(folder / "rows.csv"), "schema": str(folder / "schema.json")}
+
+
+def test_a_flipped_bit_in_a_stored_table_is_found_and_not_scored(tmp_path):
+    changes = {f"data.{key}": value for key, value in write_hashed(tmp_path).items()}
+    train_run(build_run_config(load_config(str(HASHED), {**changes, "mesh.chips": 1})), tmp_path / "run", silent)
+    stored = max(
+        (tmp_path / "run" / "checkpoints" / "best").rglob("tables/**/d/*"), key=lambda file: file.stat().st_size
+    )
+    content = bytearray(stored.read_bytes())
+    assert len(content) > 1_000_000
+    for place in (len(content) // 3, len(content) // 2):
+        content[place] ^= 4
+        stored.write_bytes(content)
+        with pytest.raises(UserError, match="damaged") as refused:
+            open_run(tmp_path / "run")
+        assert "\n" not in str(refused.value)
+        content[place] ^= 4
+    stored.write_bytes(content)
+    assert open_run(tmp_path / "run").evaluate("test")
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(tmp_path):
+    flags = [f"--config.data.{key}={value}" for key, value in write_hashed(tmp_path).items()]
+    flags += [f"--config={HASHED}"]
     code, _, err = run_script("train.py", *flags, f"--workdir={tmp_path / 'whole'}")
     assert code == 0, err
     disk = tmp_path / "disk"
@@ -64,8 +92,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(tmp_pat
 def test_what_a_writer_raises_is_one_line_and_the_run_resumes(tmp_path, monkeypatch, method, error):
     open_manager, calls = checkpoints_module._open_manager, []
 
-    def open_failing(*arguments):
-        manager = open_manager(*arguments)
+    def open_failing(*arguments, **options):
+        manager = open_manager(*arguments, **options)
+        if options.get("read_only") or manager is None:
+            return manager
         work = getattr(manager, method)
 
         def fail_the_second_time(*args, **kwargs):

@@ -166,8 +166,7 @@ def run_trial(whole, folder: Path, seed: int) -> str:
         assert 10 < len(refused) < 3000, what  # a message may repeat a text of 2,000 characters
         return "refused"
     np.testing.assert_equal(found, metrics, err_msg=what)
-    if "vocabulary" not in what:  # other values in a valid file are for the fingerprint of the rows to find
-        np.testing.assert_array_equal(predicted, scores, err_msg=what)
+    np.testing.assert_array_equal(predicted, scores, err_msg=what)
     return "same"
 
 
@@ -179,12 +178,12 @@ def run_trials(whole, tmp_path, seeds) -> None:
 
 
 def test_a_damaged_run_is_refused_in_one_line_or_scores_the_same(whole, tmp_path):
-    run_trials(whole, tmp_path, range(40))
+    run_trials(whole, tmp_path, range(1000, 1080))
 
 
 @pytest.mark.slow
 def test_many_damaged_runs_are_refused_in_one_line_or_score_the_same(whole, tmp_path):
-    run_trials(whole, tmp_path, range(1000, 1400))
+    run_trials(whole, tmp_path, range(2000, 2400))
 
 
 @pytest.mark.parametrize(
@@ -219,10 +218,9 @@ def test_an_index_that_counts_more_blocks_than_its_file_has_bytes_is_refused(who
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
     file = folder / "data" / "blocks" / "test.json"
-    file.write_text(
-        json.dumps(json.loads(file.read_text()) | {"rows": 10**15, "rows_per_block": 1, "blocks_per_file": [10**15]})
-    )
-    with pytest.raises(UserError, match=r"(cannot hold|digests of) 1000000000000000 blocks"):
+    absurd = {"rows": 10**15, "rows_per_block": 1, "blocks_per_file": [10**15], "digests": []}
+    file.write_text(json.dumps(json.loads(file.read_text()) | absurd))
+    with pytest.raises(UserError, match="cannot hold 1000000000000000 blocks"):
         open_run(folder)
 
 

@@ -1,7 +1,7 @@
 r"""Gives folders whose path a library would misread a second, plain path.
 
 Orbax finds the parts of a checkpoint by a glob pattern that starts with the whole path, so `[`, `*` or `?` anywhere in
-it lose the checkpoint or take files of other folders, and it reads `gs:/` as a bucket. Tensorstore takes `\\` for `/`.
+it lose the checkpoint or take files of other folders, and it reads `gs:/` as a bucket. Tensorstore takes `\` for `/`.
 Linux gives every open folder the path /proc/self/fd/NUMBER, which is valid in this process as long as it is open.
 """
 

@@ -210,12 +210,9 @@ def _read_newest_progress(plain: Path, folder: Path) -> RunProgress | None:
             return None
         newest = max(saved, key=lambda manager: manager.latest_step())
         step = newest.latest_step()
-        try:
+        with _reading(f"{folder}, the progress of step {step}"):
             restored = newest.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{folder}: the progress of step {step} cannot be read ({reason})") from None
-        return RunProgress.from_json(restored["progress"])
+            return RunProgress.from_json(restored["progress"])
     finally:
         for manager in opened:
             manager.close()

@@ -99,7 +99,7 @@ def _note_path(index_path: Path) -> Path:
 
 
 def _read_note(index_path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         note = json.loads(_note_path(index_path).read_text(encoding="utf-8"))
         return note if isinstance(note, dict) else {}
     return {}
