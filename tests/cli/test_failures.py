@@ -131,6 +131,18 @@ def test_a_signal_that_a_destructor_swallows_is_sent_again(monkeypatch, capsys):
     assert end_of(monkeypatch, capsys, action) == (130, "")
 
 
+def test_what_storage_threads_print_after_a_failure_is_dropped(monkeypatch, capsys):
+    class Late:
+        def __del__(self):  # as tensorstore's threads report, past any handler
+            raise RuntimeError("Event loop is closed")
+
+    def action():
+        Late()
+        raise UserError("checkpoints/best: is damaged")
+
+    assert end_of(monkeypatch, capsys, action) == (1, "error: checkpoints/best: is damaged\n")
+
+
 @pytest.mark.parametrize(
     ("platforms", "words"),
     [

@@ -46,6 +46,8 @@ class OrderlySignals:
         sys.exit(self.exit_code)
 
     def _send_again(self, dropped: "sys.UnraisableHookArgs") -> None:
+        if dropped.exc_type is RuntimeError and str(dropped.exc_value) == "Event loop is closed":
+            return  # of tensorstore's other reads or writes, after one has failed, which the command reports
         lost = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(dropped.exc_type)
         if lost is None:
             self._hook(dropped)

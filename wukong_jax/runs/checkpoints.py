@@ -19,7 +19,6 @@ from absl import logging as absl_logging
 
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
-from wukong_jax.files.error_output import without_error_output
 from wukong_jax.files.plain_path import plain_path
 from wukong_jax.files.system_errors import describe_system_error
 from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests
@@ -113,7 +112,7 @@ class Checkpoints:
         folder, stacks = self._paths[which] / str(step), self._exchange.layout.stacks
         abstract = _dense_part(abstract_state)
         with _reading(f"checkpoints/{which}/{step}"):
-            with _without_warnings(), without_error_output():
+            with _without_warnings():
                 check_sizes(folder, abstract, self._exchange.layout)
             template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
             items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
@@ -121,8 +120,7 @@ class Checkpoints:
                 items["tables"] = ocp.args.StandardRestore()
             if (folder / "digests").exists():  # checkpoints of earlier versions have none
                 items["digests"] = ocp.args.JsonRestore()
-            with without_error_output():
-                restored = manager.restore(step, args=ocp.args.Composite(**items))
+            restored = manager.restore(step, args=ocp.args.Composite(**items))
             arrays: dict[str, Any] = {name: restored[name] for name in ("dense", "tables") if name in items}
             check_content(arrays, restored["digests"] if "digests" in items else None)
             logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
