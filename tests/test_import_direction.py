@@ -12,6 +12,7 @@ PACKAGES = ("wukong_jax", "dmt", "lattice")  # a later one may import an earlier
 # `config` comes after the parts whose own settings it collects, so that no part reads the run's config.
 PARTS = (
     "errors",
+    "messages",
     "user_code",
     "factories",
     "files",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from wukong_jax.errors import UserError
+from wukong_jax.messages import first_line
 from wukong_jax.ranges import AtLeast, Between, check_ranges
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
@@ -309,7 +310,7 @@ def load_schema(path: str | Path) -> Schema:
     except RecursionError:
         raise UserError(f"schema {path}: is nested too deeply; give a schema") from None
     except (ValueError, OverflowError) as error:  # such as an integer of 5,000 digits
-        raise UserError(f"schema {path}: not readable ({str(error).splitlines()[0]}); correct the value") from None
+        raise UserError(f"schema {path}: not readable ({first_line(error)}); correct the value") from None
 
 
 def _parse_float(text: str) -> float:

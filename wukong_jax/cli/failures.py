@@ -10,6 +10,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from wukong_jax.messages import describe_error
+
 SHOW_TRACEBACK = "WUKONG_JAX_TRACEBACK"  # environment variable; 1: a defect's traceback is printed, too
 
 
@@ -26,13 +28,6 @@ def describe_failure(error: BaseException, settings: Any) -> str:
     if isinstance(error, OSError):
         return _describe_system(error, settings)
     return _describe_machine(error) or _describe_defect(error, settings)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an exception's text, shortened, behind the name of its type."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    name = type(error).__name__
-    return f"{name}: {text[:200]}" if text else name
 
 
 def on_one_line(text: str) -> str:
@@ -66,7 +61,7 @@ def _describe_jax(error: BaseException) -> str | None:
     from wukong_jax.sharding.backend import describe_missing_backend
 
     if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        detail = first_line(error).rpartition("RESOURCE_EXHAUSTED: ")[2]
+        detail = describe_error(error).rpartition("RESOURCE_EXHAUSTED: ")[2]
         return (
             f"not enough memory on the device ({detail}); lower config.training.batch_size, "
             "config.training.evaluation_batch_size, config.embeddings.width or the rows of tables"
@@ -80,7 +75,7 @@ def _describe_defect(error: BaseException, settings: Any) -> str:
         print(trace, file=sys.stderr)
     file = _write_trace(trace, settings)
     where = f"its traceback is in {file}" if file else f"set {SHOW_TRACEBACK}=1 to see its traceback"
-    return f"{first_line(error)}; this is a defect of the program: {where}; please report it"
+    return f"{describe_error(error)}; this is a defect of the program: {where}; please report it"
 
 
 def _write_trace(trace: str, settings: Any) -> Path | None:

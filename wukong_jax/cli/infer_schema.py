@@ -10,16 +10,14 @@ label. Columns are changed by the flags below, or in the written JSON file.
 
 import dataclasses
 import shlex
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 from wukong_jax.cli.flags import Positional
+from wukong_jax.cli.progress import Progress
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
-_REPORT_SECONDS = 5.0  # between two progress messages
 _SMALL, _LARGE = 50_000, 5_000_000  # rows
 
 
@@ -70,7 +68,7 @@ def run(settings: Settings) -> None:
         keep=settings.keep,
     )
     hints = LayoutHints(settings.label, settings.columns, _unescape(settings.separator), settings.header)
-    scan = scan_files(settings.file, hints, Limits(), chunk_bytes=settings.chunk_mib << 20, progress=_Progress())
+    scan = scan_files(settings.file, hints, Limits(), chunk_bytes=settings.chunk_mib << 20, progress=Progress())
     draft = draft_schema(name_schema(settings.file[0]), scan, roles, Limits())
     write_text_whole(output, format_schema(draft.schema))
     print(format_draft(draft))
@@ -103,15 +101,3 @@ def next_commands(settings: Settings, rows: int, bad_rows: int) -> list[str]:
 
 def _unescape(separator: str | None) -> str | None:
     return "\t" if separator in ("\\t", "tab") else separator
-
-
-class _Progress:
-    """Prints progress messages, but not too often."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() - self._last >= _REPORT_SECONDS:
-            self._last = time.monotonic()
-            print(line, file=sys.stderr, flush=True)

@@ -7,13 +7,11 @@ The flags from --split on replace the split of the schema. After a failure, no f
 
 import dataclasses
 import sys
-import time
 from typing import Annotated, Any, Literal
 
+from wukong_jax.cli.progress import Progress
 from wukong_jax.data.raw.builtin_schemas import BUILTIN_SCHEMAS
 from wukong_jax.ranges import AtLeast
-
-_REPORT_SECONDS = 5.0  # between two progress messages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,20 +65,8 @@ def run(settings: Settings) -> None:
         overwrite=settings.overwrite,
         chunk_bytes=settings.chunk_mib << 20,
         rows_per_block=settings.rows_per_block,
-        progress=_Progress(),
+        progress=Progress(),
     )
     for line in report["warnings"]:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     print(f"{format_report(report)}; wrote {settings.output}")
-
-
-class _Progress:
-    """Prints progress messages, but not too often."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() - self._last >= _REPORT_SECONDS:
-            self._last = time.monotonic()
-            print(line, file=sys.stderr, flush=True)

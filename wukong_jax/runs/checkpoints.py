@@ -21,6 +21,7 @@ from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
 from wukong_jax.files.plain_path import plain_path
 from wukong_jax.files.system_errors import describe_system_error
+from wukong_jax.messages import first_line
 from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.training.run import Run
@@ -234,7 +235,7 @@ def _reading(name: str) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)[:300]
         raise UserError(f"{name}: does not fit this run's network, or is damaged ({reason})") from error
 
 

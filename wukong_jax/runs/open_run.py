@@ -15,6 +15,7 @@ from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.factories import known_factories_only
 from wukong_jax.idle_options import accept_idle_options
+from wukong_jax.messages import describe_error
 from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress, restore_best
 from wukong_jax.runs.console import print_to_stderr
 from wukong_jax.runs.evaluation import (
@@ -187,7 +188,6 @@ def _refusing_damage(workdir: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, pl.exceptions.PanicException) as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f"{workdir}: not readable ({type(error).__name__}: {reason}); its files are damaged or of a later version"
+            f"{workdir}: not readable ({describe_error(error)}); its files are damaged or of a later version"
         ) from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import open_whole
+from wukong_jax.messages import first_line
 
 _DTYPES = {"impression": np.dtype(np.int64), "objective": np.dtype(np.int32), "timestamp": np.dtype(np.int64)}
 
@@ -95,8 +96,9 @@ def load_conversion_log(path: str | Path) -> ConversionLog:
     except FileNotFoundError:
         raise UserError(f"conversion log {path}: no such file; give the .npz that goes with the impressions") from None
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"conversion log {path}: damaged or not a conversion log ({reason}); create it again") from None
+        raise UserError(
+            f"conversion log {path}: damaged or not a conversion log ({first_line(error)}); create it again"
+        ) from None
     try:
         return ConversionLog(**arrays)
     except UserError as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from wukong_jax.data.blocks.row_blocks import SPLITS
+from wukong_jax.messages import join_some
 
 _UNKNOWN_LIMIT = 0.5  # share of unknown values of a split that is warned of
 _UNKNOWN_MARGIN = 0.2  # by which it exceeds the training rows' share
@@ -61,6 +62,4 @@ def _list_unknown_values(shares: Mapping[str, Mapping[str, float | None]]) -> It
 
 
 def _name_some(names: Iterable[str]) -> str:
-    listed = [repr(name) for name in names]
-    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
-    return ", ".join(listed[:_NAMES_SHOWN]) + more
+    return join_some([repr(name) for name in names], _NAMES_SHOWN)

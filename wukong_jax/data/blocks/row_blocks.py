@@ -30,6 +30,7 @@ from wukong_jax.data.blocks.block_check import State, describe_file, describe_st
 from wukong_jax.data.blocks.block_record import BLOCK_VERSION, decode_block, encode_block
 from wukong_jax.errors import UserError
 from wukong_jax.files.checksum import checksum_bytes
+from wukong_jax.messages import first_line
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
@@ -360,7 +361,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: cannot write ({_first_line(error)}); free space or choose another output") from None
+        raise UserError(f"{path}: cannot write ({first_line(error)}); free space or choose another output") from None
 
 
 @contextmanager
@@ -369,9 +370,5 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        message = f"{path}, {what}: {_first_line(error)}; the file is damaged or foreign: prepare the data again"
+        message = f"{path}, {what}: {first_line(error)}; the file is damaged or foreign: prepare the data again"
         raise UserError(message) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -24,6 +24,7 @@ from wukong_jax.data.drafts.profiles import MARKS, PLAIN_MARKS, ColumnProfile
 from wukong_jax.data.drafts.roles import Roles
 from wukong_jax.data.drafts.scan import Scan
 from wukong_jax.errors import UserError
+from wukong_jax.messages import join_some
 from wukong_jax.schema import CategoricalColumn, DenseColumn, Schema, Split
 
 _MANY_DOMAINS = 100
@@ -106,7 +107,7 @@ def _check_named(roles: Roles, profiles: Mapping[str, ColumnProfile], scan: Scan
     taken: dict[str, str] = {}
     for flag, name in roles.named():
         if name not in profiles:
-            shown = ", ".join(list(profiles)[:12]) + (f" and {len(profiles) - 12} more" if len(profiles) > 12 else "")
+            shown = join_some(list(profiles), 12)
             fix = (
                 ""
                 if scan.layout.source.header or scan.layout.source.format == "parquet"

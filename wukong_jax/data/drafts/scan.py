@@ -16,6 +16,7 @@ from wukong_jax.data.raw.bad_rows import BadRows
 from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
 from wukong_jax.errors import UserError
+from wukong_jax.messages import first_line
 from wukong_jax.schema import Source, Split
 
 _PEEK_BYTES = 1 << 20
@@ -120,7 +121,7 @@ def find_layout(file: Path, hints: LayoutHints) -> FileLayout:
     except (EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{file}: truncated or damaged .gz ({error}); fetch the file again") from None
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"{file}: not readable as Parquet ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{file}: not readable as Parquet ({first_line(error)})") from None
     except OSError as error:
         raise UserError(f"{file}: cannot read ({error.strerror or error})") from None
     try:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from wukong_jax.data.raw.quoted_records import Record, TextLayout, parse_record, quote_fields
 from wukong_jax.data.raw.text_files import MAX_LINE_BYTES
 from wukong_jax.errors import UserError
+from wukong_jax.messages import join_some
 from wukong_jax.schema import Source
 
 _NAMES_SHOWN = 12
@@ -62,8 +63,7 @@ def shorten(names: Sequence[str]) -> str:
     """Lists the first names for a message, without characters that a terminal cannot show."""
     shown = [name if len(name) <= _NAME_CHARACTERS else name[:_NAME_CHARACTERS] + "..." for name in names]
     shown = [name if name.isprintable() else repr(name) for name in shown]
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(shown[:_NAMES_SHOWN]) + more
+    return join_some(shown, _NAMES_SHOWN)
 
 
 def _read_first_record(file: BinaryIO, layout: TextLayout) -> tuple[bytes, Record, int]:

@@ -18,6 +18,7 @@ import polars as pl
 from wukong_jax.data.raw.movielens_rows import count_domains
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import open_whole
+from wukong_jax.messages import first_line
 
 LOGS = (
     "log_standard_4_08_to_4_21_pure.csv",
@@ -134,7 +135,7 @@ def _read_csv(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
     try:
         table = pl.read_csv(paths[0], infer_schema=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{paths[0]}: not readable as CSV ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{paths[0]}: not readable as CSV ({first_line(error)})") from None
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise UserError(f"{paths[0]}: no column {missing[0]!r}; it has {', '.join(table.columns)}")

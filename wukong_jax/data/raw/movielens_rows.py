@@ -18,6 +18,7 @@ import polars as pl
 
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import open_whole
+from wukong_jax.messages import first_line
 
 Order = Literal["time", "file", "joined"]
 
@@ -203,7 +204,7 @@ def _read_csv(folder: Path, name: str) -> pl.DataFrame:
     try:
         table = pl.read_csv(paths[0], infer_schema=False).rename(_CSV_NAMES, strict=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{paths[0]}: not readable as CSV ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{paths[0]}: not readable as CSV ({first_line(error)})") from None
     return _as_numbers(table, _DAT_FILES[name], paths[0])
 
 

@@ -24,6 +24,7 @@ from wukong_jax.data.raw.row_encoder import (
 )
 from wukong_jax.data.raw.vocabulary import StoredCodes, ValueCodes, load_vocabulary
 from wukong_jax.errors import UserError
+from wukong_jax.messages import first_line
 from wukong_jax.schema import Schema, Source
 
 _FRAME_ROWS = 65_536  # rows of a frame that are encoded at once
@@ -140,7 +141,7 @@ def build_frame(rows: Any) -> pl.DataFrame:
         if hasattr(rows, "notna") and hasattr(rows, "columns"):
             return pl.DataFrame([_read_pandas(rows, name) for name in rows.columns])
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{_FRAME}: cannot be converted to a frame ({reason}); give columns of equal length, each of one type"
         ) from None

@@ -9,6 +9,7 @@ import polars as pl
 from wukong_jax.data.raw.headers import shorten
 from wukong_jax.data.raw.text_files import reading
 from wukong_jax.errors import UserError
+from wukong_jax.messages import first_line
 
 _MAGIC = b"PAR1"
 _BYTES_PER_VALUE = 16
@@ -61,7 +62,7 @@ def _polars_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        reason = shorten([(str(error).splitlines() or ["damaged"])[0]])
+        reason = shorten([first_line(error)])
         raise UserError(f"{path}: not readable as Parquet ({reason}); write the file again") from None
 
 

@@ -29,6 +29,7 @@ from wukong_jax.data.raw.raw_files import RawRows
 from wukong_jax.data.raw.timestamps import encode_timestamp
 from wukong_jax.data.raw.vocabulary import ValueCodes
 from wukong_jax.errors import UserError
+from wukong_jax.messages import join_some
 from wukong_jax.schema import Schema
 
 _DOMAINS_SHOWN = 12
@@ -264,9 +265,7 @@ def index_domains(resolved: Schema) -> dict[str, int]:
 def _find_domains(codes: np.ndarray, resolved: Schema, domain_codes: ValueCodes, bad: dict[int, str]) -> np.ndarray:
     texts, known = canonicalise_texts(domain_codes.texts()).to_list(), index_domains(resolved)
     domains = np.array([known.get(text, -1) for text in texts], np.int32)[codes]
-    values = resolved.domain_values
-    shown = ", ".join(values[:_DOMAINS_SHOWN])
-    shown += f" and {len(values) - _DOMAINS_SHOWN} more" if len(values) > _DOMAINS_SHOWN else ""
+    shown = join_some(resolved.domain_values, _DOMAINS_SHOWN)
     for row in np.flatnonzero(domains < 0):
         value = texts[codes[row]]
         bad[int(row)] = f"column {resolved.domain!r} = {value!r}: expected a domain of training rows ({shown})"

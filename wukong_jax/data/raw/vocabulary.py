@@ -20,6 +20,7 @@ import polars as pl
 from wukong_jax.data.raw.canonical_values import canonicalise_texts
 from wukong_jax.errors import UserError
 from wukong_jax.files.error_output import without_error_output
+from wukong_jax.messages import first_line
 from wukong_jax.schema import MAX_ROWS
 
 UNKNOWN_ID = 0
@@ -192,5 +193,5 @@ def load_vocabulary(directory: Path, column: str) -> Vocabulary:
             raise pl.exceptions.SchemaError(f"its columns are {dict(frame.schema)}, or a value is null")
         return Vocabulary(frame["value"], frame["count"])
     except (OSError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         raise UserError(f"vocabulary {path}: cannot read ({reason}); prepare the data again") from None
