@@ -25,10 +25,10 @@ from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.ranges import AtLeast, check_ranges
-from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress
+from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import OpenRun
-from wukong_jax.runs.rows import RunData, open_run_data
+from wukong_jax.runs.rows import RunData, open_rows_of_run
 from wukong_jax.runs.train_run import train_run
 from wukong_jax.strict_mapping import list_changes
 from wukong_jax.training.compiled_programs import keep_programs_in
@@ -114,12 +114,8 @@ def open_teacher_rows(config: RunConfig, workdir: str | Path, say: Callable[[str
     Raises:
       UserError: the teacher in the folder was trained on other rows.
     """
-    run = RunFolder(str(workdir))
-    data = open_run_data(config.data, run.data, say, saved=run.is_saved)
-    saved = read_newest_progress(run.checkpoints)
-    if saved is not None:
-        data.check_rows(saved.data_fingerprint, "give the same rows, or another --workdir and --store")
-    return data
+    fix = "give the same rows, or another --workdir and --store"
+    return open_rows_of_run(config.data, RunFolder(workdir), say, fix)
 
 
 def find_chunk_ends(rows: int, batch: int, chunks: int) -> list[int]:

@@ -68,7 +68,7 @@ class RunFolder:
         allowed: dict[str, tuple[Any, Any]] = {}
         if (self.path / "config.json").exists():
             allowed, refused = compare_run_configs(self.load_config(), config)
-            if refused and not self._has_checkpoint():
+            if refused and not self.is_saved:
                 allowed, refused = {}, {}
             if refused:
                 key, (old, new) = next(iter(refused.items()))
@@ -92,12 +92,12 @@ class RunFolder:
 
     def _find_old_behaviour(self) -> dict[str, Any]:
         stored = read_json_file(self.path / "config.json", dict)
-        return {} if stored is None or not self._has_checkpoint() else find_old_behaviour(stored)
+        return {} if stored is None or not self.is_saved else find_old_behaviour(stored)
 
     @property
     def is_saved(self) -> bool:
         """Whether the run has saved a checkpoint, so that its rows must stay the same."""
-        return self._has_checkpoint()
+        return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -137,9 +137,6 @@ class RunFolder:
                 f"give one of at most {_LONGEST_PATH}"
             )
         check_path_readable(self.checkpoints)
-
-    def _has_checkpoint(self) -> bool:
-        return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
 
     def load_config(self, allow_factories: Iterable[str] = ()) -> RunConfig:
         """Loads the config that the run was last started with.

@@ -22,6 +22,8 @@ from wukong_jax.data.fingerprint import (
     load_digests,
 )
 from wukong_jax.errors import UserError
+from wukong_jax.runs.checkpoints import read_newest_progress
+from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.own_rows import prepare_own_rows
 from wukong_jax.runs.record import read_json_file
 from wukong_jax.schema import Schema, load_schema
@@ -137,6 +139,25 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
     if source.prepare is not None:
         prepare_own_rows(config, source, own_directory, say, saved)
     return open_prepared_rows(config, source.folder or own_directory, say)
+
+
+def open_rows_of_run(config: DataConfig, run: RunFolder, say: Callable[[str], None], fix: str) -> RunData:
+    """Opens the rows of a run that starts or goes on, after preparing them if necessary.
+
+    Args:
+      config: the data source.
+      run: the run's folder.
+      say: prints a progress message.
+      fix: what to do if they are not the rows of the run.
+
+    Raises:
+      UserError: as `open_run_data`, or the run in the folder was trained on other rows.
+    """
+    data = open_run_data(config, run.data, say, saved=run.is_saved)
+    progress = read_newest_progress(run.checkpoints)
+    if progress is not None:
+        data.check_rows(progress.data_fingerprint, fix)
+    return data
 
 
 def open_prepared_rows(config: DataConfig, directory: Path, say: Callable[[str], None]) -> RunData:

@@ -12,7 +12,7 @@ import numpy as np
 from wukong_jax.config import RunConfig
 from wukong_jax.data.blocks.loader import iterate_batches
 from wukong_jax.errors import NotFiniteLossError
-from wukong_jax.runs.checkpoints import Checkpoints, read_newest_progress
+from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.console import TrainingConsole
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.finish import finish_run
@@ -28,7 +28,7 @@ from wukong_jax.runs.listeners import (
 )
 from wukong_jax.runs.progress import RunProgress, go_on
 from wukong_jax.runs.references import load_references, read_reference
-from wukong_jax.runs.rows import RunData, open_run_data
+from wukong_jax.runs.rows import RunData, open_rows_of_run
 from wukong_jax.runs.stop_signal import StopSignal
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
@@ -75,11 +75,8 @@ def _train_locked(
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
     _check_before_preparing(config)
-    data = open_run_data(config.data, folder.data, say, saved=folder.is_saved)
-    saved = read_newest_progress(folder.checkpoints)
-    if saved is not None:
-        fix = "give the folder of the same rows as --config.data.path, or another --workdir"
-        data.check_rows(saved.data_fingerprint, fix)
+    fix = "give the folder of the same rows as --config.data.path, or another --workdir"
+    data = open_rows_of_run(config.data, folder, say, fix)
     run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())

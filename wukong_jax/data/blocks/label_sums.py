@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.data.blocks.row_blocks import RowBlocks
 
@@ -19,13 +20,23 @@ def sum_labels(blocks: RowBlocks) -> np.ndarray:
     domains, objectives = max(1, len(blocks.schema.domain_values)), len(blocks.schema.labels)
     sums = np.zeros((domains, objectives, 2))
     for index in range(blocks.num_blocks):
-        columns = blocks.read(index)
-        mass = columns["weight"][:, None].astype(np.float64) * columns["label_mask"]
-        positive = np.where(mass > 0, mass * columns["labels"], 0.0)
-        for objective in range(objectives):
-            for place, values in enumerate((positive[:, objective], mass[:, objective])):
-                sums[:, objective, place] += np.bincount(columns["domain"], values, minlength=domains)
+        add_labels(sums, blocks.read(index))
     return sums
+
+
+def add_labels(sums: np.ndarray, columns: Columns) -> None:
+    """Adds the labels of some rows to sums as of `sum_labels`, in place.
+
+    Args:
+      sums: [G, O, 2] float64.
+      columns: columns as in a block.
+    """
+    domains, objectives, _ = sums.shape
+    mass = columns["weight"][:, None].astype(np.float64) * columns["label_mask"]
+    positive = np.where(mass > 0, mass * columns["labels"], 0.0)
+    for objective in range(objectives):
+        for place, values in enumerate((positive[:, objective], mass[:, objective])):
+            sums[:, objective, place] += np.bincount(columns["domain"], values, minlength=domains)
 
 
 def find_label_classes(source: BlockSource, objectives: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.blocks.label_sums import add_labels
 from wukong_jax.data.blocks.row_blocks import SPLITS
 from wukong_jax.schema import Schema
 
@@ -35,7 +36,7 @@ class RowStatistics:
         self._domains = np.zeros((splits, domains), np.int64)
         self._dense_varies, self._slot_varies = _Varies(), _Varies()
         self._dense_names = [column.name for column in resolved.dense]
-        self._training_sums = np.zeros((2, domains, len(resolved.labels)))  # weights of positives, of observed labels
+        self._training_sums = np.zeros((domains, len(resolved.labels), 2))  # see `sum_labels`
 
     @property
     def rows(self) -> int:
@@ -59,16 +60,9 @@ class RowStatistics:
             self._used[split, index] += used[start:stop].sum()
             self._unknown[split, index] += unknown[start:stop].sum()
         if split == TRAIN and len(columns["labels"]):
-            self._add_training_sums(columns)
+            add_labels(self._training_sums, columns)
             self._dense_varies.add(columns["dense"])
             self._slot_varies.add(columns["ids"])
-
-    def _add_training_sums(self, columns: Columns) -> None:
-        observed = columns["label_mask"].astype(np.float64) * columns["weight"][:, None]
-        domains = self._training_sums.shape[1]
-        for sums, values in zip(self._training_sums, (observed * columns["labels"], observed), strict=True):
-            for objective in range(values.shape[1]):
-                sums[:, objective] += np.bincount(columns["domain"], values[:, objective], domains)
 
     def report(self, resolved: Schema, truncated: dict[str, int]) -> dict[str, Any]:
         """Builds a report with rows, rates and shares by split.
@@ -116,7 +110,7 @@ class RowStatistics:
         report["constant_columns"] = self._constant_columns()
         report["training_label_sums"] = {
             domain: {
-                label.name: [float(sums[index, objective]) for sums in self._training_sums]
+                label.name: self._training_sums[index, objective].tolist()
                 for objective, label in enumerate(resolved.labels)
             }
             for index, domain in enumerate(resolved.domain_values or ("all",))

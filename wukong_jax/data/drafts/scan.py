@@ -1,12 +1,8 @@
 """Reads raw files once, in chunks, and returns a profile of every column; all reading of the draft is here."""
 
-import codecs
 import dataclasses
-import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import polars as pl
 
 from wukong_jax.data.drafts.distinct_values import RowSample
 from wukong_jax.data.drafts.file_layout import FileLayout, detect_text_layout
@@ -14,9 +10,10 @@ from wukong_jax.data.drafts.limits import Limits
 from wukong_jax.data.drafts.profiles import ColumnCounter, ColumnProfile, type_name, unreadable_profile
 from wukong_jax.data.raw.bad_rows import BadRows
 from wukong_jax.data.raw.input_files import find_input_files
+from wukong_jax.data.raw.parquet_files import read_parquet_types
 from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
+from wukong_jax.data.raw.text_files import open_text, reading
 from wukong_jax.errors import UserError
-from wukong_jax.messages import first_line
 from wukong_jax.schema import Source, Split
 
 _PEEK_BYTES = 1 << 20
@@ -107,27 +104,20 @@ def find_layout(file: Path, hints: LayoutHints) -> FileLayout:
     Raises:
       UserError: the file is missing, empty or of an unknown format, or the hints do not fit it.
     """
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(4)
-        if start == b"PAR1":
-            if hints.columns or hints.separator is not None or hints.header is not None:
-                raise UserError(f"{file}: Parquet names its columns; leave --columns, --separator and --header out")
-            types = pl.read_parquet_schema(file)
-            unreadable = tuple(name for name, kind in types.items() if type_name(kind) == "other")
-            return FileLayout(Source("parquet"), tuple(types), "Parquet", unreadable)
-        with gzip.open(file, "rb") if start[:2] == b"\x1f\x8b" else file.open("rb") as opened:
-            text = opened.read(_PEEK_BYTES)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise UserError(f"{file}: truncated or damaged .gz ({error}); fetch the file again") from None
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{file}: not readable as Parquet ({first_line(error)})") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot read ({error.strerror or error})") from None
+    with reading(file), file.open("rb") as opened:
+        start = opened.read(4)
+    if start == b"PAR1":
+        if hints.columns or hints.separator is not None or hints.header is not None:
+            raise UserError(f"{file}: Parquet names its columns; leave --columns, --separator and --header out")
+        types = read_parquet_types(file)
+        unreadable = tuple(name for name, kind in types.items() if type_name(kind) == "other")
+        return FileLayout(Source("parquet"), tuple(types), "Parquet", unreadable)
+    with open_text(file) as text:
+        head = text.read(_PEEK_BYTES)
     try:
         return _check_names(
             detect_text_layout(
-                _first_lines(text),
+                _first_lines(head),
                 hints.labels,
                 columns=hints.columns,
                 separator=hints.separator,
@@ -139,11 +129,7 @@ def find_layout(file: Path, hints: LayoutHints) -> FileLayout:
 
 
 def _first_lines(text: bytes) -> list[str]:
-    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in text[:1000]:
-        raise UserError(
-            "not UTF-8 text (it looks like UTF-16 or a binary file); save it as CSV in UTF-8, or as Parquet"
-        )
-    lines = text.decode("utf-8-sig", errors="replace").split("\n")
+    lines = text.decode(errors="replace").split("\n")
     if len(text) == _PEEK_BYTES and len(lines) > 1:
         del lines[-1]  # cut off
     return [line.rstrip("\r") for line in lines[:_PEEK_LINES]]

@@ -41,8 +41,7 @@ def read_parquet(
     """
     with reading(path), _polars_errors(path):
         _check_magic(path)
-        # A path is a name, not a pattern, and names of folders are no columns.
-        scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        scan = _scan(path)
         types = scan.collect_schema()
         missing = [name for name in needed if name not in types]
         if missing:
@@ -55,6 +54,22 @@ def read_parquet(
         for frame in scan.select(casts).collect_batches(chunk_size=rows, maintain_order=True):
             if frame.height:
                 yield frame
+
+
+def read_parquet_types(path: Path) -> dict[str, pl.DataType]:
+    """Returns the type of each column of a Parquet file, in file order.
+
+    Raises:
+      UserError: the file is missing, truncated or no Parquet file.
+    """
+    with reading(path), _polars_errors(path):
+        _check_magic(path)
+        return dict(_scan(path).collect_schema())
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    """Opens a file; its path is a name and not a pattern, and names of folders are no columns."""
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
 @contextmanager
