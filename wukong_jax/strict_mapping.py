@@ -71,13 +71,14 @@ def _strip_range(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, *, ranged: bool = False) -> Any:
+    """Converts a value; `ranged`: a range is checked afterwards, which refuses NaN."""
     if typing.get_origin(hint) is typing.Annotated:
         inner, *limits = typing.get_args(hint)
-        converted = _convert(inner, value, where)
-        for limit in limits:
-            if isinstance(limit, Range):
-                limit.check(where, converted)
+        ranges = [limit for limit in limits if isinstance(limit, Range)]
+        converted = _convert(inner, value, where, ranged=bool(ranges))
+        for limit in ranges:
+            limit.check(where, converted)
         return converted
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -86,7 +87,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         inner = [a for a in arguments if a is not type(None)]
-        return _convert(inner[0], value, where)
+        return _convert(inner[0], value, where, ranged=ranged)
     if origin is typing.Literal:
         if value not in arguments:
             raise UserError(f"{where} = {_shorten(value)}: not one of {', '.join(map(repr, arguments))}")
@@ -96,19 +97,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise UserError(f"{where} = {_shorten(value)}: expected a list")
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]", ranged=ranged) for i, item in enumerate(value))
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise UserError(f"{where} = {_shorten(value)}: expected a mapping")
         return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, float) and math.isnan(value) and not ranged:
+        raise UserError(f"{where} = nan: is not a number; give one")
     return _convert_scalar(hint, value, where)
 
 
 def _convert_scalar(hint: type, value: Any, where: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and not -_LARGEST <= value <= _LARGEST:
         raise UserError(f"{where} = {_shorten(value)}: does not fit 64 bits; give a smaller number")
-    if isinstance(value, float) and math.isnan(value):
-        raise UserError(f"{where} = nan: is not a number; give one")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):

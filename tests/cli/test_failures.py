@@ -98,6 +98,7 @@ def test_a_defect_without_a_run_leaves_its_traceback_in_a_temporary_file(monkeyp
     assert "KeyError: 'widths'" in file.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("wrapped", [None, ValueError, UserError, ImportError])
 def test_a_signal_ends_a_command_in_order(monkeypatch, capsys, tmp_path, number, code, wrapped):
@@ -119,6 +120,7 @@ def test_a_signal_ends_a_command_in_order(monkeypatch, capsys, tmp_path, number,
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_that_a_destructor_swallows_is_sent_again(monkeypatch, capsys):
     class Swallows:
         def __del__(self):

@@ -118,7 +118,7 @@ def test_bad_optimizer_settings_are_refused_by_name(mapping: dict, message: str)
 
 
 def test_too_many_rows_for_one_stack_is_refused() -> None:
-    column = CategoricalColumn("user", "identity", rows=2**31)
+    column = CategoricalColumn("user", "identity", rows=2**31 - 1)
     with pytest.raises(UserError, match="hash to fewer rows"):
         build_embedding_layout(
             dataclasses.replace(SCHEMA, categorical=(column,), sequences=()), EmbeddingsConfig(8, SGD)

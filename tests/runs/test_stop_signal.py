@@ -7,13 +7,7 @@ import pytest
 
 from wukong_jax.runs.stop_signal import StopSignal
 
-
-@pytest.fixture(autouse=True)
-def heed_interrupts():
-    """Enables SIGINT, which shells ignore in background processes."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def interrupt(leave):
