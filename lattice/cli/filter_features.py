@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from wukong_jax.cli.settings import AllowFactories
+from wukong_jax.cli.settings import AllowFactories, ProgramFlags
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
@@ -24,7 +24,7 @@ _METHODS = {"pareto": "Pareto layers", "weighted_sum": "weighted sum"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ProgramFlags):
     """The command's flags."""
 
     workdir: Annotated[str, "folder of the run"]

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from wukong_jax.cli.flags import CommandLine
+from wukong_jax.cli.settings import ProgramFlags
 from wukong_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ProgramFlags):
     """The command's flags."""
 
     data: Annotated[Mapping[str, str], "file or folder of each set, as criteo_10k=FILE"]

@@ -12,11 +12,11 @@ import dataclasses
 import json
 from typing import Annotated, Literal
 
-from wukong_jax.cli.settings import AllowFactories
+from wukong_jax.cli.settings import AllowFactories, ProgramFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ProgramFlags):
     """The command's flags."""
 
     workdir: Annotated[str, "folder of the run"]

@@ -17,6 +17,7 @@ from wukong_jax.cli.commands import describe_commands, load_command
 from wukong_jax.cli.failures import describe_failure, on_one_line
 from wukong_jax.cli.orderly_signals import OrderlySignals
 from wukong_jax.cli.parser import UsageError, parse_settings
+from wukong_jax.cli.settings import ProgramFlags
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 
@@ -50,6 +51,10 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
             )
             quieten_libraries()
             keep_freed_memory()
+            if isinstance(settings, ProgramFlags):
+                from wukong_jax.training.compiled_programs import keep_programs_between_starts
+
+                keep_programs_between_starts(settings.compiled_programs)
             command.run(settings)
         except BrokenPipeError:
             sys.exit(FAILED)

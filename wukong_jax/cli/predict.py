@@ -11,11 +11,11 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from wukong_jax.cli.settings import AllowFactories
+from wukong_jax.cli.settings import AllowFactories, ProgramFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ProgramFlags):
     """The command's flags."""
 
     workdir: Annotated[str, "folder of the run"]

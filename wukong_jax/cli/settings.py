@@ -14,6 +14,17 @@ AllowFactories = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramFlags:
+    """Flags of a command that compiles programs worth keeping for its next start."""
+
+    compiled_programs: Annotated[
+        str,
+        "folder that keeps compiled programs for later starts, or none (if not given: $JAX_COMPILATION_CACHE_DIR, or a "
+        "folder in the user's cache folder)",
+    ] = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfigFlags:
     """`--config=F --config.key=value`: a config, and changes of its keys."""
 
@@ -39,14 +50,14 @@ class ConfigFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunFlags(ConfigFlags):
+class RunFlags(ConfigFlags, ProgramFlags):
     """A config and the folder of its run."""
 
     workdir: Annotated[str, "folder of the run; created if missing, else the run in it is resumed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SeedFlags(ConfigFlags):
+class SeedFlags(ConfigFlags, ProgramFlags):
     """A config that is trained with several seeds."""
 
     seeds: Annotated[tuple[int, ...], "seeds to train with"]
