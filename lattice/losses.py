@@ -11,7 +11,7 @@ value of the weight.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from wukong_jax.models.outputs import Outputs
 from wukong_jax.ranges import AtLeast, Finite, Fraction
 from wukong_jax.schema import Schema
 from wukong_jax.strict_mapping import build_dataclass
-from wukong_jax.training.loss import Loss, LossFunction, sum_log_loss
+from wukong_jax.training.loss import AdditiveLoss, Loss, LossFunction, observed_weight, sum_log_loss
 
 OPTIONS = "config.loss.options"
 # With a smaller variance the correlation is undefined or noise; predictions of a new network are almost equal.
@@ -86,17 +86,10 @@ def compute_correlation_loss(logits: jax.Array, batch: Batch, domains: int) -> j
     return losses.sum() / jnp.maximum(defined.sum(), 1)
 
 
-def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) -> jax.Array:
-    """Computes the mean log loss against a teacher's smoothed probabilities, over rows with teacher outputs.
+def distillation_weights(batch: Batch) -> jax.Array:
+    """Returns the weight of every label in the distillation loss, [B, O] float32; 0 for rows without teacher outputs.
 
-    Args:
-      outputs: aux "distilled_logits" [B, O] is read if present, else the logits.
-      batch: extras "teacher_logits" [B, O] and "teacher_hit" [B, 1], label_mask [B, O] and weight [B] are read; only
-        observed objectives count.
-      smoothing: see `label_smoothing` of `LatticeLossOptions`.
-
-    Returns:
-      [] float32; 0 if no row has teacher outputs.
+    Only observed objectives count. The batch's extras "teacher_hit" [B, 1] is read.
 
     Raises:
       UserError: no teacher is joined to the rows.
@@ -106,11 +99,30 @@ def compute_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) 
             f"{OPTIONS}.distillation_weight: the rows have no teacher logits; set config.data.join.factory to "
             "'lattice.teacher.knowledge_transfer:build_join'"
         )
+    return observed_weight(batch) * batch.extras["teacher_hit"]
+
+
+def sum_distillation_loss(outputs: Outputs, batch: Batch, smoothing: float) -> jax.Array:
+    """Sums the weighted log loss against a teacher's smoothed probabilities.
+
+    Args:
+      outputs: aux "distilled_logits" [B, O] is read if present, else the logits.
+      batch: extras "teacher_logits" [B, O] are read, and what `distillation_weights` reads.
+      smoothing: see `label_smoothing` of `LatticeLossOptions`.
+
+    Returns:
+      [] float32.
+    """
     logits = outputs.aux.get("distilled_logits", outputs.logits)
     target = (1 - smoothing) * jax.nn.sigmoid(batch.extras["teacher_logits"]) + smoothing / 2
-    mass = batch.label_mask * batch.weight[:, None] * batch.extras["teacher_hit"]
-    losses = optax.sigmoid_binary_cross_entropy(logits, target)
-    return jnp.sum(losses * mass) / jnp.maximum(jnp.sum(mass), 1e-9)
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, target) * distillation_weights(batch))
+
+
+class _Totals(NamedTuple):
+    """Sums of weights over a batch, by which the terms of the loss are divided."""
+
+    observed: jax.Array  # [] float32, of labels, weighted by portfolio
+    taught: jax.Array  # [] float32, of labels with teacher outputs
 
 
 def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
@@ -121,7 +133,8 @@ def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
       schema: provides the names of domains and objectives.
 
     Returns:
-      A function of outputs and batch; the log loss it reports has no portfolio weights.
+      A function of outputs and batch, an `AdditiveLoss` without a correlation loss; the log loss it reports has no
+      portfolio weights.
 
     Raises:
       UserError: an unknown option or portfolio, or a value out of range.
@@ -130,18 +143,30 @@ def build(options: Mapping[str, Any], schema: Schema) -> LossFunction:
     weights = _read_weights(built.portfolio_weights, schema)
     domains = len(weights)
 
-    def compute_loss(outputs: Outputs, batch: Batch) -> Loss:
-        loss_sum, weight_sum = sum_log_loss(outputs.logits, batch)
-        minimised = loss_sum / jnp.maximum(weight_sum, 1e-9)
-        if (weights != 1).any():
-            mass = batch.label_mask * batch.weight[:, None] * (jax.nn.one_hot(batch.domain, domains) @ weights)
-            losses = optax.sigmoid_binary_cross_entropy(outputs.logits, batch.labels)
-            minimised = jnp.sum(losses * mass) / jnp.maximum(jnp.sum(mass), 1e-9)
-        if built.correlation_weight:
-            minimised += built.correlation_weight * compute_correlation_loss(outputs.logits, batch, domains)
+    def weigh(batch: Batch) -> jax.Array:
+        observed = observed_weight(batch)
+        return observed * (jax.nn.one_hot(batch.domain, domains) @ weights) if (weights != 1).any() else observed
+
+    def sum_weights(batch: Batch) -> _Totals:
+        taught = distillation_weights(batch).sum() if built.distillation_weight else jnp.zeros(())
+        return _Totals(weigh(batch).sum(), taught)
+
+    def compute_part(outputs: Outputs, batch: Batch, totals: _Totals) -> Loss:
+        losses = optax.sigmoid_binary_cross_entropy(outputs.logits, batch.labels)
+        minimised = jnp.sum(losses * weigh(batch)) / jnp.maximum(totals.observed, 1e-9)
         if built.distillation_weight:
-            minimised += built.distillation_weight * compute_distillation_loss(outputs, batch, built.label_smoothing)
-        return Loss(minimised, loss_sum, weight_sum)
+            taught = sum_distillation_loss(outputs, batch, built.label_smoothing) / jnp.maximum(totals.taught, 1e-9)
+            minimised += built.distillation_weight * taught
+        return Loss(minimised, *sum_log_loss(outputs.logits, batch))
+
+    additive = AdditiveLoss(sum_weights, compute_part)
+    if not built.correlation_weight:
+        return additive
+
+    def compute_loss(outputs: Outputs, batch: Batch) -> Loss:
+        loss = additive(outputs, batch)
+        correlation = compute_correlation_loss(outputs.logits, batch, domains)
+        return loss._replace(minimised=loss.minimised + built.correlation_weight * correlation)
 
     return compute_loss
 

@@ -124,6 +124,8 @@ class TrainingConfig:
     epochs: Count | None = None  # passes over the training rows; None: only `steps` counts
     # logits start at the log odds of the training labels, by domain and objective; False: near 0, a probability of 1/2
     start_at_rate: bool = True
+    # rows of a microbatch on each device; 0: the whole batch at once; None: on CPUs, as many as stay in the cache
+    microbatch: CountOrZero | None = None
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of the dense model's matrix products
     log_every_steps: Count = 100
     checkpoint_every_steps: Count = 1000

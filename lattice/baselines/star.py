@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from lattice.baselines.multi_domain import domain_token, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
 from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
@@ -67,7 +68,7 @@ class Star(nn.Module):
             hidden = self._layer(f"star_{index}", width, HIDDEN_INITIALIZER, shape.dtype)(hidden, domain)
             if options.mlp_norm:
                 hidden = LayerNorm((1,), HIDDEN_NORM_EPSILON, name=f"star_{index}_norm")(hidden)
-            hidden = nn.Dropout(options.star_dropout, deterministic=not train)(nn.relu(hidden))
+            hidden = Dropout(options.star_dropout, deterministic=not train)(nn.relu(hidden))
         initializer = output_initializer(options.head_output_scale)
         logits = self._layer("star_output", shape.objectives, initializer, jnp.float32)(hidden, domain)
         seen = jnp.concatenate([flat, domain_token(self, domain, shape)], axis=1) if shape.domains > 1 else flat

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lattice.network.dense import Dense, LayerSettings, multiply_in_precision
 from lattice.network.norms import normalise_and_activate
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 
 # Logits start near zero, so that early steps fit the embeddings and not the noise of a random output layer.
@@ -60,7 +61,7 @@ class Heads(nn.Module):
         layer = Dense(objectives * self.hidden, settings, self.untied, HIDDEN_INITIALIZER, name="hidden")
         made = layer(features, domain).reshape(-1, objectives, self.hidden)
         made = normalise_and_activate(settings.norm, made, "hidden_norm")
-        made = nn.Dropout(self.dropout, deterministic=not train)(made)
+        made = Dropout(self.dropout, deterministic=not train)(made)
         return self._read_out(made, domain).astype(jnp.float32) + self._biases(domain)
 
     def _read_out(self, hidden: jax.Array, domain: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ from lattice.network.transformer_block import TransformerBlock
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import refuse_idle
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
@@ -61,7 +62,7 @@ class LatticeNetwork(nn.Module):
           input of the heads, and, with a distillation head, "distilled_logits" [B, O] float32.
         """
         options, settings, domain = self.options, self.settings, inputs.domain
-        dropout = nn.Dropout(options.embedding_dropout, deterministic=not train)
+        dropout = Dropout(options.embedding_dropout, deterministic=not train)
         inputs = inputs._replace(embeddings=dropout(inputs.present_embeddings))
         others = self._process_others(inputs)
         events, present = self._process_events(inputs.embeddings, inputs.token_mask)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.norms import LayerNorm
 
 HIDDEN_NORM_EPSILON = 1e-6
@@ -72,7 +73,7 @@ class MLP(nn.Module):
             )(inputs)
             if self.norm:
                 inputs = LayerNorm((1,), HIDDEN_NORM_EPSILON, name=f"norm_{index}")(inputs)
-            inputs = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(inputs))
+            inputs = Dropout(self.dropout, deterministic=not train)(nn.relu(inputs))
         if self.features is None:
             return inputs
         return nn.Dense(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import refuse_idle
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import output_initializer
 from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
@@ -118,7 +119,7 @@ class SelfAttention(nn.Module):
             query, key, value = ((flat @ kernel[:, columns]).reshape(-1, count, width) for kernel in kernels)
             scores = jnp.einsum("bna,bma->bnm", query, key).astype(jnp.float32)
             weights = nn.softmax(scores * width**-0.5 if self.scale else scores)
-            weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+            weights = Dropout(self.dropout, deterministic=not train)(weights)
             mixed.append(jnp.einsum("bnm,bma->bna", weights.astype(self.dtype), value))
         made = jnp.concatenate(mixed, axis=2)
         if self.residual:

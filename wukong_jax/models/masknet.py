@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.errors import UserError
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.layers.norms import LayerNorm, normalize
 from wukong_jax.models.inputs import ModelInputs
@@ -118,7 +119,7 @@ class MaskNet(nn.Module):
             name=f"block_{index}",
         )(mask * source)
         made = nn.relu(LayerNorm((1,), BLOCK_NORM_EPSILON, name=f"block_norm_{index}")(made))
-        return nn.Dropout(options.block_dropout, deterministic=not train)(made)
+        return Dropout(options.block_dropout, deterministic=not train)(made)
 
     def _linear(self, features: int, name: str, initializer: nn.initializers.Initializer) -> nn.Dense:
         biases, dtype = self.options.mlp_biases, self.shape.dtype

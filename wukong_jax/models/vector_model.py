@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.idle_options import refuse_idle
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import MLP
 from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
@@ -118,7 +119,7 @@ def prepared_embeddings(
     if options.embedding_norm:
         flat = vectors.reshape(vectors.shape[0], -1)
         vectors = LayerNorm((1,), EMBEDDING_NORM_EPSILON, name="embedding_norm")(flat).reshape(vectors.shape)
-    return nn.Dropout(options.embedding_dropout, deterministic=not train)(vectors)
+    return Dropout(options.embedding_dropout, deterministic=not train)(vectors)
 
 
 def dense_vector(dense: jax.Array, options: DenseVectorOptions, shape: ModelShape, *, train: bool) -> jax.Array:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import MLP
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
@@ -57,7 +58,7 @@ class Wukong(nn.Module):
             )
             made = bottom(inputs.dense.astype(dtype), train=train).reshape(-1, width, options.dense_tokens)
             tokens = jnp.concatenate([tokens, made], axis=2)
-        return nn.Dropout(options.embedding_dropout, deterministic=not train)(tokens)
+        return Dropout(options.embedding_dropout, deterministic=not train)(tokens)
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -16,12 +16,14 @@ from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch
 from wukong_jax.data.blocks.row_join import RowJoin, build_join
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
+from wukong_jax.errors import UserError
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
 from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated, round_up_batch
 from wukong_jax.sharding.table_layout import choose_table_formats
-from wukong_jax.training.loss import LossFunction
+from wukong_jax.training.loss import AdditiveLoss, LossFunction
+from wukong_jax.training.microbatches import count_parts
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
 from wukong_jax.training.start_logits import START_LOGITS
@@ -103,10 +105,32 @@ class Run:
     def jit_train_step(self) -> Any:
         """Jits the train step (state, batch) -> (state, metrics), with the state donated and the batch sharded."""
         schedule = build_schedule(self.config.optimizer)
-        step = build_train_step(self.network, self.exchange, self.optimizer, schedule, self.compute_loss)
+        parts = self.count_parts()
+        step = build_train_step(self.network, self.exchange, self.optimizer, schedule, self.compute_loss, parts)
         state = self.state_sharding
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
         return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
+
+    def count_parts(self) -> int:
+        """Returns the number of microbatches of a step, see `config.training.microbatch`.
+
+        Raises:
+          UserError: the microbatch does not divide a device's rows, or the loss needs the whole batch.
+        """
+        training = self.config.training
+        additive = isinstance(self.compute_loss, AdditiveLoss)
+        moments = set(self.abstract_state().statistics) - {START_LOGITS}
+        if training.microbatch is None and (not additive or moments):
+            return 1  # moments of a whole batch, unless the user says otherwise
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        row_bytes = 4 * self.shape.tokens * self.shape.width
+        parts = count_parts(training.batch_size // self.mesh.size, training.microbatch, row_bytes, on_cpu)
+        if parts > 1 and not additive:
+            raise UserError(
+                f"config.training.microbatch = {training.microbatch}: the loss needs the whole batch, as it is no "
+                "sum over rows; leave it out or set it to 0"
+            )
+        return parts
 
     @functools.cached_property
     def predict_step(self) -> PredictStep:

@@ -4,8 +4,9 @@ Ids are routed and rows gathered outside the differentiated function. The loss i
 dense weights and the gathered rows. Optax applies the dense gradients, the sparse update applies the row gradients.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,8 +16,10 @@ import optax
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.sparse_update import RowStep
+from wukong_jax.layers.dropout import number_rows
 from wukong_jax.models.outputs import STATISTICS, Outputs
-from wukong_jax.training.loss import Loss, LossFunction, mean_log_loss
+from wukong_jax.training.loss import AdditiveLoss, Loss, LossFunction, mean_log_loss
+from wukong_jax.training.microbatches import differentiate_in_parts
 from wukong_jax.training.network import Network
 from wukong_jax.training.optimizers import Schedule
 from wukong_jax.training.state import PURPOSE_DROPOUT, PURPOSE_ROUNDING, TrainState
@@ -24,6 +27,13 @@ from wukong_jax.training.state import PURPOSE_DROPOUT, PURPOSE_ROUNDING, TrainSt
 StepMetrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 PredictStep = Callable[[Any, Any, Any, Batch], jax.Array]
+
+
+class _Rest(NamedTuple):
+    """Inputs of the loss that all parts of a batch share."""
+
+    key: jax.Array  # random key of dropout
+    totals: Any  # of an additive loss
 
 
 def run_network(
@@ -60,31 +70,49 @@ def build_train_step(
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     compute_loss: LossFunction = mean_log_loss,
+    parts: int = 1,
 ) -> TrainStep:
     """Builds the pure function (state, batch) -> (state, metrics), to be jitted with the state donated.
+
+    The network runs on `parts` microbatches one after the other, see `training.microbatches`.
 
     The metrics are scalars: loss_sum and weight_sum of the batch, gradient_norm of the dense weights,
     learning_rate_factor, and finite (1 if the loss and all gradients are finite, else 0).
     """
 
     def loss_fn(
-        params: Any, rows: Any, statistics: Any, routed: Any, batch: Batch, key: jax.Array
+        params: Any, rows: Any, statistics: Any, routed: Any, batch: Batch, numbers: jax.Array, rest: _Rest
     ) -> tuple[jax.Array, tuple[Loss, Any]]:
         variables = {"params": params, STATISTICS: statistics}
-        outputs, statistics = run_network(
-            network, exchange, variables, rows, routed, batch, train=True, rngs={"dropout": key}
-        )
-        loss = compute_loss(outputs, batch)
+        with number_rows(numbers):
+            outputs, statistics = run_network(
+                network, exchange, variables, rows, routed, batch, train=True, rngs={"dropout": rest.key}
+            )
+        if isinstance(compute_loss, AdditiveLoss):
+            loss = compute_loss.of_part(outputs, batch, rest.totals)
+        else:
+            loss = compute_loss(outputs, batch)
         return loss.minimised, (loss, statistics)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         step_key = jax.random.fold_in(state.key, state.step)
         routed = exchange.route_ids(batch.ids)
         rows = exchange.gather(state.tables, routed)
-        differentiate = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
-        (_, (loss, statistics)), (gradients, row_gradients) = differentiate(
-            state.params, rows, state.statistics, routed, batch, jax.random.fold_in(step_key, PURPOSE_DROPOUT)
-        )
+        totals = compute_loss.totals(batch) if isinstance(compute_loss, AdditiveLoss) else None
+        rest = _Rest(jax.random.fold_in(step_key, PURPOSE_DROPOUT), totals)
+
+        def differentiate(params: Any, statistics: Any, rows: Any, routed: Any, batch: Batch, numbers: Any) -> Any:
+            differentiated = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+            (_, found), gradients = differentiated(params, rows, statistics, routed, batch, numbers, rest)
+            return found, gradients
+
+        by_row = (rows, routed, batch, jnp.arange(len(batch.ids)))
+        if parts > 1:
+            differentiate = functools.partial(differentiate_in_parts, differentiate, exchange, parts)
+            found, both = differentiate(state.params, state.statistics, by_row)
+        else:
+            found, both = differentiate(state.params, state.statistics, *by_row)
+        (loss, statistics), (gradients, row_gradients) = found, both
         factor = schedule(state.step) * state.learning_rate_scale
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: factor * u, updates))
