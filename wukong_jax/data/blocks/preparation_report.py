@@ -43,6 +43,11 @@ class RowStatistics:
         """Number of rows of all splits so far."""
         return int(self._rows.sum())
 
+    @property
+    def training_rows(self) -> int:
+        """Number of training rows so far."""
+        return int(self._rows[TRAIN])
+
     def add(self, split: int, columns: Columns) -> None:
         """Adds rows.
 

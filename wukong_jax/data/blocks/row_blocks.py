@@ -17,17 +17,18 @@ import dataclasses
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.blocks.block_check import State, describe_file, describe_state, write_note
 from wukong_jax.data.blocks.block_record import BLOCK_VERSION, decode_block, encode_block
+from wukong_jax.data.blocks.record_files import RecordFiles, writing
 from wukong_jax.errors import UserError
 from wukong_jax.files.checksum import checksum_bytes
 from wukong_jax.messages import first_line
@@ -59,8 +60,8 @@ class BlockIndex:
 class BlockWriter:
     """Context manager that writes the blocks of one split.
 
-    `close` writes the index last. If the `with` body raises, the files are closed without an index, so an incomplete
-    split is never mistaken for a complete one.
+    Blocks are compressed and written on another thread. `close` writes the index last. If the `with` body raises, the
+    files are closed without an index, so an incomplete split is never mistaken for a complete one.
     """
 
     def __init__(
@@ -91,19 +92,15 @@ class BlockWriter:
             raise ValueError(f"split = {split!r}: not one of {SPLITS}")
         self._folder = Path(directory) / "blocks"
         self._split, self._schema = split, schema
-        self._options = f"group_size:1,{_COMPRESSION[compression]}"
         self._in_byte_planes = () if compression == "none" else ("ids",)
         self._rows_per_block = rows_per_block
-        self._blocks_per_file = max(1, rows_per_file // rows_per_block)
-        self._files: list[str] = []
-        self._block_counts: list[int] = []
-        self._digests: list[str] = []
-        self._writer: ArrayRecordWriter | None = None
+        options = f"group_size:1,{_COMPRESSION[compression]}"
+        self._records = RecordFiles(self._folder, split, options, max(1, rows_per_file // rows_per_block))
         self._rows = 0
         self._filled = 0
         shapes = schema.column_shapes()
         self._buffer = {name: np.zeros((rows_per_block, *shapes[name]), COLUMN_DTYPES[name]) for name in shapes}
-        with _writing(self._folder):
+        with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -112,7 +109,7 @@ class BlockWriter:
         return self._rows
 
     def append(self, columns: Columns) -> None:
-        """Adds rows; full blocks are written immediately.
+        """Adds rows; full blocks are written, on another thread.
 
         Args:
           columns: arrays of [rows, ...] by name, with exactly the names, trailing shapes and dtypes of the schema.
@@ -141,21 +138,21 @@ class BlockWriter:
         """
         if self._filled:
             self._write_block()
-        self._close_file()
+        self._records.close()
         index = BlockIndex(
             version=BLOCK_VERSION,
             rows=self._rows,
             rows_per_block=self._rows_per_block,
-            files=tuple(self._files),
-            blocks_per_file=tuple(self._block_counts),
-            digests=tuple(self._digests),
+            files=tuple(self._records.files),
+            blocks_per_file=tuple(self._records.counts),
+            digests=tuple(self._records.digests),
             **_column_names(self._schema),
         )
         path = self._folder / f"{self._split}.json"
         text = json.dumps(to_mapping(index), indent=1) + "\n"
-        with _writing(path):
+        with writing(path):
             path.write_text(text, encoding="utf-8")
-            write_note(path, describe_state(path, text, self._files))
+            write_note(path, describe_state(path, text, self._records.files))
 
     def __enter__(self) -> Self:
         return self
@@ -163,11 +160,11 @@ class BlockWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        elif self._writer is not None:
-            with suppress(OSError, RuntimeError, ValueError):  # the body's error is the one to report
-                self._writer.close()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._records.abandon()
 
     def _check(self, columns: Columns) -> int:
         if columns.keys() != self._buffer.keys():
@@ -181,25 +178,8 @@ class BlockWriter:
 
     def _write_block(self) -> None:
         filled = {name: buffer[: self._filled] for name, buffer in self._buffer.items()}
-        record = encode_block(filled, self._in_byte_planes)
-        if self._writer is not None and self._block_counts[-1] == self._blocks_per_file:
-            self._close_file()
-        if self._writer is None:
-            self._files.append(f"{self._split}-{len(self._files):05d}.array_record")
-            self._block_counts.append(0)
-        path = self._folder / self._files[-1]
-        with _writing(path):
-            self._writer = self._writer or ArrayRecordWriter(str(path), self._options)
-            self._writer.write(record)
-        self._block_counts[-1] += 1
-        self._digests.append(checksum_bytes(record))
+        self._records.write(encode_block(filled, self._in_byte_planes))
         self._filled = 0
-
-    def _close_file(self) -> None:
-        if self._writer is not None:
-            with _writing(self._folder / self._files[-1]):
-                self._writer.close()
-            self._writer = None
 
 
 class RowBlocks:
@@ -351,17 +331,6 @@ def _column_names(schema: Schema) -> dict[str, Any]:
         "ids": tuple(f"{column.name} x {column.max_length}" for column in schema.id_columns),
         "labels": tuple(label.name for label in schema.labels),
     }
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Converts errors of the system or ArrayRecord during writing to a UserError of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: cannot write ({first_line(error)}); free space or choose another output") from None
 
 
 @contextmanager

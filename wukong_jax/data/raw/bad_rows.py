@@ -54,3 +54,21 @@ class BadRows:
             self.count += 1
             if len(self.examples) < _MAX_EXAMPLES:
                 self.examples.append(example)
+
+    def start_again(self) -> "BadRows":
+        """Returns a counter of zero rows with the same policy."""
+        return BadRows(self.policy, self._fix)
+
+    def take(self) -> "BadRows":
+        """Returns what was counted so far, and counts from zero again."""
+        with self._lock:
+            taken = self.start_again()
+            taken.count, taken.examples = self.count, self.examples
+            self.count, self.examples = 0, []
+        return taken
+
+    def add(self, other: "BadRows") -> None:
+        """Adds what another counter counted."""
+        with self._lock:
+            self.count += other.count
+            self.examples += other.examples[: _MAX_EXAMPLES - len(self.examples)]

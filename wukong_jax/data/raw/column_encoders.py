@@ -18,9 +18,10 @@ from wukong_jax.data.raw.canonical_values import (
     parse_numbers,
     to_texts,
 )
+from wukong_jax.data.raw.eight_byte_texts import may_change_words, read_words
 from wukong_jax.data.raw.numeric_transforms import FLOAT32_TINY, apply_transform, to_float32
 from wukong_jax.data.raw.problems import Problem, add_problem
-from wukong_jax.data.raw.stable_hash import hash_joined
+from wukong_jax.data.raw.stable_hash import hash_joined, hash_words
 from wukong_jax.schema import FLOAT32_MAX, CategoricalColumn, DenseColumn, LabelColumn
 
 _EXACT = "an exact id; a float is one up to 2^53 only, so store it as an integer or a text"
@@ -140,6 +141,19 @@ def encode_group(name: str, values: pl.Series, problems: list[Problem]) -> np.nd
 
 
 def _hash_values(texts: pl.Series, salt: int) -> np.ndarray:
+    """Hashes the canonical forms of texts, [n] String, as [n] uint64; null counts as the empty text."""
+    words = read_words(texts)
+    if words is None or may_change_words(words.values):
+        return _hash_any(texts, salt)
+    hashes = hash_words(words.values, salt)
+    if texts.null_count():
+        hashes[words.values == 0] = _hash_any(pl.Series([""]), salt)[0]
+    if len(words.others):
+        hashes[words.others] = _hash_any(texts.gather(words.others), salt)
+    return hashes
+
+
+def _hash_any(texts: pl.Series, salt: int) -> np.ndarray:
     texts = texts.fill_null("") if texts.null_count() else texts
     joined = join_texts(texts)
     if may_change(joined):

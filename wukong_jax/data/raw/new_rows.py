@@ -166,7 +166,8 @@ def _encode(schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_row
     with ThreadPoolExecutor(count_threads()) as threads:
         encoder = RowEncoder(schema, coders, domain_codes, threads)
         for raw in rows:
-            yield finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)[0]
+            columns, _ = finish_rows(encoder.encode(raw, bad_rows), schema, {}, domain_codes, bad_rows)
+            yield {name: np.ascontiguousarray(array) for name, array in columns.items()}
 
 
 def _read_values(frame: pl.DataFrame, schema: Schema) -> list[pl.Series]:

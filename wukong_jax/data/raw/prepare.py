@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
 from wukong_jax.data.raw.bad_rows import BadRowPolicy, BadRows
 from wukong_jax.data.raw.canonical_values import canonicalise_texts
 from wukong_jax.data.raw.input_files import find_input_files
-from wukong_jax.data.raw.numeric_transforms import RunningMoments
-from wukong_jax.data.raw.provisional_rows import ProvisionalRows
-from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, check_source, read_raw_rows
+from wukong_jax.data.raw.provisional_rows import PlacedRows, ProvisionalRows
+from wukong_jax.data.raw.raw_files import DEFAULT_CHUNK_BYTES, RawRows, check_source, read_raw_rows
 from wukong_jax.data.raw.row_encoder import (
     RowEncoder,
     bag_columns,
@@ -44,12 +43,15 @@ from wukong_jax.data.raw.row_encoder import (
     raw_columns,
 )
 from wukong_jax.data.raw.splits import TRAIN, SplitRule, build_split_rule
+from wukong_jax.data.raw.training_counts import TrainingCounts
 from wukong_jax.data.raw.vocabulary import ValueCodes, build_vocabulary, save_vocabulary
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_folder import write_whole_folder
 from wukong_jax.schema import CategoricalColumn, Schema, schema_to_json
 
 Progress = Callable[[str], None]
+
+_KNOWN_WHILE_READING = ("file", "random")  # kinds of split in which a row's split does not depend on later rows
 
 
 def prepare_data(
@@ -89,9 +91,7 @@ def prepare_data(
     _check_output(Path(output), overwrite)
     with write_whole_folder(Path(output), replace=overwrite) as aside:
         preparation = _Preparation(schema, aside, bad_rows, progress)
-        preparation.read(files, chunk_bytes)
-        preparation.count()
-        statistics = preparation.write(rows_per_block)
+        statistics = preparation.run(files, chunk_bytes, rows_per_block)
         report = statistics.report(preparation.resolved, preparation.truncated)
         report |= {
             "skipped_rows": bad_rows.count,
@@ -108,7 +108,7 @@ def prepare_data(
 
 
 class _Preparation:
-    """Runs the three passes over the data and holds their results."""
+    """Runs the passes over the data and holds their results."""
 
     def __init__(self, schema: Schema, directory: Path, bad_rows: BadRows, progress: Progress) -> None:
         self.resolved = schema
@@ -121,82 +121,100 @@ class _Preparation:
         ]
         self._codes = {column.name: ValueCodes() for column in self._owners}
         self._domain_codes = ValueCodes() if schema.domain is not None else None
-        self._rows = ProvisionalRows(directory / "provisional")
+        self._counts = TrainingCounts(schema)
+        self._rows = 0
+        self._provisional = ProvisionalRows(directory / "provisional")
         self._rule = SplitRule(schema.split)
         self._id_tables: dict[str, np.ndarray] = {}
 
-    def read(self, files: Sequence[tuple[Path, int]], chunk_bytes: int) -> None:
-        """Parses every file once and stores its rows with provisional codes."""
+    def run(self, files: Sequence[tuple[Path, int]], chunk_bytes: int, rows_per_block: int) -> RowStatistics:
+        """Reads the files, resolves the schema and writes the blocks; returns statistics of the rows."""
+        # Whether rows can be written as they are read, since nothing in a block depends on later rows.
+        one_pass = self.resolved.split.by in _KNOWN_WHILE_READING and not self._counts.array_names
+        with closing(prefetch(self._encoded_rows(files, chunk_bytes))) as rows:
+            if one_pass:
+                statistics = self._write(rows, rows_per_block)
+                self._check_training_rows(statistics.training_rows)
+                return statistics
+            self._store(rows)
+        self._check_training_rows(self._counts.rows)
+        self._progress(f"counted {self._counts.rows} training rows")
+        self._resolve()
+        statistics = self._write(self._provisional.read(), rows_per_block)
+        self._provisional.remove()
+        return statistics
+
+    def _store(self, rows: Iterator[PlacedRows]) -> None:
+        """Stores the rows and counts the training rows, now or, if splits depend on all rows, in a second pass."""
+        known = self.resolved.split.by in _KNOWN_WHILE_READING
+        for placed in rows:
+            self._provisional.append(placed)
+            if known:
+                self._counts.add(placed.encoded, placed.assign(self._rule) == TRAIN)
+            self._progress(f"read {placed.first_position + placed.rows} rows, {placed.encoded.file}")
+        if known:
+            return
+        self._rule = build_split_rule(self.resolved.split, self._rows, self._provisional.timestamps)
+        with closing(prefetch(self._provisional.read(self._counts.array_names | {"timestamp"}))) as rows_again:
+            for placed in rows_again:
+                self._counts.add(placed.encoded, placed.assign(self._rule) == TRAIN)
+
+    def _encoded_rows(self, files: Sequence[tuple[Path, int]], chunk_bytes: int) -> Iterator[PlacedRows]:
+        """Yields the rows of all files with provisional codes."""
         schema = self.resolved
-        needed, optional = raw_columns(schema)
         with ThreadPoolExecutor(count_threads()) as threads:
             encoder = RowEncoder(schema, self._codes, self._domain_codes, threads)
             for file, file_split in files:
-                read_before = self._rows.rows + self._bad_rows.count
-                chunks = read_raw_rows(
-                    file,
-                    schema.source,
-                    needed + optional,
-                    self._bad_rows,
-                    numbers=number_columns(schema),
-                    bags=bag_columns(schema),
-                    allow_empty=True,
-                    chunk_bytes=chunk_bytes,
-                )
-                for raw in prefetch(chunks):
-                    encoded = encoder.encode(raw, self._bad_rows)
-                    self._rows.append(encoded, file_split)
-                    for name, lost in encoded.truncated.items():
-                        self.truncated[name] = self.truncated.get(name, 0) + lost
-                    self._progress(f"read {self._rows.rows} rows, {file}")
-                if self._rows.rows + self._bad_rows.count == read_before:
+                read_before = self._rows + self._bad_rows.count
+                with closing(prefetch(self._raw_rows(file, chunk_bytes))) as chunks:
+                    for raw, refused in chunks:
+                        self._bad_rows.add(refused)
+                        encoded = encoder.encode(raw, self._bad_rows)
+                        for name, lost in encoded.truncated.items():
+                            self.truncated[name] = self.truncated.get(name, 0) + lost
+                        first, self._rows = self._rows, self._rows + encoded.rows
+                        yield PlacedRows(encoded, first, encoded.rows, file_split)
+                if self._rows + self._bad_rows.count == read_before:
                     self.empty_files.append(str(file))
-                    self._progress(f"no rows in {file}")
         self.unseen_positives = {
             label.name: [text for text in label.positive if text not in encoder.seen_positives[label.name]]
             for label in schema.labels
         }
         if len(self.empty_files) == len(files):
             raise UserError(f"input {files[0][0]}: no rows in any of the {len(files)} files; change the input")
-        if self._rows.rows == 0:
+        if self._rows == 0:
             raise UserError(f"input {files[0][0]}: every row was skipped as bad, first {self._bad_rows.examples[0]}")
 
-    def count(self) -> None:
-        """Counts the values of the training rows, resolves the schema and assigns ids."""
+    def _raw_rows(self, file: Path, chunk_bytes: int) -> Iterator[tuple[RawRows, BadRows]]:
+        """Yields chunks of a file with the rows that were refused in each; so their order is that of the file."""
         schema = self.resolved
-        self._rule = build_split_rule(schema.split, self._rows.rows, self._rows.timestamps)
-        standardised = [i for i, column in enumerate(schema.dense) if column.transform == "standardise"]
-        moments = RunningMoments(len(standardised))
-        counts = {column.name: np.zeros(0, np.int64) for column in self._owners}
-        domains: set[int] = set()
-        training_rows = 0
-        for encoded, positions, file_split in prefetch(self._rows.read()):
-            train = self._rule.assign(positions, encoded.arrays["timestamp"], file_split) == TRAIN
-            training_rows += int(train.sum())
-            for column, start, stop in schema.slot_ranges():
-                if column.vocabulary in counts:
-                    for codes in encoded.arrays["ids"][start:stop]:
-                        counts[column.vocabulary] = _add_counts(counts[column.vocabulary], codes[train])
-            if standardised:
-                moments.add(encoded.arrays["dense"][train][:, standardised])
-            if schema.domain is not None:
-                domains.update(np.unique(encoded.arrays["domain"][train]).tolist())
-        if training_rows == 0:
-            raise UserError(
-                f"split.by = {schema.split.by!r}: leaves no training rows of {self._rows.rows}; change the split"
-            )
-        self._progress(f"counted {training_rows} training rows")
-        self._resolve(counts, {i: moments.column(at) for at, i in enumerate(standardised)}, domains)
+        needed, optional = raw_columns(schema)
+        refused = self._bad_rows.start_again()
+        for raw in read_raw_rows(
+            file,
+            schema.source,
+            needed + optional,
+            refused,
+            numbers=number_columns(schema),
+            bags=bag_columns(schema),
+            allow_empty=True,
+            chunk_bytes=chunk_bytes,
+        ):
+            yield raw, refused.take()
 
-    def _resolve(
-        self, counts: dict[str, np.ndarray], moments: dict[int, tuple[float, float]], domains: set[int]
-    ) -> None:
-        schema = self.resolved
+    def _check_training_rows(self, training_rows: int) -> None:
+        if training_rows == 0:
+            by = self.resolved.split.by
+            raise UserError(f"split.by = {by!r}: leaves no training rows of {self._rows}; change the split")
+
+    def _resolve(self) -> None:
+        """Assigns ids to codes, and adds to the schema what was counted."""
+        schema, counts = self.resolved, self._counts
         rows: dict[str, int] = {}
 
         def give_ids(column: CategoricalColumn) -> None:
             texts = self._codes[column.name].texts()
-            vocabulary, ids = build_vocabulary(texts, counts[column.name], column.min_count)
+            vocabulary, ids = build_vocabulary(texts, counts.values[column.name], column.min_count)
             save_vocabulary(vocabulary, self._directory / "vocabulary", column.name)
             rows[column.name] = vocabulary.rows
             self._id_tables[column.name] = np.append(ids, np.int32(-1))
@@ -204,12 +222,12 @@ class _Preparation:
         with ThreadPoolExecutor(count_threads()) as threads:
             list(threads.map(give_ids, self._owners))
         dense = list(schema.dense)
-        for index, (mean, deviation) in moments.items():
+        for index, (mean, deviation) in counts.moments().items():
             dense[index] = dataclasses.replace(dense[index], mean=float(mean), standard_deviation=float(deviation))
         domain_values = tuple(index_domains(schema))
         if self._domain_codes is not None and not domain_values:
             texts = canonicalise_texts(self._domain_codes.texts())
-            domain_values = tuple(sorted({texts[code] for code in domains}))
+            domain_values = tuple(sorted({texts[code] for code in counts.domains}))
         self.resolved = dataclasses.replace(
             schema,
             dense=tuple(dense),
@@ -218,7 +236,7 @@ class _Preparation:
             domain_values=domain_values,
         )
 
-    def write(self, rows_per_block: int) -> RowStatistics:
+    def _write(self, rows: Iterator[PlacedRows], rows_per_block: int) -> RowStatistics:
         """Writes the blocks of every split and returns statistics of the rows."""
         statistics = RowStatistics(self.resolved)
         with ExitStack() as stack:
@@ -226,32 +244,32 @@ class _Preparation:
                 stack.enter_context(BlockWriter(self._directory, split, self.resolved, rows_per_block))
                 for split in SPLITS
             ]
-            for code, columns in prefetch(self._finished_rows(statistics)):
+            finished = stack.enter_context(closing(prefetch(self._finished_rows(rows, statistics))))
+            for code, columns in finished:
                 writers[code].append(columns)
-                self._progress(f"wrote {sum(writer.rows for writer in writers)} of {self._rows.rows} rows")
-        self._rows.remove()
+                self._progress(f"wrote {sum(writer.rows for writer in writers)} of {self._rows} rows")
         return statistics
 
-    def _finished_rows(self, statistics: RowStatistics) -> Iterator[tuple[int, Columns]]:
+    def _finished_rows(self, chunks: Iterator[PlacedRows], statistics: RowStatistics) -> Iterator[tuple[int, Columns]]:
         """Yields (split, columns as in a block) and adds them to the statistics."""
-        for encoded, positions, file_split in self._rows.read():
-            assigned = self._rule.assign(positions, encoded.arrays["timestamp"], file_split)
-            columns, kept = finish_rows(encoded, self.resolved, self._id_tables, self._domain_codes, self._bad_rows)
+        for placed in chunks:
+            assigned = placed.assign(self._rule)
+            columns, kept = finish_rows(
+                placed.encoded, self.resolved, self._id_tables, self._domain_codes, self._bad_rows
+            )
+            assigned = assigned[kept]
             for code in np.unique(assigned):
-                rows = np.flatnonzero(assigned[kept] == code)
-                part = {name: array.take(rows, axis=0) for name, array in columns.items()}
+                part = columns
+                if (assigned != code).any():
+                    rows = np.flatnonzero(assigned == code)
+                    part = {name: _take_rows(array, rows) for name, array in columns.items()}
                 statistics.add(code, part)
                 yield code, part
 
 
-def _add_counts(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Adds the occurrences of each code of at least 0 to the counts, which grow as needed."""
-    largest = int(codes.max(initial=-1))
-    if largest >= len(counts):
-        counts = np.concatenate([counts, np.zeros(max(largest + 1, 2 * len(counts)) - len(counts), np.int64)])
-    present = codes[codes >= 0] if codes.min(initial=0) < 0 else codes
-    np.add.at(counts, present, 1)
-    return counts
+def _take_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns rows of an array in the array's own memory order."""
+    return array.take(rows, axis=0) if array.flags.c_contiguous else array.T.take(rows, axis=1).T
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -221,20 +221,23 @@ def finish_rows(
       bad_rows: receives the rows of an unseen domain, and those with a number that is beyond float32 when standardised.
 
     Returns:
-      The columns as in a block, and a mask of the rows that were kept, [rows] bool.
+      The columns as in a block, except that the ids of each slot lie side by side in memory; and a mask of the rows
+      that were kept, [rows] bool.
 
     Raises:
       UserError: a row is bad and the policy is "stop".
     """
     arrays = encoded.arrays
-    ids = arrays["ids"].copy()
-    for column, start, stop in resolved.slot_ranges():
-        if column.vocabulary in id_tables:
-            for codes in ids[start:stop]:
-                codes[:] = id_tables[column.vocabulary].take(codes)
+    ids = arrays["ids"]
+    if id_tables:
+        ids = np.empty_like(arrays["ids"])
+        for column, start, stop in resolved.slot_ranges():
+            for slot in range(start, stop):
+                codes = arrays["ids"][slot]
+                ids[slot] = id_tables[column.vocabulary].take(codes) if column.vocabulary in id_tables else codes
     columns = {name: arrays[name] for name in resolved.column_shapes() if name not in ("ids", "dense")}
     bad: dict[int, str] = {}  # row -> problem
-    columns |= {"ids": np.ascontiguousarray(ids.T), "dense": _standardise_columns(arrays["dense"], resolved, bad)}
+    columns |= {"ids": ids.T, "dense": _standardise_columns(arrays["dense"], resolved, bad)}
     if domain_codes is not None:
         columns["domain"] = _find_domains(arrays["domain"], resolved, domain_codes, bad)
     keep = np.ones(encoded.rows, bool)
