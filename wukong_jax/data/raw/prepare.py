@@ -1,8 +1,13 @@
 """Prepares raw files as a folder with `blocks/`, `vocabulary/`, the resolved `schema.json` and `report.json`.
 
 Raw files are parsed once. Their rows, encoded with provisional codes, are stored on disk beside the output (about the
-size of the uncompressed final blocks). A second pass counts the values of the training rows, and a third one converts
-codes to ids and writes the blocks. The output is written to `OUTPUT.writing`, which is renamed when it is complete.
+size of the uncompressed final blocks), and the values of the training rows are counted: as rows are read if the split
+of a row is known then, in a second pass otherwise. A last pass converts codes to ids and writes the blocks. Where no
+block depends on later rows (hashed columns, nothing to standardise, a split by file or at random), rows are written as
+they are read. The output is written to `OUTPUT.writing`, which is renamed when it is complete.
+
+Stages run at the same time, each one chunk ahead of the next: parsing, encoding, storing and counting; converting,
+forming blocks, compressing them. What is written does not depend on their timing.
 
 Peak memory is about 100 MiB for the program, 12 times `chunk_bytes` (text, parsed form and arrays of two chunks) and
 120 bytes per distinct value of columns with a vocabulary; hash and identity columns need none. It does not depend on
