@@ -27,6 +27,7 @@ def prefetch(items: Iterable[T]) -> Generator[T, None, None]:
             while (item := pending.result()) is not end:
                 pending = worker.submit(next, iterator, end)
                 yield item  # type: ignore[misc]
+                del item  # so that it does not live while the next one is awaited
     finally:
         if isinstance(iterator, Generator):
             iterator.close()

@@ -175,6 +175,7 @@ class _Preparation:
                     for raw, refused in chunks:
                         self._bad_rows.add(refused)
                         encoded = encoder.encode(raw, self._bad_rows)
+                        del raw  # the largest form of a chunk need not live while later stages use the rows
                         for name, lost in encoded.truncated.items():
                             self.truncated[name] = self.truncated.get(name, 0) + lost
                         first, self._rows = self._rows, self._rows + encoded.rows
