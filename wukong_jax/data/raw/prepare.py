@@ -9,10 +9,10 @@ they are read. The output is written to `OUTPUT.writing`, which is renamed when 
 Stages run at the same time, each one chunk ahead of the next: parsing, encoding, storing and counting; converting,
 forming blocks, compressing them. What is written does not depend on their timing.
 
-Peak memory is about 100 MiB for the program, 12 times `chunk_bytes` (text, parsed form and arrays of two chunks) and
-120 bytes per distinct value of columns with a vocabulary; hash and identity columns need none. It does not depend on
-the number of rows: with the default chunk of 16 MiB it was 290 MiB for both one and two million Criteo-shaped rows with
-hashed columns, and 450 MiB with vocabularies of 1.5 million distinct values. The report contains the measured peak.
+Peak memory is about 210 MiB for the program, 20 times `chunk_bytes` (text, parsed form and arrays of the chunks under
+way) and 120 bytes per distinct value of columns with a vocabulary; hash and identity columns need none. It does not
+depend on the number of rows: with the default chunk of 16 MiB it was 495 MiB for one and 526 MiB for three million
+Criteo-shaped rows with hashed columns. The report contains the measured peak.
 """
 
 import dataclasses
