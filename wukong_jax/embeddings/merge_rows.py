@@ -19,6 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.embeddings.sum_runs import SortedSlots, sum_runs
+
 
 class MergedRows(NamedTuple):
     """M positions that hold each distinct row once; the other positions hold no row."""
@@ -68,7 +70,7 @@ def merge_by_scratch(row_ids: jax.Array, gradients: jax.Array, scratch: jax.Arra
 
 
 def merge_by_sort(row_ids: jax.Array, gradients: jax.Array, table_rows: int) -> MergedRows:
-    """Merges by a stable sort and doubling in O(M log M), independent of V; few slots per row need fewer passes.
+    """Merges by a stable sort; each gradient is read once, see `sum_runs`.
 
     Args:
       row_ids: [M] int32 in [0, V].
@@ -82,23 +84,11 @@ def merge_by_sort(row_ids: jax.Array, gradients: jax.Array, table_rows: int) -> 
     ordered, sources = jax.lax.sort((row_ids, positions), num_keys=1, is_stable=True)
     changes = ordered[1:] != ordered[:-1]
     starts = jnp.concatenate([jnp.ones((1,), bool), changes])
-    is_last = jnp.concatenate([changes, jnp.ones((1,), bool)])
-    before = positions - jax.lax.cummax(jnp.where(starts, positions, 0))  # number of earlier slots of the same row
     is_row = ordered < table_rows
-    summed = _sum_runs(gradients[sources], before, jnp.max(jnp.where(is_row, before, 0)))
-    return MergedRows(_keep_rows(ordered, is_last & is_row, table_rows), summed, sources, None)
-
-
-def _sum_runs(values: jax.Array, before: jax.Array, most_before: jax.Array) -> jax.Array:
-    """Sums each position of [M, w] with the `before` [M] positions before it; correct for up to `most_before`."""
-
-    def add_shifted(sums_and_shift: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        sums, shift = sums_and_shift
-        within = (before >= shift)[:, None]
-        return sums + jnp.where(within, jnp.roll(sums, shift, axis=0), 0), 2 * shift
-
-    start = (values, jnp.ones((), jnp.int32))
-    return jax.lax.while_loop(lambda carry: carry[1] <= most_before, add_shifted, start)[0]
+    is_last = jnp.concatenate([changes, jnp.ones((1,), bool)]) & is_row
+    before = jnp.where(is_row, positions - jax.lax.cummax(jnp.where(starts, positions, 0)), 0)
+    summed = sum_runs(gradients, SortedSlots(sources, before, is_last), longest=len(row_ids))
+    return MergedRows(_keep_rows(ordered, is_last, table_rows), summed, sources, None)
 
 
 def _keep_rows(row_ids: jax.Array, keep: jax.Array, table_rows: int) -> jax.Array:
