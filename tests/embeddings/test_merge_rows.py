@@ -55,23 +55,3 @@ def test_both_ways_agree_on_a_skewed_batch() -> None:
         tables.append(np.asarray(jnp.zeros((ROWS, WIDTH)).at[merged.row_ids].set(merged.gradients, mode="drop")))
     np.testing.assert_array_equal(tables[0], tables[1])
     assert np.abs(tables[0]).sum() > 0
-
-
-def add_by_doubling(gradients: np.ndarray) -> np.ndarray:
-    """Sums one row's slots; each pass adds to every slot the value `shift` slots before it."""
-    sums, shift = gradients.copy(), 1
-    while shift < len(sums):
-        sums[shift:] = sums[shift:] + sums[:-shift]
-        shift *= 2
-    return sums[-1]
-
-
-@pytest.mark.parametrize("case", [*CASES, "long_run"])
-def test_the_sorted_way_adds_in_an_order_that_the_ids_alone_decide(case: str) -> None:
-    # Replicas on several devices must agree to the bit, so the order of addition is part of the contract.
-    row_ids = np.array(CASES.get(case, [2] * 70 + [9] * 33 + [13] * 200), np.int32)
-    gradients = np.random.default_rng(3).standard_normal((len(row_ids), WIDTH)).astype(np.float32)
-    merged = merge(row_ids, gradients, "sort")
-    for position in np.flatnonzero(np.asarray(merged.row_ids) < ROWS):
-        own = gradients[row_ids == merged.row_ids[position]]
-        np.testing.assert_array_equal(merged.gradients[position], add_by_doubling(own))

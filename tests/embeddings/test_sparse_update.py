@@ -13,7 +13,7 @@ from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.embeddings.bfloat16_rounding import bits_to_float32, draw_row_noise
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.row_gather import gather_rows
-from wukong_jax.embeddings.row_optimizers import RowOptimizer, compute_updated_rows, declare_optimizer_arrays
+from wukong_jax.embeddings.row_optimizers import RowOptimizer, compute_row_change, declare_optimizer_arrays
 from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.tables import StackState, allocate_stack
 from wukong_jax.strict_mapping import build_dataclass
@@ -262,7 +262,7 @@ def test_no_option_of_a_row_optimizer_is_idle():
         arrays = {name: jnp.zeros((3, *array.trailing_shape), array.dtype) for name, array in declared.items()}
 
         def step(rows, arrays):
-            return compute_updated_rows(optimizer, rows, rows, arrays, jnp.ones(3, jnp.int32), jnp.float32(1.0))
+            return compute_row_change(optimizer, rows, rows, arrays, jnp.ones(3, jnp.int32), jnp.float32(1.0))
 
         return f"{declared} {jax.make_jaxpr(step)(jnp.ones((3, 2)), arrays)}"
 

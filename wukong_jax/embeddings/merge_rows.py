@@ -5,11 +5,9 @@ There are two methods with the same result (`M` is the number of slots):
 * With a scratch column, on CPU: every slot writes its position to the scratch entry of its row and reads the entry
   back, so that all slots of a row agree on one of them. This needs no sort and no clearing, because a slot reads only
   what the same step wrote.
-* By sorting, on other backends: slots are sorted by row, and the slots of a row are summed by doubling. After pass `k`,
-  each position holds the sum of itself and up to `2^(k+1) - 1` slots before it. The order of additions depends only on
-  the ids. Therefore copies of a table on several GPUs stay equal, unlike with atomic additions, and a row touched by
-  half the batch is no bottleneck. A loop over passes is one small program for any M; the tree of slices built by
-  `associative_scan` takes XLA:TPU minutes to compile.
+* By sorting, on other backends: slots are sorted by row, and the slots of each row are summed by chunks, see
+  `sum_runs`. The order of additions depends only on the ids. Therefore copies of a table on several GPUs stay equal,
+  unlike with atomic additions, and a row touched by half the batch is no bottleneck.
 
 On CPU, where scatters write in order, both methods keep a row at its last slot.
 """

@@ -18,7 +18,7 @@ every step, both are equal.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,20 +100,31 @@ def declare_optimizer_arrays(optimizer: RowOptimizer, width: int) -> dict[str, A
     return {}
 
 
-def compute_updated_rows(
+class RowChange(NamedTuple):
+    """One step of touched rows: `row = decay * row - step`."""
+
+    decay: jax.Array | None  # [M, w] or [M, 1] float32, for steps that did not touch the row; None without L2
+    step: jax.Array  # [M, w] float32
+
+    def apply(self, rows: jax.Array) -> jax.Array:
+        """Returns the rows after the step, [M, w] float32."""
+        return (rows if self.decay is None else rows * self.decay) - self.step
+
+
+def compute_row_change(
     optimizer: RowOptimizer,
-    rows: jax.Array,
+    rows: jax.Array | None,
     gradients: jax.Array,
     arrays: OptimizerArrays,
     skipped_steps: jax.Array | None,
     learning_rate_scale: jax.Array,
     row_mean: RowMean = mean_over_row,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Applies one step of a row optimizer to touched rows.
+) -> tuple[RowChange, dict[str, jax.Array]]:
+    """Computes one step of a row optimizer for touched rows.
 
     Args:
       optimizer: the row optimizer.
-      rows: [M, w] float32 rows before the step.
+      rows: [M, w] float32 rows before the step; None without L2, where the step does not depend on them.
       gradients: [M, w] float32 merged gradients of the rows.
       arrays: optimizer arrays of these rows, [M, ...] each.
       skipped_steps: [M] int32, steps since the last touch that did not touch the row; None without L2.
@@ -121,17 +132,19 @@ def compute_updated_rows(
       row_mean: mean over a whole row, if `w` columns are only a part of it (row-wise AdaGrad).
 
     Returns:
-      The rows after the step, [M, w] float32, and their optimizer arrays.
+      The change of the rows, and their optimizer arrays after the step.
     """
+    decay = None
     if optimizer.l2 > 0:
+        assert rows is not None
         gradients = gradients + optimizer.l2 * rows
     scale, direction, arrays = _compute_step(optimizer, gradients, arrays, row_mean)
     rate = optimizer.learning_rate * learning_rate_scale
     if optimizer.l2 > 0:
         assert skipped_steps is not None
         owed = skipped_steps.astype(jnp.float32)[:, None]
-        rows = rows * jnp.exp(-rate * optimizer.l2 * owed * scale)
-    return rows - rate * scale * direction, dict(arrays)
+        decay = jnp.exp(-rate * optimizer.l2 * owed * scale)
+    return RowChange(decay, rate * scale * direction), dict(arrays)
 
 
 def _compute_step(

@@ -14,7 +14,7 @@ from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.merge_rows import MergedRows, merge_equal_rows
 from wukong_jax.embeddings.placement import PlacedStack
 from wukong_jax.embeddings.row_gather import gather_rows
-from wukong_jax.embeddings.row_optimizers import RowMean, compute_updated_rows, mean_over_row
+from wukong_jax.embeddings.row_optimizers import RowChange, RowMean, compute_row_change, mean_over_row
 from wukong_jax.embeddings.tables import StackState
 
 
@@ -56,7 +56,7 @@ def update_stack(
     gradients = gradients.reshape(-1, stack.width)
     merged = merge_equal_rows(row_ids.reshape(-1), gradients, state.rows.shape[0], state.scratch)
     touched = merged.row_ids
-    old_rows = _select_rows(state, merged, rows)
+    old_rows = _select_rows(state, merged, rows) if _needs_rows(stack, state) else None
     arrays = {name: array.at[touched].get(mode="clip") for name, array in state.optimizer.items()}
     last_step = state.last_step
     skipped = None
@@ -65,13 +65,11 @@ def update_stack(
         skipped = row_step.step - 1 - last_touch
         # The maximum equals the step. It makes the scatter depend on the gather, so that XLA does not copy the column.
         last_step = last_step.at[touched].set(jnp.maximum(last_touch, row_step.step), mode="drop", unique_indices=True)
-    new_rows, arrays = compute_updated_rows(
+    change, arrays = compute_row_change(
         stack.optimizer, old_rows, merged.gradients, arrays, skipped, row_step.learning_rate_scale, row_mean
     )
-    if state.rows.dtype == jnp.uint16:
-        new_rows = round_stochastically(new_rows, draw_row_noise(row_step.key, touched, stack.width))
     return StackState(
-        rows=state.rows.at[touched].set(new_rows, mode="drop", unique_indices=True),
+        rows=_write_rows(state.rows, touched, old_rows, change, row_step.key),
         optimizer={
             name: array.at[touched].set(arrays[name], mode="drop", unique_indices=True)
             for name, array in state.optimizer.items()
@@ -81,9 +79,34 @@ def update_stack(
     )
 
 
+def _needs_rows(stack: TableStack | PlacedStack, state: StackState) -> bool:
+    """Whether the rows before the step are read apart from being written.
+
+    L2 and rounding need them. On CPU, where the forward pass has them at hand, they are used as they are; elsewhere
+    XLA would write them to memory first, because it cannot read other rows of an array that it updates in place.
+    """
+    return state.scratch is not None or stack.optimizer.l2 > 0 or state.rows.dtype == jnp.uint16
+
+
+def _write_rows(
+    rows: jax.Array, touched: jax.Array, old_rows: jax.Array | None, change: RowChange, key: jax.Array
+) -> jax.Array:
+    """Returns the table with the change applied to the touched rows, [V, w]."""
+    if old_rows is None:
+        # Rows are unique: XLA reads, adds and writes each without atomic operations.
+        return rows.at[touched].add(-change.step, mode="drop", unique_indices=True)
+    new_rows = change.apply(old_rows)
+    if rows.dtype == jnp.uint16:
+        new_rows = round_stochastically(new_rows, draw_row_noise(key, touched, rows.shape[1]))
+    return rows.at[touched].set(new_rows, mode="drop", unique_indices=True)
+
+
 def _select_rows(state: StackState, merged: MergedRows, rows: jax.Array | None) -> jax.Array:
-    """Returns the rows before the step, at the positions of the merged rows."""
-    if rows is None:
+    """Returns the rows before the step, at the positions of the merged rows.
+
+    Those of the forward pass serve on CPU only. Elsewhere the touched rows are read again, which is less than keeping
+    the rows of all slots until here, and lets XLA pool bags while it gathers.
+    """
+    if rows is None or merged.sources is not None:
         return gather_rows(state.rows, merged.row_ids)
-    rows = rows.reshape(-1, rows.shape[-1])
-    return rows if merged.sources is None else rows[merged.sources]
+    return rows.reshape(-1, rows.shape[-1])
