@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from wukong_jax.metrics import accumulate
 from wukong_jax.metrics.accumulate import (
     MetricAccumulator,
     MetricSums,
@@ -22,6 +23,7 @@ from wukong_jax.metrics.accumulate import (
 )
 from wukong_jax.metrics.auc import compute_auc
 from wukong_jax.metrics.exact_metrics import compute_exact_metrics
+from wukong_jax.metrics.sums_by_place import sum_by_sort
 
 DOMAINS, OBJECTIVES, BINS = 3, 2, 512
 NAMES = (["click", "buy"], ["shop", "news", "video"])
@@ -255,3 +257,15 @@ def test_sums_that_do_not_fit_are_refused():
         finish_metrics(init_metric_sums(1, 1, 8), ["click"], ["a", "b"])
     with pytest.raises(ValueError, match="no metric sums"):
         MetricAccumulator(8).result()
+
+
+def test_sums_by_sort_equal_those_by_addition(monkeypatch):
+    batch = make_batch(rows=300)
+    batch["logits"][3, 0], batch["weight"][3], batch["label_mask"][3] = np.nan, 1, 1
+    added = sums_of(**batch)
+    monkeypatch.setattr(accumulate, "sum_by_place", sum_by_sort)
+    by_sort = jax.jit(functools.partial(compute_metric_sums, domains=DOMAINS, bins=BINS))(**batch)
+    for a, b in zip(added, by_sort, strict=True):
+        assert a.dtype == b.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=FLOAT32)  # nan in the same places: those of one domain and objective
+    assert np.isnan(np.asarray(by_sort.loss_sum)).sum() == 1

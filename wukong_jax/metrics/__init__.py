@@ -5,5 +5,6 @@ grouped_auc         GAUC (grouped AUC)
 normalized_entropy  log loss of logits, and NE (normalized entropy)
 calibration         predicted over observed positives, and the calibration curve
 accumulate          sums over a batch that add up over steps, devices and hosts
+sums_by_place       sums of values by their place in an array, without atomic additions on GPUs
 exact_metrics       the same metrics from the logits of a whole split, in float64
 """

@@ -25,6 +25,7 @@ from wukong_jax.metrics.calibration import (
 )
 from wukong_jax.metrics.metric_names import name_metrics
 from wukong_jax.metrics.normalized_entropy import compute_normalized_entropy, compute_row_log_loss
+from wukong_jax.metrics.sums_by_place import sum_by_place
 
 Array = Any  # jax.Array on devices, numpy on the host
 
@@ -91,8 +92,8 @@ def compute_metric_sums(
         [histogram_mass * labels, histogram_mass * (1.0 - labels), histogram_mass * probability], axis=-1
     )
     objective = jnp.arange(logits.shape[1])[None, :]
-    histograms = jnp.zeros((domains, logits.shape[1], bins, 3), jnp.float32)
-    histograms = histograms.at[domain[:, None], objective, compute_score_bins(logits, bins)].add(per_score)
+    places = domain[:, None], objective, compute_score_bins(logits, bins)
+    histograms = sum_by_place(places, per_score, (domains, logits.shape[1], bins))
     return MetricSums(*(sums[..., i] for i in range(5)), *(histograms[..., i] for i in range(3)))
 
 
@@ -245,6 +246,6 @@ def _sum_by_domain(per_row: jax.Array, domain: jax.Array, domains: int) -> jax.A
     """Sums [B, O, k] to [G, O, k] by partial sums of about 256 rows, since one long float32 sum loses precision."""
     rows = per_row.shape[0]
     parts = -(-rows // _ROWS_OF_A_PARTIAL_SUM)
-    partial = jnp.zeros((parts, domains, *per_row.shape[1:]), jnp.float32)
-    partial = partial.at[jnp.arange(rows) % parts, domain].add(per_row)
-    return partial.sum(axis=0)
+    places = jnp.arange(rows) % parts, domain
+    partial = sum_by_place(places, per_row.reshape(rows, -1), (parts, domains))
+    return partial.sum(axis=0).reshape(domains, *per_row.shape[1:])
