@@ -32,7 +32,7 @@ from wukong_jax.runs.rows import RunData, open_rows_of_run
 from wukong_jax.runs.stop_signal import StopSignal
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
-from wukong_jax.sharding.backend import find_local_devices
+from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devices
 from wukong_jax.sharding.mesh import build_mesh, check_batch_divides
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.log_window import NotFiniteError
@@ -81,9 +81,10 @@ def _train_locked(
     if run.mesh.size > 1:
         say(run.exchange.describe())
     references = load_references(config, data)  # fails now, not after training, if the reference run is missing
-    warning = check_validation(config.training, data)
-    if warning:
-        say(warning)
+    platform = run.mesh.devices.flat[0].platform
+    for warning in (check_validation(config.training, data), describe_slow_compiler(platform)):
+        if warning:
+            say(warning)
     start = _restore_or_init(run, data, folder)
     folder.record_config(config)  # everything has been accepted: only now is anything of an earlier start replaced
     data.note_checked()

@@ -12,6 +12,9 @@ _STARTS_BACKENDS = "xla_bridge.py"  # the file of JAX in which backends start
 _PREFIX = re.compile(r"Unable to initialize backend '[^']*': ")
 _EXTRAS = {"cuda": "cuda12", "gpu": "cuda12", "tpu": "tpu"}  # backend -> extra that installs it
 
+_GPU_PLATFORMS = frozenset({"gpu", "cuda", "rocm"})
+_FAST_ON_GPUS = (0, 12)  # first version of JAX with native atomic additions; see xla issue 46225
+
 
 def find_local_devices() -> list[jax.Device]:
     """Returns the devices of this process.
@@ -43,3 +46,19 @@ def describe_missing_backend(error: BaseException) -> str | None:
     fixes.append("unset JAX_PLATFORMS" if asked else "set JAX_PLATFORMS=cpu")
     missing = f"JAX has no {backend or 'working'} backend here" + (f" ({reason})" if reason else "")
     return f"{named}{missing}; {' or '.join(fixes)}"
+
+
+def describe_slow_compiler(platform: str, version: str = jax.__version__) -> str:
+    """Describes what an old JAX costs on a GPU, in one line; "" if nothing.
+
+    Args:
+      platform: platform of the run's devices.
+      version: JAX's version.
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if platform not in _GPU_PLATFORMS or (major, minor) >= _FAST_ON_GPUS:
+        return ""
+    return (
+        f"JAX = {version} compiles additions to shared memory on GPUs to slow loops (the steps here make none, parts of "
+        f"your own may); use Python 3.12 or later with JAX {'.'.join(map(str, _FAST_ON_GPUS))} or later"
+    )
