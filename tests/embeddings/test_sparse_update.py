@@ -1,6 +1,7 @@
 """Tests every row optimizer against a slow float64 twin that updates distinct rows one by one."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from wukong_jax.embeddings.bfloat16_rounding import bits_to_float32, draw_row_no
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.row_gather import gather_rows
 from wukong_jax.embeddings.row_optimizers import RowOptimizer, compute_row_change, declare_optimizer_arrays
-from wukong_jax.embeddings.sparse_update import RowStep, update_stack
+from wukong_jax.embeddings.sparse_update import RowStep, update_at_once, update_in_blocks, update_stack
 from wukong_jax.embeddings.tables import StackState, allocate_stack
 from wukong_jax.strict_mapping import build_dataclass
 
@@ -166,6 +167,20 @@ def test_rows_of_the_forward_pass_and_rows_gathered_again_give_the_same(merge: s
     gathered = build_update(stack, reuse_rows=False)(build_state(stack, merge), *arguments)
     # The same numbers through differently fused code: a unit in the last place.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), reused, gathered)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad", "lazy_adam_l2"])
+@pytest.mark.parametrize("batch", [0, 1, 4])
+def test_updates_in_blocks_equal_those_at_once(name: str, dtype: str, batch: int) -> None:
+    stack = build_stack(OPTIMIZERS[name], dtype)
+    slots = jnp.array(BATCHES[batch]), jnp.asarray(np.random.default_rng(0).integers(-4, 5, (7, WIDTH)), jnp.float32)
+    row_step = RowStep(jnp.int32(4), jnp.float32(1), jax.random.key(0))
+    results = []
+    for update in (update_at_once, functools.partial(update_in_blocks, block=2)):  # 7 slots: the last block is not full
+        results.append(jax.jit(functools.partial(update, stack))(build_state(stack, "sort"), *slots, row_step))
+    # The same numbers through differently fused code: a unit in the last place.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), *results)
 
 
 def test_l2_equals_whole_table_l2_for_rows_touched_in_every_step() -> None:

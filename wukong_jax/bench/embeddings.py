@@ -15,7 +15,7 @@ import numpy as np
 from wukong_jax.bench.zipf_ids import draw_zipf_ids
 from wukong_jax.embeddings.exchange import MESH_AXES, ReplicatedExchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, EmbeddingsConfig, build_embedding_layout
-from wukong_jax.embeddings.merge_rows import merge_equal_rows
+from wukong_jax.embeddings.merge_rows import MergedRows, merge_by_scratch, merge_by_sort
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
 from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.embeddings.tables import Tables, init_tables
@@ -105,7 +105,7 @@ def measure_merges(bench: TableBench) -> list[dict[str, Any]]:
         ids = jnp.asarray((draw_zipf_ids(rng, layout, bench.batch, bench.zipf) + first_rows).reshape(-1), jnp.int32)
         gradients = jnp.asarray(rng.standard_normal((ids.size, bench.width)).astype(np.float32))
         total = layout.stacks[0].rows
-        merge = jax.jit(merge_equal_rows, static_argnums=2, donate_argnums=3)
+        merge = jax.jit(_merge, static_argnums=2, donate_argnums=3)
         for method, scratch in (("scratch", jnp.zeros(total, jnp.int32)), ("sort", None)):
             runs.append(({"case": f"merge/{method}", "rows": total}, merge, ids, gradients, scratch, []))
     for _ in range(bench.repeats + 2):
@@ -115,6 +115,12 @@ def measure_merges(bench: TableBench) -> list[dict[str, Any]]:
             seconds.append(time.perf_counter() - start)
             runs[position] = (row, merge, ids, gradients, merged.scratch, seconds)
     return [{**row, **summarise(seconds[2:])} for row, *_, seconds in runs]
+
+
+def _merge(row_ids: jax.Array, gradients: jax.Array, table_rows: int, scratch: jax.Array | None) -> MergedRows:
+    if scratch is None:
+        return merge_by_sort(row_ids, gradients, table_rows)
+    return merge_by_scratch(row_ids, gradients, scratch)
 
 
 def summarise(seconds: Sequence[float]) -> dict[str, float]:

@@ -4,6 +4,7 @@ The cost depends on the slots of the batch, not on the rows of the table, and no
 donated buffers, tables are updated in place.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 
 from wukong_jax.embeddings.bfloat16_rounding import draw_row_noise, round_stochastically
 from wukong_jax.embeddings.layout import TableStack
-from wukong_jax.embeddings.merge_rows import MergedRows, merge_equal_rows
+from wukong_jax.embeddings.merge_rows import merge_by_addition, merge_by_scratch, merge_by_sort
 from wukong_jax.embeddings.placement import PlacedStack
 from wukong_jax.embeddings.row_gather import gather_rows
 from wukong_jax.embeddings.row_optimizers import RowChange, RowMean, compute_row_change, mean_over_row
 from wukong_jax.embeddings.tables import StackState
+
+BLOCK_ROWS = 8192  # on TPUs; a few arrays of as many rows of 256 numbers fit in 64 MiB
 
 
 class RowStep(NamedTuple):
@@ -46,17 +49,89 @@ def update_stack(
       state: arrays of the stack.
       row_ids: [...] int32 in [0, V], M in total.
       gradients: [..., w] float32, one per slot; those of row id V are ignored.
-      rows: [..., w] float32 rows gathered in the forward pass; None: gather them here.
+      rows: [..., w] float32 rows gathered in the forward pass, for CPUs; None: gather them here.
       row_step: the step, with a key used for this stack only.
       row_mean: mean over a whole row, if the stack holds only a part of its columns.
 
     Returns:
       The arrays after the step.
     """
-    gradients = gradients.reshape(-1, stack.width)
-    merged = merge_equal_rows(row_ids.reshape(-1), gradients, state.rows.shape[0], state.scratch)
-    touched = merged.row_ids
-    old_rows = _select_rows(state, merged, rows) if _needs_rows(stack, state) else None
+    row_ids, gradients = row_ids.reshape(-1), gradients.reshape(-1, stack.width)
+    if state.scratch is not None:
+        merged = merge_by_scratch(row_ids, gradients, state.scratch)
+        old_rows = gather_rows(state.rows, merged.row_ids) if rows is None else rows.reshape(-1, stack.width)
+        state = _update_rows(stack, state, merged.row_ids, merged.gradients, old_rows, row_step, row_mean)
+        return state._replace(scratch=merged.scratch)
+    at_once = functools.partial(update_at_once, stack, row_mean=row_mean)
+    # A mean over the ranks of a row is a collective, which no loop of a length unknown before the run should hold.
+    in_blocks = functools.partial(update_in_blocks, stack) if row_mean is mean_over_row else at_once
+    return jax.lax.platform_dependent(state, row_ids, gradients, row_step, tpu=in_blocks, default=at_once)
+
+
+def update_at_once(
+    stack: TableStack | PlacedStack,
+    state: StackState,
+    row_ids: jax.Array,
+    gradients: jax.Array,
+    row_step: RowStep,
+    row_mean: RowMean = mean_over_row,
+) -> StackState:
+    """Updates the touched rows by sorting, for GPUs; see `update_stack`.
+
+    Rows of the forward pass are not used: reading the touched rows again is less than keeping those of all slots until
+    the update, and lets XLA pool bags while it gathers.
+    """
+    merged = merge_by_sort(row_ids, gradients, state.rows.shape[0])
+    old_rows = gather_rows(state.rows, merged.row_ids) if _needs_rows(stack) else None
+    return _update_rows(stack, state, merged.row_ids, merged.gradients, old_rows, row_step, row_mean)
+
+
+def update_in_blocks(
+    stack: TableStack | PlacedStack,
+    state: StackState,
+    row_ids: jax.Array,
+    gradients: jax.Array,
+    row_step: RowStep,
+    block: int = BLOCK_ROWS,
+) -> StackState:
+    """Updates the touched rows in blocks, for TPUs, where gathered and changed rows are arrays in memory otherwise.
+
+    The loop runs over the distinct rows only, and all its temporaries fit in the memory on the chip.
+    """
+    block = min(block, row_ids.shape[0])
+    packed = merge_by_addition(row_ids, gradients, state.rows.shape[0], block)
+
+    def update_block(index: jax.Array, state: StackState) -> StackState:
+        touched, sums = (jax.lax.dynamic_slice_in_dim(a, index * block, block) for a in packed[:2])
+        old_rows = gather_rows(state.rows, touched) if _needs_rows(stack) else None
+        return _update_rows(stack, state, touched, sums, old_rows, row_step, mean_over_row)
+
+    return jax.lax.fori_loop(0, (packed.count + block - 1) // block, update_block, state)
+
+
+def _update_rows(
+    stack: TableStack | PlacedStack,
+    state: StackState,
+    touched: jax.Array,
+    gradients: jax.Array,
+    old_rows: jax.Array | None,
+    row_step: RowStep,
+    row_mean: RowMean,
+) -> StackState:
+    """Applies merged gradients to distinct rows; see `update_stack`.
+
+    Args:
+      stack: the stack.
+      state: arrays of the stack.
+      touched: [m] int32, all different; V or more means no row.
+      gradients: [m, w] float32.
+      old_rows: [m, w] float32 rows before the step; None if only writing them needs them.
+      row_step: the step.
+      row_mean: mean over a whole row.
+
+    Returns:
+      The arrays after the step.
+    """
     arrays = {name: array.at[touched].get(mode="clip") for name, array in state.optimizer.items()}
     last_step = state.last_step
     skipped = None
@@ -66,26 +141,23 @@ def update_stack(
         # The maximum equals the step. It makes the scatter depend on the gather, so that XLA does not copy the column.
         last_step = last_step.at[touched].set(jnp.maximum(last_touch, row_step.step), mode="drop", unique_indices=True)
     change, arrays = compute_row_change(
-        stack.optimizer, old_rows, merged.gradients, arrays, skipped, row_step.learning_rate_scale, row_mean
+        stack.optimizer, old_rows, gradients, arrays, skipped, row_step.learning_rate_scale, row_mean
     )
-    return StackState(
-        rows=_write_rows(state.rows, touched, old_rows, change, row_step.key),
-        optimizer={
-            name: array.at[touched].set(arrays[name], mode="drop", unique_indices=True)
-            for name, array in state.optimizer.items()
-        },
-        last_step=last_step,
-        scratch=merged.scratch,
-    )
+    optimizer = {
+        name: array.at[touched].set(arrays[name], mode="drop", unique_indices=True)
+        for name, array in state.optimizer.items()
+    }
+    rows = _write_rows(state.rows, touched, old_rows, change, row_step.key)
+    return StackState(rows, optimizer, last_step, state.scratch)
 
 
-def _needs_rows(stack: TableStack | PlacedStack, state: StackState) -> bool:
-    """Whether the rows before the step are read apart from being written.
+def _needs_rows(stack: TableStack | PlacedStack) -> bool:
+    """Whether the rows before the step are read apart from being written, because of L2 or rounding.
 
-    L2 and rounding need them. On CPU, where the forward pass has them at hand, they are used as they are; elsewhere
-    XLA would write them to memory first, because it cannot read other rows of an array that it updates in place.
+    Otherwise they are not: XLA would write them to memory first, because it cannot read other rows of an array that it
+    updates in place.
     """
-    return state.scratch is not None or stack.optimizer.l2 > 0 or state.rows.dtype == jnp.uint16
+    return stack.optimizer.l2 > 0 or stack.dtype == "bfloat16"
 
 
 def _write_rows(
@@ -99,14 +171,3 @@ def _write_rows(
     if rows.dtype == jnp.uint16:
         new_rows = round_stochastically(new_rows, draw_row_noise(key, touched, rows.shape[1]))
     return rows.at[touched].set(new_rows, mode="drop", unique_indices=True)
-
-
-def _select_rows(state: StackState, merged: MergedRows, rows: jax.Array | None) -> jax.Array:
-    """Returns the rows before the step, at the positions of the merged rows.
-
-    Those of the forward pass serve on CPU only. Elsewhere the touched rows are read again, which is less than keeping
-    the rows of all slots until here, and lets XLA pool bags while it gathers.
-    """
-    if rows is None or merged.sources is not None:
-        return gather_rows(state.rows, merged.row_ids)
-    return rows.reshape(-1, rows.shape[-1])
