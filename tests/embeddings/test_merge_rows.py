@@ -24,8 +24,8 @@ def merge(row_ids: np.ndarray, gradients: np.ndarray, method: str) -> MergedRows
         return jax.jit(merge_by_sort, static_argnums=2)(*slots, ROWS)
     if method == "addition":
         packed = jax.jit(merge_by_addition, static_argnums=(2, 3))(*slots, ROWS, 4)
-        assert int(packed.count) == len(set(row_ids.tolist()) - {ROWS})
-        assert (np.asarray(packed.row_ids)[: int(packed.count)] < ROWS).all()
+        assert int(packed.distinct) == len(set(row_ids.tolist()) - {ROWS})
+        assert (np.asarray(packed.row_ids)[: int(packed.distinct)] < ROWS).all()
         assert len(packed.row_ids) == len(packed.gradients) == -(-len(row_ids) // 4) * 4
         return MergedRows(packed.row_ids, packed.gradients, None)
     # A scratch column of any content: what an earlier step left must not matter.

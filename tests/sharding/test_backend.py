@@ -13,7 +13,8 @@ def test_old_jax_on_a_gpu_is_told_in_one_line(platform, version):
 
 
 @pytest.mark.parametrize(
-    ("platform", "version"), [("gpu", "0.12.0"), ("gpu", "0.12.0.1"), ("gpu", "1.0.0"), ("cpu", "0.10.2"), ("tpu", "0.10.2")]
+    ("platform", "version"),
+    [("gpu", "0.12.0"), ("gpu", "0.12.0.1"), ("gpu", "1.0.0"), ("cpu", "0.10.2"), ("tpu", "0.10.2")],
 )
 def test_other_platforms_and_later_versions_say_nothing(platform, version):
     assert describe_slow_compiler(platform, version) == ""

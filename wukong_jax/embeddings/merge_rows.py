@@ -76,7 +76,7 @@ class PackedRows(NamedTuple):
 
     row_ids: jax.Array  # [n] int32, all different; V or more means no row
     gradients: jax.Array  # [n, w] float32, sum over the row's slots
-    count: jax.Array  # int32 scalar, number of distinct rows
+    distinct: jax.Array  # int32 scalar, number of distinct rows
 
 
 def merge_by_addition(row_ids: jax.Array, gradients: jax.Array, table_rows: int, block: int) -> PackedRows:

@@ -106,7 +106,7 @@ def update_in_blocks(
         old_rows = gather_rows(state.rows, touched) if _needs_rows(stack) else None
         return _update_rows(stack, state, touched, sums, old_rows, row_step, mean_over_row)
 
-    return jax.lax.fori_loop(0, (packed.count + block - 1) // block, update_block, state)
+    return jax.lax.fori_loop(0, (packed.distinct + block - 1) // block, update_block, state)
 
 
 def _update_rows(

@@ -49,9 +49,7 @@ def sum_runs(values: jax.Array, slots: SortedSlots, longest: int) -> jax.Array:
     return jnp.where(is_cut[:, None], _take(deeper, jnp.where(is_cut, chunk_of_slot, 0)), sums)
 
 
-def _sum_chunks(
-    values: jax.Array, slots: SortedSlots, is_cut: jax.Array
-) -> tuple[jax.Array, jax.Array, SortedSlots]:
+def _sum_chunks(values: jax.Array, slots: SortedSlots, is_cut: jax.Array) -> tuple[jax.Array, jax.Array, SortedSlots]:
     """Sums the chunks of the runs that are cut.
 
     Args:

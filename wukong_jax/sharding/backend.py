@@ -59,6 +59,6 @@ def describe_slow_compiler(platform: str, version: str = jax.__version__) -> str
     if platform not in _GPU_PLATFORMS or (major, minor) >= _FAST_ON_GPUS:
         return ""
     return (
-        f"JAX = {version} compiles additions to shared memory on GPUs to slow loops (the steps here make none, parts of "
-        f"your own may); use Python 3.12 or later with JAX {'.'.join(map(str, _FAST_ON_GPUS))} or later"
+        f"JAX = {version} compiles atomic additions on GPUs to slow loops (the steps here make none, parts of your own "
+        f"may); use Python 3.12 or later with JAX {'.'.join(map(str, _FAST_ON_GPUS))} or later"
     )
