@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.embeddings.memory_bytes import Step, count_kernels
+from tests.embeddings.compile_bag_step import SLOTS as BAG_SLOTS
+from tests.embeddings.compile_bag_step import WIDTH as BAG_WIDTH
+from tests.embeddings.memory_bytes import FREE, Step, count_kernels
 from tests.repository import ROOT
 from wukong_jax.embeddings.sparse_update import BLOCK_ROWS
 from wukong_jax.embeddings.sum_runs import CHUNK
+from wukong_jax.sharding.traffic.hlo_text import parse_arrays, parse_module
 
 # FBGEMM's published setting: 1.05 million lookups of width 128 in float32, 350 thousand distinct rows.
 SLOTS, TOUCHED, TABLE_ROWS, WIDTH = 1 << 20, 350_000, 10_000_000, 128
@@ -94,7 +97,29 @@ def test_update_on_a_tpu_moves_at_most_three_times_the_least_bytes(tmp_path: Pat
 
 def compile_update(target: str, kind: str, output: Path) -> str:
     sizes = map(str, (SLOTS, TABLE_ROWS, WIDTH))
-    command = [sys.executable, "-m", "tests.embeddings.compile_update", target, kind, *sizes, str(output)]
+    run_module("tests.embeddings.compile_update", target, kind, *sizes, str(output))
+    return output.read_text(encoding="utf-8")
+
+
+def run_module(*arguments: str) -> None:
+    command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
-    return output.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_step_on_an_h100_keeps_neither_rows_nor_row_gradients_of_bags(tmp_path: Path):
+    """Bags are pooled while their rows are gathered, and the merge reads the bags' gradients."""
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
+        pytest.skip("no jax_cuda12_plugin: install the extra compile_gpu")
+    output = tmp_path / "step.txt"
+    run_module("tests.embeddings.compile_bag_step", str(output))
+    hlo_text = output.read_text(encoding="utf-8")
+    module = parse_module(hlo_text)
+    per_slot = [
+        line.name
+        for line in module.computations[module.entry].instructions.values()
+        if line.opcode not in FREE
+        and any(a.dtype == "f32" and a.elements == BAG_SLOTS * BAG_WIDTH for a in parse_arrays(line.shape))
+    ]
+    assert len(per_slot) == 1, per_slot  # the merged gradients
