@@ -59,7 +59,8 @@ def make_scores(domains: int) -> tuple:
 
 
 @pytest.mark.parametrize("domains", [1, 3])
-def test_evaluation_makes_none(domains):
+def test_evaluation_makes_none(monkeypatch, domains):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     compute = functools.partial(compute_metric_sums, domains=domains)
     assert find_shared_additions(jax.jit(compute), *make_scores(domains)) == []
 

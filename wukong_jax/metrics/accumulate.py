@@ -247,5 +247,4 @@ def _sum_by_domain(per_row: jax.Array, domain: jax.Array, domains: int) -> jax.A
     rows = per_row.shape[0]
     parts = -(-rows // _ROWS_OF_A_PARTIAL_SUM)
     places = jnp.arange(rows) % parts, domain
-    partial = sum_by_place(places, per_row.reshape(rows, -1), (parts, domains))
-    return partial.sum(axis=0).reshape(domains, *per_row.shape[1:])
+    return sum_by_place(places, per_row, (parts, domains)).sum(axis=0)

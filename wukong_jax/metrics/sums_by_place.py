@@ -1,8 +1,8 @@
 """Sums values by place inside jit, by the method that suits the platform."""
 
-import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +18,32 @@ def sum_by_place(places: Sequence[jax.Array], values: jax.Array, shape: Sequence
 
     Args:
       places: an index along each axis of `shape`, int32 in range; their shapes broadcast to [...].
-      values: [..., w] float32.
+      values: [..., *window] float32.
       shape: shape of the array of places.
 
     Returns:
-      [*shape, w] float32.
+      [*shape, *window] float32.
     """
-    add_by_sort = functools.partial(sum_by_sort, shape=shape)
-    return jax.lax.platform_dependent(
-        tuple(places),
-        values,
-        cuda=add_by_sort,
-        rocm=add_by_sort,
-        default=lambda places, values: jnp.zeros((*shape, values.shape[-1]), jnp.float32).at[places].add(values),
-    )
+    if choose_method() == "sort":
+        return sum_by_sort(places, values, shape)
+    window = values.shape[max(place.ndim for place in places) :]
+    return jnp.zeros((*shape, *window), jnp.float32).at[tuple(places)].add(values)
+
+
+def choose_method() -> Literal["add", "sort"]:
+    """Chooses by the default backend, as tables choose how to merge equal rows."""
+    return "sort" if jax.default_backend() in ("gpu", "cuda", "rocm") else "add"
 
 
 def sum_by_sort(places: Sequence[jax.Array], values: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Sums the values of each place without adding in place; see `sum_by_place`."""
-    width, size = values.shape[-1], math.prod(shape)
+    size = math.prod(shape)
     keys: jax.Array | int = 0
     for place, length in zip(places, shape, strict=True):
         keys = keys * length + place
-    merged = merge_by_sort(jnp.asarray(keys, jnp.int32).reshape(-1), values.reshape(-1, width), size)
-    sums = jnp.zeros((size, width), jnp.float32)
-    return sums.at[merged.row_ids].set(merged.gradients, mode="drop", unique_indices=True).reshape(*shape, width)
+    keys = jnp.asarray(keys, jnp.int32)
+    window = values.shape[keys.ndim :]
+    merged = merge_by_sort(keys.reshape(-1), values.reshape(keys.size, -1), size)
+    sums = jnp.zeros((size, math.prod(window)), jnp.float32)
+    sums = sums.at[merged.row_ids].set(merged.gradients, mode="drop", unique_indices=True)
+    return sums.reshape(*shape, *window)
