@@ -192,7 +192,7 @@ CHANGEABLE_KEYS = (
     "training.exact_auc_rows",
     "training.profile_first_step",
     "training.profile_steps",
-    "training.microbatch",  # as with the mesh, only the order of additions changes; with batch norms, moments are a part's
+    "training.microbatch",  # as with the mesh, only the order of additions changes (batch norms: moments of a part)
     "training.trackers",
 )
 
