@@ -1,5 +1,7 @@
 """Tests that a step in microbatches is the step on the whole batch: losses, weights, tables, dropout and statistics."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,7 @@ TOWERS = {
 }
 
 
-def make_run(microbatch: int | None, hosts: int = 1, chips: int = 1, **parts: object) -> Run:
+def make_run(microbatch: int | None, hosts: int = 1, chips: int = 1, schema: Schema = SCHEMA, **parts: object) -> Run:
     config = {
         "name": "parts",
         "data": {"factory": "blocks", "path": "unused"},
@@ -53,15 +55,15 @@ def make_run(microbatch: int | None, hosts: int = 1, chips: int = 1, **parts: ob
         "training": {"batch_size": B, "evaluation_batch_size": B, "steps": 10, "microbatch": microbatch},
         "mesh": {"hosts": hosts, "chips": chips},
     }
-    return build_run(build_run_config(config | parts), SCHEMA)
+    return build_run(build_run_config(config | parts), schema)
 
 
-def make_batch(seed: int) -> Batch:
+def make_batch(seed: int, schema: Schema = SCHEMA) -> Batch:
     random = np.random.default_rng(seed)
     weight = random.integers(0, 3, B).astype(np.float32)
     weight[-5:] = 0  # padding
     return Batch(
-        dense=random.normal(size=(B, 2)).astype(np.float32),
+        dense=random.normal(size=(B, len(schema.dense))).astype(np.float32),
         ids=random.integers(-1, 40, (B, FIELDS + 3)).astype(np.int32),
         labels=random.integers(0, 2, (B, 2)).astype(np.float32),
         label_mask=(random.random((B, 2)) < 0.8).astype(np.float32),
@@ -76,7 +78,7 @@ def make_batch(seed: int) -> Batch:
 def take_steps(run: Run, steps: int = 2):
     step, state, metrics = run.jit_train_step(), run.init_state(), []
     for seed in range(steps):
-        state, made = step(state, put_batch(make_batch(seed), run.mesh))
+        state, made = step(state, put_batch(make_batch(seed, run.schema), run.mesh))
         metrics.append(made)
     tables = run.exchange.export_tables(state.tables)
     return jax.device_get((metrics, state.params, {name: arrays["rows"] for name, arrays in tables.items()}))
@@ -101,6 +103,13 @@ def test_a_step_in_parts_is_the_whole_step(parts, microbatch):
     assert (whole.count_parts(), in_parts.count_parts()) == (1, B // microbatch)
     # Sums over parts add in another order.
     chex.assert_trees_all_close(take_steps(in_parts), take_steps(whole), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("hosts", "chips"), [(1, 1), (2, 4)])
+def test_rows_without_dense_columns_are_divided_too(hosts, chips):
+    schema = dataclasses.replace(SCHEMA, dense=())
+    steps = [take_steps(make_run(microbatch, hosts, chips, schema)) for microbatch in (4, 0)]
+    chex.assert_trees_all_close(*steps, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -98,12 +98,14 @@ def _build_split(exchange: Exchange, parts: int, batch_rows: int) -> tuple[Calla
     device_rows = batch_rows // exchange.mesh.size
 
     def split_leaf(leaf: jax.Array) -> jax.Array:
-        by_source = leaf.reshape(-1, parts, device_rows // parts, *leaf.shape[1:])
-        return by_source.swapaxes(0, 1).reshape(parts, -1, *leaf.shape[1:])
+        entries, *others = leaf.shape  # explicit sizes: a leaf without columns leaves no axis to be inferred
+        by_source = leaf.reshape(entries // device_rows, parts, device_rows // parts, *others)
+        return by_source.swapaxes(0, 1).reshape(parts, entries // parts, *others)
 
     def join_leaf(leaf: jax.Array) -> jax.Array:
-        by_part = leaf.reshape(parts, -1, device_rows // parts, *leaf.shape[2:])
-        return by_part.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])
+        _, entries, *others = leaf.shape
+        by_part = leaf.reshape(parts, parts * entries // device_rows, device_rows // parts, *others)
+        return by_part.swapaxes(0, 1).reshape(parts * entries, *others)
 
     def split(tree: Any) -> Any:
         return jax.tree.map(split_leaf, tree)
