@@ -45,6 +45,7 @@ GROUPS = {
         "wukong_jax.cli.bench_data",
         "wukong_jax.cli.bench_embeddings",
         "wukong_jax.cli.bench_train_step",
+        "wukong_jax.cli.bench_accelerator",
         "wukong_jax.cli.compare_drafts",
         "dmt.cli.bench_dmt",
     ),

@@ -99,7 +99,7 @@ def describe_devices(target: Target) -> list[jax.Device]:
       UserError: the platform's compiler is missing, cannot be loaded or does not know the topology.
     """
     extra = _EXTRAS[target.platform]
-    if not _has_compiler(target.platform):
+    if not has_compiler(target.platform):
         raise UserError(
             f"target = {target.name!r}: no {target.platform.upper()} compiler here; "
             f"install it with pip install '.[{extra}]' (no device needed)"
@@ -130,7 +130,8 @@ def describe_devices(target: Target) -> list[jax.Device]:
     return devices
 
 
-def _has_compiler(platform: str) -> bool:
+def has_compiler(platform: str) -> bool:
+    """Whether the compiler of a platform, "tpu" or "gpu", is installed."""
     if platform == "tpu":
         return importlib.util.find_spec("libtpu") is not None
     if importlib.util.find_spec("jax_plugins") is None:
@@ -197,7 +198,7 @@ def compile_train_step(
         run=run,
         lower_seconds=lower_seconds,
         compile_seconds=compile_seconds,
-        memory=_read_memory(compiled),
+        memory=read_memory(compiled),
         table_bytes=sum(math.prod(shape) * dtype.itemsize for shape, dtype in shards),
         table_copies=find_table_copies(text, {f"{_HLO_DTYPES[d.name]}[{','.join(map(str, s))}]" for s, d in shards}),
         traffic=measure_traffic(text, config.mesh.hosts, config.mesh.chips, transport),
@@ -231,7 +232,8 @@ def _table_shards(tables: Tables) -> Iterator[tuple[tuple[int, ...], Any]]:
         yield leaf.sharding.shard_shape(leaf.shape), leaf.dtype
 
 
-def _read_memory(compiled: Any) -> DeviceMemory:
+def read_memory(compiled: Any) -> DeviceMemory:
+    """Reads the bytes that a compiled step needs on one device."""
     analysis = compiled.memory_analysis()
     return DeviceMemory(
         arguments=analysis.argument_size_in_bytes,

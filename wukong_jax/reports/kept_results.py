@@ -55,7 +55,11 @@ def format_mean(row: Mapping[str, Any], key: str, digits: int = 5) -> str:
 
 
 def write_results(
-    folder: Path, command: str, rows: Sequence[Mapping[str, Any]], trained: Sequence[Mapping[str, str]] = ()
+    folder: Path,
+    command: str,
+    rows: Sequence[Mapping[str, Any]],
+    trained: Sequence[Mapping[str, str]] = (),
+    machine: str = "",
 ) -> Path:
     """Writes `results.json`: command, commit, machine, date and rows.
 
@@ -64,6 +68,7 @@ def write_results(
       command: command line that produced the rows, to be run in the project's root folder.
       rows: rows as flat mappings.
       trained: commits, machines and dates of the runs behind the rows, if other processes trained them.
+      machine: the machine, as another process described it; by default this process, which then uses its devices.
 
     Returns:
       The path of the file.
@@ -71,7 +76,7 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     results = {
         "command": command,
-        **describe_here(),
+        **describe_here(machine),
         **({"trained": list(trained)} if trained else {}),
         "rows": list(rows),
     }
@@ -80,15 +85,19 @@ def write_results(
     return path
 
 
-def describe_here() -> dict[str, str]:
-    """Describes where results are produced: commit, machine and date."""
-    device = jax.devices()[0]
+def describe_here(machine: str = "") -> dict[str, str]:
+    """Describes where results are produced: commit, machine (if not given) and date."""
     return {
         "commit": _read_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {device.platform} {device.device_kind}, "
-        f"JAX {jax.__version__}",
+        "machine": machine or describe_machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def describe_machine() -> str:
+    """Describes processors, device and JAX version in one line."""
+    device = jax.devices()[0]
+    return f"{platform.machine()}, {os.cpu_count()} CPUs, {device.platform} {device.device_kind}, JAX {jax.__version__}"
 
 
 def _read_commit() -> str:

@@ -1,0 +1,69 @@
+"""Finds out what the machine is: its device, memory, driver and versions."""
+
+import importlib.metadata
+import platform
+import subprocess
+
+import jax
+
+from wukong_jax.bench.accelerator.sizes import Cases, Row, Size
+from wukong_jax.reports.kept_results import describe_machine
+from wukong_jax.sharding.backend import find_local_devices
+
+_PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "flax", "wukong-jax")
+_NATIVE_ADDITIONS = (0, 12)  # JAX whose XLA compiles atomic additions on GPUs to single instructions
+
+
+def list_cases(size: Size) -> Cases:
+    """Returns the stage's cases."""
+    del size
+    return {"facts": describe_device}
+
+
+def describe_device() -> Row:
+    """Describes the first device, the driver and the versions of the packages."""
+    device = find_local_devices()[0]
+    memory = device.memory_stats() or {}
+    row: Row = {
+        "machine": describe_machine(),
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "devices": jax.local_device_count(),
+        "compute_capability": getattr(device, "compute_capability", None),
+        "memory_limit_bytes": memory.get("bytes_limit"),
+        "driver": read_driver() if device.platform == "gpu" else None,
+        "python": platform.python_version(),
+    }
+    row |= {f"version_{name}": version for name in _PACKAGES if (version := _find_version(name))}
+    warning = warn_of_version(device.platform, jax.__version__)
+    return row | ({"warning": warning} if warning else {})
+
+
+def warn_of_version(device_platform: str, version: str) -> str:
+    """Says that a JAX is too old for GPUs; "" if it is not, or if there is no GPU."""
+    parts = tuple(int(part) for part in version.split(".")[:2])
+    if device_platform != "gpu" or parts >= _NATIVE_ADDITIONS:
+        return ""
+    wanted = ".".join(map(str, _NATIVE_ADDITIONS))
+    return f"JAX {version} compiles atomic additions on GPUs to slow loops; use Python 3.12 and JAX {wanted} or later"
+
+
+def read_driver() -> str | None:
+    """Returns what nvidia-smi says of the driver and the GPU; None without it."""
+    query = [
+        "nvidia-smi",
+        "--query-gpu=driver_version,name,memory.total,clocks.max.sm,power.limit",
+        "--format=csv,noheader",
+    ]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip().partition("\n")[0]
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

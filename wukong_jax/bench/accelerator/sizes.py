@@ -1,0 +1,170 @@
+"""Defines what is measured at each size, and builds the runs whose steps are timed."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from wukong_jax.bench.zipf_ids import draw_zipf_ids
+from wukong_jax.config import build_run_config
+from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
+from wukong_jax.training.run import Run, build_run
+
+SizeName = Literal["full", "tiny"]
+Row = dict[str, Any]
+Cases = dict[str, Callable[[], Row]]  # measurements by name; each returns a flat row
+
+COLUMNS, DENSE, ZIPF = 26, 13, 1.2
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCase:
+    """A Wukong and its batch. Every case has 13 dense and 26 categorical columns."""
+
+    layers: int
+    tokens: int  # n_F and n_L
+    rank: int  # K
+    hidden: int  # width of the two hidden layers of the FM's MLP
+    width: int  # D
+    batch: int  # B
+    rows: int = 1_000_000  # of all tables together
+
+
+@dataclasses.dataclass(frozen=True)
+class BagSetting:
+    """Bags of ids over tables of equal size, with a fixed number of distinct ids."""
+
+    tables: int
+    batch: int  # B
+    length: int  # ids of a bag
+    distinct: int  # distinct ids of all tables together
+    rows: int  # of all tables together
+    width: int  # D
+
+    @property
+    def lookups(self) -> int:
+        """M, the number of ids of a batch."""
+        return self.tables * self.batch * self.length
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Everything that depends on the size."""
+
+    steps: Mapping[str, StepCase]
+    memory_step: str  # name of the step whose memory is compared
+    loop_step: str  # name of the step of the train loop
+    loop_rows: int  # rows of the blocks that the loop reads
+    loop_steps: int  # timed steps of the loop
+    reader_threads: tuple[int, ...]  # the loop's threads, a case each
+    bags: BagSetting
+    products: tuple[int, ...]  # sizes of square matrices; the fastest counts
+    rounds: int  # repetitions, of which the median counts
+    calls: int  # dispatched one after the other in a repetition
+    check_batch: int  # B of the comparison with the CPU
+    tests: tuple[str, ...]  # test files or folders
+
+
+# The models are those of `bench_train_step --peer`; the batches are larger, as an accelerator's are.
+SIZES: Mapping[SizeName, Size] = {
+    "full": Size(
+        steps={
+            "s": StepCase(layers=2, tokens=8, rank=8, hidden=256, width=16, batch=32768),
+            "m": StepCase(layers=3, tokens=16, rank=16, hidden=256, width=32, batch=32768),
+            "l": StepCase(layers=4, tokens=32, rank=32, hidden=512, width=64, batch=16384),
+        },
+        memory_step="m",
+        loop_step="m",
+        loop_rows=1_000_000,
+        loop_steps=100,
+        reader_threads=(2, 8),
+        bags=BagSetting(tables=16, batch=2048, length=32, distinct=350_000, rows=10_000_000, width=128),
+        products=(4096, 8192),
+        rounds=5,
+        calls=10,
+        check_batch=1024,
+        tests=(
+            "tests/embeddings/test_merge_rows.py",
+            "tests/embeddings/test_sparse_update.py",
+            "tests/embeddings/test_bfloat16_rounding.py",
+            "tests/metrics/test_metric_sums.py",
+        ),
+    ),
+    "tiny": Size(
+        steps={
+            "s": StepCase(layers=1, tokens=4, rank=4, hidden=16, width=8, batch=64, rows=2600),
+            "m": StepCase(layers=2, tokens=4, rank=4, hidden=16, width=8, batch=64, rows=2600),
+            "l": StepCase(layers=2, tokens=8, rank=4, hidden=16, width=8, batch=32, rows=2600),
+        },
+        memory_step="m",
+        loop_step="s",
+        loop_rows=512,
+        loop_steps=8,
+        reader_threads=(2,),
+        bags=BagSetting(tables=2, batch=16, length=4, distinct=50, rows=400, width=8),
+        products=(128,),
+        rounds=2,
+        calls=2,
+        check_batch=32,
+        tests=("tests/embeddings/test_bfloat16_rounding.py",),
+    ),
+}
+
+
+def build_step_config(case: StepCase, dtype: str, **changes: Any) -> dict[str, Any]:
+    """Builds the config of a case as a mapping.
+
+    Args:
+      case: the model and its batch.
+      dtype: dtype of the dense model's products.
+      **changes: parts of the config that replace others.
+    """
+    tokens, hidden = case.tokens, case.hidden
+    options = {
+        "layers": case.layers,
+        "fmb_tokens": tokens,
+        "lcb_tokens": tokens,
+        "rank": case.rank,
+        "fmb_hidden": (hidden, hidden),
+    }
+    training = {"batch_size": case.batch, "evaluation_batch_size": case.batch, "compute_dtype": dtype, "steps": 1}
+    return {
+        "name": "bench_accelerator",
+        "data": {"format": "blocks", "path": "none"},
+        "model": {"options": options},
+        "embeddings": {"width": case.width, "optimizer": {"kind": "rowwise_adagrad", "learning_rate": 0.01}},
+        "training": training,
+        "mesh": {"hosts": 1, "chips": 1},
+    } | changes
+
+
+def build_step_schema(case: StepCase) -> Schema:
+    """Builds the schema of a case: tables of equal size."""
+    columns = (CategoricalColumn(f"c{i}", "identity", rows=case.rows // COLUMNS) for i in range(COLUMNS))
+    dense = tuple(DenseColumn(f"d{i}") for i in range(DENSE))
+    source, labels = Source("parquet"), (LabelColumn("click"),)
+    return Schema("bench_accelerator", source, labels=labels, dense=dense, categorical=tuple(columns))
+
+
+def build_step_run(case: StepCase, dtype: str) -> Run:
+    """Builds the run of a case on one device."""
+    return build_run(build_run_config(build_step_config(case, dtype)), build_step_schema(case))
+
+
+def draw_step_batch(run: Run) -> Batch:
+    """Draws a batch with random labels and Zipf-distributed ids."""
+    random, rows = np.random.default_rng(0), run.config.training.batch_size
+    zeros, ones = np.zeros(rows, np.int32), np.ones((rows, 1), np.float32)
+    return Batch(
+        dense=random.normal(size=(rows, DENSE)).astype(np.float32),
+        ids=draw_zipf_ids(random, run.layout, rows, ZIPF),
+        labels=random.integers(0, 2, (rows, 1)).astype(np.float32),
+        label_mask=ones,
+        domain=zeros,
+        group=zeros,
+        timestamp=zeros,
+        weight=ones[:, 0],
+        extras={},
+    )
