@@ -9,7 +9,7 @@ import pytest
 from wukong_jax.bench.accelerator import device_check
 from wukong_jax.bench.accelerator.device_check import CASES, Taken, build_check_run, check_step, compare
 
-CASE = CASES["wukong sgd"]
+CASE = CASES["dlrm sgd"]
 
 
 def take(change: float) -> Taken:
@@ -22,10 +22,11 @@ def test_differences_are_shares_of_what_training_changed():
     assert found == {"loss_difference": 0.01, "dense_difference": 0.01, "rows_difference": 0.0}
 
 
-def test_an_array_that_should_not_change_counts_in_full():
-    still = Taken([1.0], ([np.zeros(2)], [np.zeros(2)]), ([np.zeros(2)], [np.ones(2)]))
-    moved = dataclasses.replace(still, dense=([np.zeros(2)], [np.full(2, 0.25)]))
-    assert compare(moved, still)["dense_difference"] == 0.25
+def test_an_array_that_hardly_changes_is_compared_with_a_hundredth_of_the_largest_change():
+    before = [np.zeros(2), np.zeros(3)]
+    still = Taken([1.0], (before, [np.full(2, 5.0), np.zeros(3)]), (before[:1], [np.ones(2)]))
+    moved = dataclasses.replace(still, dense=(before, [np.full(2, 5.0), np.full(3, 0.01)]))
+    assert compare(moved, still)["dense_difference"] == 0.2
 
 
 @pytest.mark.parametrize(

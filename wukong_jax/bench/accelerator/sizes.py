@@ -64,6 +64,7 @@ class Size:
     rounds: int  # repetitions, of which the median counts
     calls: int  # dispatched one after the other in a repetition
     check_batch: int  # B of the comparison with the CPU
+    checks: tuple[str, ...]  # its cases; empty: all
     tests: tuple[str, ...]  # test files or folders
 
 
@@ -85,6 +86,7 @@ SIZES: Mapping[SizeName, Size] = {
         rounds=5,
         calls=10,
         check_batch=1024,
+        checks=(),
         tests=(
             "tests/embeddings/test_merge_rows.py",
             "tests/embeddings/test_sparse_update.py",
@@ -108,6 +110,7 @@ SIZES: Mapping[SizeName, Size] = {
         rounds=2,
         calls=2,
         check_batch=32,
+        checks=("dlrm sgd", "wukong bfloat16"),
         tests=("tests/embeddings/test_bfloat16_rounding.py",),
     ),
 }
