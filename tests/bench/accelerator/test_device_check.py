@@ -29,17 +29,14 @@ def test_an_array_that_hardly_changes_is_compared_with_a_hundredth_of_the_larges
     assert compare(moved, still)["dense_difference"] == 0.2
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "key"),
-    [({"kind": "sgd", "learning_rate": 0.1001}, "rows_difference"), ({"kind": "sgd", "learning_rate": 1e9}, "loss")],
-)
-def test_a_step_with_another_rate_is_found(optimizer, key, monkeypatch):
+def test_a_step_with_another_rate_is_found(monkeypatch):
     def build(case, batch, device, dtype, microbatch):
-        own = CASE if microbatch == 0 else dataclasses.replace(CASE, optimizer=optimizer)
+        rate = 0.1 if microbatch == 0 else 0.101
+        own = dataclasses.replace(CASE, optimizer={"kind": "sgd", "learning_rate": rate})
         return build_check_run(own, batch, device, dtype, microbatch)
 
     monkeypatch.setattr(device_check, "build_check_run", build)
-    with pytest.raises(RuntimeError, match=rf"{key}.* between cpu and cpu; the limit is 0.001"):
+    with pytest.raises(RuntimeError, match=r"rows_difference = .* between cpu and cpu; the limit is 0\.001"):
         check_step(CASE, 32)
 
 

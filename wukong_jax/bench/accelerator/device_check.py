@@ -43,7 +43,7 @@ class CheckCase:
     dtype: str = "float32"
 
 
-WUKONG = {"layers": 2, "fmb_tokens": 4, "lcb_tokens": 4, "rank": 4, "fmb_hidden": (32,)}
+WUKONG = {"layers": 1, "fmb_tokens": 4, "lcb_tokens": 4, "rank": 4, "fmb_hidden": (32,)}
 CASES: Mapping[str, CheckCase] = {
     "wukong rowwise_adagrad": CheckCase("wukong_jax.models.wukong:build", ROWWISE, WUKONG),
     "dlrm sgd": CheckCase("wukong_jax.models.dlrm:build", SGD),
@@ -77,7 +77,7 @@ def build_check_run(case: CheckCase, batch: int, device: jax.Device, dtype: str,
         "data": {"format": "blocks", "path": "none"},
         "model": {"factory": case.factory, "options": case.options},
         "embeddings": {"width": 16, "optimizer": case.optimizer},
-        "optimizer": {"factory": "sgd", "learning_rate": 0.05},
+        "optimizer": {"factory": "sgd", "learning_rate": 0.5},
         "training": {"batch_size": batch, "steps": STEPS, "compute_dtype": dtype, "microbatch": microbatch},
         "mesh": {"hosts": 1, "chips": 1},
     }

@@ -65,9 +65,10 @@ def write_blocks(folder: Path, run: Run, rows: int) -> None:
     columns["label_mask"][:] = 1
     columns["weight"][:] = 1
     (folder / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
-    with BlockWriter(folder, "train", schema) as writer:
-        for start in range(0, rows, chunk):
-            writer.append({name: array[: rows - start] for name, array in columns.items()})
+    for split, own_rows in (("train", rows), ("validation", 0), ("test", 0)):
+        with BlockWriter(folder, split, schema) as writer:
+            for start in range(0, own_rows, chunk):
+                writer.append({name: array[: rows - start] for name, array in columns.items()})
 
 
 def measure_loop(size: Size, threads: int) -> Row:

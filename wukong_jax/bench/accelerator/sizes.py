@@ -97,10 +97,8 @@ SIZES: Mapping[SizeName, Size] = {
     "tiny": Size(
         steps={
             "s": StepCase(layers=1, tokens=4, rank=4, hidden=16, width=8, batch=64, rows=2600),
-            "m": StepCase(layers=2, tokens=4, rank=4, hidden=16, width=8, batch=64, rows=2600),
-            "l": StepCase(layers=2, tokens=8, rank=4, hidden=16, width=8, batch=32, rows=2600),
         },
-        memory_step="m",
+        memory_step="s",
         loop_step="s",
         loop_rows=512,
         loop_steps=8,

@@ -84,7 +84,7 @@ def run_stage(name: str, stage: Stage, size: SizeName) -> list[Row]:
 
 def _run_process(command: Sequence[str], limit: float) -> int | None:
     """Returns the exit code, or None if the limit was reached; ends also what the process has started."""
-    with subprocess.Popen(command, env=_environment(), start_new_session=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_environment(), start_new_session=True) as process:
         try:
             return process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
