@@ -92,6 +92,8 @@ SIZES: Mapping[SizeName, Size] = {
             "tests/embeddings/test_sparse_update.py",
             "tests/embeddings/test_bfloat16_rounding.py",
             "tests/metrics/test_metric_sums.py",
+            "tests/layers/test_mlp.py",
+            "tests/layers/test_norms.py",
         ),
     ),
     "tiny": Size(
@@ -109,7 +111,7 @@ SIZES: Mapping[SizeName, Size] = {
         calls=2,
         check_batch=32,
         checks=("dlrm sgd", "wukong bfloat16"),
-        tests=("tests/embeddings/test_bfloat16_rounding.py",),
+        tests=("tests/layers/test_norms.py",),
     ),
 }
 
