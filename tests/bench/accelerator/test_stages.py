@@ -57,7 +57,6 @@ def test_each_stage_has_its_rows_on_a_cpu(name, tmp_path, capsys):
         for key in keys:
             assert isinstance(row[key], str) or (math.isfinite(row[key]) and row[key] >= 0), (row, key)
     assert process.keys() == {"stage", "case", "seconds"}
-    assert process["seconds"] < STAGES[name].seconds
     table = capsys.readouterr().out
     assert all(case in table for case in EXPECTED[name])
     assert "FAILED" not in table
@@ -99,7 +98,7 @@ def test_rows_are_kept_when_processes_die_or_hang(tmp_path, monkeypatch):
         (tmp_path / f"{module}.py").write_text(BREAKING % act, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
     modules = {"machine": "no_such_module", "steps": "dying", "memory": "ending", "loop": "hanging"}
-    stages = {name: Stage(module, 10 if module == "hanging" else 60) for name, module in modules.items()}
+    stages = {name: Stage(module, 2 if module == "hanging" else 60) for name, module in modules.items()}
     seen = []
     rows = run_stages(list(modules), "tiny", lambda rows: seen.append(len(rows)), stages)
     assert seen == [1, 3, 5, 7]
@@ -109,11 +108,11 @@ def test_rows_are_kept_when_processes_die_or_hang(tmp_path, monkeypatch):
     assert errors["machine"] == "ended with exit code 1"
     assert errors["steps"] == "ended by SIGSEGV; cases without a row did not run or finish"
     assert errors["memory"] == "ended with exit code 3"
-    assert errors["loop"].startswith("took longer than its 10 s and was ended")
+    assert errors["loop"].startswith("took longer than its 12 s and was ended")
 
 
 def test_all_limits_leave_time_for_the_installation_in_eight_minutes():
-    assert sum(stage.seconds for stage in STAGES.values()) <= 400
+    assert sum(stage.seconds for stage in STAGES.values()) * SIZES["full"].patience <= 400
 
 
 def test_tests_named_exist():

@@ -26,6 +26,7 @@ from wukong_jax.data.blocks.row_blocks import BlockWriter
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.train_run import train_run
 from wukong_jax.schema import schema_to_json
+from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
 from wukong_jax.training.run import Run
 from wukong_jax.training.step import StepMetrics
@@ -80,7 +81,7 @@ def measure_loop(size: Size, threads: int) -> Row:
     """
     case, steps = size.steps[size.loop_step], WARM_STEPS + size.loop_steps
     run = build_step_run(case, "float32")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, keep_programs_in(Path(folder) / "programs"):
         blocks = Path(folder) / "rows"
         blocks.mkdir()
         write_blocks(blocks, run, size.loop_rows)
@@ -89,7 +90,7 @@ def measure_loop(size: Size, threads: int) -> Row:
         config["training"] |= {"steps": steps, "checkpoint_every_steps": 2 * steps}
         clock = StepClock()
         train_run(build_run_config(config), f"{folder}/run", say=lambda text: None, listeners=[clock])
-    bare = measure_bare_step(run, size)
+        bare = measure_bare_step(run, size)  # its program is the loop's, which was kept
     looped = clock.seconds / size.loop_steps
     return {
         "batch": case.batch,

@@ -66,6 +66,7 @@ class Size:
     check_batch: int  # B of the comparison with the CPU
     checks: tuple[str, ...]  # its cases; empty: all
     tests: tuple[str, ...]  # test files or folders
+    patience: int  # factor on the stages' limits
 
 
 # The models are those of `bench_train_step --peer`; the batches are larger, as an accelerator's are.
@@ -95,6 +96,7 @@ SIZES: Mapping[SizeName, Size] = {
             "tests/layers/test_mlp.py",
             "tests/layers/test_norms.py",
         ),
+        patience=1,
     ),
     "tiny": Size(
         steps={
@@ -112,6 +114,7 @@ SIZES: Mapping[SizeName, Size] = {
         check_batch=32,
         checks=("dlrm sgd", "wukong bfloat16"),
         tests=("tests/layers/test_norms.py",),
+        patience=6,  # of a machine with two cores that may be busy
     ),
 }
 

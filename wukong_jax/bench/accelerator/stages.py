@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from wukong_jax.bench.accelerator.sizes import Row, SizeName
+from wukong_jax.bench.accelerator.sizes import SIZES, Row, SizeName
 
 StageName = Literal["machine", "correctness", "tests", "embeddings", "steps", "memory", "loop"]
 PROCESS = "wukong_jax.bench.accelerator.stage_process"
@@ -66,14 +66,15 @@ def run_stages(
 
 def run_stage(name: str, stage: Stage, size: SizeName) -> list[Row]:
     """Runs one stage; its rows are kept up to the moment at which its process ends, however it ends."""
+    limit = stage.seconds * SIZES[size].patience
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         command = [sys.executable, "-m", PROCESS, stage.module, size, str(file)]
         start = time.monotonic()
-        code = _run_process(command, stage.seconds)
+        code = _run_process(command, limit)
         rows = [{"stage": name, **row} for row in _read_rows(file)]
     if code is None:
-        error = f"took longer than its {stage.seconds:g} s and was ended; cases without a row did not run or finish"
+        error = f"took longer than its {limit:g} s and was ended; cases without a row did not run or finish"
     elif code < 0:
         error = f"ended by {signal.Signals(-code).name}; cases without a row did not run or finish"
     else:
