@@ -13,7 +13,7 @@ CASE = CASES["dlrm sgd"]
 
 
 def take(change: float) -> Taken:
-    before, after = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.0, 1.0])
+    before, after = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 1.0])
     return Taken([0.5, 0.4], ([before], [after + change * np.eye(3)[0]]), ([before + 1], [after + 1]))
 
 
@@ -24,8 +24,8 @@ def test_differences_are_shares_of_what_training_changed():
 
 def test_an_array_that_hardly_changes_is_compared_with_a_hundredth_of_the_largest_change():
     before = [np.zeros(2), np.zeros(3)]
-    still = Taken([1.0], (before, [np.full(2, 5.0), np.zeros(3)]), (before[:1], [np.ones(2)]))
-    moved = dataclasses.replace(still, dense=(before, [np.full(2, 5.0), np.full(3, 0.01)]))
+    still = Taken([1.0], (before, [np.array([3.0, 4.0]), np.zeros(3)]), (before[:1], [np.ones(2)]))
+    moved = dataclasses.replace(still, dense=(before, [np.array([3.0, 4.0]), 0.01 * np.eye(3)[0]]))
     assert compare(moved, still)["dense_difference"] == 0.2
 
 

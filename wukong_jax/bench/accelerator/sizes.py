@@ -112,7 +112,7 @@ SIZES: Mapping[SizeName, Size] = {
         rounds=2,
         calls=2,
         check_batch=32,
-        checks=("dlrm sgd", "wukong bfloat16"),
+        checks=("dlrm sgd", "dlrm bfloat16"),
         tests=("tests/layers/test_norms.py",),
         patience=6,  # of a machine with two cores that may be busy
     ),
