@@ -9,7 +9,6 @@ import pytest
 from tests.cli.command import run_command
 from wukong_jax.bench.accelerator.bag_speed import draw_bag_ids
 from wukong_jax.bench.accelerator.device_tests import run_tests
-from wukong_jax.bench.accelerator.facts import warn_of_version
 from wukong_jax.bench.accelerator.sizes import SIZES, BagSetting
 from wukong_jax.bench.accelerator.stage_process import measure_cases
 from wukong_jax.bench.accelerator.stages import STAGES, Stage, run_stages
@@ -140,11 +139,3 @@ def test_bag_ids_have_as_many_distinct_values_as_asked_for():
     by_table = [set(ids[:, first : first + 5].ravel()) for first in (0, 5, 10)]
     assert [len(found) for found in by_table] == [20, 20, 20]
     assert max(map(max, by_table)) < 300
-
-
-@pytest.mark.parametrize(
-    ("platform", "version", "warns"),
-    [("gpu", "0.10.2", True), ("gpu", "0.12.0", False), ("gpu", "1.0.0", False), ("cpu", "0.10.2", False)],
-)
-def test_old_jax_on_a_gpu_is_warned_of(platform, version, warns):
-    assert bool(warn_of_version(platform, version)) == warns

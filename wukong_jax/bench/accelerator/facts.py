@@ -8,10 +8,9 @@ import jax
 
 from wukong_jax.bench.accelerator.sizes import Cases, Row, Size
 from wukong_jax.reports.kept_results import describe_machine
-from wukong_jax.sharding.backend import find_local_devices
+from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devices
 
 _PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu", "flax", "wukong-jax")
-_NATIVE_ADDITIONS = (0, 12)  # JAX whose XLA compiles atomic additions on GPUs to single instructions
 
 
 def list_cases(size: Size) -> Cases:
@@ -35,17 +34,8 @@ def describe_device() -> Row:
         "python": platform.python_version(),
     }
     row |= {f"version_{name}": version for name in _PACKAGES if (version := _find_version(name))}
-    warning = warn_of_version(device.platform, jax.__version__)
+    warning = describe_slow_compiler(device.platform)
     return row | ({"warning": warning} if warning else {})
-
-
-def warn_of_version(device_platform: str, version: str) -> str:
-    """Says that a JAX is too old for GPUs; "" if it is not, or if there is no GPU."""
-    parts = tuple(int(part) for part in version.split(".")[:2])
-    if device_platform != "gpu" or parts >= _NATIVE_ADDITIONS:
-        return ""
-    wanted = ".".join(map(str, _NATIVE_ADDITIONS))
-    return f"JAX {version} compiles atomic additions on GPUs to slow loops; use Python 3.12 and JAX {wanted} or later"
 
 
 def read_driver() -> str | None:

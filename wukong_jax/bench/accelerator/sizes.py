@@ -90,6 +90,7 @@ SIZES: Mapping[SizeName, Size] = {
         checks=(),
         tests=(
             "tests/embeddings/test_merge_rows.py",
+            "tests/embeddings/test_sum_runs.py",
             "tests/embeddings/test_sparse_update.py",
             "tests/embeddings/test_bfloat16_rounding.py",
             "tests/metrics/test_metric_sums.py",
