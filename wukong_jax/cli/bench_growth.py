@@ -8,6 +8,7 @@ grow as the FLOPs, not at all with the rows of the tables, and at most as the id
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,13 +38,15 @@ class Settings(ProgramFlags):
 
 def run(settings: Settings) -> None:
     """Times the sweeps, prints and writes the results."""
-    from wukong_jax.bench.growth import SWEEPS, Sizes, measure_growth
+    from wukong_jax.bench.growth import SWEEPS, Row, Sizes, Sweep, measure_growth
     from wukong_jax.bench.growth_picture import draw_growth
     from wukong_jax.files.whole_files import write_bytes_whole
     from wukong_jax.reports.kept_results import write_results
 
-    chosen = {name: SWEEPS[name] for name in settings.sweeps}
-    measured = dict(zip(chosen, measure_growth(chosen, Sizes(), settings.rounds, print), strict=True))
+    chosen: dict[str, Sweep] = {name: SWEEPS[name] for name in settings.sweeps}
+    measured: dict[str, Sequence[Row]] = dict(
+        zip(chosen, measure_growth(chosen, Sizes(), settings.rounds, print), strict=True)
+    )
     for name, rows in measured.items():
         print(f"{name}: time has exponent {rows[0]['time_exponent']}, {rows[0]['expected_exponent']} expected")
     if settings.output:
