@@ -13,7 +13,7 @@ STEP = 0.010
 
 
 def made_window(last_step, extra=0.0, evaluated=False, saved=False):
-    return Window(last_step, WINDOW * STEP + extra, evaluated, saved, logged=False)
+    return Window(last_step, WINDOW * STEP + extra, evaluated, saved)
 
 
 def test_windows_are_counted_as_what_they_hold():
@@ -24,9 +24,10 @@ def test_windows_are_counted_as_what_they_hold():
         made_window(130, extra=0.03, saved=True),
         made_window(150),
     ]
-    row = summarise_loop(PLAN, [windows], [0.008, 0.010, 0.009], [0.01, 0.01])
+    row = summarise_loop(PLAN, [windows], [0.008, 0.010, 0.009], [0.01, 0.01], [0.004, 0.006, 0.005])
     assert (row["bare_step_ms"], row["plain_step_ms"]) == (9, 10)
-    assert row["checkpoint_stall_steps"] == pytest.approx(3)
+    assert row["checkpoint_cost_steps"] == pytest.approx(3)
+    assert row["checkpoint_wait_steps"] == 0.5
     assert row["evaluation_ms"] == pytest.approx(50)
     assert row["forward_passes_ms"] == pytest.approx(20)  # 100 rows are two batches of 64
     whole = (4 * WINDOW * STEP + 0.05 + 0.03) / (4 * WINDOW)
@@ -38,7 +39,9 @@ def test_windows_are_counted_as_what_they_hold():
 
 def test_a_tiny_loop_is_measured(tmp_path):
     row = measure_loop(tmp_path, PLAN, 1)
-    assert len(row["checkpoint_stall_steps_values"]) == 2  # of steps 80 and 120; the first is not counted
+    # Of steps 80 and 120; the first is not counted.
+    assert len(row["checkpoint_cost_steps_values"]) == len(row["checkpoint_wait_steps_values"]) == 2
+    assert min(row["checkpoint_wait_steps_values"]) > 0
     assert row["evaluation_ms"] is not None  # of step 100
     assert min(row["bare_step_ms"], row["plain_step_ms"], row["loop_step_ms"], row["forward_passes_ms"]) > 0
 

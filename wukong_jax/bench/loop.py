@@ -1,8 +1,9 @@
 """Compares whole training from row blocks, with evaluations and checkpoints, with the bare train step.
 
-A run is trained as `wukong-jax train` does it. A listener waits for the devices once in `WINDOW` steps, and so times
-windows: plain ones, those with an evaluation, and those with a checkpoint. Bare steps and forward passes on one batch
-are timed before every run and after the last, so that other load of the machine affects all equally.
+A run is trained as `wukong-jax train` does it. A listener waits for the devices once in `WINDOW` steps and at
+checkpoints, and so times windows: plain ones, those with an evaluation, and those with a checkpoint. Bare steps and
+forward passes on one batch are timed before every run and after the last, so that other load of the machine affects all
+equally.
 
 The first evaluation and the first checkpoint are not counted: they compile. What an evaluation has to do is counted as
 its forward passes, at the bare speed; reading its rows, the metrics and saving the best state are the loop's cost.
@@ -26,7 +27,8 @@ from wukong_jax.data.blocks.row_blocks import BlockWriter
 from wukong_jax.runs.evaluation import build_predict, put_batch
 from wukong_jax.runs.train_run import train_run
 from wukong_jax.schema import Schema, schema_to_json
-from wukong_jax.training.loop import Listener, TrainLoop
+from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
+from wukong_jax.training.step import StepMetrics
 
 WINDOW = 20
 BARE_STEPS, BARE_PASSES = 100, 20
@@ -49,6 +51,11 @@ class LoopPlan:
         """Forward passes of an evaluation."""
         return -(-self.validation_rows // self.evaluation_batch)
 
+    @property
+    def counted_from(self) -> int:
+        """The step of the first evaluation or checkpoint, whichever is later; the first of each compiles."""
+        return max(self.evaluate_every, self.checkpoint_every)
+
     def build_config(self, data: Path) -> RunConfig:
         """Builds the run's config, which reads the row blocks in a folder."""
         mapping = describe_config(self.sizes)
@@ -70,33 +77,40 @@ class Window:
     seconds: float
     evaluated: bool
     saved: bool  # a checkpoint of `checkpoint_every_steps`
-    logged: bool
 
 
 class WindowClock(Listener):
-    """Times windows of `WINDOW` steps, which end in the middle between two multiples of it."""
+    """Times windows of `WINDOW` steps, which end in the middle between two multiples of it, and the loop's waits.
+
+    A wait is the time at a checkpoint from the end of its step to the start of the next one.
+    """
 
     def __init__(self, checkpoint_every: int):
         """Starts without windows."""
         self.windows: list[Window] = []
+        self.waits: dict[int, float] = {}  # seconds by the step of the checkpoint
         self._checkpoint_every = checkpoint_every
-        self._evaluated = self._logged = False
+        self._evaluated = False
         self._started: float | None = None
 
     def before_step(self, loop: TrainLoop) -> None:
         """Ends a window if due; here, what follows the last step is over."""
+        if loop.step in self.waits:
+            self.waits[loop.step] = time.perf_counter() - self.waits[loop.step]
         if loop.step % WINDOW != WINDOW // 2:
             return
         jax.block_until_ready(loop.state)
         now = time.perf_counter()
         if self._started is not None:
             saved = loop.step // self._checkpoint_every > (loop.step - WINDOW) // self._checkpoint_every
-            self.windows.append(Window(loop.step, now - self._started, self._evaluated, saved, self._logged))
-        self._started, self._evaluated, self._logged = now, False, False
+            self.windows.append(Window(loop.step, now - self._started, self._evaluated, saved))
+        self._started, self._evaluated = now, False
 
-    def on_log(self, line: Mapping[str, Any]) -> None:
-        """Notes that the window has a log line."""
-        self._logged = True
+    def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
+        """Starts a wait if a checkpoint is due; listeners of a user are called before those that evaluate and save."""
+        if loop.step % self._checkpoint_every == 0 and not loop.at_last_step:
+            jax.block_until_ready(loop.state)
+            self.waits[loop.step] = time.perf_counter()
 
     def on_evaluation(self, line: Mapping[str, Any], best: bool) -> None:
         """Notes that the window has an evaluation."""
@@ -169,31 +183,36 @@ def measure_loop(folder: Path, plan: LoopPlan, rounds: int) -> dict[str, Any]:
     bare.time_steps(5)
     bare.time_passes(2)
     steps, passes = [bare.time_steps(BARE_STEPS)], [bare.time_passes(BARE_PASSES)]
-    runs = []
+    runs, waits = [], []
     for turn in range(rounds):
         clock = WindowClock(plan.checkpoint_every)
         train_run(plan.build_config(folder / "data"), str(folder / f"run_{turn}"), _say_nothing, [clock])
         runs.append(clock.windows)
+        waits += [wait for step, wait in clock.waits.items() if step > plan.counted_from and step % plan.evaluate_every]
         steps.append(bare.time_steps(BARE_STEPS))
         passes.append(bare.time_passes(BARE_PASSES))
-    return summarise_loop(plan, runs, steps, passes)
+    return summarise_loop(plan, runs, steps, passes, waits)
 
 
 def summarise_loop(
-    plan: LoopPlan, runs: Sequence[Sequence[Window]], bare_steps: Sequence[float], bare_passes: Sequence[float]
+    plan: LoopPlan,
+    runs: Sequence[Sequence[Window]],
+    bare_steps: Sequence[float],
+    bare_passes: Sequence[float],
+    waits: Sequence[float],
 ) -> dict[str, Any]:
-    """Summarises windows of runs, and bare steps and passes in seconds, in one row.
+    """Summarises windows of runs, and bare steps, passes and waits at checkpoints in seconds, in one row.
 
     Returns:
       The medians over the runs: of a step in the bare turns, in plain windows, and in all windows, less what the
-      evaluations have to do; slowdowns in percent; and how many steps longer a window takes because of one checkpoint
-      (`checkpoint_stall_steps`) or one evaluation, with its own work.
+      evaluations have to do; slowdowns in percent; the time of an evaluation with its own work; and in units of a step,
+      how long the loop waits for a checkpoint (`checkpoint_wait_steps`), and how much longer its window takes
+      (`checkpoint_cost_steps`), since writing goes on beside the next steps.
     """
-    first = max(plan.evaluate_every, plan.checkpoint_every)  # the first of each compiles
-    runs = [[window for window in run if window.last_step - WINDOW > first] for run in runs]
+    runs = [[window for window in run if window.last_step - WINDOW > plan.counted_from] for run in runs]
     bare, forward = statistics.median(bare_steps), statistics.median(bare_passes) * plan.evaluation_batches
     plain = statistics.median(w.seconds for run in runs for w in run if not (w.evaluated or w.saved)) / WINDOW
-    stalls = [w.seconds / plain - WINDOW for run in runs for w in run if w.saved and not w.evaluated]
+    costs = [w.seconds / plain - WINDOW for run in runs for w in run if w.saved and not w.evaluated]
     evaluations = [w.seconds - WINDOW * plain for run in runs for w in run if w.evaluated and not w.saved]
     totals = [sum(w.seconds for w in run) / (WINDOW * len(run)) for run in runs]
     own_work = [forward * sum(w.evaluated for w in run) / (WINDOW * len(run)) for run in runs]
@@ -213,8 +232,10 @@ def summarise_loop(
         "slowdown_with_evaluation_work_percent": _percent(statistics.median(totals) / bare),
         "forward_passes_ms": _milliseconds(forward),
         "evaluation_ms": _milliseconds(statistics.median(evaluations)) if evaluations else None,
-        "checkpoint_stall_steps": round(statistics.median(stalls), 2) if stalls else None,
-        "checkpoint_stall_steps_values": [round(stall, 2) for stall in stalls],
+        "checkpoint_wait_steps": round(statistics.median(waits) / plain, 2) if waits else None,
+        "checkpoint_wait_steps_values": [round(wait / plain, 2) for wait in waits],
+        "checkpoint_cost_steps": round(statistics.median(costs), 2) if costs else None,
+        "checkpoint_cost_steps_values": [round(cost, 2) for cost in costs],
     }
 
 
