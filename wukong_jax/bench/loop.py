@@ -1,18 +1,18 @@
 """Compares whole training from row blocks, with evaluations and checkpoints, with the bare train step.
 
 A run is trained as `wukong-jax train` does it. A listener waits for the devices once in `WINDOW` steps and at
-checkpoints, and so times windows: plain ones, those with an evaluation, and those with a checkpoint. Bare steps and
-forward passes on one batch are timed before every run and after the last, so that other load of the machine affects all
-equally.
+checkpoints, and so times windows: plain ones, those with an evaluation, and those with a checkpoint. After each window
+it takes a few bare steps on one batch, so that other load of the machine affects both equally.
 
 The first evaluation and the first checkpoint are not counted: they compile. What an evaluation has to do is counted as
 its forward passes, at the bare speed; reading its rows, the metrics and saving the best state are the loop's cost.
 """
 
 import dataclasses
+import functools
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
 from wukong_jax.training.step import StepMetrics
 
 WINDOW = 20
-BARE_STEPS, BARE_PASSES = 100, 20
+BARE_STEPS, BARE_PASSES = 8, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Window:
 
     last_step: int
     seconds: float
+    bare_step: float  # seconds of a bare step right after it
     evaluated: bool
     saved: bool  # a checkpoint of `checkpoint_every_steps`
 
@@ -85,11 +86,11 @@ class WindowClock(Listener):
     A wait is the time at a checkpoint from the end of its step to the start of the next one.
     """
 
-    def __init__(self, checkpoint_every: int):
-        """Starts without windows."""
+    def __init__(self, checkpoint_every: int, time_bare_step: Callable[[], float]):
+        """Starts without windows; `time_bare_step` returns the seconds of a bare step."""
         self.windows: list[Window] = []
         self.waits: dict[int, float] = {}  # seconds by the step of the checkpoint
-        self._checkpoint_every = checkpoint_every
+        self._checkpoint_every, self._time_bare_step = checkpoint_every, time_bare_step
         self._evaluated = False
         self._started: float | None = None
 
@@ -100,11 +101,12 @@ class WindowClock(Listener):
         if loop.step % WINDOW != WINDOW // 2:
             return
         jax.block_until_ready(loop.state)
-        now = time.perf_counter()
-        if self._started is not None:
+        seconds = None if self._started is None else time.perf_counter() - self._started
+        bare_step = self._time_bare_step()
+        if seconds is not None:
             saved = loop.step // self._checkpoint_every > (loop.step - WINDOW) // self._checkpoint_every
-            self.windows.append(Window(loop.step, now - self._started, self._evaluated, saved))
-        self._started, self._evaluated = now, False
+            self.windows.append(Window(loop.step, seconds, bare_step, self._evaluated, saved))
+        self._started, self._evaluated = time.perf_counter(), False
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
         """Starts a wait if a checkpoint is due; listeners of a user are called before those that evaluate and save."""
@@ -168,7 +170,7 @@ class BareSteps:
 
 
 def measure_loop(folder: Path, plan: LoopPlan, rounds: int) -> dict[str, Any]:
-    """Trains the plan several times, in turns with its bare steps.
+    """Trains the plan several times, its windows in turns with bare steps.
 
     Args:
       folder: an empty folder for rows and runs.
@@ -180,56 +182,49 @@ def measure_loop(folder: Path, plan: LoopPlan, rounds: int) -> dict[str, Any]:
     """
     write_rows(folder / "data", plan)
     bare = BareSteps(plan)
-    bare.time_steps(5)
+    bare.time_steps(BARE_STEPS)
     bare.time_passes(2)
-    steps, passes = [bare.time_steps(BARE_STEPS)], [bare.time_passes(BARE_PASSES)]
-    runs, waits = [], []
+    passes, runs, waits = [bare.time_passes(BARE_PASSES)], [], []
     for turn in range(rounds):
-        clock = WindowClock(plan.checkpoint_every)
+        clock = WindowClock(plan.checkpoint_every, functools.partial(bare.time_steps, BARE_STEPS))
         train_run(plan.build_config(folder / "data"), str(folder / f"run_{turn}"), _say_nothing, [clock])
         runs.append(clock.windows)
         waits += [wait for step, wait in clock.waits.items() if step > plan.counted_from and step % plan.evaluate_every]
-        steps.append(bare.time_steps(BARE_STEPS))
         passes.append(bare.time_passes(BARE_PASSES))
-    return summarise_loop(plan, runs, steps, passes, waits)
+    return summarise_loop(plan, runs, passes, waits)
 
 
 def summarise_loop(
-    plan: LoopPlan,
-    runs: Sequence[Sequence[Window]],
-    bare_steps: Sequence[float],
-    bare_passes: Sequence[float],
-    waits: Sequence[float],
+    plan: LoopPlan, runs: Sequence[Sequence[Window]], bare_passes: Sequence[float], waits: Sequence[float]
 ) -> dict[str, Any]:
-    """Summarises windows of runs, and bare steps, passes and waits at checkpoints in seconds, in one row.
+    """Summarises windows of runs, and bare passes and waits at checkpoints in seconds, in one row.
 
     Returns:
-      The medians over the runs: of a step in the bare turns, in plain windows, and in all windows, less what the
-      evaluations have to do; slowdowns in percent; the time of an evaluation with its own work; and in units of a step,
-      how long the loop waits for a checkpoint (`checkpoint_wait_steps`), and how much longer its window takes
-      (`checkpoint_cost_steps`), since writing goes on beside the next steps.
+      Medians of a step in the bare turns and in plain windows; the slowdowns in percent of plain windows (the median
+      over them) and of all windows together, less the forward passes of the evaluations and with them; the time of an
+      evaluation with its own work; and in units of a step, how long the loop waits for a checkpoint
+      (`checkpoint_wait_steps`), and how much longer its window takes (`checkpoint_cost_steps`), since writing goes on
+      beside the next steps.
     """
-    runs = [[window for window in run if window.last_step - WINDOW > plan.counted_from] for run in runs]
-    bare, forward = statistics.median(bare_steps), statistics.median(bare_passes) * plan.evaluation_batches
-    plain = statistics.median(w.seconds for run in runs for w in run if not (w.evaluated or w.saved)) / WINDOW
-    costs = [w.seconds / plain - WINDOW for run in runs for w in run if w.saved and not w.evaluated]
-    evaluations = [w.seconds - WINDOW * plain for run in runs for w in run if w.evaluated and not w.saved]
-    totals = [sum(w.seconds for w in run) / (WINDOW * len(run)) for run in runs]
-    own_work = [forward * sum(w.evaluated for w in run) / (WINDOW * len(run)) for run in runs]
-    loop = [total - own for total, own in zip(totals, own_work, strict=True)]
+    windows = [w for run in runs for w in run if w.last_step - WINDOW > plan.counted_from]
+    forward = statistics.median(bare_passes) * plan.evaluation_batches
+    plain_windows = [w for w in windows if not (w.evaluated or w.saved)]
+    plain = statistics.median(w.seconds for w in plain_windows) / WINDOW
+    costs = [w.seconds / plain - WINDOW for w in windows if w.saved and not w.evaluated]
+    evaluations = [w.seconds - WINDOW * plain for w in windows if w.evaluated and not w.saved]
+    total, bare = sum(w.seconds for w in windows), WINDOW * sum(w.bare_step for w in windows)
+    own_work = forward * sum(w.evaluated for w in windows)
     return {
         "case": "loop",
         "runs": len(runs),
         **dataclasses.asdict(plan.sizes),
         **{name: getattr(plan, name) for name in ("steps", "evaluate_every", "checkpoint_every", "validation_rows")},
-        "bare_step_ms": _milliseconds(bare),
-        "bare_step_ms_values": [_milliseconds(seconds) for seconds in bare_steps],
+        "windows": len(windows),
+        "bare_step_ms": _milliseconds(statistics.median(w.bare_step for w in windows)),
         "plain_step_ms": _milliseconds(plain),
-        "loop_step_ms": _milliseconds(statistics.median(loop)),
-        "loop_step_ms_values": [_milliseconds(seconds) for seconds in loop],
-        "plain_slowdown_percent": _percent(plain / bare),
-        "loop_slowdown_percent": _percent(statistics.median(loop) / bare),
-        "slowdown_with_evaluation_work_percent": _percent(statistics.median(totals) / bare),
+        "plain_slowdown_percent": _percent(statistics.median(w.seconds / w.bare_step for w in plain_windows) / WINDOW),
+        "loop_slowdown_percent": _percent((total - own_work) / bare),
+        "slowdown_with_evaluation_work_percent": _percent(total / bare),
         "forward_passes_ms": _milliseconds(forward),
         "evaluation_ms": _milliseconds(statistics.median(evaluations)) if evaluations else None,
         "checkpoint_wait_steps": round(statistics.median(waits) / plain, 2) if waits else None,

@@ -1,6 +1,6 @@
 """Time whole training from row blocks, with evaluations and checkpoints, against the bare step.
 
-    wukong-jax bench_loop [--steps=1000] [--rounds=2] [--memory_steps=10000] [--output=docs/results/loop]
+    wukong-jax bench_loop [--steps=500] [--rounds=2] [--memory_steps=10000] [--output=docs/results/loop]
 
 Trains the model of bench_growth (batch 2048) as `wukong-jax train` does, in turns with its bare step on one batch. Then
 trains a tiny model for `memory_steps` steps and prints the memory of the process along the way.
@@ -22,9 +22,9 @@ from wukong_jax.ranges import AtLeast
 class Settings(ProgramFlags):
     """The command's flags."""
 
-    steps: Annotated[int, "steps of a run", AtLeast(1)] = 1000
-    evaluate_every: Annotated[int, "steps between evaluations", AtLeast(1)] = 250
-    checkpoint_every: Annotated[int, "steps between checkpoints", AtLeast(1)] = 200
+    steps: Annotated[int, "steps of a run", AtLeast(1)] = 500
+    evaluate_every: Annotated[int, "steps between evaluations", AtLeast(60)] = 150
+    checkpoint_every: Annotated[int, "steps between checkpoints", AtLeast(60)] = 100
     rounds: Annotated[int, "runs; 0: none, only the memory", AtLeast(0)] = 2
     memory_steps: Annotated[int, "steps of the tiny model; 0: none", AtLeast(0)] = 10_000
     output: Annotated[str, "folder for results.json"] = ""
@@ -35,9 +35,9 @@ class Settings(ProgramFlags):
         if not self.rounds and not self.memory_steps:
             raise UserError("--rounds = 0, --memory_steps = 0: nothing is measured; give one of them")
         counted = self.steps - max(self.evaluate_every, self.checkpoint_every)
-        if self.rounds and counted < 100:
+        if self.rounds and counted < 200:
             raise UserError(
-                f"--steps = {self.steps}: at least 100 more than --evaluate_every and --checkpoint_every, whose first "
+                f"--steps = {self.steps}: at least 200 more than --evaluate_every and --checkpoint_every, whose first "
                 "is not counted"
             )
         if self.memory_steps % 10:
