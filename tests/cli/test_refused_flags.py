@@ -30,6 +30,10 @@ FILTER = "filter_features --workdir=w --output=o --budget=2 --importance=i"
         (f"{BENCH} --config=c --rates=unlimited,0", "--rates: each must be above 0"),
         (f"{BENCH} --config=c --rounds=1 --steps=1", "at least 2 timed steps"),
         (f"{BENCH} --config=c --config.mesh.hosts=2", "unknown flag --config.mesh.hosts"),
+        ("bench_growth --sweeps=bag,batch,bag", "--sweeps = 'bag,batch,bag': give one or more, none twice"),
+        ("bench_loop --rounds=0 --memory_steps=0", "nothing is measured"),
+        ("bench_loop --steps=300", "--steps = 300: at least 200 more than"),
+        ("bench_loop --memory_steps=1001", "--memory_steps = 1001: a multiple of 10"),
     ],
 )
 def test_a_flag_that_would_not_be_read_is_refused(line, message):

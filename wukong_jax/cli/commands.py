@@ -46,6 +46,8 @@ GROUPS = {
         "wukong_jax.cli.bench_embeddings",
         "wukong_jax.cli.bench_train_step",
         "wukong_jax.cli.bench_accelerator",
+        "wukong_jax.cli.bench_growth",
+        "wukong_jax.cli.bench_loop",
         "wukong_jax.cli.compare_drafts",
         "dmt.cli.bench_dmt",
     ),

@@ -8,7 +8,9 @@ checkpoint holds before and after it is read.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +31,14 @@ from wukong_jax.training.state import TrainState
 
 Which = Literal["latest", "best"]
 _ITEMS = ("dense", "tables", "progress", "digests")
+_COPIES = 2  # saves that may wait for the writing thread, each with a copy of the state
 
 
 class Checkpoints:
-    """The checkpoints of one run. Saving is asynchronous; a best checkpoint is committed before a later latest one."""
+    """The checkpoints of one run. Saving is asynchronous; a best checkpoint is committed before a later latest one.
+
+    `save` only copies the state. Digests and Orbax's own preparation, which take longer than a step, run on a thread.
+    """
 
     def __init__(self, folder: Path, exchange: Exchange, keep: int = 2, read_only: bool = False):
         """Opens the folder.
@@ -46,7 +52,9 @@ class Checkpoints:
         self._exchange, self._folder = exchange, folder
         self._managers: dict[Which, Any] = {"latest": None, "best": None}
         self._paths: dict[Which, Path] = {}
-        self._failed = False  # whether a failure of the storage has been raised
+        self._failed = False  # whether the storage has failed
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._started: deque[Future[None]] = deque()  # saves whose failure has not been looked for yet, oldest first
         self._held = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
             opening.callback(self._held.close)
@@ -67,26 +75,39 @@ class Checkpoints:
         Raises:
           UserError: this save, or the one before, cannot be written, for example because the disk is full.
         """
-        step = int(state.step)
+        if self._managers[which] is None:
+            return
+        while self._started and (self._started[0].done() or len(self._started) >= _COPIES):
+            self._started.popleft().result()
+        arrays = {"dense": jax.tree.map(np.array, _dense_part(state))}
+        if self._exchange.layout.stacks:  # Orbax refuses an empty item
+            arrays["tables"] = self._exchange.export_tables(state.tables)
+        self._started.append(self._writer.submit(self._write, which, int(state.step), arrays, progress.to_json()))
+
+    def _write(self, which: Which, step: int, arrays: Mapping[str, Any], progress: Any) -> None:
+        """Starts writing a copy of a state; runs on the thread."""
         manager = self._managers[which]
-        if manager is None or step in manager.all_steps():
-            return  # a resumed run saved the same state at this step before
+        if self._failed or step in manager.all_steps():
+            return  # the failure will be raised; a resumed run saved the same state at this step before
         if which == "latest" and self._managers["best"] is not None:
             # The progress may refer to a best checkpoint still being written. If a kill lost it, the resumed run would
             # never save it again.
             with self._writing("best"):
                 self._managers["best"].wait_until_finished()
-        arrays = {"dense": jax.tree.map(np.array, _dense_part(state))}
-        if self._exchange.layout.stacks:  # Orbax refuses an empty item
-            arrays["tables"] = self._exchange.export_tables(state.tables)
         items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
-        items["progress"] = ocp.args.JsonSave(progress.to_json())
+        items["progress"] = ocp.args.JsonSave(progress)
         items["digests"] = ocp.args.JsonSave(compute_digests(arrays))
         with self._writing(which):
             manager.save(step, args=ocp.args.Composite(**items))
 
+    def _finish_started(self) -> None:
+        """Waits until the thread is idle, and raises its first failure."""
+        while self._started:
+            self._started.popleft().result()
+
     def latest_step(self, which: Which = "latest") -> int | None:
         """Returns the newest saved step, or None."""
+        self._finish_started()
         manager = self._managers[which]
         return None if manager is None else manager.latest_step()
 
@@ -135,6 +156,7 @@ class Checkpoints:
         Raises:
           UserError: something could not be written, for example because the disk is full.
         """
+        self._finish_started()
         for which, manager in self._managers.items():
             if manager is not None:
                 with self._writing(which):
@@ -150,6 +172,8 @@ class Checkpoints:
             for which, manager in self._managers.items():
                 if manager is not None:
                     stack.callback(self._close_one, which, manager)
+            stack.callback(self._writer.shutdown)
+            self._finish_started()
 
     def _close_one(self, which: Which, manager: Any) -> None:
         # Orbax raises the failure of an earlier save again. If the same exception were raised twice, it would be in the
