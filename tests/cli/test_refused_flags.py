@@ -30,6 +30,11 @@ FILTER = "filter_features --workdir=w --output=o --budget=2 --importance=i"
         (f"{BENCH} --config=c --rates=unlimited,0", "--rates: each must be above 0"),
         (f"{BENCH} --config=c --rounds=1 --steps=1", "at least 2 timed steps"),
         (f"{BENCH} --config=c --config.mesh.hosts=2", "unknown flag --config.mesh.hosts"),
+        ("bench_train_step --peer --rows=100", "--rows = [100]: has no effect with --peer"),
+        ("bench_train_step --peer --batch=512", "--batch = 512: has no effect with --peer"),
+        ("bench_train_step --peer --optimizer=sgd", "--optimizer = 'sgd': has no effect with --peer"),
+        ("bench_train_step --cases=dlrm", "--cases = ['dlrm']: has no effect without --peer"),
+        ("bench_train_step --peer --cases=dcn", "--cases"),
     ],
 )
 def test_a_flag_that_would_not_be_read_is_refused(line, message):

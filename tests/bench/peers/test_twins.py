@@ -1,0 +1,77 @@
+"""Tests the PyTorch twins against our networks, where PyTorch and FBGEMM are installed."""
+
+import dataclasses
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from tests.cli.command import run_command
+from wukong_jax.bench.peers.cases import CASES, build_case_run, draw_case_batches
+from wukong_jax.errors import UserError
+
+ROWS, BATCH, STEPS = 26 * 50, 64, 6
+SMALL = {name: dataclasses.replace(case, batch=BATCH) for name, case in CASES.items() if name != "wukong_l"}
+
+
+def need_torch():
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'wukong-jax[peers]'")
+    pytest.importorskip("fbgemm_gpu", reason="FBGEMM is not installed: pip install 'wukong-jax[peers]'")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_twins_take_the_same_steps_as_our_networks(name):
+    need_torch()
+    from wukong_jax.bench.peers.comparison import build_our_step, build_their_step
+
+    case = SMALL[name]
+    run = build_case_run(case, ROWS)
+    batches = draw_case_batches(case, run, 2)
+    ours = build_our_step(run, batches)
+    theirs = build_their_step(run, batches, compiled=False)
+    losses = np.array([[ours(index), theirs(index)] for index in range(STEPS)])
+    # float32 sums in another order; Adam's first steps are the sign of a gradient, which may differ near zero
+    np.testing.assert_allclose(losses[:, 1], losses[:, 0], atol=1e-4)
+    assert losses[-1, 0] < losses[0, 0] - 1e-3  # so that equal losses say that the weights move alike
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_twins_have_all_parameters(name):
+    need_torch()
+    from wukong_jax.bench.peers.torch_step import TorchStep
+
+    run = build_case_run(SMALL[name], ROWS)
+    state = run.init_state()
+    step = TorchStep(run, state, compiled=False)
+    ours = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert sum(parameter.numel() for parameter in step.network.parameters()) == ours
+
+
+def test_unequal_networks_are_not_timed():
+    need_torch()
+    from wukong_jax.bench.peers.comparison import CHECKED_STEPS, check_losses
+
+    steps = {"ours": lambda index: 0.7, "eager": lambda index: 0.7 + 1e-5, "compiled": lambda index: 0.7}
+    assert check_losses("dlrm", steps) == pytest.approx(1e-5)
+    steps["compiled"] = lambda index: 0.7 if index < CHECKED_STEPS - 1 else float("nan")
+    with pytest.raises(UserError, match=r"'dlrm': losses of 8 steps differ by nan between ours and compiled"):
+        check_losses("dlrm", steps)
+
+
+def test_ids_are_drawn_for_every_batch():
+    case = SMALL["dlrm"]
+    run = build_case_run(case, ROWS)
+    first, second = draw_case_batches(case, run, 2)
+    assert first.ids.shape == (BATCH, 26)
+    assert (first.ids != second.ids).any()
+    assert first.ids.min() >= 0
+    assert first.ids.max() < 50
+
+
+def test_a_missing_package_is_named_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "wukong_jax.bench.peers.comparison", raising=False)
+    with pytest.raises(UserError, match=r"--peer: .*torch.*; run pip install 'wukong-jax\[peers\]'") as error:
+        run_command("bench_train_step", "--peer")
+    assert "\n" not in str(error.value)
