@@ -10,13 +10,13 @@ def draw_zipf_ids(random: np.random.Generator, layout: EmbeddingLayout, rows: in
 
     Args:
       random: random generator, used column by column.
-      layout: layout whose fields have one slot each.
+      layout: layout of the slots; bags and sequences are drawn full.
       rows: rows of the batch.
       exponent: exponent of the distribution.
     """
     ids = np.empty((rows, layout.slots), np.int32)
     for field in layout.fields:
         cumulative = np.cumsum(1 / np.arange(1, field.rows + 1) ** exponent)
-        ranks = np.searchsorted(cumulative, random.random(rows) * cumulative[-1])
-        ids[:, field.slots[0]] = random.permutation(field.rows)[ranks]
+        ranks = np.searchsorted(cumulative, random.random((rows, field.length)) * cumulative[-1])
+        ids[:, slice(*field.slots)] = random.permutation(field.rows)[ranks]
     return ids

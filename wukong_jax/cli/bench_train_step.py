@@ -8,13 +8,14 @@ The data has 13 dense and 26 categorical columns (Zipf 1.2). Without --peer, the
 
 With --peer, each case is also built in PyTorch, eager and compiled, over FBGEMM's tables on the CPU, from the same
 weights and rows. If the losses of the first steps are equal, the steps are timed in turns. Both packages come with
-pip install 'wukong-jax[peers]'.
+pip install 'wukong-jax[peers]'. A sequence in Lattice and the towers of DMT have no twin: their step is timed beside
+the same model without them, and the ratio of times is compared with that of FLOPs.
 """
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from wukong_jax.cli.flags import CommandLine
 from wukong_jax.errors import UserError
@@ -22,7 +23,19 @@ from wukong_jax.idle_options import refuse_idle
 from wukong_jax.ranges import AtLeast
 
 PEER_ROWS = 1_000_000
-Case = Literal["wukong_s", "wukong_m", "wukong_l", "dlrm", "dcnv2", "masknet", "xdeepfm", "lattice"]
+Case = Literal[
+    "wukong_s",
+    "wukong_m",
+    "wukong_l",
+    "dlrm",
+    "dcnv2",
+    "masknet",
+    "xdeepfm",
+    "lattice",
+    "lattice_events",
+    "towers_dlrm",
+    "towers_dcn",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +49,7 @@ class Settings:
     )
     repeats: Annotated[int, "timed steps per size or case", AtLeast(1)] = 25
     peer: Annotated[bool, "time the step against the same network in PyTorch over FBGEMM's tables"] = False
-    cases: Annotated[tuple[Case, ...], "models to time against PyTorch"] = (
+    cases: Annotated[tuple[Case, ...], "models to time"] = (
         "wukong_s",
         "wukong_m",
         "wukong_l",
@@ -45,6 +58,9 @@ class Settings:
         "masknet",
         "xdeepfm",
         "lattice",
+        "lattice_events",
+        "towers_dlrm",
+        "towers_dcn",
     )
     output: Annotated[str, "JSON file to write"] = ""
     command: CommandLine
@@ -80,14 +96,13 @@ def _compare_with_peers(settings: Settings) -> None:
         from wukong_jax.bench.peers.comparison import compare
     except ImportError as error:
         raise UserError(f"--peer: {error}; run pip install 'wukong-jax[peers]'") from None
-    from wukong_jax.bench.peers.report import describe_versions, format_row, format_title
+    from wukong_jax.bench.peers.report import describe_versions, format_row
     from wukong_jax.reports.kept_results import describe_here
 
-    rows = []
-    print(format_title())
+    rows: list[dict[str, Any]] = []
     for name in settings.cases:
-        rows += compare([name], PEER_ROWS, settings.repeats)
-        print(format_row(rows[-1]), flush=True)
+        rows.append(compare(name, PEER_ROWS, settings.repeats))
+        print(format_row(rows[-1], with_title=len(rows) == 1 or rows[-1].keys() != rows[-2].keys()), flush=True)
     if settings.output:
         report = {"command": settings.command, **describe_here(), **describe_versions(), "rows": rows}
         Path(settings.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

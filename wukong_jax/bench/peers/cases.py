@@ -14,7 +14,8 @@ from wukong_jax.training.run import Run, build_run
 
 COLUMNS, DENSE, ZIPF = 26, 13, 1.2
 EVENTS, DOMAINS = 12, 4  # length of the sequence and number of domains of Lattice's cases
-DENSE_RATE, ROW_RATE = 1e-3, 0.01
+# Adam's epsilon keeps gradients of the size of rounding errors from becoming whole steps, so that losses stay equal.
+DENSE_RATE, DENSE_EPSILON, ROW_RATE = 1e-3, 1e-6, 0.01
 LATTICE = {
     "layers": 3,
     "fusion": {"fmb_tokens": 16, "lcb_tokens": 16, "rank": 16, "hidden": (256,)},
@@ -32,7 +33,8 @@ class PeerCase:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     objectives: int = 1  # O
     domains: int = 1  # G
-    events: int = 0  # length of a sequence beside the columns; 0: no sequence
+    events: int = 0  # length of a sequence beside the columns, read event by event; 0: no sequence
+    exchange: str = "wukong_jax.embeddings.flat_exchange:build"
 
 
 def _wukong(layers: int, tokens: int, rank: int, hidden: int, width: int, batch: int) -> PeerCase:
@@ -51,6 +53,24 @@ CASES: Mapping[str, PeerCase] = {
     "lattice": PeerCase("lattice.network:build", 32, 4096, LATTICE, objectives=2, domains=DOMAINS),
 }
 
+# Cases without a twin, each with the case to which its time and its FLOPs are compared.
+DLRM = "wukong_jax.models.dlrm:build"
+
+
+def _towers(module: Mapping[str, Any]) -> PeerCase:
+    options = {"towers": 4, "module": module, "over": DLRM}
+    return PeerCase("dmt.model:build", 64, 4096, options, exchange="dmt.tower_exchange:build")
+
+
+OWN_CASES: Mapping[str, tuple[PeerCase, PeerCase]] = {
+    "lattice_events": (
+        PeerCase("lattice.network:build", 32, 2048, LATTICE | {"sequences": ("history",)}, 2, DOMAINS, EVENTS),
+        PeerCase("lattice.network:build", 32, 2048, LATTICE, 2, DOMAINS),
+    ),
+    "towers_dlrm": (_towers({"kind": "dlrm", "compression": 2}), PeerCase(DLRM, 64, 4096)),
+    "towers_dcn": (_towers({"kind": "dcn", "compression": 2, "cross_rank": 32}), PeerCase(DLRM, 64, 4096)),
+}
+
 
 def build_case_run(case: PeerCase, rows: int) -> Run:
     """Builds our run of a case.
@@ -59,13 +79,17 @@ def build_case_run(case: PeerCase, rows: int) -> Run:
       case: the model and its sizes.
       rows: rows of all 26 tables together; they are of equal size.
     """
-    columns = tuple(CategoricalColumn(f"c{i}", "identity", rows=rows // COLUMNS) for i in range(COLUMNS))
+    size = rows // COLUMNS
+    columns = tuple(CategoricalColumn(f"c{i}", "identity", rows=size) for i in range(COLUMNS))
+    history = CategoricalColumn("history", "identity", rows=size, separator=",", max_length=max(case.events, 1))
+    fields = {"history": {"pooling": "none"}} if case.events else {}
     schema = Schema(
         "bench",
         Source("parquet"),
         labels=tuple(LabelColumn(f"objective_{i}") for i in range(case.objectives)),
         dense=tuple(DenseColumn(f"d{i}") for i in range(DENSE)),
         categorical=columns,
+        sequences=(history,) if case.events else (),
         domain="domain" if case.domains > 1 else None,
         domain_values=tuple(map(str, range(case.domains))) if case.domains > 1 else (),
     )
@@ -75,8 +99,9 @@ def build_case_run(case: PeerCase, rows: int) -> Run:
             "name": "bench",
             "data": {"format": "blocks", "path": "none"},
             "model": {"factory": case.factory, "options": case.options},
-            "embeddings": {"width": case.width, "optimizer": optimizer},
-            "optimizer": {"learning_rate": DENSE_RATE},
+            "embeddings": {"width": case.width, "optimizer": optimizer, "fields": fields},
+            "exchange": {"factory": case.exchange},
+            "optimizer": {"learning_rate": DENSE_RATE, "options": {"epsilon": DENSE_EPSILON}},
             "training": {"batch_size": case.batch, "evaluation_batch_size": case.batch, "steps": 1},
             "mesh": {"hosts": 1, "chips": 1},
         }

@@ -2,43 +2,32 @@
 
 import gc
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 
-from wukong_jax.bench.peers.cases import CASES, PeerCase, build_case_run, draw_case_batches
+from wukong_jax.bench.peers.cases import CASES, OWN_CASES, PeerCase, build_case_run, draw_case_batches
 from wukong_jax.bench.peers.gemm import draw_matrices, measure_gemm, measure_xla_gemm
+from wukong_jax.bench.peers.our_step import (
+    BATCHES,
+    StepOnce,
+    build_our_step,
+    count_case_flops,
+    measure_beside,
+    time_in_turns,
+)
 from wukong_jax.bench.peers.torch_step import TorchStep, to_torch_batch
+from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
-from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.training.run import Run
-from wukong_jax.training.size import count_flops
 
-BATCHES, CHECKED_STEPS = 4, 8
+CHECKED_STEPS = 5
 LOSS_TOLERANCE = 1e-4
 
-StepOnce = Callable[[int], float]  # trains on the batch of an index and returns the mean log loss before the step
 
-
-def build_our_step(run: Run, batches: Sequence[Any]) -> StepOnce:
-    """Compiles our train step and returns a function that runs it once."""
-    state = run.init_state()
-    placed = [put_batch(batch, run.mesh) for batch in batches]
-    step = run.jit_train_step().lower(state, placed[0]).compile()
-
-    def once(index: int) -> float:
-        nonlocal state
-        state, metrics = jax.block_until_ready(step(state, placed[index % len(placed)]))
-        return float(metrics["loss_sum"] / metrics["weight_sum"])
-
-    return once
-
-
-def build_their_step(run: Run, batches: Sequence[Any], *, compiled: bool) -> StepOnce:
+def build_their_step(run: Run, batches: Sequence[Batch], *, compiled: bool) -> StepOnce:
     """Builds PyTorch's train step from the same weights and returns a function that runs it once."""
     step = TorchStep(run, run.init_state(), compiled=compiled)
     placed = [to_torch_batch(batch) for batch in batches]
@@ -65,19 +54,6 @@ def check_losses(name: str, steps: dict[str, StepOnce]) -> float:
     return max(gaps.values())
 
 
-def time_in_turns(steps: dict[str, StepOnce], rounds: int) -> dict[str, np.ndarray]:
-    """Runs every step once per round, in an order that rotates; returns seconds [rounds] of each."""
-    seconds: dict[str, list[float]] = {key: [] for key in steps}
-    keys = list(steps)
-    for index in range(rounds):
-        for place in range(len(keys)):
-            key = keys[(index + place) % len(keys)]
-            start = time.perf_counter()
-            steps[key](CHECKED_STEPS + index)
-            seconds[key].append(time.perf_counter() - start)
-    return {key: np.array(own) for key, own in seconds.items()}
-
-
 def measure_case(name: str, case: PeerCase, rows: int, rounds: int) -> dict[str, Any]:
     """Compares and times one case.
 
@@ -101,7 +77,7 @@ def measure_case(name: str, case: PeerCase, rows: int, rounds: int) -> dict[str,
     gap = check_losses(name, steps)
     seconds = time_in_turns(steps, rounds)
     medians = {key: float(np.median(own)) for key, own in seconds.items()}
-    flops = count_flops(run)["train_flops_per_example"] * case.batch
+    flops = count_case_flops(case, run)
     row: dict[str, Any] = {"case": name, "width": case.width, "batch": case.batch, "rows": rows}
     for key, own in seconds.items():
         row[f"{key}_ms"] = round(medians[key] * 1e3, 1)
@@ -117,25 +93,24 @@ def measure_case(name: str, case: PeerCase, rows: int, rounds: int) -> dict[str,
     }
 
 
-def compare(names: Sequence[str], rows: int, rounds: int) -> list[dict[str, Any]]:
-    """Compares and times cases one after the other, with the rate of plain products measured beside each.
+def compare(name: str, rows: int, rounds: int) -> dict[str, Any]:
+    """Compares and times a case, with the rate of plain products measured beside it.
 
     Args:
-      names: names of `CASES`.
+      name: name of `CASES` or `OWN_CASES`.
       rows: rows of all tables together.
       rounds: timed steps of each implementation.
 
     Returns:
-      One row per case.
+      One row of the results.
     """
     torch.set_num_threads(os.cpu_count() or 1)
     torch.set_flush_denormal(True)  # as XLA does
-    left, right = map(torch.from_numpy, draw_matrices())
-    found = []
-    for name in names:
+    gc.collect()
+    if name in OWN_CASES:
+        row = measure_beside(name, *OWN_CASES[name], rows, rounds)
+    else:
         row = measure_case(name, CASES[name], rows, rounds)
-        ours, theirs = measure_xla_gemm(), measure_gemm(torch.matmul, left, right)
-        row |= {"xla_gemm": ours, "torch_gemm": theirs, "gemm_share": round(row["our_gflop_per_second"] / ours, 3)}
-        found.append(row)
-        gc.collect()
-    return found
+    left, right = map(torch.from_numpy, draw_matrices())
+    ours, theirs = measure_xla_gemm(), measure_gemm(torch.matmul, left, right)
+    return row | {"xla_gemm": ours, "torch_gemm": theirs, "gemm_share": round(row["our_gflop_per_second"] / ours, 3)}

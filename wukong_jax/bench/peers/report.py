@@ -4,13 +4,18 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-COLUMNS = {
+# Titles by key. `ratio`: the faster PyTorch step's median over ours. `excess`: ratio of times over ratio of FLOPs.
+TITLES = {
     "case": "case",
     "batch": "batch",
     "ours_ms": "ours ms",
     "eager_ms": "eager ms",
     "compiled_ms": "compiled ms",
+    "base_ms": "base ms",
     "ratio": "ratio",
+    "time_ratio": "time ratio",
+    "flops_ratio": "FLOPs ratio",
+    "excess": "excess",
     "our_gflop_per_second": "GFLOP/s",
     "gemm_share": "of GEMM",
     "loss_gap": "loss gap",
@@ -18,14 +23,11 @@ COLUMNS = {
 PACKAGES = ("torch", "fbgemm-gpu-cpu")
 
 
-def format_title() -> str:
-    """Returns the table's first line; `ratio` is the faster PyTorch step's median divided by ours."""
-    return "  ".join(f"{title:>11}" for title in COLUMNS.values())
-
-
-def format_row(row: Mapping[str, Any]) -> str:
-    """Returns one line of the table."""
-    return "  ".join(f"{row[name]!s:>11}" for name in COLUMNS)
+def format_row(row: Mapping[str, Any], *, with_title: bool) -> str:
+    """Formats a row of the results as a line of a table, with the line of titles above it if asked for."""
+    shown = [name for name in TITLES if name in row]
+    title = "  ".join(f"{TITLES[name]:>14}" for name in shown) + "\n"
+    return (title if with_title else "") + "  ".join(f"{row[name]!s:>14}" for name in shown)
 
 
 def describe_versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """PyTorch layers whose weights are copied from the Flax parameters of ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,6 @@ Params = Mapping[str, Any]  # parameters of one Flax module as NumPy arrays
 def to_parameter(array: np.ndarray) -> nn.Parameter:
     """Copies an array into a parameter of its own."""
     return nn.Parameter(torch.tensor(np.array(array, np.float32)))
-
-
-def reorder(kernel: np.ndarray, axis: int, sizes: tuple[int, int]) -> np.ndarray:
-    """Reorders an axis from [D, N] to [N, D] (`sizes` = D, N): flattened tokens are [D, N] in ours and [N, D] here."""
-    split = kernel.reshape(*kernel.shape[:axis], *sizes, *kernel.shape[axis + 1 :])
-    return np.swapaxes(split, axis, axis + 1).reshape(kernel.shape)
 
 
 def build_linear(params: Params) -> nn.Linear:
@@ -67,6 +61,47 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(values, self.scale.shape, self.scale, self.epsilon)
 
 
-def map_tokens(tokens: Tensor, kernels: Sequence[Tensor]) -> Tensor:
-    """Mixes tokens [B, N, D] by kernels [N, M_i], all with one product: [B, M_1 + M_2 + ..., D]."""
-    return torch.matmul(torch.cat(list(kernels), dim=1).mT, tokens)
+class TokenLayerNorm(LayerNorm):
+    """Layer norm over D of tokens [B, D, N]."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalises [B, D, N]."""
+        if not torch.compiler.is_compiling():  # the fused layer norm needs D last, and pays for two transposes
+            return super().forward(values.mT).mT.contiguous()
+        deviations = values - values.mean(1, keepdim=True)
+        normal = deviations * torch.rsqrt(deviations.square().mean(1, keepdim=True) + self.epsilon)
+        return normal * self.scale[:, None] + self.bias[:, None]
+
+
+class TokenRMSNorm(RMSNorm):
+    """RMS norm over D of tokens [B, D, N]."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalises [B, D, N]."""
+        root = torch.rsqrt(values.square().mean(1, keepdim=True) + self.epsilon)
+        return values * root * self.scale[:, None]
+
+
+def map_tokens(tokens: Tensor, kernel: Tensor) -> Tensor:
+    """Mixes tokens [B, D, N] by a kernel [N, M], as one matrix product: [B, D, M]."""
+    batch, width, count = tokens.shape
+    return (tokens.reshape(batch * width, count) @ kernel).view(batch, width, -1)
+
+
+def compress_tokens(tokens: Tensor, block: Tensor, lcb: Tensor, residual: Tensor | None) -> Tensor:
+    """Adds the tokens of a factorization machine block, the linear compression block and the residual.
+
+    Args:
+      tokens: [B, D, N] input of the layer.
+      block: [B, D, n_F] tokens of the factorization machine block.
+      lcb: [N, n_L] kernel of the linear compression block.
+      residual: [N, n_F + n_L] kernel of the residual; None if it is not mapped.
+
+    Returns:
+      [B, D, n_F + n_L].
+    """
+    made = block.shape[2]
+    if residual is None:
+        return torch.cat([block + tokens[:, :, :made], map_tokens(tokens, lcb) + tokens[:, :, made:]], dim=2)
+    linear = map_tokens(tokens, residual + functional.pad(lcb, (made, 0)))
+    return torch.cat([block + linear[:, :, :made], linear[:, :, made:]], dim=2)
