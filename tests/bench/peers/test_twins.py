@@ -12,7 +12,9 @@ from wukong_jax.bench.peers.cases import CASES, build_case_run, draw_case_batche
 from wukong_jax.errors import UserError
 
 ROWS, BATCH, STEPS = 26 * 50, 64, 5
-SMALL = {name: dataclasses.replace(case, batch=BATCH) for name, case in CASES.items() if name != "wukong_l"}
+SMALL = {
+    name: dataclasses.replace(case, batch=BATCH) for name, case in CASES.items() if name not in ("wukong_m", "wukong_l")
+}
 
 
 def need_torch():
@@ -21,32 +23,23 @@ def need_torch():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_twins_take_the_same_steps_as_our_networks(name):
+def test_twins_have_our_parameters_and_take_our_steps(name):
     need_torch()
     from wukong_jax.bench.peers.comparison import build_their_step
     from wukong_jax.bench.peers.our_step import build_our_step
+    from wukong_jax.bench.peers.torch_step import TorchStep
 
     case = SMALL[name]
     run = build_case_run(case, ROWS)
     batches = draw_case_batches(case, run, 2)
-    ours = build_our_step(run, batches)
+    ours, state = build_our_step(run, batches), run.init_state()
     theirs = build_their_step(run, batches, compiled=False)
+    parameters = TorchStep(run, state, compiled=False).network.parameters()
+    assert sum(own.numel() for own in parameters) == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     losses = np.array([[ours(index), theirs(index)] for index in range(STEPS)])
     # float32 sums in another order; Adam's first steps are the sign of a gradient, which may differ near zero
     np.testing.assert_allclose(losses[:, 1], losses[:, 0], atol=1e-4)
     assert losses[-1, 0] < losses[0, 0] - 1e-3  # so that equal losses say that the weights move alike
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_twins_have_all_parameters(name):
-    need_torch()
-    from wukong_jax.bench.peers.torch_step import TorchStep
-
-    run = build_case_run(SMALL[name], ROWS)
-    state = run.init_state()
-    step = TorchStep(run, state, compiled=False)
-    ours = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert sum(parameter.numel() for parameter in step.network.parameters()) == ours
 
 
 def test_unequal_networks_are_not_timed():
