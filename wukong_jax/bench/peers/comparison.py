@@ -16,6 +16,7 @@ from wukong_jax.bench.peers.our_step import (
     build_our_step,
     count_case_flops,
     measure_beside,
+    measure_spread,
     time_in_turns,
 )
 from wukong_jax.bench.peers.torch_step import TorchStep, to_torch_batch
@@ -90,6 +91,7 @@ def measure_case(name: str, case: PeerCase, rows: int, rounds: int) -> dict[str,
         "our_gflop_per_second": round(flops / medians["ours"] / 1e9, 1),
         "their_gflop_per_second": round(flops / theirs / 1e9, 1),
         "loss_gap": float(f"{gap:.1e}"),
+        "spread": measure_spread(seconds),
     }
 
 

@@ -45,6 +45,11 @@ def time_in_turns(steps: Mapping[str, StepOnce], rounds: int) -> dict[str, np.nd
     return {key: np.array(own) for key, own in seconds.items()}
 
 
+def measure_spread(seconds: Mapping[str, np.ndarray]) -> float:
+    """Returns the largest median over minimum; well above 1, other work disturbed the steps."""
+    return round(max(float(np.median(own) / own.min()) for own in seconds.values()), 3)
+
+
 def count_case_flops(case: PeerCase, run: Run) -> float:
     """Counts the FLOPs of one train step: products of the dense model only."""
     return count_flops(run)["train_flops_per_example"] * case.batch
@@ -69,7 +74,8 @@ def measure_beside(name: str, case: PeerCase, base: PeerCase, rows: int, rounds:
         steps[key], flops[key] = build_our_step(run, draw_case_batches(own, run, BATCHES)), count_case_flops(own, run)
         for index in range(WARM_STEPS):
             steps[key](index)
-    medians = {key: float(np.median(own)) for key, own in time_in_turns(steps, rounds).items()}
+    seconds = time_in_turns(steps, rounds)
+    medians = {key: float(np.median(own)) for key, own in seconds.items()}
     time_ratio, flops_ratio = medians["ours"] / medians["base"], flops["ours"] / flops["base"]
     return {
         "case": name,
@@ -84,4 +90,5 @@ def measure_beside(name: str, case: PeerCase, base: PeerCase, rows: int, rounds:
         "time_ratio": round(time_ratio, 3),
         "flops_ratio": round(flops_ratio, 3),
         "excess": round(time_ratio / flops_ratio, 3),
+        "spread": measure_spread(seconds),
     }

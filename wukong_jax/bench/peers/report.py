@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Titles by key. `ratio`: the faster PyTorch step's median over ours. `excess`: ratio of times over ratio of FLOPs.
+# `spread`: largest median over minimum; if it is well above 1, other work disturbed the steps.
 TITLES = {
     "case": "case",
     "batch": "batch",
@@ -19,6 +20,7 @@ TITLES = {
     "our_gflop_per_second": "GFLOP/s",
     "gemm_share": "of GEMM",
     "loss_gap": "loss gap",
+    "spread": "spread",
 }
 PACKAGES = ("torch", "fbgemm-gpu-cpu")
 
