@@ -11,7 +11,7 @@ from tests.cli.command import run_command
 from wukong_jax.bench.peers.cases import CASES, build_case_run, draw_case_batches
 from wukong_jax.errors import UserError
 
-ROWS, BATCH, STEPS = 26 * 50, 64, 5
+ROWS, BATCH, STEPS = 26 * 50, 256, 4
 SMALL = {
     name: dataclasses.replace(case, batch=BATCH) for name, case in CASES.items() if name not in ("wukong_m", "wukong_l")
 }
@@ -37,7 +37,7 @@ def test_twins_have_our_parameters_and_take_our_steps(name):
     parameters = TorchStep(run, state, compiled=False).network.parameters()
     assert sum(own.numel() for own in parameters) == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     losses = np.array([[ours(index), theirs(index)] for index in range(STEPS)])
-    # float32 sums in another order; Adam's first steps are the sign of a gradient, which may differ near zero
+    # float32 sums in another order, which now and then moves a value across the kink of a ReLU
     np.testing.assert_allclose(losses[:, 1], losses[:, 0], atol=1e-4)
     assert losses[-1, 0] < losses[0, 0] - 1e-3  # so that equal losses say that the weights move alike
 
