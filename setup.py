@@ -52,6 +52,8 @@ setup(
         "wandb": ["wandb>=0.19"],
         "mlflow": ["mlflow-skinny>=2.20"],
         "trackio": ["trackio>=0.4"],
+        # The peer of wukong-jax bench_train_step --peer. FBGEMM is built for one release of PyTorch.
+        "peers": ["torch==2.13.*", "fbgemm-gpu-cpu==1.8.*"],
         # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
         # The documents as a site (scripts/docs.sh).

@@ -34,6 +34,11 @@ FILTER = "filter_features --workdir=w --output=o --budget=2 --importance=i"
         ("bench_loop --rounds=0 --memory_steps=0", "nothing is measured"),
         ("bench_loop --steps=300", "--steps = 300: at least 200 more than"),
         ("bench_loop --memory_steps=1001", "--memory_steps = 1001: a multiple of 10"),
+        ("bench_train_step --peer --rows=100", "--rows = [100]: has no effect with --peer"),
+        ("bench_train_step --peer --batch=512", "--batch = 512: has no effect with --peer"),
+        ("bench_train_step --peer --optimizer=sgd", "--optimizer = 'sgd': has no effect with --peer"),
+        ("bench_train_step --cases=dlrm", "--cases = ['dlrm']: has no effect without --peer"),
+        ("bench_train_step --peer --cases=dcn", "--cases"),
     ],
 )
 def test_a_flag_that_would_not_be_read_is_refused(line, message):
