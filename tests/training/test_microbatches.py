@@ -158,7 +158,7 @@ def test_a_loss_over_the_whole_batch_cannot_be_taken_in_parts():
 @pytest.mark.parametrize(
     ("device_rows", "microbatch", "row_bytes", "on_cpu", "parts"),
     [
-        (4096, None, 4 * 39 * 32, True, 16),  # 2 MiB of 4.9 KiB a row: 420 rows, of which 256 divides
+        (4096, None, 4 * 39 * 32, True, 32),  # 1 MiB of 4.9 KiB a row: 210 rows, of which 128 divides
         (4096, None, 4 * 39 * 32, False, 1),
         (4096, 0, 4 * 39 * 32, True, 1),
         (4096, 1024, 4, False, 4),

@@ -20,9 +20,9 @@ from wukong_jax.embeddings.exchange import BY_RANK, Exchange
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.mesh import MESH_AXES
 
-# Tensors of a part, [rows, N, D] float32, are kept at about this size: half of a core's level 2 cache was no faster,
-# twice as much was slower; see docs/performance.md.
-_CACHED_BYTES = 2 << 20
+# Tensors of a part, [rows, N, D] float32, are kept at about this size: twice as much was 3 to 16 % slower, half as much
+# no faster; see docs/performance.md.
+_CACHED_BYTES = 1 << 20
 _BY_PART = PartitionSpec(None, MESH_AXES)
 
 # (params, rows, statistics, routed, batch, row numbers) -> ((sums, statistics), (gradients, row gradients))
