@@ -9,9 +9,10 @@ import pytest
 from tests.cli.command import run_command
 from wukong_jax.bench.accelerator.bag_speed import draw_bag_ids
 from wukong_jax.bench.accelerator.device_tests import run_tests
-from wukong_jax.bench.accelerator.sizes import SIZES, BagSetting
+from wukong_jax.bench.accelerator.sizes import SIZES, BagSetting, build_step_config
 from wukong_jax.bench.accelerator.stage_process import measure_cases
 from wukong_jax.bench.accelerator.stages import STAGES, Stage, run_stages
+from wukong_jax.bench.peers.cases import CASES
 from wukong_jax.errors import UserError
 
 EXPECTED = {
@@ -125,6 +126,12 @@ def test_failing_tests_are_named(tmp_path):
     (tmp_path / "test_it.py").write_text("def test_good(): pass\ndef test_bad(): assert False\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match=r"1 of 2 tests failed: test_it\.test_bad"):
         run_tests(("test_it.py",), tmp_path)
+
+
+@pytest.mark.parametrize("name", "sml")
+def test_full_models_are_those_compared_with_pytorch(name):
+    config, peer = build_step_config(SIZES["full"].steps[name], "float32"), CASES[f"wukong_{name}"]
+    assert (config["model"]["options"], config["embeddings"]["width"]) == (peer.options, peer.width)
 
 
 def test_full_setting_is_fbgemms():
