@@ -15,7 +15,7 @@ the same model without them, and the ratio of times is compared with that of FLO
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from wukong_jax.cli.flags import CommandLine
 from wukong_jax.errors import UserError
@@ -76,33 +76,17 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Times the sizes or cases, prints and writes the results."""
-    if settings.peer:
-        _compare_with_peers(settings)
-        return
     from wukong_jax.bench.machine import describe_machine
+    from wukong_jax.bench.peers.report import compare_cases
     from wukong_jax.bench.train_step import measure_step
 
-    rows = measure_step(settings.rows, settings.batch, settings.optimizer, settings.repeats)
-    for row in rows:
-        print(json.dumps(row))
-    print(f"last over first, medians: {rows[-1]['median_ms'] / rows[0]['median_ms']:.2f}")
-    if settings.output:
+    if settings.peer:
+        report = {"command": settings.command, **compare_cases(settings.cases, PEER_ROWS, settings.repeats)}
+    else:
+        rows = measure_step(settings.rows, settings.batch, settings.optimizer, settings.repeats)
+        for row in rows:
+            print(json.dumps(row))
+        print(f"last over first, medians: {rows[-1]['median_ms'] / rows[0]['median_ms']:.2f}")
         report = {"machine": describe_machine(), "optimizer": settings.optimizer, "rows": rows}
-        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def _compare_with_peers(settings: Settings) -> None:
-    try:
-        from wukong_jax.bench.peers.comparison import compare
-    except ImportError as error:
-        raise UserError(f"--peer: {error}; run pip install 'wukong-jax[peers]'") from None
-    from wukong_jax.bench.peers.report import describe_versions, format_row
-    from wukong_jax.reports.kept_results import describe_here
-
-    rows: list[dict[str, Any]] = []
-    for name in settings.cases:
-        rows.append(compare(name, PEER_ROWS, settings.repeats))
-        print(format_row(rows[-1], with_title=len(rows) == 1 or rows[-1].keys() != rows[-2].keys()), flush=True)
     if settings.output:
-        report = {"command": settings.command, **describe_here(), **describe_versions(), "rows": rows}
         Path(settings.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
