@@ -14,11 +14,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from wukong_jax.bench.train_step import DENSE, draw_batch
+from wukong_jax.bench.train_step import build_bench_schema, draw_batch
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.runs.evaluation import put_batch
-from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.size import count_flops
 
@@ -117,13 +116,7 @@ def measure_growth(
 
 def build_sized_run(sizes: Sizes) -> Run:
     """Builds a run of the given sizes, with row-wise AdaGrad and the default choice of microbatches."""
-    bag = {"separator": "|", "max_length": sizes.bag} if sizes.bag > 1 else {}
-    columns = tuple(
-        CategoricalColumn(f"c{i}", "identity", rows=sizes.table_rows, **bag)  # type: ignore[arg-type]
-        for i in range(sizes.fields)
-    )
-    dense = tuple(DenseColumn(f"d{i}") for i in range(DENSE))
-    schema = Schema("bench", Source("parquet"), labels=(LabelColumn("click"),), dense=dense, categorical=columns)
+    schema = build_bench_schema(sizes.table_rows, sizes.fields, sizes.bag)
     return build_run(build_run_config(describe_config(sizes)), schema)
 
 

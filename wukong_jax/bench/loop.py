@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from wukong_jax.bench.growth import Sizes, build_sized_run, describe_config
+from wukong_jax.bench.random_blocks import write_random_blocks
 from wukong_jax.bench.train_step import draw_batch
 from wukong_jax.config import RunConfig, build_run_config
-from wukong_jax.data.blocks.batch import Columns
-from wukong_jax.data.blocks.row_blocks import BlockWriter
 from wukong_jax.runs.evaluation import build_predict, put_batch
 from wukong_jax.runs.train_run import train_run
-from wukong_jax.schema import Schema, schema_to_json
 from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
 from wukong_jax.training.step import StepMetrics
 
@@ -260,21 +257,9 @@ def measure_memory(folder: Path, plan: LoopPlan, at_steps: Sequence[int]) -> dic
 
 
 def write_rows(folder: Path, plan: LoopPlan) -> None:
-    """Writes the plan's training and validation rows as blocks, with Zipf-distributed ids and random labels."""
-    run = build_sized_run(plan.sizes)
-    folder.mkdir(parents=True)
-    (folder / "schema.json").write_text(schema_to_json(run.schema), encoding="utf-8")
-    batch = draw_batch(run, max(plan.train_rows, plan.validation_rows))
-    columns: dict[str, np.ndarray] = {name: getattr(batch, name) for name in run.schema.column_shapes()}
-    columns["timestamp"] = columns["timestamp"].astype(np.int64)
-    _write_split(folder, "train", run.schema, columns, plan.train_rows)
-    _write_split(folder, "validation", run.schema, columns, plan.validation_rows)
-    _write_split(folder, "test", run.schema, columns, 0)
-
-
-def _write_split(folder: Path, split: str, schema: Schema, columns: Columns, rows: int) -> None:
-    with BlockWriter(folder, split, schema) as writer:
-        writer.append({name: column[:rows] for name, column in columns.items()})
+    """Writes the plan's training and validation rows as blocks."""
+    rows = {"train": plan.train_rows, "validation": plan.validation_rows}
+    write_random_blocks(folder, build_sized_run(plan.sizes), rows)
 
 
 def _say_nothing(text: str) -> None:

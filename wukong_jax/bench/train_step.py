@@ -24,9 +24,6 @@ COLUMNS, DENSE, ZIPF = 26, 13, 1.2
 
 def build_bench_run(rows: int, batch: int, optimizer: str) -> Run:
     """Builds a run with 26 tables of equal size and about `rows` rows in total."""
-    columns = tuple(CategoricalColumn(f"c{i}", "identity", rows=rows // COLUMNS) for i in range(COLUMNS))
-    dense = tuple(DenseColumn(f"d{i}") for i in range(DENSE))
-    schema = Schema("bench", Source("parquet"), labels=(LabelColumn("click"),), dense=dense, categorical=columns)
     config = build_run_config(
         {
             "name": "bench",
@@ -36,7 +33,21 @@ def build_bench_run(rows: int, batch: int, optimizer: str) -> Run:
             "mesh": {"hosts": 1, "chips": 1},
         }
     )
-    return build_run(config, schema)
+    return build_run(config, build_bench_schema(rows // COLUMNS))
+
+
+def build_bench_schema(table_rows: int, columns: int = COLUMNS, bag: int = 1) -> Schema:
+    """Builds a schema of one label, 13 dense columns, and categorical ones with tables of equal size.
+
+    Args:
+      table_rows: rows of each table.
+      columns: number of categorical columns.
+      bag: ids of a categorical column in a row.
+    """
+    bags: dict[str, Any] = {"separator": "|", "max_length": bag} if bag > 1 else {}
+    categorical = tuple(CategoricalColumn(f"c{i}", "identity", rows=table_rows, **bags) for i in range(columns))
+    dense = tuple(DenseColumn(f"d{i}") for i in range(DENSE))
+    return Schema("bench", Source("parquet"), labels=(LabelColumn("click"),), dense=dense, categorical=categorical)
 
 
 def draw_batch(run: Run, batch: int) -> Batch:

@@ -11,7 +11,7 @@ results.json, which is written after each stage. --size=tiny tries everything on
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from wukong_jax.cli.flags import CommandLine
 from wukong_jax.errors import UserError
@@ -25,15 +25,7 @@ class Settings:
     """The command's flags."""
 
     size: Annotated[Literal["full", "tiny"], "full for an accelerator, tiny to try the command on a CPU"] = "full"
-    stages: Annotated[tuple[StageName, ...], "stages to run"] = (
-        "machine",
-        "correctness",
-        "tests",
-        "embeddings",
-        "steps",
-        "memory",
-        "loop",
-    )
+    stages: Annotated[tuple[StageName, ...], "stages to run"] = get_args(StageName)
     output: Annotated[str, "folder that gets results.json"] = ""
     command: CommandLine
 

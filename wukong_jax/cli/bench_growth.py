@@ -10,7 +10,7 @@ grow as the FLOPs, not at all with the rows of the tables, and at most as the id
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from wukong_jax.cli.flags import CommandLine
 from wukong_jax.cli.settings import ProgramFlags
@@ -18,14 +18,13 @@ from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
 SweepName = Literal["batch", "width", "layers", "fields", "table_rows", "bag"]
-_ALL: tuple[SweepName, ...] = ("batch", "width", "layers", "fields", "table_rows", "bag")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(ProgramFlags):
     """The command's flags."""
 
-    sweeps: Annotated[tuple[SweepName, ...], "sizes that grow, one at a time"] = _ALL
+    sweeps: Annotated[tuple[SweepName, ...], "sizes that grow, one at a time"] = get_args(SweepName)
     rounds: Annotated[int, "turns of each case, of three timed steps", AtLeast(1)] = 7
     output: Annotated[str, "folder for results.json and the picture"] = ""
     command: CommandLine

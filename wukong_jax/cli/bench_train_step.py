@@ -15,7 +15,7 @@ the same model without them, and the ratio of times is compared with that of FLO
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from wukong_jax.cli.flags import CommandLine
 from wukong_jax.errors import UserError
@@ -49,19 +49,7 @@ class Settings:
     )
     repeats: Annotated[int, "timed steps per size or case", AtLeast(1)] = 25
     peer: Annotated[bool, "time the step against the same network in PyTorch over FBGEMM's tables"] = False
-    cases: Annotated[tuple[Case, ...], "models to time"] = (
-        "wukong_s",
-        "wukong_m",
-        "wukong_l",
-        "dlrm",
-        "dcnv2",
-        "masknet",
-        "xdeepfm",
-        "lattice",
-        "lattice_events",
-        "towers_dlrm",
-        "towers_dcn",
-    )
+    cases: Annotated[tuple[Case, ...], "models to time"] = get_args(Case)
     output: Annotated[str, "JSON file to write"] = ""
     command: CommandLine
 

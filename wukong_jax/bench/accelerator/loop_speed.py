@@ -9,8 +9,6 @@ import jax
 import numpy as np
 
 from wukong_jax.bench.accelerator.sizes import (
-    DENSE,
-    ZIPF,
     Cases,
     Row,
     Size,
@@ -19,20 +17,16 @@ from wukong_jax.bench.accelerator.sizes import (
     draw_step_batch,
 )
 from wukong_jax.bench.accelerator.timing import time_calls
-from wukong_jax.bench.zipf_ids import draw_zipf_ids
+from wukong_jax.bench.random_blocks import write_random_blocks
 from wukong_jax.config import build_run_config
-from wukong_jax.data.blocks.batch import COLUMN_DTYPES
-from wukong_jax.data.blocks.row_blocks import BlockWriter
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.train_run import train_run
-from wukong_jax.schema import schema_to_json
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
 from wukong_jax.training.run import Run
 from wukong_jax.training.step import StepMetrics
 
 WARM_STEPS = 5
-_CHUNK_ROWS = 1 << 17
 
 
 class StepClock(Listener):
@@ -56,22 +50,6 @@ def list_cases(size: Size) -> Cases:
     return {f"{n} reader threads": functools.partial(measure_loop, size, n) for n in size.reader_threads}
 
 
-def write_blocks(folder: Path, run: Run, rows: int) -> None:
-    """Writes a training split of random rows."""
-    schema, random, chunk = run.schema, np.random.default_rng(0), min(rows, _CHUNK_ROWS)
-    columns = {name: np.zeros((chunk, *s), COLUMN_DTYPES[name]) for name, s in schema.column_shapes().items()}
-    columns["dense"][:] = random.normal(size=(chunk, DENSE))
-    columns["ids"][:] = draw_zipf_ids(random, run.layout, chunk, ZIPF)
-    columns["labels"][:] = random.random((chunk, 1)) < 0.25
-    columns["label_mask"][:] = 1
-    columns["weight"][:] = 1
-    (folder / "schema.json").write_text(schema_to_json(schema), encoding="utf-8")
-    for split, own_rows in (("train", rows), ("validation", 0), ("test", 0)):
-        with BlockWriter(folder, split, schema) as writer:
-            for start in range(0, own_rows, chunk):
-                writer.append({name: array[: rows - start] for name, array in columns.items()})
-
-
 def measure_loop(size: Size, threads: int) -> Row:
     """Trains from blocks on the disk with the normal loop, and times the bare step.
 
@@ -83,8 +61,7 @@ def measure_loop(size: Size, threads: int) -> Row:
     run = build_step_run(case, "float32")
     with tempfile.TemporaryDirectory() as folder, keep_programs_in(Path(folder) / "programs"):
         blocks = Path(folder) / "rows"
-        blocks.mkdir()
-        write_blocks(blocks, run, size.loop_rows)
+        write_random_blocks(blocks, run, {"train": size.loop_rows})
         config = build_step_config(case, "float32", data={"format": "blocks", "path": str(blocks)})
         config["data"]["reader_threads"] = threads
         config["training"] |= {"steps": steps, "checkpoint_every_steps": 2 * steps}

@@ -4,19 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
-from wukong_jax.bench.zipf_ids import draw_zipf_ids
+from wukong_jax.bench.train_step import COLUMNS, build_bench_schema, draw_batch
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
+from wukong_jax.schema import Schema
 from wukong_jax.training.run import Run, build_run
 
 SizeName = Literal["full", "tiny"]
 Row = dict[str, Any]
 Cases = dict[str, Callable[[], Row]]  # measurements by name; each returns a flat row
-
-COLUMNS, DENSE, ZIPF = 26, 13, 1.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +145,7 @@ def build_step_config(case: StepCase, dtype: str, **changes: Any) -> dict[str, A
 
 def build_step_schema(case: StepCase) -> Schema:
     """Builds the schema of a case: tables of equal size."""
-    columns = (CategoricalColumn(f"c{i}", "identity", rows=case.rows // COLUMNS) for i in range(COLUMNS))
-    dense = tuple(DenseColumn(f"d{i}") for i in range(DENSE))
-    source, labels = Source("parquet"), (LabelColumn("click"),)
-    return Schema("bench_accelerator", source, labels=labels, dense=dense, categorical=tuple(columns))
+    return build_bench_schema(case.rows // COLUMNS)
 
 
 def build_step_run(case: StepCase, dtype: str) -> Run:
@@ -161,17 +154,5 @@ def build_step_run(case: StepCase, dtype: str) -> Run:
 
 
 def draw_step_batch(run: Run) -> Batch:
-    """Draws a batch with random labels and Zipf-distributed ids."""
-    random, rows = np.random.default_rng(0), run.config.training.batch_size
-    zeros, ones = np.zeros(rows, np.int32), np.ones((rows, 1), np.float32)
-    return Batch(
-        dense=random.normal(size=(rows, DENSE)).astype(np.float32),
-        ids=draw_zipf_ids(random, run.layout, rows, ZIPF),
-        labels=random.integers(0, 2, (rows, 1)).astype(np.float32),
-        label_mask=ones,
-        domain=zeros,
-        group=zeros,
-        timestamp=zeros,
-        weight=ones[:, 0],
-        extras={},
-    )
+    """Draws a batch of the run's size with random labels and Zipf-distributed ids."""
+    return draw_batch(run, run.config.training.batch_size)

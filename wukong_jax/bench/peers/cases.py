@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from wukong_jax.bench.train_step import COLUMNS, DENSE, ZIPF
 from wukong_jax.bench.zipf_ids import draw_zipf_ids
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.run import Run, build_run
 
-COLUMNS, DENSE, ZIPF = 26, 13, 1.2
 EVENTS, DOMAINS = 12, 4  # length of the sequence and number of domains of Lattice's cases
 # Adam's epsilon keeps gradients of the size of rounding errors from becoming whole steps, so that losses stay equal.
 DENSE_RATE, DENSE_EPSILON, ROW_RATE = 1e-3, 1e-6, 0.01
