@@ -152,8 +152,8 @@ class TrainingConfig:
 class MeshConfig:
     """The device mesh with axes ("host", "chip"); the batch is sharded over both."""
 
-    hosts: Count = 1  # groups of chips that share a fast link
-    chips: CountOrZero = 0  # chips per host; 0: all local devices divided by `hosts`
+    hosts: Count = 1  # groups of chips that share a fast link; 1 with `chips` 0: one for each process
+    chips: CountOrZero = 0  # chips per host; 0: all devices divided by `hosts`
 
 
 @dataclasses.dataclass(frozen=True)

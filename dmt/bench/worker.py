@@ -16,6 +16,7 @@ from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.sharding.host_allocator import keep_freed_memory
+from wukong_jax.sharding.mesh import find_own_rows
 from wukong_jax.sharding.traffic.step_traffic import measure_traffic
 from wukong_jax.strict_mapping import build_dataclass
 from wukong_jax.training.run import Run, build_run
@@ -85,8 +86,7 @@ class Bench:
             position=Position(0, run.config.seed, 0),
             shuffle=False,
             epochs=1,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            own_rows=find_own_rows(run.mesh, run.config.training.batch_size),
             threads=0,
         )
         made = [put_batch(next(batches)[0], run.mesh) for _ in range(_BATCHES)]

@@ -37,6 +37,7 @@ GROUPS = {
         "lattice.cli.search_sketch",
     ),
     "clusters": (
+        "wukong_jax.cli.launch_local",
         "wukong_jax.cli.compile_for_cluster",
         "wukong_jax.cli.keep_compiled",
         "lattice.cli.plan_sharding",

@@ -17,9 +17,10 @@ from wukong_jax.cli.commands import describe_commands, load_command
 from wukong_jax.cli.failures import describe_failure, on_one_line
 from wukong_jax.cli.orderly_signals import OrderlySignals
 from wukong_jax.cli.parser import UsageError, parse_settings
-from wukong_jax.cli.settings import ProgramFlags
+from wukong_jax.cli.settings import ProgramFlags, TeamFlags
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.host_allocator import keep_freed_memory
+from wukong_jax.sharding.team import find_team
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -55,29 +56,56 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
                 from wukong_jax.training.compiled_programs import keep_programs_between_starts
 
                 keep_programs_between_starts(settings.compiled_programs)
+            if isinstance(settings, TeamFlags):
+                _join_team(settings)
             command.run(settings)
+            find_team().leave()
         except BrokenPipeError:
-            sys.exit(FAILED)
+            _exit(FAILED, "error: the reader of the output is gone")
         except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-        except (SystemExit, GeneratorExit):
+            _exit(INTERRUPTED, "interrupted")
+        except SystemExit as ended:
+            if find_team().ends_together:
+                find_team().leave()
+            _exit(ended.code, f"interrupted (exit code {ended.code})")
+        except GeneratorExit:
             raise
         except BaseException as error:  # a panic of polars is no Exception
             if signals.exit_code is not None:  # a library turned the interruption into another exception
-                sys.exit(signals.exit_code)
+                _exit(signals.exit_code, f"interrupted (exit code {signals.exit_code})")
             _report(error, settings)
 
 
 def _report(error: BaseException, settings: Any) -> NoReturn:
     """Prints what ended a command in one line and exits."""
+    find_team().await_cause(error)
     if isinstance(error, UsageError):
         line, code = f"usage error: {error}; see --help", BAD_USAGE
     elif isinstance(error, UserError):
         line, code = f"error: {error}", FAILED
     else:
         line, code = f"error: {describe_failure(error, settings)}", FAILED
+    if find_team().count > 1:
+        find_team().fail(on_one_line(line), code)
     print(on_one_line(line), file=sys.stderr)
     sys.exit(code)
+
+
+def _exit(code: Any, line: str) -> NoReturn:
+    """Exits; the other processes of a team read the line, because they would wait for this one."""
+    if find_team().count > 1:
+        find_team().fail(line, code if isinstance(code, int) else FAILED)
+    sys.exit(code)
+
+
+def _join_team(settings: TeamFlags) -> None:
+    """Starts JAX over the processes that the flags or a cluster's variables name; nothing if this one is alone."""
+    from wukong_jax.sharding.cluster_place import find_place
+    from wukong_jax.sharding.team import start_team
+
+    place = find_place(settings.coordinator, settings.processes, settings.process)
+    if place is not None or settings.local_devices is not None:
+        start_team(place, settings.local_devices, settings.stall_seconds)
 
 
 def quieten_libraries() -> None:

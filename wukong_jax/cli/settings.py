@@ -5,7 +5,7 @@ from typing import Annotated
 
 from wukong_jax.cli.flags import ConfigChanges
 from wukong_jax.errors import UserError
-from wukong_jax.ranges import AtLeast
+from wukong_jax.ranges import Above, AtLeast
 
 AllowFactories = Annotated[
     tuple[str, ...],
@@ -54,6 +54,25 @@ class RunFlags(ConfigFlags, ProgramFlags):
     """A config and the folder of its run."""
 
     workdir: Annotated[str, "folder of the run; created if missing, else the run in it is resumed"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeamFlags:
+    """Flags of a command that several processes run together, each with the same other flags."""
+
+    coordinator: Annotated[
+        str, "HOST:PORT where process 0 listens (if not given: what SLURM, Open MPI or a TPU pod says)"
+    ] = ""
+    processes: Annotated[
+        int | None, "processes that run together; 1: alone, whatever a cluster's variables say", AtLeast(1)
+    ] = None
+    process: Annotated[int | None, "number of this process, from 0", AtLeast(0)] = None
+    local_devices: Annotated[
+        int | None, "devices of this process; on CPU it is given as many (if not given: all that JAX finds)", AtLeast(1)
+    ] = None
+    stall_seconds: Annotated[
+        float, "seconds without an answer after which a process is taken for lost and the others end", Above(0)
+    ] = 100.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

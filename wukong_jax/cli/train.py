@@ -3,10 +3,19 @@
     wukong-jax train --config=quickstart --workdir=runs/mine [--config.training.steps=1000]
 
 Writes config.json, metrics.jsonl, summary.json, calibration.json, report.html, checkpoints/ and tensorboard/ to the
-folder. Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved after SIGTERM (run the command again to resume).
+folder. Several processes train together if each is started with --coordinator, --processes and --process, or by a
+cluster's launcher; launch_local starts them on one machine. Exit codes: 0 done, 1 failed, 2 bad usage, 143 saved after
+SIGTERM (run the command again to resume).
 """
 
-from wukong_jax.cli.settings import RunFlags as Settings
+import dataclasses
+
+from wukong_jax.cli.settings import RunFlags, TeamFlags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(RunFlags, TeamFlags):
+    """Flags of the command."""
 
 
 def run(settings: Settings) -> None:
@@ -14,5 +23,8 @@ def run(settings: Settings) -> None:
     from wukong_jax.api import train
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.result_table import format_results
+    from wukong_jax.sharding.team import find_team
 
-    print(format_results(train(build_config(settings), settings.workdir)))
+    summary = train(build_config(settings), settings.workdir)
+    if find_team().is_lead:
+        print(format_results(summary))

@@ -29,6 +29,17 @@ BY_RANK = PartitionSpec(MESH_AXES)
 WHOLE = PartitionSpec()
 
 
+class StoredPiece(NamedTuple):
+    """A rectangle of a table and its place in the arrays of a stack, for checkpoints that store stacks."""
+
+    table: str
+    first_row: int  # in the arrays of the stack
+    row_start: int  # in the table
+    row_count: int
+    column_start: int
+    columns: int
+
+
 class Exchange(abc.ABC):
     """Moves ids, rows and row gradients between the batch's devices and the tables' devices.
 
@@ -81,6 +92,19 @@ class Exchange(abc.ABC):
         Raises:
           UserError: a table or array is missing, or has another shape or dtype.
         """
+
+    def list_pieces(self) -> dict[str, list[StoredPiece]]:
+        """Lists by stack name where the arrays of `init_tables` hold which rows of which table, without repetition.
+
+        Several processes save the arrays where they lie, and this list with them.
+
+        Raises:
+          UserError: the exchange does not tell.
+        """
+        raise UserError(
+            f"config.exchange.factory: {type(self).__name__} has no list_pieces, so that it cannot be saved "
+            "by several processes; train in one process, or add the method"
+        )
 
     @abc.abstractmethod
     def route_ids(self, ids: jax.Array) -> Routed:
@@ -211,6 +235,16 @@ class ReplicatedExchange(Exchange):
     def import_tables(self, logical: Mapping[str, Mapping[str, np.ndarray]]) -> Tables:
         """Creates tables from the result of `export_tables`; see `Exchange`."""
         return import_tables(self.layout, logical, self.merge)
+
+    def list_pieces(self) -> dict[str, list[StoredPiece]]:
+        """Lists the rows of every table; see `Exchange`."""
+        return {
+            stack.name: [
+                StoredPiece(table, first, 0, count, 0, stack.width)
+                for table, first, count in zip(stack.tables, stack.first_rows, stack.table_rows, strict=True)
+            ]
+            for stack in self.layout.stacks
+        }
 
     def route_ids(self, ids: jax.Array) -> ReplicatedIds:
         """Converts ids to row ids of each stack; see `Exchange`."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from wukong_jax.embeddings.exchange import ReplicatedExchange, ReplicatedIds
+from wukong_jax.embeddings.exchange import ReplicatedExchange, ReplicatedIds, StoredPiece
 from wukong_jax.embeddings.layout import EmbeddingLayout, restrict_layout
 from wukong_jax.embeddings.message_dtype import add_in, send_in
 from wukong_jax.embeddings.placed_exchange import (
@@ -125,6 +125,10 @@ class FlatExchange(PlacedExchange):
         placed = super().import_tables(logical)  # also checks that no replicated table is missing
         own = {name: arrays for name, arrays in logical.items() if name in self.placement.replicated}
         return self.replicated.import_tables(own) | placed
+
+    def list_pieces(self) -> dict[str, list[StoredPiece]]:
+        """Lists the pieces of all ranks, and the rows of replicated tables; see `Exchange`."""
+        return self.replicated.list_pieces() | super().list_pieces()
 
     def route_ids(self, ids: jax.Array) -> FlatRouted:
         """Sends ids to the ranks that hold their rows; see `Exchange`."""

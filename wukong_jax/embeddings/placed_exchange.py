@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from wukong_jax.embeddings.exchange import BY_RANK, WHOLE, Exchange, Routed
+from wukong_jax.embeddings.exchange import BY_RANK, WHOLE, Exchange, Routed, StoredPiece
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.placed_tables import export_placed_stack, import_placed_stack, init_placed_stack
 from wukong_jax.embeddings.placement import PlacedStack, Placement, Strategy
@@ -99,6 +99,18 @@ class PlacedExchange(Exchange):
         check_same_tables(self.layout, logical)
         return {
             stack.name: import_placed_stack(self.layout.stacks[stack.source], stack, self.mesh, logical, self.merge)
+            for stack in self.placement.stacks
+        }
+
+    def list_pieces(self) -> dict[str, list[StoredPiece]]:
+        """Lists the pieces of all ranks; see `Exchange`."""
+        return {
+            stack.name: [
+                StoredPiece(
+                    p.table, p.rank * stack.rows + p.first_row, p.row_start, p.row_count, p.column_start, stack.width
+                )
+                for p in stack.pieces
+            ]
             for stack in self.placement.stacks
         }
 

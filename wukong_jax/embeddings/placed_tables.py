@@ -182,5 +182,5 @@ def _rows_of_piece(part: np.ndarray, piece: Piece) -> np.ndarray:
 
 def _view_piece(table: np.ndarray, piece: Piece, width: int) -> np.ndarray:
     """Returns a view of the piece's rectangle in the whole table; arrays with one number per row have no columns."""
-    rows = table[piece.row_start : piece.row_start + piece.row_count]
-    return rows if table.ndim == 1 else rows[:, piece.column_start : piece.column_start + width]
+    rows = slice(piece.row_start, piece.row_start + piece.row_count)
+    return table[rows] if table.ndim == 1 else table[rows, piece.column_start : piece.column_start + width]

@@ -1,15 +1,17 @@
 """Saves and restores checkpoints with Orbax: the dense state, the tables in logical layout, and the run's progress.
 
 A checkpoint stores tables, not stacks: `tables/<table>/<array>` holds the rows of one vocabulary in id order,
-regardless of how tables are stacked on the devices. It can therefore be restored with another stacking or number of
-devices. `latest/` holds the newest checkpoints, `best/` the one with the best evaluation. Orbax writes to a temporary
-folder and renames it, so the last complete checkpoint survives a kill at any moment. `checkpoint_content` checks what a
-checkpoint holds before and after it is read.
+regardless of how tables are stacked on the devices. Several processes, of which none holds a whole table, store the
+stacks and a list of what lies where instead (`stored_stacks`). Both can be restored with another stacking or number of
+devices and processes. `latest/` holds the newest checkpoints, `best/` the one with the best evaluation. Orbax writes to
+a temporary folder and renames it, so the last complete checkpoint survives a kill at any moment. `checkpoint_content`
+checks what a checkpoint holds before and after it is read.
 """
 
 import contextlib
+import functools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +28,13 @@ from wukong_jax.files.system_errors import describe_system_error
 from wukong_jax.messages import first_line
 from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests
 from wukong_jax.runs.progress import RunProgress
+from wukong_jax.runs.stored_stacks import PIECES, STACKS, open_stored_tables, stack_items
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Which = Literal["latest", "best"]
-_ITEMS = ("dense", "tables", "progress", "digests")
+_ITEMS = ("dense", "tables", STACKS, PIECES, "progress", "digests")
 _COPIES = 2  # saves that may wait for the writing thread, each with a copy of the state
 
 
@@ -79,13 +83,18 @@ class Checkpoints:
             return
         while self._started and (self._started[0].done() or len(self._started) >= _COPIES):
             self._started.popleft().result()
+        step = int(state.step)
+        if find_team().count > 1:  # no copy to wait with, and Orbax's own waits must come in one order everywhere
+            self._write(which, step, lambda: self._collect_in_place(state), progress.to_json())
+            return
         arrays = {"dense": jax.tree.map(np.array, _dense_part(state))}
         if self._exchange.layout.stacks:  # Orbax refuses an empty item
             arrays["tables"] = self._exchange.export_tables(state.tables)
-        self._started.append(self._writer.submit(self._write, which, int(state.step), arrays, progress.to_json()))
+        collect = functools.partial(_collect_copies, arrays)
+        self._started.append(self._writer.submit(self._write, which, step, collect, progress.to_json()))
 
-    def _write(self, which: Which, step: int, arrays: Mapping[str, Any], progress: Any) -> None:
-        """Starts writing a copy of a state; runs on the thread."""
+    def _write(self, which: Which, step: int, collect: Callable[[], dict[str, Any]], progress: Any) -> None:
+        """Starts writing what `collect` returns; one process runs it on the thread."""
         manager = self._managers[which]
         if self._failed or step in manager.all_steps():
             return  # the failure will be raised; a resumed run saved the same state at this step before
@@ -94,11 +103,22 @@ class Checkpoints:
             # never save it again.
             with self._writing("best"):
                 self._managers["best"].wait_until_finished()
-        items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
-        items["progress"] = ocp.args.JsonSave(progress)
-        items["digests"] = ocp.args.JsonSave(compute_digests(arrays))
+        items = collect() | {"progress": ocp.args.JsonSave(progress)}
         with self._writing(which):
             manager.save(step, args=ocp.args.Composite(**items))
+
+    def _collect_in_place(self, state: TrainState) -> dict[str, Any]:
+        """Returns what several processes save together: each its shards, of stacks and not tables.
+
+        Only arrays that every process holds whole have digests.
+        """
+        dense = _dense_part(state)
+        whole = {"dense": jax.tree.map(lambda array: array if array.is_fully_replicated else None, dense)}
+        items = {"dense": ocp.args.StandardSave(dense), "digests": ocp.args.JsonSave(compute_digests(whole))}
+        if self._exchange.layout.stacks:
+            arrays, pieces = stack_items(self._exchange, state.tables)
+            items |= {STACKS: ocp.args.StandardSave(arrays), PIECES: ocp.args.JsonSave(pieces)}
+        return items
 
     def _finish_started(self) -> None:
         """Waits until the thread is idle, and raises its first failure."""
@@ -138,17 +158,24 @@ class Checkpoints:
                 check_sizes(folder, abstract, self._exchange.layout)
             template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
             items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
-            if stacks:
+            in_place = (folder / STACKS).exists()
+            if in_place:
+                items[PIECES] = ocp.args.JsonRestore()
+            elif stacks:
                 items["tables"] = ocp.args.StandardRestore()
             if (folder / "digests").exists():  # checkpoints of earlier versions have none
                 items["digests"] = ocp.args.JsonRestore()
             restored = manager.restore(step, args=ocp.args.Composite(**items))
             arrays: dict[str, Any] = {name: restored[name] for name in ("dense", "tables") if name in items}
-            check_content(arrays, restored["digests"] if "digests" in items else None)
-            logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
+            check_content(arrays, restored["digests"] if "digests" in items else None, whole=not in_place)
+            logical: Any
+            if in_place:
+                logical = open_stored_tables(folder / STACKS, restored[PIECES], self._exchange.layout)
+            else:
+                logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
             tables = self._exchange.import_tables(logical)
             state = abstract_state.replace(tables=tables, **restored["dense"])
-            return jax.device_put(state, sharding), RunProgress.from_json(restored["progress"])
+            return _place(state, sharding), RunProgress.from_json(restored["progress"])
 
     def wait(self) -> None:
         """Waits until everything passed to `save` is on disk.
@@ -199,6 +226,26 @@ class Checkpoints:
             ) from error
 
 
+def _collect_copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what one process saves: copies of all arrays, tables in logical layout, and their digests."""
+    items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+    return items | {"digests": ocp.args.JsonSave(compute_digests(arrays))}
+
+
+def _place(state: TrainState, sharding: TrainState) -> TrainState:
+    """Puts a restored state on the mesh; what lies on the devices of several processes is there already."""
+    if find_team().count == 1:
+        return jax.device_put(state, sharding)
+
+    def place(array: Any, target: Any) -> jax.Array:
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            return jax.device_put(array, target)
+        hosted = np.asarray(array)
+        return jax.make_array_from_callback(hosted.shape, target, lambda index: hosted[index])
+
+    return jax.tree.map(place, state, sharding)
+
+
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
     """Restores the state with the best evaluation, or the latest state if there was no evaluation."""
     which: Which = "best" if checkpoints.latest_step("best") is not None else "latest"
@@ -246,9 +293,26 @@ def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
         return None
     with _without_warnings():  # orbax warns of each option that reading leaves without an effect
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=keep,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            multiprocessing_options=_choose_processes(folder.name, read_only),
         )
         return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)
+
+
+def _choose_processes(name: str, read_only: bool) -> Any:
+    """Lets all processes write together, and each read alone, without waiting for the others."""
+    team = find_team()
+    if team.count == 1:
+        return ocp.options.MultiprocessingOptions()
+    if read_only:
+        own, prefix = team.index, f"{name}_{team.index}"
+        return ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=prefix
+        )
+    return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from wukong_jax.metrics.calibration import CalibrationCurve, compute_calibration
 from wukong_jax.metrics.exact_metrics import compute_exact_metrics
 from wukong_jax.runs.rows import RunData
 from wukong_jax.schema import Schema
-from wukong_jax.sharding.mesh import batch_sharding
+from wukong_jax.sharding.mesh import batch_sharding, find_own_rows, gather_rows, place_own_rows
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
@@ -47,30 +47,53 @@ def build_predict(run: Run, state: TrainState) -> Predict:
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Copies a batch to the mesh, sharded over its devices; columns that only the host reads become None.
 
-    If several processes share the mesh, each passes its slice of the global batch.
+    If several processes share the mesh, each passes its own rows, see `find_own_rows`.
     """
     sharding = batch_sharding(mesh)
-    send = functools.partial(jax.make_array_from_process_local_data, sharding)
+    if sharding.is_fully_addressable:
+        send = functools.partial(jax.make_array_from_process_local_data, sharding)
+    else:
+        send = functools.partial(place_own_rows, mesh)
     return jax.tree.map(send, batch._replace(timestamp=None, group=None))
 
 
-def read_in_order(source: BlockSource, schema: Schema, batch_size: int) -> Iterator[Batch]:
-    """Yields the batches of a whole split in file order; the last one is padded."""
+def read_in_order(
+    source: BlockSource, schema: Schema, batch_size: int, own_rows: np.ndarray | None = None
+) -> Iterator[Batch]:
+    """Yields the batches of a whole split in file order, of which `own_rows`; the last one is padded."""
     start = Position(epoch=0, seed=0, rows_consumed=0)
-    for batch, _ in iterate_batches(source, schema, batch_size, position=start, shuffle=False, epochs=1):
+    batches = iterate_batches(source, schema, batch_size, position=start, shuffle=False, epochs=1, own_rows=own_rows)
+    for batch, _ in batches:
         yield batch
 
 
 def predict_batches(predict: Predict, batches: Iterable[Batch], mesh: Mesh) -> Iterator[tuple[Batch, jax.Array]]:
-    """Yields (host batch, logits [B, O] float32 on devices), computing one batch ahead."""
+    """Yields (host batch, logits [B, O] float32 on devices), computing one batch ahead.
+
+    If several processes share the mesh, each passes its own rows, and gets the `KEPT_COLUMNS` and logits of all rows.
+    """
+    alone = batch_sharding(mesh).is_fully_addressable
     waiting: tuple[Batch, jax.Array] | None = None
     for batch in batches:
-        ahead = (batch, predict(put_batch(batch, mesh)))
+        logits = predict(put_batch(batch, mesh))
+        ahead = (batch, logits) if alone else (_share_columns(batch, mesh), logits.addressable_data(0))
         if waiting is not None:
-            yield waiting
+            yield waiting if alone else (_read_columns(waiting[0]), waiting[1])
         waiting = ahead
     if waiting is not None:
-        yield waiting
+        yield waiting if alone else (_read_columns(waiting[0]), waiting[1])
+
+
+def _share_columns(batch: Batch, mesh: Mesh) -> Batch:
+    """Returns the whole batch on every device, with the columns that metrics read and no others."""
+    own = {name: place_own_rows(mesh, getattr(batch, name)) for name in KEPT_COLUMNS}
+    nothing: dict[str, Any] = dict.fromkeys(Batch._fields) | {"extras": {}}
+    return Batch(**nothing | gather_rows(mesh, own))
+
+
+def _read_columns(batch: Batch) -> Batch:
+    kept: dict[str, Any] = {name: np.asarray(getattr(batch, name)) for name in KEPT_COLUMNS}
+    return batch._replace(**kept)
 
 
 def evaluate_split(
@@ -97,7 +120,8 @@ def evaluate_split(
     Returns:
       The metrics by name, and the calibration curve.
     """
-    scored = predict_batches(predict, read_in_order(source, schema, batch_size), mesh)
+    own = find_own_rows(mesh, batch_size)
+    scored = predict_batches(predict, read_in_order(source, schema, batch_size, own), mesh)
     if see is not None:
         scored = _show_batches(scored, see)
     objectives = [label.name for label in schema.labels]

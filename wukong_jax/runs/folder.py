@@ -36,15 +36,19 @@ class RunFolder:
     `tensorboard/` and `data/` (rows prepared by the run itself).
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, writes: bool = True):
         """Sets the paths; creates nothing.
+
+        Args:
+          path: the folder.
+          writes: False: write nothing and take no lock, because another process of the same training does.
 
         Raises:
           UserError: the path is empty.
         """
         if not str(path):
             raise UserError("--workdir = '': names no folder; give one")
-        self.path = Path(path)
+        self.path, self._writes = Path(path), writes
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.data = self.path / "data"
@@ -81,6 +85,8 @@ class RunFolder:
 
     def record_config(self, config: RunConfig) -> None:
         """Writes `config.json`, when everything about a start has been accepted."""
+        if not self._writes:
+            return
         mapping = json.loads(run_config_to_json(config))
         drop_keys(mapping, self._find_old_behaviour())
         write_text_whole(self.path / "config.json", json.dumps(mapping, indent=1) + "\n")
@@ -109,6 +115,9 @@ class RunFolder:
           UserError: another process holds the lock, or the folder is not writable.
         """
         self._check_name()
+        if not self._writes:
+            yield
+            return
         busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
         lock = self.path / ".lock"
         with contextlib.ExitStack() as held:
@@ -158,12 +167,14 @@ class RunFolder:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`; NaN and infinity become null."""
+        if not self._writes:
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(replace_nan_by_none(line)) + "\n")
 
     def cut_back_metrics(self, step: int) -> None:
         """Deletes the metrics lines after `step`, where the run resumes, and an incomplete last line."""
-        if not self.metrics.exists():
+        if not self._writes or not self.metrics.exists():
             return
         lines = read_metrics(self.metrics, skip_torn=True)
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step and line["split"] != "test"]
@@ -171,9 +182,11 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file atomically; NaN and infinity become null."""
+        if not self._writes:
+            return
         write_text_whole(self.path / name, json.dumps(replace_nan_by_none(value), indent=1) + "\n")
 
     def drop_results(self) -> None:
         """Deletes the results of an earlier end of the run, because further training makes them outdated."""
-        for name in ("summary.json", "calibration.json", "report.html"):
+        for name in ("summary.json", "calibration.json", "report.html") if self._writes else ():
             (self.path / name).unlink(missing_ok=True)

@@ -1,21 +1,23 @@
 """Provides the training loop's listeners that count, log, write metrics, evaluate, save checkpoints and profile."""
 
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.evaluation import evaluate_state
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.progress import RunProgress, record_evaluation
 from wukong_jax.runs.rows import RunData
-from wukong_jax.runs.stop_signal import StopSignal
+from wukong_jax.runs.stop_votes import StopVotes
 from wukong_jax.runs.summary_notes import describe_scored_step
-from wukong_jax.sharding.mesh import replicated
+from wukong_jax.sharding.mesh import place_copies
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.log_window import LogWindow, WindowSums
 from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
 from wukong_jax.training.run import Run
@@ -41,7 +43,6 @@ class ProgressMeter(Listener):
         self.progress = self.progress.replace(
             epoch=batch.position.epoch,
             rows_consumed=batch.position.rows_consumed,
-            examples_seen=self.progress.examples_seen + batch.rows,
         )
 
     def drain(self) -> WindowSums:
@@ -55,6 +56,7 @@ class ProgressMeter(Listener):
             window_loss_sum=self.progress.window_loss_sum + sums.loss_sum,
             window_weight_sum=self.progress.window_weight_sum + sums.weight_sum,
             train_seconds=self.progress.train_seconds + sums.seconds,
+            examples_seen=self.progress.examples_seen + sums.examples,
             timed_examples=self.progress.timed_examples + sums.examples,
             wall_seconds=self._earlier_seconds + time.monotonic() - self._started,
         )
@@ -125,15 +127,17 @@ class Validation(Listener):
         meter = self._meter
         meter.drain()
         evaluation = evaluate_state(self._run, self._data, loop.state, "validation")
-        meter.progress, best = record_evaluation(meter.progress, self._config, loop.step, evaluation.metrics)
+        # The lead's, because metrics may differ in the last digit between kinds of hosts.
+        metrics = find_team().tell("validation", evaluation.metrics)
+        meter.progress, best = record_evaluation(meter.progress, self._config, loop.step, metrics)
         self._listener.on_evaluation({"step": loop.step, "split": "validation", **evaluation.metrics}, best)
         if meter.progress.stopped_because and not loop.stopped_because:
             self._listener.on_message(self._describe_stop(loop.step))
         loop.stopped_because = meter.progress.stopped_because
         if best:
             self._checkpoints.save(loop.state, meter.progress, "best")
-        scale = jnp.float32(meter.progress.learning_rate_scale)
-        loop.state = loop.state.replace(learning_rate_scale=jax.device_put(scale, replicated(self._run.mesh)))
+        scale = place_copies(self._run.mesh, np.float32(meter.progress.learning_rate_scale))
+        loop.state = loop.state.replace(learning_rate_scale=scale)
         meter.restart_clock()
 
     def _describe_stop(self, step: int) -> str:
@@ -145,14 +149,14 @@ class Validation(Listener):
 
 
 class CheckpointKeeper(Listener):
-    """Saves a checkpoint every `every` steps; on a stop signal, saves one and ends the process."""
+    """Saves a checkpoint every `every` steps; on a stop signal to any process, saves one and ends all processes."""
 
     def __init__(
-        self, checkpoints: Checkpoints, every: int, meter: ProgressMeter, stop: StopSignal, listener: Listener
+        self, checkpoints: Checkpoints, every: int, meter: ProgressMeter, votes: StopVotes, listener: Listener
     ):
         """Stores its parts; saves nothing yet."""
         self._checkpoints, self._every, self._meter = checkpoints, every, meter
-        self._stop, self._listener = stop, listener
+        self._votes, self._listener = votes, listener
 
     def after_step(self, loop: TrainLoop, batch: PlacedBatch, metrics: StepMetrics) -> None:
         """Saves if due.
@@ -160,13 +164,14 @@ class CheckpointKeeper(Listener):
         Raises:
           SystemExit: a stop signal was received; the state has been saved.
         """
-        if self._stop.received:
+        number = self._votes.count(batch)
+        if number:
             self.save(loop)
             self._checkpoints.wait()
-            self._listener.on_message(
-                f"{self._stop.name}: saved step {loop.step:,}; run the same command again to resume"
-            )
-            raise SystemExit(self._stop.exit_code)
+            name = signal.Signals(number).name
+            self._listener.on_message(f"{name}: saved step {loop.step:,}; run the same command again to resume")
+            find_team().ends_together = True
+            raise SystemExit(128 + number)
         if loop.step % self._every == 0:
             self.save(loop)
 

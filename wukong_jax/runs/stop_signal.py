@@ -16,16 +16,6 @@ class StopSignal:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
-    @property
-    def name(self) -> str:
-        """The signal's name."""
-        return signal.Signals(self.received).name if self.received else "no signal"
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number: 143 for SIGTERM, 130 for SIGINT."""
-        return 128 + (self.received or 0)
-
     def __enter__(self) -> "StopSignal":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._receive)

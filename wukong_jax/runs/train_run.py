@@ -3,13 +3,12 @@
 import itertools
 import math
 import time
+import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
-import numpy as np
-
-from wukong_jax.config import RunConfig
+from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.data.blocks.loader import iterate_batches
 from wukong_jax.errors import NotFiniteLossError
 from wukong_jax.runs.checkpoints import Checkpoints
@@ -30,10 +29,12 @@ from wukong_jax.runs.progress import RunProgress, go_on
 from wukong_jax.runs.references import load_references, read_reference
 from wukong_jax.runs.rows import RunData, open_rows_of_run
 from wukong_jax.runs.stop_signal import StopSignal
+from wukong_jax.runs.stop_votes import StopVotes
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
 from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devices
-from wukong_jax.sharding.mesh import build_mesh, check_batch_divides
+from wukong_jax.sharding.mesh import build_mesh, check_batch_divides, find_own_rows
+from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.log_window import NotFiniteError
 from wukong_jax.training.loop import Listener, Listeners, PlacedBatch, RunStart, TrainLoop
@@ -45,6 +46,9 @@ def train_run(
     config: RunConfig, workdir: str, say: Callable[[str], None] = print, listeners: Sequence[Listener] = ()
 ) -> dict[str, Any]:
     """Trains a run, or resumes the one in its folder. Writes no report, unlike `wukong_jax.train`.
+
+    Where several processes train together, only process 0 writes, prints and has listeners, trackers included. They
+    must not compute on the devices, because the other processes would not.
 
     Args:
       config: config of the run.
@@ -60,10 +64,14 @@ def train_run(
       SystemExit: with code 143 after SIGTERM and 130 after SIGINT; the state has been saved.
     """
     find_local_devices()  # fails before anything is written or prepared
-    folder = RunFolder(workdir)
-    trackers = build_trackers(config.training.trackers)
+    team = find_team()
+    folder = RunFolder(workdir, writes=team.is_lead)
+    listeners = [*build_trackers(config.training.trackers), *listeners] if team.is_lead else []
     with folder.locked():
-        return _train_locked(resolve_model_options(config), folder, say, [*trackers, *listeners])
+        team.wait("the folder")
+        summary = _train_locked(resolve_model_options(config), folder, say if team.is_lead else _say_nothing, listeners)
+        team.ends_together = True
+        return summary
 
 
 def _train_locked(
@@ -71,12 +79,13 @@ def _train_locked(
 ) -> dict[str, Any]:
     for key, (_, kept) in list_changes(config, config := folder.keep_old_behaviour(config)).items():
         say(f"config.{key} stays {kept!r}, as in the earlier version that started this run")
+    find_team().check_equal("--config", _digest(config), "start all processes with the same config and changes")
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
     _check_before_preparing(config)
     fix = "give the folder of the same rows as --config.data.path, or another --workdir"
-    data = open_rows_of_run(config.data, folder, say, fix)
+    data = find_team().lead_first("the rows", lambda: open_rows_of_run(config.data, folder, say, fix))
     run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())
@@ -87,10 +96,11 @@ def _train_locked(
             say(warning)
     start = _restore_or_init(run, data, folder)
     folder.record_config(config)  # everything has been accepted: only now is anything of an earlier start replaced
-    data.note_checked()
+    if find_team().is_lead:
+        data.note_checked()
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
-        stack.callback(checkpoints.close)
+        stack.push(lambda kind, error, trace: _close(checkpoints, kind))
         stop = stack.enter_context(StopSignal())  # from here on, a signal saves a checkpoint first
         return _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
 
@@ -110,11 +120,28 @@ def _check_before_preparing(config: RunConfig) -> None:
     read_reference(config)
 
 
+def _close(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
+    """Closes the checkpoints, which waits for all processes; not after an error that the others do not know of yet."""
+    if kind is None or find_team().count == 1 or find_team().ends_together:
+        checkpoints.close()
+
+
+def _say_nothing(text: str) -> None:
+    """Prints nothing: process 0 prints the same."""
+
+
+def _digest(config: RunConfig) -> str:
+    return f"{zlib.crc32(run_config_to_json(config).encode()):08x}"
+
+
 def _restore_or_init(run: Run, data: RunData, folder: RunFolder) -> list[Any]:
     """Returns the state and progress to start from, in a list that `run_to_end` empties; writes nothing."""
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
     try:
         newest = checkpoints.newest()
+        found = f"{newest}/{checkpoints.latest_step(newest)}" if newest else "none"
+        find_team().check_equal("checkpoint", found, "give all processes the same --workdir, in shared storage")
+        find_team().check_equal("fingerprint of the rows", data.fingerprint, "give all processes the same rows")
         if newest is None:
             start = load_start_logits(data) if run.config.training.start_at_rate else None
             return [run.init_state(start), RunProgress(data_fingerprint=data.fingerprint)]
@@ -128,7 +155,8 @@ class _Sitting:
     """Trains a run in one process, from its start or its newest checkpoint to its end."""
 
     def __init__(self, run: Run, data: RunData, folder: RunFolder, checkpoints: Checkpoints, stop: StopSignal):
-        self._run, self._data, self._folder, self._checkpoints, self._stop = run, data, folder, checkpoints, stop
+        self._run, self._data, self._folder, self._checkpoints = run, data, folder, checkpoints
+        self._votes = StopVotes(run.mesh, stop)
         self._total = total_steps(run.config, data)
         self._started = time.monotonic()
 
@@ -148,7 +176,8 @@ class _Sitting:
         self._folder.cut_back_metrics(first_step)
         progress, onwards = go_on(progress, self._run.config.training, first_step, self._total)
         meter = ProgressMeter(progress, self._started)
-        listeners = Listeners([meter, MetricsWriter(self._folder), TrainingConsole(), TensorBoardWriter(), *others])
+        members = [MetricsWriter(self._folder), TrainingConsole(), TensorBoardWriter(), *others]
+        listeners = Listeners([meter, *members] if find_team().is_lead else [meter])
         config = self._run.config
         with closing(listeners):
             start = RunStart(config.name, self._folder.path, to_mapping(config), first_step, self._total)
@@ -167,14 +196,15 @@ class _Sitting:
 
     def _train(self, loop: TrainLoop, meter: ProgressMeter, listeners: Listeners) -> None:
         run, training = self._run, self._run.config.training
-        keeper = CheckpointKeeper(self._checkpoints, training.checkpoint_every_steps, meter, self._stop, listeners)
+        keeper = CheckpointKeeper(self._checkpoints, training.checkpoint_every_steps, meter, self._votes, listeners)
         profile = (training.profile_first_step, training.profile_steps, self._folder.tensorboard)
         listeners.members += [
             StepLog(run, meter, listeners),
             Validation(run, self._data, meter, self._checkpoints, listeners),
             keeper,
-            Profiler(*profile, listeners),
         ]
+        if find_team().is_lead:
+            listeners.members.append(Profiler(*profile, listeners))
         self._folder.drop_results()
         with closing(self._place_batches(meter.progress)) as batches:
             first = next(batches)
@@ -203,10 +233,11 @@ class _Sitting:
             epochs=None,
             window_rows=data.window_rows,
             threads=data.reader_threads,
+            own_rows=find_own_rows(run.mesh, run.config.training.batch_size),
         )
         with closing(batches):
             for batch, position in batches:
-                yield PlacedBatch(put_batch(batch, run.mesh), int(np.count_nonzero(batch.weight)), position)
+                yield self._votes.cast(put_batch(batch, run.mesh), batch.weight, position)
 
     def _describe_bad_loss(self, step: int) -> NotFiniteLossError:
         self._checkpoints.wait()

@@ -1,4 +1,4 @@
-"""Finds the devices of this process, and says in one line why JAX has none."""
+"""Finds the devices of this process and of its team, and says in one line why JAX has none."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import traceback
 import jax
 
 from wukong_jax.errors import UserError
+from wukong_jax.sharding.team import find_team
 
 _STARTS_BACKENDS = "xla_bridge.py"  # the file of JAX in which backends start
 _PREFIX = re.compile(r"Unable to initialize backend '[^']*': ")
@@ -29,6 +30,16 @@ def find_local_devices() -> list[jax.Device]:
         if line is None:
             raise
         raise UserError(line) from error
+
+
+def find_devices() -> list[jax.Device]:
+    """Returns the devices of all processes that train together, process by process.
+
+    Raises:
+      UserError: see `find_local_devices`.
+    """
+    own = find_local_devices()
+    return own if find_team().count == 1 else jax.devices()
 
 
 def describe_missing_backend(error: BaseException) -> str | None:

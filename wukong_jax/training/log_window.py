@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 
@@ -37,17 +38,17 @@ class LogWindow:
     def __init__(self) -> None:
         """Starts empty, with its clock running."""
         self._pending: list[StepMetrics] = []
-        self._examples = 0
+        self._examples: list[Any] = []
         self._started = time.monotonic()
 
     def restart_clock(self) -> None:
         """Excludes the time since the last drain, which was not spent on steps."""
         self._started = time.monotonic()
 
-    def add(self, metrics: StepMetrics, examples: int) -> None:
+    def add(self, metrics: StepMetrics, examples: int | jax.Array) -> None:
         """Adds a step just dispatched, and waits for an older one so that the host does not get far ahead."""
         self._pending.append(metrics)
-        self._examples += examples
+        self._examples.append(examples)
         if len(self._pending) > STEPS_IN_FLIGHT:
             jax.block_until_ready(self._pending[-1 - STEPS_IN_FLIGHT]["loss_sum"])
 
@@ -65,11 +66,11 @@ class LogWindow:
         sums = WindowSums(
             loss_sum=sum(float(m["loss_sum"]) for m in pending),
             weight_sum=sum(float(m["weight_sum"]) for m in pending),
-            examples=self._examples,
+            examples=sum(map(int, self._examples)),
             seconds=seconds if pending else 0.0,
             gradient_norm=float(pending[-1]["gradient_norm"]) if pending else 0.0,
             learning_rate_factor=float(pending[-1]["learning_rate_factor"]) if pending else 0.0,
         )
-        self._pending, self._examples = [], 0
+        self._pending, self._examples = [], []
         self.restart_clock()
         return sums

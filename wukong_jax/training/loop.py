@@ -35,8 +35,9 @@ class PlacedBatch(NamedTuple):
     """A batch on the devices."""
 
     columns: Batch
-    rows: int  # of weight above 0
+    rows: Any  # of weight above 0; an int, or [] int32 summed over all processes
     position: Position  # position in the data after this batch
+    signal: Any = 0  # [] int32, number of the stop signal that a process had received before this batch; 0: none
 
 
 class Listener:

@@ -20,7 +20,14 @@ from wukong_jax.errors import UserError
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import shard_by_rules
-from wukong_jax.sharding.mesh import batch_sharding, build_mesh, check_batch_divides, replicated, round_up_batch
+from wukong_jax.sharding.mesh import (
+    batch_sharding,
+    build_mesh,
+    check_batch_divides,
+    place_copies,
+    replicated,
+    round_up_batch,
+)
 from wukong_jax.sharding.table_layout import choose_table_formats
 from wukong_jax.training.loss import AdditiveLoss, LossFunction
 from wukong_jax.training.microbatches import count_parts
@@ -60,7 +67,7 @@ class Run:
         state = jax.jit(self._make_state, out_shardings=self.state_sharding)()
         if start_logits is None or not self.config.training.start_at_rate:
             return state
-        placed = jax.device_put(start_logits, self.state_sharding.statistics[START_LOGITS])
+        placed = place_copies(self.mesh, start_logits)
         return state.replace(statistics={**state.statistics, START_LOGITS: placed})
 
     @functools.cached_property

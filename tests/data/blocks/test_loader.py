@@ -68,6 +68,12 @@ def iterate(rows: int = 1003, rows_per_block: int = 50, **options) -> Iterator[t
     return iterate_batches(NumberedRows(rows, rows_per_block), SCHEMA, batch_size, **settings)
 
 
+def share(index: int, count: int, batch_size: int = 64) -> dict[str, np.ndarray]:
+    """Returns the option by which one of `count` processes reads its slice of every batch."""
+    rows = batch_size // count
+    return {"own_rows": np.arange(index * rows, (index + 1) * rows)}
+
+
 def rows_of(batch: Batch) -> list[int]:
     return batch.group[batch.weight > 0].tolist()
 
@@ -87,8 +93,7 @@ def test_the_global_order_is_the_documented_one_for_any_process_count(
             rows_per_block,
             window_rows=window_rows,
             batch_size=batch_size,
-            process_index=i,
-            process_count=process_count,
+            **share(i, process_count, batch_size),
         )
         for i in range(process_count)
     ]
@@ -103,6 +108,34 @@ def test_the_global_order_is_the_documented_one_for_any_process_count(
     assert found == expected[0] + expected[1]
     assert sorted(found[:rows]) == list(range(rows))
     assert batches == 2 * -(-rows // batch_size)
+
+
+def test_the_rows_of_scattered_devices_are_those_of_the_whole_batch() -> None:
+    """Processes whose devices are not neighbours in the mesh read rows that are not neighbours in the batch."""
+    parts = np.arange(64).reshape(4, 16)
+    own = [np.sort(parts[[3, 0]].reshape(-1)), parts[[1, 2]].reshape(-1)]
+    whole = list(iterate(rows=200))
+    for rows in own:
+        for (batch, position), (mine, here) in zip(whole, iterate(rows=200, own_rows=rows), strict=True):
+            assert here == position
+            for name, array in batch._asdict().items():
+                if name != "extras":
+                    np.testing.assert_array_equal(getattr(mine, name), array[rows], err_msg=name)
+
+
+@pytest.mark.parametrize("rows", [5, 70, 1003])
+def test_a_batch_without_own_rows_has_the_extras_of_every_other(rows: int) -> None:
+    """Processes whose batches had another structure would wait for each other forever."""
+
+    class WithExtra(NumberedRows):
+        def read(self, index: int) -> Columns:
+            columns = super().read(index)
+            return {**columns, "looked_up": np.ones((len(columns["weight"]), 3), np.float32)}
+
+    options = {"position": Position(0, 7, 0), "shuffle": True, "epochs": 2, "window_rows": 175}
+    batches = iterate_batches(WithExtra(rows, 50), SCHEMA, 64, own_rows=np.arange(48, 64), **options)
+    made = [batch.extras["looked_up"].shape for batch, _ in batches]
+    assert made == [(16, 3)] * (2 * -(-rows // 64))
 
 
 def test_every_column_of_a_row_travels_together() -> None:
@@ -145,8 +178,8 @@ def test_without_shuffling_rows_keep_their_order() -> None:
     rows = [row for batch, _ in iterate(shuffle=False, epochs=1) for row in rows_of(batch)]
     assert rows == list(range(1003))
     halves = zip(
-        iterate(shuffle=False, epochs=1, process_index=0, process_count=2),
-        iterate(shuffle=False, epochs=1, process_index=1, process_count=2),
+        iterate(shuffle=False, epochs=1, **share(0, 2)),
+        iterate(shuffle=False, epochs=1, **share(1, 2)),
         strict=True,
     )
     assert [row for pair in halves for batch, _ in pair for row in rows_of(batch)] == list(range(1003))
@@ -160,9 +193,7 @@ def test_resuming_anywhere_continues_exactly(process_count: int) -> None:
     seen = 0
     for batch, position in whole[:-1]:
         seen += len(rows_of(batch))
-        streams = [
-            iterate(position=position, process_index=i, process_count=process_count) for i in range(process_count)
-        ]
+        streams = [iterate(position=position, **share(i, process_count)) for i in range(process_count)]
         first = [pieces for pieces in itertools.islice(zip(*streams, strict=True), 3)]
         rows = [row for pieces in first for batch, _ in pieces for row in rows_of(batch)]
         assert rows == order[seen : seen + len(rows)]
@@ -174,8 +205,7 @@ def test_resuming_with_another_batch_size_skips_and_repeats_nothing() -> None:
     _, position = list(itertools.islice(iterate(), 5))[-1]
     for process_count in (1, 2):
         streams = [
-            iterate(position=position, batch_size=90, process_index=i, process_count=process_count)
-            for i in range(process_count)
+            iterate(position=position, batch_size=90, **share(i, process_count, 90)) for i in range(process_count)
         ]
         rest = [row for pieces in zip(*streams, strict=True) for batch, _ in pieces for row in rows_of(batch)]
         assert rest == order[5 * 64 :]
@@ -250,9 +280,10 @@ def test_an_error_while_reading_reaches_the_caller(threads: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"process_count": 3}, "batch_size = 64: not divisible by the 3 processes"),
         ({"batch_size": 0}, "batch_size = 0"),
-        ({"process_index": 2, "process_count": 2}, "process_index = 2"),
+        ({"own_rows": np.arange(60, 65)}, r"own_rows of 5 rows: give ascending positions in \[0, 64\)"),
+        ({"own_rows": np.array([3, 2])}, "own_rows of 2 rows"),
+        ({"own_rows": np.arange(0)}, "own_rows of 0 rows"),
         ({"position": Position(0, 0, 1003)}, "rows_consumed = 1003: the split has 1003 rows"),
         ({"rows": 0}, "the split is empty"),
     ],

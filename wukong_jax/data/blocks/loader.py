@@ -2,11 +2,11 @@
 
 The order of an epoch depends only on (seed, epoch), the blocks and `window_rows`. Blocks are permuted, consecutive
 permuted blocks form a *shuffle window* of about `window_rows` rows, and rows are permuted within their window. Batches
-are consecutive rows in this order, and each process takes its slice of every batch. A run can therefore resume at any
-position, with another number of processes, and see the same batches.
+are consecutive rows in this order, and each process takes its own rows of every batch: those of its devices. A run can
+therefore resume at any position, with another number of processes, and see the same batches.
 
-The cost: a process's slice of a batch is spread over the whole window, so every process reads and decompresses every
-block, and only gathers the rows of its slice. P processes read P times the data. Blocks are read at 5 M rows/s per
+The cost: a process's rows of a batch are spread over the whole window, so every process reads and decompresses every
+block, and only gathers its own rows. P processes read P times the data. Blocks are read at 5 M rows/s per
 core, so of 64 processes that together train on 1 M rows/s, each spends a fifth of a core on reading, and each reads
 the compressed bytes of 1 M rows/s from storage. With a thousand processes, give each host its own copy of the blocks,
 or run fewer processes on larger machines.
@@ -79,41 +79,39 @@ def iterate_batches(
     position: Position,
     shuffle: bool,
     epochs: int | None,
-    process_index: int = 0,
-    process_count: int = 1,
+    own_rows: np.ndarray | None = None,
     window_rows: int = 131072,
     threads: int = 2,
 ) -> Generator[tuple[Batch, Position], None, None]:
-    """Yields this process's slice of each global batch, and the position after that batch.
+    """Yields this process's rows of each global batch, and the position after that batch.
 
     Args:
       source: the rows.
       schema: schema of the rows.
       batch_size: rows of a global batch.
-      position: where to start: `Position(0, seed, 0)`, or a position yielded earlier with any process count.
+      position: where to start: `Position(0, seed, 0)`, or a position yielded earlier with any `own_rows`.
       shuffle: False keeps the order of the rows and ignores the seed; for evaluation.
       epochs: number of epochs, counted from the run's start, after which to stop; None never stops.
-      process_index: index of this process's slice.
-      process_count: number of slices; must divide `batch_size`.
+      own_rows: positions of this process's rows in a batch, ascending; None: all rows.
       window_rows: size of the shuffle window; it determines the order, so a resumed run must not change it.
       threads: threads that read ahead, each holding about one window; 0 reads in the caller's thread.
 
     Returns:
-      A generator of (batch of [batch_size / process_count] rows, position). The last batch of an epoch is padded
+      A generator of (batch of [own rows], position). The last batch of an epoch is padded
       with rows of weight 0 (ids -1, everything else 0), so an epoch has ceil(rows / batch_size) batches in every
       process. Arrays may be read-only views. Closing the generator stops its threads.
 
     Raises:
-      UserError: the sizes do not divide, there are no rows, or the position is beyond the last row.
+      UserError: the batch size or `own_rows` is out of range, there are no rows, or the position is beyond the last.
     """
-    _check_arguments(source, batch_size, position, process_index, process_count)
-    share = batch_size // process_count
+    own = np.arange(max(batch_size, 0)) if own_rows is None else own_rows
+    _check_arguments(source, batch_size, position, own)
     reader = _WindowReader(
         source=source,
         shuffle=shuffle,
         window_blocks=max(1, window_rows // source.block_rows(0)),
         batch_size=batch_size,
-        own=range(process_index * share, (process_index + 1) * share),
+        own=own,
         start=position,
     )
     return _batches(reader, schema, batch_size, position, epochs, threads)
@@ -153,9 +151,8 @@ def _batches(
     try:
         while epochs is None or position.epoch < epochs:
             left = min(batch_size, rows - position.rows_consumed)
-            share = len(reader.own)
-            own_rows = min(max(left - reader.own.start, 0), share)
-            batch = _build_batch(stream.take(own_rows), schema, share)
+            parts = stream.take(int(np.searchsorted(reader.own, left))) or stream.take_none()
+            batch = _build_batch(parts, schema, len(reader.own))
             consumed = position.rows_consumed + left
             ended = consumed == rows
             position = Position(position.epoch + ended, position.seed, 0 if ended else consumed)
@@ -176,10 +173,11 @@ class _WindowReader:
     """Reads this process's rows of a window, in the global order."""
 
     def __init__(
-        self, source: BlockSource, shuffle: bool, window_blocks: int, batch_size: int, own: range, start: Position
+        self, source: BlockSource, shuffle: bool, window_blocks: int, batch_size: int, own: np.ndarray, start: Position
     ) -> None:
         """Creates a reader; `own` are the positions in a batch that belong to this process."""
         self.source, self.own = source, own
+        self._is_own = np.isin(np.arange(batch_size), own)
         self._shuffle, self._window_blocks, self._batch_size, self._start = shuffle, window_blocks, batch_size, start
         # Threads are at most a window or two apart, so caching two epochs is enough.
         self._order = functools.lru_cache(maxsize=2)(self._make_order)
@@ -224,8 +222,7 @@ class _WindowReader:
         if self._shuffle:
             chosen = open_stream(self._start.seed, epoch, 1, window).permutation(chosen)
         place = np.arange(first - begin, first - begin + rows)
-        in_batch = place % self._batch_size
-        return chosen[(place >= 0) & (in_batch >= self.own.start) & (in_batch < self.own.stop)]
+        return chosen[(place >= 0) & self._is_own[place % self._batch_size]]
 
 
 class _RowStream:
@@ -253,6 +250,12 @@ class _RowStream:
             rows -= count
         return parts
 
+    def take_none(self) -> list[Columns]:
+        """Returns no rows, but all columns, so that a batch of padding has the structure of every other."""
+        if len(self._chunk) == 1:  # nothing was read yet
+            self._chunk, self._used = next(self._chunks, self._chunk), 0
+        return [{name: array[:0] for name, array in self._chunk.items()}] if len(self._chunk) > 1 else []
+
 
 def _build_batch(parts: list[Columns], schema: Schema, batch_size: int) -> Batch:
     """Joins parts to a batch padded to `batch_size` with rows of weight 0; columns not in the schema become extras."""
@@ -272,15 +275,11 @@ def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _check_arguments(
-    source: BlockSource, batch_size: int, position: Position, process_index: int, process_count: int
-) -> None:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch_size = {batch_size}: not divisible by the {process_count} processes; choose a positive multiple"
-        )
-    if not 0 <= process_index < process_count:
-        raise UserError(f"process_index = {process_index}: must lie in [0, {process_count})")
+def _check_arguments(source: BlockSource, batch_size: int, position: Position, own: np.ndarray) -> None:
+    if batch_size < 1:
+        raise UserError(f"batch_size = {batch_size}: at least 1")
+    if not len(own) or own[0] < 0 or own[-1] >= batch_size or (np.diff(own) <= 0).any():
+        raise UserError(f"own_rows of {len(own)} rows: give ascending positions in [0, {batch_size}), at least one")
     if source.rows == 0:
         raise UserError("rows = 0: the split is empty; prepare the data with rows in it")
     if not 0 <= position.rows_consumed < source.rows:
