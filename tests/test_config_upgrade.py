@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from wukong_jax.config import build_run_config, compare_run_configs, start_config
 from wukong_jax.config_files import load_config
@@ -125,3 +126,15 @@ def test_a_config_of_today_stays_as_it_is():
     assert config.to_json_best_effort() == before
     built = build_run_config(load_config("quickstart"))
     assert compare_run_configs(built, build_run_config(load_config("quickstart"))) == ({}, {})
+
+
+def test_a_norm_of_mlps_that_was_a_bool_is_named():
+    config = {"model": {"options": {"mlp_norm": True, "over_options": {"mlp_norm": False, "mlp_biases": False}}}}
+    upgrade_config(config)
+    assert config["model"]["options"] == {
+        "mlp_norm": "layer",
+        "over_options": {"mlp_norm": "none", "mlp_biases": False},
+    }
+    fixed = load_config("quickstart")
+    fixed.model.factory, fixed.model.options = "wukong_jax.models.dnn:build", ConfigDict({"mlp_norm": True})
+    assert build_run_config(fixed).model.options["mlp_norm"] == "layer"

@@ -29,6 +29,7 @@ OLD_DEFAULTS = {
 # Keys added since, with the value that runs without them were trained with, where the default is another one.
 OLD_BEHAVIOUR = {"training.start_at_rate": False}
 _PARTS = ("model", "loss", "exchange", "data.join")
+_OLD_MLP_NORM = {True: "layer", False: "none"}  # `mlp_norm` of the models' options was a bool
 
 
 def upgrade_config(config: MutableMapping[str, Any]) -> None:
@@ -49,6 +50,20 @@ def upgrade_config(config: MutableMapping[str, Any]) -> None:
         holder, key = _find(config, f"{part}.factory")
         if holder is not None and holder.get(key) in MOVED:
             holder[key] = MOVED[holder[key]]
+    _upgrade_mlp_norm(config.get("model"))
+
+
+def _upgrade_mlp_norm(node: Any) -> None:
+    """Renames the values of `mlp_norm`, in place, also in options of a model that stands behind towers."""
+    if not hasattr(node, "keys"):
+        return
+    for key in list(node):
+        if key == "mlp_norm" and isinstance(node[key], bool):
+            name = _OLD_MLP_NORM[node[key]]
+            del node[key]  # an ml_collections dict keeps the type of a key
+            node[key] = name
+        else:
+            _upgrade_mlp_norm(node[key])
 
 
 def upgrade_stored_config(config: MutableMapping[str, Any]) -> None:

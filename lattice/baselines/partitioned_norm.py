@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from lattice.baselines.multi_domain import own_domain_rows
-from wukong_jax.models.outputs import STATISTICS
+from wukong_jax.layers.batch_norm import STATISTICS
 
 
 class PartitionedNorm(nn.Module):

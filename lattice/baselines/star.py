@@ -7,8 +7,8 @@
 This follows the paper's definition. A well-known port instead normalises every domain by the whole batch, also at test
 time, and applies a norm and a relu to the logit. Where the paper has one objective or leaves a choice open, we chose:
 the last layer and the auxiliary network have one output per objective; domain weights start at one and domain biases at
-zero, so that all domains start as the shared network; `mlp_norm` adds a layer norm, shared by all domains, before each
-relu of both networks.
+zero, so that all domains start as the shared network; `mlp_norm` adds a norm, shared by all domains, before each relu
+of both networks.
 """
 
 import dataclasses
@@ -23,8 +23,7 @@ from lattice.baselines.multi_domain import domain_token, own_domain_rows
 from lattice.baselines.partitioned_norm import PartitionedNorm
 from lattice.baselines.tasks import require_layers
 from wukong_jax.layers.dropout import Dropout
-from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, HIDDEN_NORM_EPSILON, output_initializer
-from wukong_jax.layers.norms import LayerNorm
+from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, apply_hidden_norm, output_initializer
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -66,8 +65,7 @@ class Star(nn.Module):
         hidden = norm(flat, domain, filled, train=train)
         for index, width in enumerate(options.star_hidden):
             hidden = self._layer(f"star_{index}", width, HIDDEN_INITIALIZER, shape.dtype)(hidden, domain)
-            if options.mlp_norm:
-                hidden = LayerNorm((1,), HIDDEN_NORM_EPSILON, name=f"star_{index}_norm")(hidden)
+            hidden = apply_hidden_norm(options.mlp_norm, hidden, train=train, name=f"star_{index}_norm")
             hidden = Dropout(options.star_dropout, deterministic=not train)(nn.relu(hidden))
         initializer = output_initializer(options.head_output_scale)
         logits = self._layer("star_output", shape.objectives, initializer, jnp.float32)(hidden, domain)

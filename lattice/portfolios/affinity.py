@@ -18,7 +18,7 @@ import numpy as np
 from lattice.portfolios.portfolios import Portfolio, PortfolioRows
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
-from wukong_jax.models.outputs import STATISTICS
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.ranges import AtLeast, check_ranges
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun

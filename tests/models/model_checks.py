@@ -23,7 +23,7 @@ VECTOR_MODEL_CHANGES = {
     "embedding_dropout": 0.3,
     "head_output_scale": 0.5,
     "embedding_norm": True,
-    "mlp_norm": True,
+    "mlp_norm": "layer",
 }
 
 

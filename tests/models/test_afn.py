@@ -30,7 +30,7 @@ VARIANTS = {
     # the clip and the exponents are such that products stay below 1e4
     "no_norms": {**NO_NORMS, "deep_hidden": [], "log_epsilon": 0.1},
     "linear": {"afn_hidden": [], "deep_hidden": []},
-    "norms": {"embedding_norm": True, "mlp_norm": True},
+    "norms": {"embedding_norm": True, "mlp_norm": "layer"},
     "no_biases": {"mlp_biases": False},
     "relu_bottom": {"bottom_output_activation": "relu"},
 }
@@ -235,7 +235,7 @@ def test_bfloat16_stays_near_float32(options, dense_features):
         ({"afn_hidden": [], "afn_dropout": 0.1}, "afn_dropout = 0.1: has no effect"),
         ({"deep_hidden": [], "deep_dropout": 0.1}, "deep_dropout = 0.1: has no effect"),
         ({"afn_dropout": 1.0}, "afn_dropout = 1.0"),
-        ({"afn_hidden": [], "deep_hidden": [], "mlp_norm": True}, "mlp_norm = True: has no effect"),
+        ({"afn_hidden": [], "deep_hidden": [], "mlp_norm": "layer"}, "mlp_norm = 'layer': has no effect"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
     ],
 )

@@ -31,7 +31,7 @@ VARIANTS = {
     "residual_without_projection": {"attention_dim": 4},
     "one_head": {"attention_heads": 1, "attention_scale": True},
     "scaled": {"attention_scale": True, "linear_term": True},
-    "norms": {"attention_norm": True, "embedding_norm": True, "mlp_norm": True},
+    "norms": {"attention_norm": True, "embedding_norm": True, "mlp_norm": "layer"},
     "no_biases": {"mlp_biases": False, "bottom_output_activation": "none"},
 }
 
@@ -116,7 +116,7 @@ def test_count_is_that_of_bars_on_frappe():
     Its batch norms have the sizes of the norms here; its two output biases are one here.
     """
     options = {"attention_layers": 5, "attention_dim": 128, "attention_heads": 4, "attention_scale": True}
-    options |= {"attention_norm": True, "mlp_norm": True, "deep_hidden": [400, 400, 400]}
+    options |= {"attention_norm": True, "mlp_norm": "layer", "deep_hidden": [400, 400, 400]}
     shape = ModelShape(0, 10, 10, 1)
     cost = count_cost(autoint.build(options, shape), shape)
     assert cost.dense_parameters == 622_180 - 10 * 5389 - 1
@@ -193,7 +193,7 @@ def test_bfloat16_stays_near_float32():
         ({"attention_dropout": 1.0}, "attention_dropout = 1.0"),
         ({"deep_hidden": [0]}, r"deep_hidden = \[0\]"),
         ({"deep_hidden": [], "deep_dropout": 0.1}, "deep_dropout = 0.1: has no effect"),
-        ({"deep_hidden": [], "mlp_norm": True}, "mlp_norm = True: has no effect without hidden layers"),
+        ({"deep_hidden": [], "mlp_norm": "layer"}, "mlp_norm = 'layer': has no effect without hidden layers"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
     ],
 )

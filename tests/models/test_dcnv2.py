@@ -29,7 +29,7 @@ VARIANTS = {
     "linear_bottom": {"bottom_output_activation": "none"},
     "no_biases": {"cross_biases": False, "mlp_biases": False},
     "embedding_norm": {"embedding_norm": True},
-    "mlp_norm": {"mlp_norm": True, "structure": "parallel"},
+    "mlp_norm": {"mlp_norm": "layer", "structure": "parallel"},
     "no_deep": {"deep_hidden": [], "cross_layers": 3},
 }
 

@@ -26,7 +26,7 @@ VARIANTS = {
     "linear_bottom": {"bottom_output_activation": "none"},
     "no_biases": {"mlp_biases": False},
     "pair_norm": {"pair_norm": True},
-    "all_norms": {"pair_norm": True, "embedding_norm": True, "mlp_norm": True},
+    "all_norms": {"pair_norm": True, "embedding_norm": True, "mlp_norm": "layer"},
     "linear_everywhere": {"bottom_hidden": [], "top_hidden": []},
 }
 
@@ -195,7 +195,7 @@ def test_bfloat16_stays_near_float32():
         ({"bottom_output_scale": 0}, "bottom_output_scale = 0"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
         ({"bottom_output_activation": "gelu"}, "'relu', 'none'"),
-        ({"top_hidden": [], "mlp_norm": True}, "mlp_norm = True: has no effect without hidden layers"),
+        ({"top_hidden": [], "mlp_norm": "layer"}, "mlp_norm = 'layer': has no effect without hidden layers"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options, word):

@@ -26,7 +26,7 @@ VARIANTS = {
     "linear": {"deep_hidden": []},
     "linear_bottom": {"bottom_output_activation": "none"},
     "no_biases": {"mlp_biases": False},
-    "norms": {"embedding_norm": True, "mlp_norm": True},
+    "norms": {"embedding_norm": True, "mlp_norm": "layer"},
 }
 
 
@@ -110,7 +110,7 @@ def test_one_layer_is_linear_and_hidden_ones_are_not():
         ({"deep_hidden": [4, 0]}, r"deep_hidden = \[4, 0\]"),
         ({"deep_dropout": 1.0}, "deep_dropout = 1.0"),
         ({"deep_hidden": [], "deep_dropout": 0.1}, "deep_dropout = 0.1: has no effect without deep_hidden"),
-        ({"deep_hidden": [], "mlp_norm": True}, "mlp_norm = True: has no effect without hidden layers"),
+        ({"deep_hidden": [], "mlp_norm": "layer"}, "mlp_norm = 'layer': has no effect without hidden layers"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
     ],
 )

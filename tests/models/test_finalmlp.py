@@ -31,7 +31,7 @@ VARIANTS = {
     "no_selection": {"use_fs": False, "fs_hidden": [800]},
     "one_head": {"heads": 1},
     "no_biases": {"mlp_biases": False, "fs1_context": ["city"]},
-    "all_norms": {"embedding_norm": True, "mlp_norm": True, "heads": 1},
+    "all_norms": {"embedding_norm": True, "mlp_norm": "layer", "heads": 1},
 }
 
 

@@ -30,7 +30,7 @@ VARIANTS = {
     "wide_masks": {**PARALLEL, "reduction_ratio": 1.3},
     "no_token_norm": {"token_norm": False},
     "no_biases": {**PARALLEL, "mlp_biases": False, "bottom_output_activation": "none"},
-    "all_norms": {"embedding_norm": True, "mlp_norm": True, "head_hidden": [7, 4]},
+    "all_norms": {"embedding_norm": True, "mlp_norm": "layer", "head_hidden": [7, 4]},
     "one_block": {"block_widths": [6]},
     "three_blocks": {"block_widths": [6, 4, 5], "reduction_ratio": 0.5},
 }
@@ -230,7 +230,7 @@ def test_bfloat16_stays_near_float32():
         ({"block_dropout": 1.0}, "block_dropout = 1.0"),
         ({"head_dropout": 0.1}, "head_dropout = 0.1: has no effect without head_hidden"),
         ({"head_hidden": [0]}, r"head_hidden = \[0\]"),
-        ({"mlp_norm": True}, "mlp_norm = True: has no effect without hidden layers"),
+        ({"mlp_norm": "layer"}, "mlp_norm = 'layer': has no effect without hidden layers"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options, word):
@@ -249,7 +249,7 @@ def test_no_option_is_idle():
         **{"structure": {"structure": "parallel", "block_widths": [6, 5]}, "block_widths": [7]},
         **{"reduction_ratio": 0.5, "token_norm": False},
         **{"block_dropout": 0.3, "head_hidden": [8], "head_dropout": {"head_dropout": 0.3, "head_hidden": [8]}},
-        "mlp_norm": {"mlp_norm": True, "head_hidden": [8]},
+        "mlp_norm": {"mlp_norm": "layer", "head_hidden": [8]},
     }
     options = {**SMALL, "block_widths": [6]}
     assert_no_model_option_is_idle(

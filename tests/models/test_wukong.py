@@ -280,6 +280,7 @@ def test_no_option_is_idle():
         **{"layers": 3, "fmb_tokens": 4, "lcb_tokens": 3, "rank": 5, "fmb_hidden": [8], "head_hidden": [8]},
         **{"bottom_hidden": [8], "dense_tokens": 1, "dense_token_scale": 0.1, "norm": "flat", "fm_norm": False},
         **{"norm_epsilon": 0.1, "fm_norm_epsilon": 0.1, "mlp_biases": False, "token_biases": True},
+        "mlp_norm": "batch",
         **{"fmb_output_activation": "relu", "embedding_dropout": 0.3, "fmb_dropout": 0.3, "head_dropout": 0.3},
         **{"head_output_scale": 0.5, "use_fmb": False, "use_lcb": False, "use_residual": False},
         "fm": {"fm": "full", "rank": None},

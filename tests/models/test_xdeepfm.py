@@ -31,7 +31,7 @@ VARIANTS = {
     "more_maps_than_vectors": {"cin_maps": [8, 9]},
     "no_deep": {"deep_hidden": []},
     "linear_bottom_no_biases": {"bottom_output_activation": "none", "mlp_biases": False},
-    "norms": {"embedding_norm": True, "mlp_norm": True},
+    "norms": {"embedding_norm": True, "mlp_norm": "layer"},
 }
 
 
@@ -173,7 +173,7 @@ def test_bfloat16_stays_near_float32():
         ({"deep_hidden": [0]}, r"deep_hidden = \[0\]"),
         ({"deep_dropout": 1.0}, "deep_dropout = 1.0"),
         ({"deep_hidden": [], "deep_dropout": 0.1}, "deep_dropout = 0.1: has no effect"),
-        ({"deep_hidden": [], "mlp_norm": True}, "mlp_norm = True: has no effect without hidden layers"),
+        ({"deep_hidden": [], "mlp_norm": "layer"}, "mlp_norm = 'layer': has no effect without hidden layers"),
         ({"head_output_scale": -1}, "head_output_scale = -1"),
     ],
 )

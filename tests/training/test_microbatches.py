@@ -11,7 +11,8 @@ import pytest
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
-from wukong_jax.layers.dropout import Dropout, number_rows
+from wukong_jax.layers.batch_rows import describe_rows
+from wukong_jax.layers.dropout import Dropout
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.microbatches import count_parts
@@ -189,7 +190,7 @@ def test_a_rows_mask_depends_on_its_number_alone():
     layer, values = Dropout(0.5, deterministic=False), jnp.ones((8, 64))
     rngs = {"dropout": jax.random.key(3)}
     whole = layer.apply({}, values, rngs=rngs)
-    with number_rows(jnp.array([6, 1, 3])):
+    with describe_rows(jnp.array([6, 1, 3]), jnp.ones(3, bool)):
         chosen = layer.apply({}, values[:3], rngs=rngs)
     np.testing.assert_array_equal(chosen, whole[jnp.array([6, 1, 3])])
     assert set(np.unique(whole)) == {0.0, 2.0}

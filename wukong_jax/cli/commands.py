@@ -19,6 +19,7 @@ GROUPS = {
         "wukong_jax.cli.make_planted_portfolios",
         "wukong_jax.cli.convert_movielens",
         "wukong_jax.cli.convert_kuairand",
+        "wukong_jax.cli.convert_flights",
     ),
     "scaling": (
         "wukong_jax.cli.repeat_run",

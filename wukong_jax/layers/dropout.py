@@ -5,29 +5,11 @@ works in microbatches would then train on other masks than one that does not. He
 own, so both are the same step.
 """
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_row_numbers: ContextVar[jax.Array | None] = ContextVar("row_numbers", default=None)
-
-
-@contextlib.contextmanager
-def number_rows(numbers: jax.Array) -> Iterator[None]:
-    """Tells every `Dropout` that is traced in the body which rows of the batch it is given.
-
-    Args:
-      numbers: [b] int32, the number of each row in the batch. Without this, rows are 0 to b - 1.
-    """
-    token = _row_numbers.set(numbers)
-    try:
-        yield
-    finally:
-        _row_numbers.reset(token)
+from wukong_jax.layers.batch_rows import row_numbers
 
 
 class Dropout(nn.Module):
@@ -53,8 +35,7 @@ class Dropout(nn.Module):
         """
         if self.deterministic or self.rate == 0:
             return values
-        numbers = _row_numbers.get()
-        numbers = jnp.arange(len(values)) if numbers is None else numbers
+        numbers = row_numbers(len(values))
         key = self.make_rng("dropout")
 
         def draw(number: jax.Array) -> jax.Array:

@@ -1,16 +1,18 @@
 """Multi-layer perceptrons with ReLU hidden layers and a linear output, and stacks of MLPs of equal sizes."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.layers.batch_norm import STATISTICS, BatchNorm
 from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.norms import LayerNorm
 
 HIDDEN_NORM_EPSILON = 1e-6
+HiddenNorm = Literal["none", "layer", "batch"]
 # He initialisation: the factor 2 makes up for the ReLU, which halves the mean square.
 HIDDEN_INITIALIZER = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
@@ -29,6 +31,15 @@ def output_initializer(scale: float = 1.0) -> nn.initializers.Initializer:
     return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
 
 
+def apply_hidden_norm(kind: HiddenNorm, values: jax.Array, *, train: bool, name: str) -> jax.Array:
+    """Applies the norm before a hidden ReLU, [B, n] to [B, n], as a submodule of the calling module."""
+    if kind == "layer":
+        return LayerNorm((1,), HIDDEN_NORM_EPSILON, name=name)(values)
+    if kind == "batch":
+        return BatchNorm(name=name)(values, train=train)
+    return values
+
+
 class MLP(nn.Module):
     """ReLU hidden layers with dropout after each, then an optional linear layer.
 
@@ -40,7 +51,7 @@ class MLP(nn.Module):
       dropout: dropout rate after each hidden activation.
       output_scale: initial scale of the output, see `output_initializer`.
       output_dtype: dtype of the last product, by default `dtype`.
-      norm: whether each hidden layer has a layer norm before its ReLU.
+      norm: what each hidden layer has before its ReLU: nothing, a layer norm, or a batch norm.
     """
 
     hidden: tuple[int, ...]
@@ -50,7 +61,7 @@ class MLP(nn.Module):
     dropout: float = 0.0
     output_scale: float = 1.0
     output_dtype: Any = None
-    norm: bool = False
+    norm: HiddenNorm = "none"
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
@@ -58,7 +69,7 @@ class MLP(nn.Module):
 
         Args:
           inputs: [B, inputs], any float dtype.
-          train: whether dropout is on (rng collection "dropout").
+          train: whether dropout is on (rng collection "dropout"), and batch norms use the batch's moments.
 
         Returns:
           [B, features] in `output_dtype`, or the last hidden layer's output in `dtype`.
@@ -71,8 +82,7 @@ class MLP(nn.Module):
                 kernel_init=HIDDEN_INITIALIZER,
                 name=f"hidden_{index}",
             )(inputs)
-            if self.norm:
-                inputs = LayerNorm((1,), HIDDEN_NORM_EPSILON, name=f"norm_{index}")(inputs)
+            inputs = apply_hidden_norm(self.norm, inputs, train=train, name=f"norm_{index}")
             inputs = Dropout(self.dropout, deterministic=not train)(nn.relu(inputs))
         if self.features is None:
             return inputs
@@ -102,7 +112,7 @@ class MLPStack(MLP):
 
         Args:
           inputs: [*some, B, n], where `some` are the first of the counts; MLPs along the other axes read the same rows.
-          train: whether dropout is on (rng collection "dropout").
+          train: whether dropout is on (rng collection "dropout"), and batch norms use the batch's moments.
 
         Returns:
           [*counts, B, width].
@@ -117,7 +127,7 @@ class MLPStack(MLP):
                 apply,
                 in_axes=0 if axis < own_inputs else None,
                 axis_size=self.counts[axis],
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, STATISTICS: 0},
                 split_rngs={"params": True, "dropout": True},
             )
         one = {field.name: getattr(self, field.name) for field in dataclasses.fields(MLP)}

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex_core
 
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.models.inputs import ModelInputs
-from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 
 

@@ -5,10 +5,6 @@ from typing import NamedTuple
 
 import jax
 
-# Flax collection of statistics of past batches, such as the moments of a batch norm. A model always reads it and
-# updates it in training. The network's start logits are in it, too (`training.start_logits`), and never change.
-STATISTICS = "statistics"
-
 
 class Outputs(NamedTuple):
     """Logits and auxiliary outputs for the loss; serving reads `logits` only.

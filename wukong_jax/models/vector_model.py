@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.dropout import Dropout
-from wukong_jax.layers.mlp import MLP
+from wukong_jax.layers.mlp import MLP, HiddenNorm
 from wukong_jax.layers.norms import LayerNorm
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
@@ -47,12 +47,12 @@ class DenseVectorOptions:
 class VectorModelOptions(DenseVectorOptions):
     """Options of every model over a row's vectors.
 
-    Both norms are our additions. Published settings for small data sets use batch norm, which mixes the rows of a
-    batch; these models offer layer norm instead.
+    Published settings for small data sets use batch norm in the MLPs. The layer norms, which do not mix the rows of a
+    batch, are our addition.
     """
 
     embedding_norm: bool = False  # layer norm over a row's flattened embeddings, before anything reads them
-    mlp_norm: bool = False  # layer norm before each ReLU of the MLPs after the vectors (not of the bottom MLP)
+    mlp_norm: HiddenNorm = "none"  # before each ReLU of the MLPs after the vectors (not of the bottom MLP)
 
     def __post_init__(self) -> None:
         """Refuses dropout and norms of hidden layers that do not exist."""

@@ -38,6 +38,7 @@ class Wukong(nn.Module):
             options.head_dropout,
             options.head_output_scale,
             output_dtype=jnp.float32,
+            norm=options.mlp_norm,
             name="head",
         )
         return Outputs(head(tokens.reshape(tokens.shape[0], -1), train=train), {})

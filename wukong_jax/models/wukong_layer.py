@@ -103,7 +103,8 @@ class FactorizationMachineBlock(nn.Module):
         if options.fm_norm:
             flat = LayerNorm((1,), options.fm_norm_epsilon, name="norm")(flat)
         features = width * options.fmb_tokens
-        mlp = MLP(options.fmb_hidden, features, self.dtype, options.mlp_biases, options.fmb_dropout, name="mlp")
+        biases, dropout, norm = options.mlp_biases, options.fmb_dropout, options.mlp_norm
+        mlp = MLP(options.fmb_hidden, features, self.dtype, biases, dropout, norm=norm, name="mlp")
         made = mlp(flat, train=train).reshape(batch, width, options.fmb_tokens)
         return nn.relu(made) if options.fmb_output_activation == "relu" else made
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import refuse_idle
+from wukong_jax.layers.mlp import HiddenNorm
 from wukong_jax.ranges import Above, AtLeast, Fraction
 
 
@@ -60,6 +61,7 @@ class WukongOptions:
     # the same for the norm over the FM, whose variance is the fourth power of an embedding's scale
     fm_norm_epsilon: Annotated[float, Above(0)] = 1e-12
     mlp_biases: bool = True  # biases in all MLPs
+    mlp_norm: HiddenNorm = "none"  # before each ReLU of the FMB's MLPs and of the head
     token_biases: bool = False  # a bias per token in the linear compression block
     fmb_output_activation: Literal["none", "relu"] = "none"
     embedding_dropout: Annotated[float, Fraction()] = 0.0  # of the input tokens of the first layer
@@ -86,6 +88,7 @@ class WukongOptions:
             ("fm_norm_epsilon", not (self.use_fmb and self.fm_norm), "without use_fmb and fm_norm"),
             ("fmb_output_activation", not self.use_fmb, "without use_fmb"),
             ("fmb_dropout", no_hidden, "without use_fmb and a width in fmb_hidden"),
+            ("mlp_norm", no_hidden and not self.head_hidden, "without hidden layers"),
             ("head_dropout", not self.head_hidden, "without a width in head_hidden"),
             ("use_lcb", not self.lcb_tokens, "where lcb_tokens is 0"),
             ("token_biases", not (self.use_lcb and self.lcb_tokens), "without use_lcb and lcb_tokens"),

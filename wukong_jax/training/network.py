@@ -13,8 +13,9 @@ from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tokens import TokenAssembly
 from wukong_jax.factories import find_companion
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.models.inputs import ModelInputs
-from wukong_jax.models.outputs import STATISTICS, Outputs
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.training.start_logits import START_LOGITS, add_start_logits

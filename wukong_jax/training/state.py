@@ -11,7 +11,7 @@ from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tables import StackState
-from wukong_jax.models.outputs import STATISTICS
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.training.network import Network
 from wukong_jax.training.start_logits import START_LOGITS

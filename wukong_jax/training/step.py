@@ -16,8 +16,9 @@ import optax
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.sparse_update import RowStep
-from wukong_jax.layers.dropout import number_rows
-from wukong_jax.models.outputs import STATISTICS, Outputs
+from wukong_jax.layers.batch_norm import STATISTICS
+from wukong_jax.layers.batch_rows import describe_rows
+from wukong_jax.models.outputs import Outputs
 from wukong_jax.training.loss import AdditiveLoss, Loss, LossFunction, mean_log_loss
 from wukong_jax.training.microbatches import differentiate_in_parts
 from wukong_jax.training.network import Network
@@ -84,7 +85,7 @@ def build_train_step(
         params: Any, rows: Any, statistics: Any, routed: Any, batch: Batch, numbers: jax.Array, rest: _Rest
     ) -> tuple[jax.Array, tuple[Loss, Any]]:
         variables = {"params": params, STATISTICS: statistics}
-        with number_rows(numbers):
+        with describe_rows(numbers, batch.weight > 0):
             outputs, statistics = run_network(
                 network, exchange, variables, rows, routed, batch, train=True, rngs={"dropout": rest.key}
             )

@@ -184,7 +184,7 @@ def star(row, params, options, shape, domain, moments):
         if options.mlp_biases:
             x = x + layer["bias"] + layer["domain_bias"][domain]
         if name != "star_output":
-            x = layer_norm(x, params[f"{name}_norm"], HIDDEN_EPSILON) if options.mlp_norm else x
+            x = layer_norm(x, params[f"{name}_norm"], HIDDEN_EPSILON) if options.mlp_norm == "layer" else x
             x = np.maximum(x, 0)
     token = [params["domain_token"][domain]] if shape.domains > 1 else []
     return x + mlp(np.concatenate([flat, *token]), params["auxiliary"])

@@ -14,9 +14,9 @@ from tests.models.model_checks import VECTOR_MODEL_CHANGES, assert_no_model_opti
 from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.inputs import ModelInputs
-from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
@@ -40,7 +40,7 @@ MODELS = {
     "pepnet": {**TOWERS, "prior_columns": ["item"], "gate_units": 5},
 }
 OF_OBJECTIVES = {"tasks": "objectives"}
-NORMS = {"embedding_norm": True, "mlp_norm": True}
+NORMS = {"embedding_norm": True, "mlp_norm": "layer"}
 VARIANTS = [
     *((name, {}) for name in MODELS),
     ("separate", {"bottom_output_activation": "none", "tower_hidden": [6, 5]}),

@@ -8,6 +8,7 @@ Our choices where the data sets leave them open:
 * avazu: all columns are categorical except `id`, which is unique, and `hour`, which is the timestamp (its hour of the
   day is not used as a feature); values seen once are out-of-vocabulary; a random split of 80 / 10 / 10 %, as in the
   published baselines.
+* flights: the output of the command convert_flights, split at random, 2.5 / 0.2 / 0.3 of 3 million rows.
 * frappe: every value in the training rows has its own id, as in the published baselines; split by file.
 * census_income: the labels of the multi-task literature (income above 50,000; never married). Marital status and the
   survey's instance weight are therefore not features; the year is the domain. Amounts are transformed by log1p, other
@@ -32,6 +33,7 @@ BUILTIN_SCHEMAS = (
     "criteo",
     "criteo_terabyte",
     "criteo_x1",
+    "flights",
     "frappe",
     "hotel_bookings",
     "kuai_video",

@@ -11,7 +11,7 @@ WIDTH = 16
 BASELINE_NORMS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "embeddings": {"embedding_norm": True},
-    "embeddings and hidden": {"embedding_norm": True, "mlp_norm": True},
+    "embeddings and hidden": {"embedding_norm": True, "mlp_norm": "layer"},
 }
 DLRM_NORMS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
