@@ -101,3 +101,27 @@ def test_rms_norm_has_a_scale_and_no_bias():
     np.testing.assert_array_equal(variables["params"]["scale"], np.ones(4))
     made = model.apply(variables, values)
     np.testing.assert_allclose(np.square(made).mean(axis=1), 1, rtol=1e-4)  # epsilon over a mean square near 1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_norm_over_a_single_entry_has_no_gradient(masked):
+    """Not even the rounding of a product, which one over the root of epsilon would make a million times as large."""
+    random = np.random.default_rng(0)
+    values, scale, pull = (random.normal(size=shape).astype(np.float32) for shape in ((64, 3), (1, 3), (64, 3)))
+    mask = np.array([[0, 1, 0]], np.float32) if masked else None
+    values, scale, pull = (leaf if masked else leaf[:, :1] for leaf in (values, scale, pull))
+    values = values if mask is None else values * mask
+
+    @jax.jit
+    def run(values, scale):
+        made = normalize(values, scale, jnp.zeros_like(scale), axes=(1,), epsilon=1e-12, mask=mask)
+        return (made * pull).sum(), made
+
+    (_, made), gradients = jax.value_and_grad(run, (0, 1), has_aux=True)(values, scale)
+    assert not np.any(made)
+    assert not any(np.any(leaf) for leaf in gradients)
+
+
+def test_a_root_mean_square_over_a_single_entry_is_its_sign():
+    made = normalize(jnp.array([[2.0], [-3.0]]), jnp.ones((1, 1)), axes=(1,), epsilon=1e-12, centred=False)
+    np.testing.assert_allclose(made, [[1.0], [-1.0]], rtol=1e-6)

@@ -23,6 +23,7 @@ from wukong_jax.embeddings.tables import (
     allocate_stack,
     check_logical_table,
     describe_arrays,
+    draw_normal,
     logical_arrays,
 )
 from wukong_jax.sharding.mesh import MESH_AXES, compute_rank
@@ -86,7 +87,7 @@ def _fill_piece(
 
     def fill_chunk(chunk: jax.Array, rows: jax.Array) -> jax.Array:
         shape = (INIT_CHUNK_ROWS, stack.table_width)
-        drawn = scales[piece] * jax.random.normal(jax.random.fold_in(keys[table], chunk), shape)
+        drawn = scales[piece] * draw_normal(jax.random.fold_in(keys[table], chunk), shape)
         drawn = jax.lax.dynamic_slice_in_dim(drawn, column, stack.width, axis=1)
         index = chunk * INIT_CHUNK_ROWS + jnp.arange(INIT_CHUNK_ROWS, dtype=jnp.int32) - start
         target = jnp.where((index >= 0) & (index < count), first_row + index, stack.rows)

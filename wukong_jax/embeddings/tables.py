@@ -206,13 +206,21 @@ def allocate_scratch(rows: int, merge: MergeMethod | None) -> jax.Array | None:
     return jnp.zeros((rows,), jnp.int32) if merge == "scratch" else None
 
 
+def draw_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws standard normal numbers, float32, that are the same to the bit wherever the rows are placed.
+
+    Without the barrier, a compiler may compute the numbers of a slice by other instructions than those of the whole.
+    """
+    return jax.lax.optimization_barrier(jax.random.normal(key, shape))
+
+
 @functools.partial(jax.jit, donate_argnums=0)
 def _fill_rows(rows: jax.Array, key: jax.Array, first_row: int, count: int, scale: float) -> jax.Array:
     """Draws `count` rows of a stack from `first_row` on, in place, one chunk at a time."""
     total, width = rows.shape
 
     def fill_chunk(chunk: jax.Array, rows: jax.Array) -> jax.Array:
-        drawn = scale * jax.random.normal(jax.random.fold_in(key, chunk), (INIT_CHUNK_ROWS, width))
+        drawn = scale * draw_normal(jax.random.fold_in(key, chunk), (INIT_CHUNK_ROWS, width))
         index = chunk * INIT_CHUNK_ROWS + jnp.arange(INIT_CHUNK_ROWS)
         target = jnp.where(index < count, first_row + index, total)
         values = drawn if rows.dtype == jnp.float32 else round_to_nearest_bits(drawn)

@@ -1,6 +1,8 @@
 """Layer norm and RMS norm over chosen axes, optionally masked, with a common hand-written gradient."""
 
+import math
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -118,6 +120,8 @@ def _forward(
     deviations = _deviations(exact, mean, mask)
     variance = _mean(jnp.square(deviations), axes, mask)
     inverse = jax.lax.optimization_barrier(jax.lax.rsqrt(variance + epsilon))
+    if centred:
+        inverse = _keep(inverse, _varies(values.shape, axes, mask))
     made = deviations * inverse * scale
     made = made if bias is None else made + bias
     return made.astype(values.dtype), (values, mean, inverse, scale, bias, mask)
@@ -144,6 +148,17 @@ def _backward(
 
 
 _normalize.defvjp(_forward, _backward)
+
+
+def _varies(shape: tuple[int, ...], axes: tuple[int, ...], mask: jax.Array | np.ndarray | None) -> Any:
+    """Returns 0 where statistics are over a single entry, whose deviation is always 0, and 1 elsewhere; None: all 1.
+
+    Its gradient is 0, too. Left to the compiler, it would be the rounding of a product, which may be fused with the
+    subtraction of its own mean, times the inverse of the root of epsilon: up to a million.
+    """
+    if mask is None:
+        return np.float32(0) if math.prod(shape[axis] for axis in axes) == 1 else None
+    return (mask.sum(axes, keepdims=True) > 1).astype(np.float32)
 
 
 def _mean(values: jax.Array, axes: tuple[int, ...], mask: jax.Array | np.ndarray | None) -> jax.Array:
