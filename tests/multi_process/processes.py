@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,17 @@ def start_team(workdir: Path, count: int, *flags: str) -> Iterator[list[subproce
 def wait_for_lines(workdir: Path, lines: int, team: list[subprocess.Popen]) -> None:
     """Waits until the run has written so many lines of metrics."""
     metrics = workdir / "metrics.jsonl"
+    _wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= lines, team)
+
+
+def wait_for_file(path: Path, team: list[subprocess.Popen]) -> None:
+    """Waits until a file is there."""
+    _wait_until(path.exists, team)
+
+
+def _wait_until(happened: Callable[[], bool], team: list[subprocess.Popen]) -> None:
     stop = time.monotonic() + _LIMIT
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < lines:
+    while not happened():
         assert time.monotonic() < stop
         ended = [process for process in team if process.poll() is not None]
         assert not ended, ended[0].stderr.read()

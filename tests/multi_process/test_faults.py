@@ -3,7 +3,7 @@
 import signal
 import time
 
-from tests.multi_process.processes import STALL_SECONDS, end, launch, read_errors, start_team, wait_for_lines
+from tests.multi_process.processes import STALL_SECONDS, end, launch, read_errors, start_team, wait_for_file, wait_for_lines
 
 LONG = ("--config.training.batch_size=64", "--config.training.epochs=100", "--config.training.log_every_steps=5")
 
@@ -18,6 +18,16 @@ def test_sigterm_to_one_process_saves_one_step_and_ends_all(tmp_path):
     said = [line for line in ends[0][1].splitlines() if "SIGTERM: saved step" in line]
     assert said == [f"SIGTERM: saved step {max(saved):,}; run the same command again to resume"]
     assert not read_errors(ends[0][1] + ends[1][1])
+
+
+def test_sigterm_before_the_first_step_ends_all(tmp_path):
+    """JAX's runtime has a handler of its own, which would keep the signal to itself."""
+    with start_team(tmp_path / "run", 2, "--config.data.options.train_rows=3000000") as team:
+        wait_for_file(tmp_path / "run" / ".lock", team)  # rows are prepared now
+        team[0].send_signal(signal.SIGTERM)
+        ends = end(team, 30)
+    assert [code for code, _ in ends] == [143, 143], ends
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_killed_process_is_named_and_the_others_end(tmp_path):

@@ -14,13 +14,15 @@ SLURM = {
     "SLURM_PROCID": "2",
     "SLURM_LOCALID": "0",
     "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_NODEID": "1",
 }
 
 
 @pytest.fixture(autouse=True)
 def outside_clusters(monkeypatch):
-    gpus = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "JAX_LOCAL_DEVICE_IDS")
-    for name in (*SLURM, *gpus, "JAX_COORDINATOR_PORT"):
+    gpus = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "JAX_LOCAL_DEVICE_IDS", "SLURM_GPUS_PER_TASK")
+    for name in (*SLURM, *gpus, "JAX_COORDINATOR_PORT", "OMPI_COMM_WORLD_LOCAL_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -48,6 +50,34 @@ def test_a_task_that_sees_only_its_own_gpu_takes_it(monkeypatch):
     place = find_place("", None, None)
     assert place is not None
     assert place.gpu_ids is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "ids"),
+    [
+        # As SLURM 22.05 sets them for one task a node, two tasks that see all, and two that see their own.
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "CUDA_VISIBLE_DEVICES": "0,1"}, None),
+        ({"SLURM_LOCALID": "0", "CUDA_VISIBLE_DEVICES": "0,1"}, (0,)),
+        ({"SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, (1,)),
+        ({"SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "1", "SLURM_GPUS_PER_TASK": "1"}, None),
+        ({"SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_PER_TASK": "2"}, None),
+        ({"SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "4,5,6,7"}, (2, 3)),
+        ({"SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "1,3", "CUDA_VISIBLE_DEVICES": "0,1,2"}, (2,)),
+        ({"SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0,1", "JAX_LOCAL_DEVICE_IDS": "0"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "", "SLURM_LOCALID": "1"}, (1,)),
+    ],
+)
+def test_gpus_of_a_node_are_dealt_out_to_its_tasks(monkeypatch, changes, ids):
+    set_slurm(monkeypatch, **changes)
+    place = find_place("", None, None)
+    assert place is not None
+    assert place.gpu_ids == ids
+
+
+def test_gpus_that_do_not_divide_are_refused(monkeypatch):
+    set_slurm(monkeypatch, CUDA_VISIBLE_DEVICES="0,1,2")
+    with pytest.raises(UserError, match="3 GPUs do not divide over the 2 processes of this host"):
+        find_place("", None, None)
 
 
 def test_flags_beat_slurm(monkeypatch):

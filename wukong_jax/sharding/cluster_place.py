@@ -66,6 +66,8 @@ def _detect() -> TeamPlace | None:
             own = cluster.get_local_process_id()
             gpu_ids = None if own is None or "TPU" in name.upper() else _choose_gpus(own)
             return TeamPlace(address, count, cluster.get_process_id(), gpu_ids)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{name}: its variables cannot be read ({type(error).__name__}: {error}); give "
@@ -75,8 +77,42 @@ def _detect() -> TeamPlace | None:
 
 
 def _choose_gpus(own: int) -> tuple[int, ...] | None:
-    """Returns JAX's choice, one GPU a process; a launcher that shows a process only its own GPUs has chosen before."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES"))
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ or (shown is not None and "," not in shown):
+    """Deals the GPUs that this process sees out to the processes of its host; None: it takes all that it sees.
+
+    JAX's choice, one GPU a process, leaves seven of eight idle where a process has a node of its own.
+
+    Args:
+      own: number of this process among those of its host.
+
+    Raises:
+      UserError: the GPUs do not divide.
+    """
+    count = _count_processes_here()
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ or count == 1:
         return None
-    return (own,)
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES"))
+    if count is None or shown is None:
+        return (own,)
+    gpus = len(shown.split(","))
+    if gpus == 1 or str(gpus) == os.environ.get("SLURM_GPUS_PER_TASK"):  # the launcher shows each process its own
+        return None
+    if gpus % count:
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES = {shown!r}: {gpus} GPUs do not divide over the {count} processes of this host; start "
+            "one process a host, or one a GPU"
+        )
+    share = gpus // count
+    return tuple(range(own * share, (own + 1) * share))
+
+
+def _count_processes_here() -> int | None:
+    """Returns how many processes the cluster's launcher starts on this host; None if it does not say."""
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:
+        return int(os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"])
+    counts = []  # of each node, from a list such as 8(x3),4
+    for part in filter(None, os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(",")):
+        tasks, _, nodes = part.rstrip(")").partition("(x")
+        counts += [int(tasks)] * int(nodes or 1)
+    if not counts:
+        return None
+    return counts[int(os.environ.get("SLURM_NODEID", 0))]

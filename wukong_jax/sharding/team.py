@@ -228,6 +228,8 @@ def _connect(place: TeamPlace, stall_seconds: float) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM for itself, so that a stop before the first step went unheard.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator_address=place.coordinator,
