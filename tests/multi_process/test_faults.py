@@ -3,7 +3,15 @@
 import signal
 import time
 
-from tests.multi_process.processes import STALL_SECONDS, end, launch, read_errors, start_team, wait_for_file, wait_for_lines
+from tests.multi_process.processes import (
+    STALL_SECONDS,
+    end,
+    launch,
+    read_errors,
+    start_team,
+    wait_for_file,
+    wait_for_lines,
+)
 
 LONG = ("--config.training.batch_size=64", "--config.training.epochs=100", "--config.training.log_every_steps=5")
 

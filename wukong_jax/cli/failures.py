@@ -66,6 +66,11 @@ def _describe_jax(error: BaseException) -> str | None:
             f"not enough memory on the device ({detail}); lower config.training.batch_size, "
             "config.training.evaluation_batch_size, config.embeddings.width or the rows of tables"
         )
+    if isinstance(error, JaxRuntimeError) and "Gloo context initialization failed" in str(error):
+        return (
+            f"the processes do not reach each other ({describe_error(error)}); on CPUs the name of each host must lead "
+            "to an address that the others reach, such as 10.0.0.1 and not 127.0.1.1 (see /etc/hosts)"
+        )
     return describe_missing_backend(error)
 
 

@@ -98,8 +98,8 @@ def _choose_gpus(own: int) -> tuple[int, ...] | None:
         return None
     if gpus % count:
         raise UserError(
-            f"CUDA_VISIBLE_DEVICES = {shown!r}: {gpus} GPUs do not divide over the {count} processes of this host; start "
-            "one process a host, or one a GPU"
+            f"CUDA_VISIBLE_DEVICES = {shown!r}: {gpus} GPUs do not divide over the {count} processes of this host; "
+            "start one process a host, or one a GPU"
         )
     share = gpus // count
     return tuple(range(own * share, (own + 1) * share))
