@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import jax
 import pytest
 
 from wukong_jax.errors import UserError
-from wukong_jax.sharding.mesh import build_mesh, check_batch_divides
+from wukong_jax.sharding.mesh import build_mesh, check_batch_divides, count_hosts
 
 
 def test_rank_is_host_times_chips_plus_chip():
@@ -27,3 +29,10 @@ def test_a_mesh_that_does_not_fit_is_refused_with_its_numbers(hosts, chips):
 def test_a_batch_the_mesh_does_not_divide_is_refused():
     with pytest.raises(UserError, match="batch_size = 100"):
         check_batch_divides(build_mesh(), 100, "config.training.batch_size")
+
+
+def test_hosts_are_slices_where_jax_numbers_them():
+    two_slices = [SimpleNamespace(slice_index=i // 8) for i in range(16)]  # of four processes with four chips each
+    assert count_hosts(two_slices, processes=4) == 2
+    assert count_hosts(two_slices[:8], processes=2) == 1
+    assert count_hosts(jax.local_devices(), processes=4) == 4

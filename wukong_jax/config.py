@@ -152,7 +152,7 @@ class TrainingConfig:
 class MeshConfig:
     """The device mesh with axes ("host", "chip"); the batch is sharded over both."""
 
-    hosts: Count = 1  # groups of chips that share a fast link; 1 with `chips` 0: one for each process
+    hosts: Count = 1  # groups of chips that share a fast link; 1 with `chips` 0: see `count_hosts`
     chips: CountOrZero = 0  # chips per host; 0: all devices divided by `hosts`
 
 

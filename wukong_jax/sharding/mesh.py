@@ -22,7 +22,7 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
     Args:
       hosts: H, number of hosts; a host is a group of chips that share the fast link.
       chips: C, chips per host; 0 divides all devices among the hosts. Where several processes train together, one host
-        and no chips is a host per process.
+        and no chips is a host per slice, or per process; see `count_hosts`.
       devices: the devices to use; by default all devices of the processes that train together.
 
     Returns:
@@ -34,8 +34,8 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
     """
     processes = find_team().count if devices is None else 1
     devices = list(find_devices() if devices is None else devices)
-    if (hosts, chips) == (1, 0):
-        hosts = processes
+    if (hosts, chips) == (1, 0) and processes > 1:
+        hosts = count_hosts(devices, processes)
     if chips == 0:
         if len(devices) % hosts:
             raise UserError(f"config.mesh.hosts = {hosts}: does not divide {len(devices)} devices; choose a divisor")
@@ -52,6 +52,23 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
         )
     grid = np.asarray(devices[: hosts * chips], dtype=object).reshape(hosts, chips)
     return Mesh(grid, (HOST, CHIP), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def count_hosts(devices: Sequence[Any], processes: int) -> int:
+    """Returns how many groups of devices share a fast link, as far as JAX tells.
+
+    JAX numbers the slices of TPUs, and of GPUs the nodes or NVLink domains. A slice may span several processes, and a
+    node may have a process for every GPU. Devices of CPUs have no such number.
+
+    Args:
+      devices: devices of all processes.
+      processes: number of processes.
+
+    Returns:
+      The number of slices; of processes if some device has none.
+    """
+    slices = {getattr(device, "slice_index", None) for device in devices}
+    return processes if None in slices else len(slices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
