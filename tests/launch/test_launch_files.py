@@ -149,6 +149,9 @@ def test_manifests_start_train_without_a_shell_and_restart_as_a_whole(name):
     assert container["command"] == ["wukong-jax", "train"]
     assert spec["backoffLimit"] == 0
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # what a podFailurePolicy asks for
+    preempted, saved = spec["podFailurePolicy"]["rules"]
+    assert preempted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert saved["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [143]}
     assert container["resources"]["requests"] == container["resources"]["limits"]
     volumes = {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
