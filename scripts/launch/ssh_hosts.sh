@@ -19,7 +19,7 @@ read -r -a hosts <<<"$HOSTS"
 read -r -a ssh <<<"$SSH"
 count=${#hosts[@]}
 coordinator=${COORDINATOR:-${hosts[0]#*@}}:$PORT
-pid_file=/tmp/wukong_jax_$PORT  # with the process's number behind it, on its host
+pid_file=${TMPDIR:-/tmp}/wukong_jax_${USER:-}_$PORT  # with the process's number behind it, on its host
 folder=$(printf '%q' "$FOLDER")
 arguments=$(printf '%q ' "--config.mesh.hosts=$count" "$@")
 

@@ -36,7 +36,7 @@ def test_ssh_starts_a_process_a_host(tmp_path):
     assert list_trainings(tmp_path) == [
         [
             "train",
-            f"--coordinator=a:{own['PORT']}",
+            "--coordinator=a:29400",
             "--processes=3",
             f"--process={i}",
             "--config.mesh.hosts=3",
