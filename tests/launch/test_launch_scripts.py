@@ -16,12 +16,7 @@ def fake_hosts(folder: Path, program: str) -> dict[str, str]:
     """Makes an ssh that runs commands here, with the host's name in HOST, and a program to be trained with."""
     write_program(folder / "ssh", 'shift 4\nHOST="$1" exec bash -c "$2"')
     write_program(folder / "program", program)
-    return {
-        "HOSTS": "root@a b c",
-        "PROGRAM": "./program",
-        "FOLDER": str(folder),
-        "PORT": str(40000 + hash(folder) % 999),
-    }
+    return {"HOSTS": "root@a b c", "PROGRAM": "./program", "FOLDER": str(folder), "TMPDIR": str(folder)}
 
 
 def list_trainings(folder: Path) -> list[list[str]]:
