@@ -118,3 +118,13 @@ def test_variables_that_cannot_be_read_are_refused_with_a_way_out(monkeypatch):
     set_slurm(monkeypatch, SLURM_NTASKS="many")
     with pytest.raises(UserError, match=r"SlurmCluster: its variables cannot be read .*--processes=1"):
         find_place("", None, None)
+
+
+def test_a_server_that_does_not_answer_is_told_with_a_way_out(monkeypatch):
+    def ask():
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("jax._src.clusters.GceTpuCluster.is_env_present", ask)
+    with pytest.raises(UserError, match=r"GceTpuCluster: its variables cannot be read \(ConnectionError: no route\)"):
+        find_place("", None, None)
+    assert find_place("10.0.0.1:1234", 4, 3) == TeamPlace("10.0.0.1:1234", 4, 3)
