@@ -8,7 +8,7 @@
 set -euo pipefail
 
 HOSTS=${HOSTS:?"HOSTS: names the hosts, as ssh does, with spaces between them"}
-PORT=${PORT:-29400}                             # of the first host, where the processes meet
+PORT=${PORT:-$((20000 + RANDOM % 10000))}       # of the first host, where the processes meet; no two runs may share one
 COORDINATOR=${COORDINATOR:-}                    # address of the first host for the others; "": its name in HOSTS
 FOLDER=${FOLDER:-$PWD}                          # the clone
 PROGRAM=${PROGRAM:-.venv/bin/wukong-jax}        # seen from there

@@ -25,7 +25,8 @@ def list_trainings(folder: Path) -> list[list[str]]:
 
 def test_ssh_starts_a_process_a_host(tmp_path):
     own = fake_hosts(tmp_path, "echo one; echo $VALUE")
-    code, output, errors = finish(start("ssh_hosts.sh", tmp_path, *TRAIN, "--x=a b", ENVIRONMENT="VALUE=two", **own))
+    own |= {"ENVIRONMENT": "VALUE=two", "PORT": "29400"}
+    code, output, errors = finish(start("ssh_hosts.sh", tmp_path, *TRAIN, "--x=a b", **own))
     assert (code, errors) == (0, "")
     assert sorted(output.splitlines()) == sorted(f"[{i}] {word}" for i in range(3) for word in ("one", "two"))
     assert list_trainings(tmp_path) == [
