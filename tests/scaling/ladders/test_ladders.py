@@ -3,10 +3,12 @@ import itertools
 
 import pytest
 
+from wukong_jax.errors import UserError
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.scaling.ladders.criteo import CRITEO
 from wukong_jax.scaling.ladders.planted_ladders import LADDERS, find_ladder
+from wukong_jax.scaling.ladders.searched import SEARCHED
 from wukong_jax.scaling.ladders.wukong import ABLATIONS, DEPTHS, KNOBS
 
 ALL = [*LADDERS, *ABLATIONS, *KNOBS, *DEPTHS]
@@ -69,3 +71,35 @@ def test_knobs_grow_what_they_say():
         "fmb_hidden": (256,),
         "head_hidden": (256,),
     }
+
+
+@pytest.mark.parametrize("model", SEARCHED)
+def test_searched_ladders_rise_and_every_structure_builds_at_every_size(model):
+    ladder = find_ladder(model, "searched")
+    build = importlib.import_module(ladder.factory.partition(":")[0]).build
+    shape = ModelShape(0, 9, ladder.width, 1)
+    usual = {choice: next(iter(names)) for choice, names in ladder.structures.items()}
+    chosen = [usual, *(usual | {choice: name} for choice, names in ladder.structures.items() for name in names)]
+    for norm in ladder.norms.values():
+        for names in chosen:
+            options = ladder.structure_options(names)
+            flops = [
+                count_cost(build({**size.options, **norm, **options}, shape), shape, batch=8).train_flops_per_example
+                for size in ladder.sizes
+            ]
+            assert all(small < large for small, large in itertools.pairwise(flops)), names
+            if names is usual and len(flops) > 1:
+                assert 0.01e6 < flops[0] < 0.05e6
+                assert 2.5e6 < flops[-1] < 5e6
+
+
+def test_no_searched_size_sets_what_decides_the_orders():
+    deciding = {"DCNv2": "cross_layers", "Wukong": "layers"}
+    for model, option in deciding.items():
+        assert not any(option in size.options for size in SEARCHED[model].sizes)
+    assert len({len(size.options["cin_maps"]) for size in SEARCHED["xDeepFM"].sizes}) == 1
+
+
+def test_an_unknown_alternative_is_named():
+    with pytest.raises(UserError, match="structure fm = 'half': the ladder has static 8, static 4"):
+        SEARCHED["Wukong"].structure_options({"fm": "half"})

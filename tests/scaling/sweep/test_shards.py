@@ -9,7 +9,7 @@ class FakeSweep:
     """A shard whose curves wait for two searches of other shards, which end while it polls."""
 
     def __init__(self, failed=()):
-        self.failed, self.runs, self.looks = set(failed), 0, 0
+        self.failed, self.runs, self.looks, self.due = set(failed), 0, 0, None
 
     def run(self, shard, shards):
         assert (shard, shards) == (1, 3)
@@ -19,6 +19,10 @@ class FakeSweep:
     def searching(self, look=True):
         self.looks += look
         return ["DLRM", "Wukong"][: max(0, 2 - self.looks // 3)]
+
+    def next_unit(self, shard, shards):
+        assert (shard, shards) == (1, 3)
+        return self.due
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,13 @@ def test_a_shard_waits_for_others_searches_and_goes_on_with_each_that_ends():
     assert sweep.searching(look=False) == []
     assert sweep.runs == 3
     assert lines[0] == "waiting for other shards to end their searches of DLRM, Wukong; they must run, too"
+
+
+def test_a_shard_that_gets_a_trial_to_train_waits_no_longer():
+    sweep = FakeSweep()
+    sweep.due = "a trial that follows from the results of others"
+    train_shard(sweep, 1, 3, wait=True, say=lambda text: None)
+    assert sweep.runs > 3  # not only when a search has ended
 
 
 def test_a_shard_that_is_not_to_wait_says_what_it_leaves():

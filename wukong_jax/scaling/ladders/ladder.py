@@ -1,4 +1,4 @@
-"""Defines the ladder type: a model, its sizes from small to large, and its possible norm placements."""
+"""Defines the ladder type: a model, its sizes from small to large, and what of its structure may be searched."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,12 +30,17 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-    """A model, its sizes from small to large, and its norm placements, with the usual placement first."""
+    """A model, its sizes from small to large, and its norm placements, with the usual placement first.
+
+    `structures` are further choices, each with its alternatives by name, the usual one first: the options that an
+    alternative sets, over those of a size. Only a search over structures (`config.search.structure`) reads them.
+    """
 
     factory: str
     sizes: tuple[Size, ...]
     norms: Mapping[str, Mapping[str, Any]]
     width: int = WIDTH
+    structures: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
     def size(self, name: str) -> Size:
         """Returns the size with the given name.
@@ -47,3 +52,17 @@ class Ladder:
             if size.name == name:
                 return size
         raise UserError(f"size {name!r}: the ladder has {', '.join(size.name for size in self.sizes)}")
+
+    def structure_options(self, chosen: Mapping[str, str]) -> dict[str, Any]:
+        """Returns the options of the chosen alternatives, by choice.
+
+        Raises:
+          UserError: there is no such choice or alternative.
+        """
+        options: dict[str, Any] = {}
+        for choice, name in chosen.items():
+            alternatives = self.structures.get(choice, {})
+            if name not in alternatives:
+                raise UserError(f"structure {choice} = {name!r}: the ladder has {', '.join(alternatives) or 'no such'}")
+            options |= alternatives[name]
+        return options

@@ -13,6 +13,7 @@ from typing import Any
 from wukong_jax.errors import UserError
 from wukong_jax.scaling.ladders.criteo import CRITEO
 from wukong_jax.scaling.ladders.ladder import BASELINE_NORMS, DLRM_NORMS, WIDTH, Ladder, Size
+from wukong_jax.scaling.ladders.searched import SEARCHED
 from wukong_jax.scaling.ladders.wukong import ABLATIONS, DEPTHS, KNOBS
 
 
@@ -110,14 +111,19 @@ LADDERS: Mapping[str, Ladder] = {
 }
 
 
-def find_ladder(model: str) -> Ladder:
+def find_ladder(model: str, ladders: str = "usual") -> Ladder:
     """Returns the ladder with the given name, for example that of a model or one of Wukong's in `wukong.py`.
+
+    Args:
+      model: name of the ladder.
+      ladders: "usual", or "searched" for those of `searched.py`.
 
     Raises:
       UserError: there is no such ladder.
     """
-    for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO):
-        if model in ladders:
-            return ladders[model]
-    known = ", ".join(name for ladders in (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO) for name in ladders)
+    chosen = (SEARCHED,) if ladders == "searched" else (LADDERS, ABLATIONS, KNOBS, DEPTHS, CRITEO)
+    for group in chosen:
+        if model in group:
+            return group[model]
+    known = ", ".join(name for group in chosen for name in group)
     raise UserError(f"models: {model!r} has no ladder; known are {known}")

@@ -30,6 +30,7 @@ def read_search(sweep: Sweep) -> list[dict[str, Any]]:
 def report_sweep(sweep: Sweep) -> Path:
     """Writes points.json, search.csv and the report of the results so far to the sweep's folder; returns the page."""
     points, trials = read_points(sweep), read_search(sweep)
+    structures = sweep.config.search.structure.trials > 0
     document = {"rows": points, "search": trials}
     write_text_whole(sweep.folder / "points.json", json.dumps(replace_nan_by_none(document), indent=1) + "\n")
     write_text_whole(sweep.folder / "search.csv", format_csv(list(trials[0]), trials))
@@ -38,7 +39,7 @@ def report_sweep(sweep: Sweep) -> Path:
         sweep.folder,
         sweep.config.name,
         notes=_notes(sweep),
-        sections=[Section("Searched settings", _SEARCH_TEXT, trials)],
+        sections=[Section("Searched settings", _STRUCTURE_TEXT if structures else _SEARCH_TEXT, trials)],
         missing_units=sweep.count_missing(),
         reference=sweep.config.reference,
         baseline=sweep.config.baseline,
@@ -77,10 +78,18 @@ _SEARCH_TEXT = (
     "changes with size."
 )
 
+_STRUCTURE_TEXT = (
+    "Every model had the same number of trials over structure, norm, initial scale, weight decay and rate at one size "
+    "in the middle of its ladder: the usual structure first, then random ones, then those that a tree-structured "
+    "Parzen estimator suggests. The best, by validation log loss, is used for all sizes. The rate, which multiplies "
+    "both learning rates, was searched again at every size, starting from the best rate of the next smaller size: down "
+    "until two rates in a row are no better, then up in the same way, beyond the grid if need be."
+)
+
 
 def _notes(sweep: Sweep) -> list[str]:
     config, rows = sweep.config, {name: blocks.rows for name, blocks in sweep.data.splits.items()}
-    search, training = config.search, config.run["training"]
+    training = config.run["training"]
     epochs = training.get("epochs")
     what = "Generated data" if config.generated else "Real data"
     others = ", ".join(f"{count:,} {name} rows" for name, count in rows.items() if name != "train")
@@ -88,12 +97,10 @@ def _notes(sweep: Sweep) -> list[str]:
     notes = [
         f"{what} ({config.data_name}): {rows['train']:,} training rows, {others}.",
         f"{passes} the same rows for every model, batch {training['batch_size']:,}, the same schedule, seeds "
-        f"{', '.join(map(str, config.seeds))}, and the same search: rates {_list(search.rates)}, initial scales "
-        f"{_list(search.initial_scales)}, and each model's norm placements.",
+        f"{', '.join(map(str, config.seeds))}, and the same search: {_describe_space(sweep)}.",
         "FLOPs are for training on one row: 6 for each multiply-accumulate of a forward pass (4 in the first layer "
         "over dense columns); tables are not counted. At points during training, the learning rate has not decayed.",
-        f"The search trained seed {config.seeds[0]}"
-        + (f" for {search.steps:,} steps, with a shortened schedule." if search.steps else _SHARED_SEED_TEXT),
+        _describe_trials(sweep),
     ]
     ends = list_ends_of_grid(config, sweep.found())
     if ends:
@@ -102,6 +109,24 @@ def _notes(sweep: Sweep) -> list[str]:
     if searching:
         notes.append(f"Models whose search has not ended, with incomplete curves: {', '.join(searching)}.")
     return notes
+
+
+def _describe_space(sweep: Sweep) -> str:
+    search = sweep.config.search
+    rates, scales = _list(search.rates), _list(search.initial_scales)
+    text = f"rates {rates}, initial scales {scales}, and each model's norm placements"
+    if not search.structure.trials:
+        return text
+    decays = _list(search.structure.weight_decays)
+    return f"{text} and structures, weight decay {decays}, in {search.structure.trials} trials for each model"
+
+
+def _describe_trials(sweep: Sweep) -> str:
+    search = sweep.config.search
+    steps = f" for {search.steps:,} steps, with a shortened schedule." if search.steps else ""
+    if search.structure.trials:
+        return f"The search trained seed {sweep.config.search_seed}, which no mean contains{steps or '.'}"
+    return f"The search trained seed {sweep.config.search_seed}{steps or _SHARED_SEED_TEXT}"
 
 
 _SHARED_SEED_TEXT = (

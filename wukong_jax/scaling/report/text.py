@@ -28,10 +28,17 @@ def describe_point(row: Row) -> str:
         f"{format_count(row['examples_seen'])} examples seen",
         f"learning rate {format_number(row['learning_rate'])}, of embeddings "
         f"{format_number(row['embedding_learning_rate'])}",
-        f"initial embedding scale {format_number(row['initial_scale'])}, norm {row['norm']}",
+        f"initial embedding scale {format_number(row['initial_scale'])}, norm {describe_structure(row)}",
         format_options(row["options"]),
     ]
     return "\n".join(line for line in lines if line)
+
+
+def describe_structure(row: Row) -> str:
+    """Describes the searched structure: the norm, then other choices and weight decay; old rows have none."""
+    others = [f"{choice} {name}" for choice, name in (row.get("structure") or {}).items()]
+    decay = [f"weight decay {row['weight_decay']:g}"] if row.get("weight_decay") else []
+    return ", ".join([str(row["norm"]), *others, *decay])
 
 
 def describe_state(row: Row) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from wukong_jax.runs.record import read_number
 from wukong_jax.scaling.sweep.config import Settings, SweepConfig
-from wukong_jax.scaling.sweep.units import Losses, Unit, plan_search
+from wukong_jax.scaling.sweep.units import Losses, Unit, plan_search, rate_grid
 
 Outcome = Mapping[str, Any]
 Outcomes = Callable[[Unit], Outcome | None]
@@ -57,6 +57,8 @@ def _points_of_size(
         "embedding_learning_rate": run.embeddings.optimizer.learning_rate,
         "initial_scale": run.embeddings.initial_scale,
         "norm": unit.settings.norm,
+        "structure": dict(unit.settings.structure),
+        "weight_decay": unit.settings.weight_decay,
         "seeds": sorted(done),
         "missing_seeds": len(sweep.seeds) - len(ended),
         "exploded": sum(outcome["status"] == "exploded" for outcome in ended.values()),
@@ -119,7 +121,8 @@ def describe_search(sweep: SweepConfig, losses: Losses, outcomes: Outcomes) -> l
 
 def list_ends_of_grid(sweep: SweepConfig, found: Mapping[str, Mapping[str, Settings]]) -> list[str]:
     """Lists the sizes whose best rate is the lowest or highest of the grid, where a better one may lie beyond it."""
-    ends = {min(sweep.search.rates), max(sweep.search.rates)} if len(sweep.search.rates) > 1 else set()
+    rates = rate_grid(sweep)
+    ends = {min(rates), max(rates)} if len(rates) > 1 else set()
     return [f"{model} {size}" for model in found for size, settings in found[model].items() if settings.rate in ends]
 
 
@@ -132,6 +135,8 @@ def _describe_trial(unit: Unit, stage: str, found: Settings | None, outcome: Out
         "rate": unit.settings.rate,
         "initial_scale": unit.settings.initial_scale,
         "norm": unit.settings.norm,
+        "structure": dict(unit.settings.structure),
+        "weight_decay": unit.settings.weight_decay,
         "validation_log_loss": outcome["summary"]["validation"]["log_loss"] if outcome and done else None,
         "status": outcome["status"] if outcome else "missing",
         "chosen": unit.settings == found,

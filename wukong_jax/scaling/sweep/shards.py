@@ -39,5 +39,5 @@ def train_shard(sweep: Sweep, shard: int, shards: int, wait: bool, say: Callable
             say(f"left for a later start: the curves of {names}, whose searches other shards have not ended")
             return
         say(f"waiting for other shards to end their searches of {names}; they must run, too")
-        while sweep.searching() == searching:
+        while sweep.searching() == searching and sweep.next_unit(shard, shards) is None:
             time.sleep(WAIT_SECONDS)

@@ -26,7 +26,17 @@ from wukong_jax.runs.record import read_json_file, read_metrics, read_number
 from wukong_jax.runs.rows import RunData, open_run_data
 from wukong_jax.runs.train_run import total_steps, train_run
 from wukong_jax.scaling.sweep.config import Settings, SweepConfig
-from wukong_jax.scaling.sweep.units import Unit, curve_units, due_trials, plan_search, shard_models, shard_units
+from wukong_jax.scaling.sweep.suggest import check_optuna
+from wukong_jax.scaling.sweep.units import (
+    Unit,
+    curve_units,
+    due_trials,
+    plan_search,
+    shard_models,
+    shard_trials,
+    shard_units,
+    structure_size,
+)
 from wukong_jax.strict_mapping import list_changes, to_mapping
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.run import build_run
@@ -50,6 +60,8 @@ class Sweep:
         """
         self.config, self.folder, self.say = config, Path(workdir), say
         self.failed: set[Unit] = set()  # in the last run
+        if config.search.structure.trials:
+            check_optuna()
         self._ended: dict[Unit, dict[str, Any]] = {}  # outcomes that do not change any more
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock"):  # several shards may start at once
@@ -74,16 +86,33 @@ class Sweep:
             write_text_whole(self.folder / "sweep.json", json.dumps(record, indent=1) + "\n")
 
     def _check_models(self) -> None:
-        """Builds each model at each size and with each norm, so that invalid options are reported before training."""
+        """Builds each model at each size and with each norm and structure, so that invalid options are told at once."""
         for model in self.config.models:
-            sizes, norms = self.config.sizes(model), list(self.config.ladder(model).norms)
-            for size, norm in [(size, norms[0]) for size in sizes] + [(sizes[0], norm) for norm in norms[1:]]:
-                trial = Unit(model, size.name, Settings(1.0, 0.0, norm), 0, self.config.search.steps)
+            for size, settings in self._list_checked(model):
+                trial = Unit(model, size, settings, 0, self.config.search.steps)
                 config = self._run_config(trial)
                 try:
                     build_run(config, self.data.schema)
                 except UserError as error:
-                    raise UserError(f"config.models, {model} {size.name}, norm {norm}: {error}") from None
+                    chosen = "".join(f", {choice} {name}" for choice, name in settings.structure)
+                    where = f"config.models, {model} {size}, norm {settings.norm}{chosen}"
+                    raise UserError(f"{where}: {error}") from None
+
+    def _list_checked(self, model: str) -> Iterable[tuple[str, Settings]]:
+        """Lists each size with the usual settings, and each other norm or alternative, one at a time, at one size."""
+        ladder, sizes = self.config.ladder(model), [size.name for size in self.config.sizes(model)]
+        searched = self.config.search.structure.trials > 0
+        one = structure_size(self.config, model) if searched else sizes[0]
+        structures = ladder.structures if searched else {}
+        usual = {choice: next(iter(names)) for choice, names in structures.items()}
+        norms = list(ladder.norms)
+        decay = max(self.config.search.structure.weight_decays)
+        start = Settings(1.0, 0.0, norms[0], tuple(usual.items()), decay)
+        yield from ((size, start) for size in sizes)
+        yield from ((one, dataclasses.replace(start, norm=norm)) for norm in norms[1:])
+        for choice, names in structures.items():
+            for name in list(names)[1:]:
+                yield one, dataclasses.replace(start, structure=tuple((usual | {choice: name}).items()))
 
     def _run_config(self, unit: Unit) -> RunConfig:
         config = self.config.run_config(unit.model, unit.size, unit.settings, unit.seed, str(self.data.directory))
@@ -158,17 +187,22 @@ class Sweep:
             return self._run_shard(shard, shards)
 
     def _run_shard(self, shard: int, shards: int) -> int:
-        models = shard_models(list(self.config.models), shard, shards)
-        while True:
-            # One unit at a time, since the next one depends on its result and on searches that other shards finish.
-            units = due_trials(self.config, models, self.loss)
-            units += shard_units(curve_units(self.config, self.found()), shard, shards)
-            due = next((unit for unit in units if unit not in self.failed and not self._has_ended(unit)), None)
-            if due is None:
-                return len(self.searching())
+        # One unit at a time, since the next one depends on its result and on searches that other shards finish.
+        while (due := self.next_unit(shard, shards)) is not None:
             self._run_unit(due)
             if not self._has_ended(due):
                 self.failed.add(due)
+        return len(self.searching())
+
+    def next_unit(self, shard: int, shards: int) -> Unit | None:
+        """Returns the unit that a shard trains next, as far as the results so far tell; None if there is none yet."""
+        models = list(self.config.models)
+        if self.config.search.structure.at_once > 1:  # shards share the trials of every model
+            units = shard_trials(due_trials(self.config, models, self.loss), shard, shards)
+        else:
+            units = due_trials(self.config, shard_models(models, shard, shards), self.loss)
+        units += shard_units(curve_units(self.config, self.found()), shard, shards)
+        return next((unit for unit in units if unit not in self.failed and not self._has_ended(unit)), None)
 
     def found(self) -> dict[str, dict[str, Settings]]:
         """Returns the settings of each model and size whose search has ended."""
