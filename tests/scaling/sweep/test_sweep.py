@@ -19,7 +19,7 @@ from wukong_jax.scaling.ladders import planted_ladders as ladders
 from wukong_jax.scaling.ladders.ladder import Ladder, Size
 from wukong_jax.scaling.report.sweep_report import keep_results, read_points, read_search, report_sweep
 from wukong_jax.scaling.sweep import sweep as sweep_module
-from wukong_jax.scaling.sweep.config import build_sweep_config, start_sweep_config
+from wukong_jax.scaling.sweep.config import StructureConfig, build_sweep_config, start_sweep_config
 from wukong_jax.scaling.sweep.sweep import Sweep
 from wukong_jax.scaling.sweep.units import plan_search
 
@@ -299,6 +299,33 @@ def test_a_search_over_a_part_of_the_rows(whole, tmp_path):
     assert curve["examples_seen"] == 1500
     with pytest.raises(UserError, match=r"config.search.steps = 12: a whole run has 12; give fewer"):
         Sweep(make_config(seeds=(0,), search_steps=12), tmp_path, say=lambda text: None)
+
+
+def test_a_search_over_structures_has_a_seed_of_its_own_and_tells_what_it_chose(whole, tmp_path, monkeypatch):
+    structures = {"mlp norm": {"none": {}, "batch": {"mlp_norm": "batch"}}}
+    searched = {name: dataclasses.replace(ladder, structures=structures) for name, ladder in TINY.items()}
+    searched["logistic regression"] = TINY["logistic regression"]
+    monkeypatch.setattr(ladders, "SEARCHED", searched)
+    config = make_config(seeds=(0,), models=("DLRM",))
+    search = dataclasses.replace(config.search, structure=StructureConfig(trials=3, at_once=2, seed=9))
+    config = dataclasses.replace(config, ladders="searched", search=search)
+    sweep = Sweep(config, tmp_path, say=lambda text: None)
+    monkeypatch.setattr("wukong_jax.scaling.sweep.units._DOUBLINGS", 0)
+    for shard in (0, 1, 0, 1, 0, 1):  # they take turns until both have nothing left
+        Sweep(config, tmp_path, say=lambda text: None).run(shard, 2)
+    assert sweep.searching() == []
+    trials = read_search(sweep)
+    tried = [trial for trial in trials if trial["stage"] == "structure"]
+    assert len({(trial["norm"], trial["structure"]["mlp norm"]) for trial in tried}) == len(tried) == 3
+    assert (tried[0]["norm"], tried[0]["structure"]) == ("none", {"mlp norm": "none"})
+    best = min(tried, key=lambda trial: trial["validation_log_loss"])
+    final = [row for row in read_points(sweep) if row["final"]]
+    assert [row["seeds"] for row in final] == [[0], [0]]
+    assert {(row["norm"], row["structure"]["mlp norm"]) for row in final} == {
+        (best["norm"], best["structure"]["mlp norm"])
+    }
+    page = report_sweep(sweep).read_text()
+    assert "seed 9, which no mean contains" in page
 
 
 def test_a_unit_says_what_made_it_and_leaves_no_checkpoint(whole, tmp_path):
