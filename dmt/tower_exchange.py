@@ -29,7 +29,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dmt.tower_placement import place_towers
 from dmt.towers import TowerLayout, check_hosts_divide
-from wukong_jax.data.blocks.batch import Batch
+from wukong_jax.data.blocks.batch import BagShare, Batch
 from wukong_jax.embeddings.exchange import BoundNetwork
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.message_dtype import add_in, send_in
@@ -159,7 +159,7 @@ class TowerExchange(PlacedExchange):
         )
         return "\n".join(lines)
 
-    def route_local(self, ids: jax.Array) -> PlacedIds:
+    def route_local(self, ids: jax.Array, share: BagShare | None = None) -> PlacedIds:
         """Sends ids to peers first, then within the host; see `PlacedExchange`."""
         hosts, chips, batch = self.hosts, self.chips, len(ids)
         extended = jnp.pad(ids, ((0, 0), (0, 1)), constant_values=-1)
@@ -183,7 +183,7 @@ class TowerExchange(PlacedExchange):
             dealt = to_one.reshape(hosts, batch, chips, dealt_slots).transpose(2, 0, 1, 3)
             arrived |= self._split_slots(exchange_over(dealt, CHIP), self._dealt)
         rank = compute_rank(self.mesh)
-        return {name: self.lookups[name].find_rows(rank, arrived[name]) for name in self.lookups}
+        return {name: self.lookups[name].find_rows(rank, arrived[name], share) for name in self.lookups}
 
     def collect(self, rows: Rows, routed: PlacedIds) -> dict[str, jax.Array]:
         """Sends vectors to the devices of the batch without applying tower modules; see `Exchange`."""

@@ -179,6 +179,7 @@ CHANGEABLE_KEYS = (
     "data.path",
     "data.reader_threads",
     "mesh.",
+    "embeddings.bags",  # only the order of additions changes
     "exchange.",
     "reference_run",
     "training.steps",

@@ -183,6 +183,24 @@ def test_updates_in_blocks_equal_those_at_once(name: str, dtype: str, batch: int
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), *results)
 
 
+@pytest.mark.parametrize("name", ["rowwise_adagrad", "rowwise_adagrad_l2", "adagrad_l2"])
+def test_columns_of_rows_update_in_blocks_as_at_once(name: str) -> None:
+    """The mean over a row is asked for once, before the loop, and adds up what the other ranks have of it."""
+    stack = build_stack(OPTIMIZERS[name])
+    gradients = jnp.asarray(np.random.default_rng(0).integers(-4, 5, (7, WIDTH)), jnp.float32)
+    row_step = RowStep(jnp.int32(4), jnp.float32(1), jax.random.key(0))
+    results = []
+    for update in (update_at_once, functools.partial(update_in_blocks, block=2)):
+        own = jax.jit(functools.partial(update, stack, row_mean=_mean_of_twice_as_many_columns))
+        results.append(own(build_state(stack, "sort"), jnp.array(BATCHES[0]), gradients, row_step))
+    # The same numbers through differently fused code: a unit in the last place.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), *results)
+
+
+def _mean_of_twice_as_many_columns(values: jax.Array) -> jax.Array:
+    return values.sum(axis=1) / (2 * WIDTH)  # the other columns' gradients are 0
+
+
 def test_l2_equals_whole_table_l2_for_rows_touched_in_every_step() -> None:
     stack = build_stack(OPTIMIZERS["sgd_l2"])
     state, update = build_state(stack, "scratch"), build_update(stack)

@@ -84,19 +84,23 @@ def test_update_on_an_h100_moves_at_most_three_times_the_least_bytes(tmp_path: P
 
 
 @pytest.mark.slow
-def test_update_on_a_tpu_moves_at_most_three_times_the_least_bytes(tmp_path: Path):
-    """The kernel that merges counts as reading the gradients and writing the sums once; what it adds up is not seen."""
+@pytest.mark.parametrize("shards", [1, 4])
+def test_update_on_a_tpu_moves_at_most_three_times_the_least_bytes(tmp_path: Path, shards: int):
+    """Also of the columns of a column-wise table, whose rows' means are added up over the devices.
+
+    The kernel that merges counts as reading the gradients and writing the sums once; what it adds up is not seen.
+    """
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("no libtpu: install the extra tpu")
     kind = "rowwise_adagrad"
-    hlo_text = compile_update("v5p_2x2x1", kind, tmp_path / "update.txt")
+    hlo_text = compile_update("v5p_2x2x1", kind, tmp_path / "update.txt", shards)
     kernels = count_kernels(hlo_text, Step(TABLE_ROWS, SLOTS, TOUCHED, is_gpu=False, block=BLOCK_ROWS))
     assert find_least(kind) < sum(kernel.bytes for kernel in kernels) < 3 * find_least(kind), kernels
     assert not any(kernel.opcode == "copy" and kernel.bytes > SLOTS * 8 for kernel in kernels)
 
 
-def compile_update(target: str, kind: str, output: Path) -> str:
-    sizes = map(str, (SLOTS, TABLE_ROWS, WIDTH))
+def compile_update(target: str, kind: str, output: Path, shards: int = 1) -> str:
+    sizes = map(str, (SLOTS, TABLE_ROWS, WIDTH, shards))
     run_module("tests.embeddings.compile_update", target, kind, *sizes, str(output))
     return output.read_text(encoding="utf-8")
 

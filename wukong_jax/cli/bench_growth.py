@@ -4,7 +4,8 @@
 
 Wukong of width 16 with two layers of 8 + 8 tokens, 26 fields with tables of 10,000 rows, batch 2048. Each sweep changes
 one of batch, width, layers, fields, table_rows and bag (ids of each field); its sizes are timed in turns. Time should
-grow as the FLOPs, not at all with the rows of the tables, and at most as the ids.
+grow as the FLOPs, not at all with the rows of the tables, and at most as the ids. The sweep "lengths" has bags with a
+long tail of lengths, padded and laid flat in turns, and tells how full their places are.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from wukong_jax.cli.settings import ProgramFlags
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
-SweepName = Literal["batch", "width", "layers", "fields", "table_rows", "bag"]
+SweepName = Literal["batch", "width", "layers", "fields", "table_rows", "bag", "lengths"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,19 +38,23 @@ class Settings(ProgramFlags):
 
 def run(settings: Settings) -> None:
     """Times the sweeps, prints and writes the results."""
+    from wukong_jax.bench.bag_lengths import measure_bag_lengths
     from wukong_jax.bench.growth import SWEEPS, Row, Sizes, Sweep, measure_growth
     from wukong_jax.bench.growth_picture import draw_growth
     from wukong_jax.files.whole_files import write_bytes_whole
     from wukong_jax.reports.kept_results import write_results
 
-    chosen: dict[str, Sweep] = {name: SWEEPS[name] for name in settings.sweeps}
+    chosen: dict[str, Sweep] = {name: SWEEPS[name] for name in settings.sweeps if name in SWEEPS}
     measured: dict[str, Sequence[Row]] = dict(
         zip(chosen, measure_growth(chosen, Sizes(), settings.rounds, print), strict=True)
     )
     for name, rows in measured.items():
         print(f"{name}: time has exponent {rows[0]['time_exponent']}, {rows[0]['expected_exponent']} expected")
+    by_length = measure_bag_lengths(Sizes(), 3 * settings.rounds, print) if "lengths" in settings.sweeps else []
     if settings.output:
         output = Path(settings.output)
-        path = write_results(output, settings.command, [row for rows in measured.values() for row in rows])
-        write_bytes_whole(output / "growth.png", draw_growth(measured))
+        rows = [row for rows in (*measured.values(), by_length) for row in rows]
+        path = write_results(output, settings.command, rows)
+        if measured:
+            write_bytes_whole(output / "growth.png", draw_growth(measured))
         print(f"wrote {path}")

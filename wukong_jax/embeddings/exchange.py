@@ -5,6 +5,7 @@ this module, `ReplicatedExchange`, keeps all tables on every device.
 """
 
 import abc
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from wukong_jax.data.blocks.batch import Batch
-from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout
+from wukong_jax.data.blocks.batch import BagShare, Batch
+from wukong_jax.embeddings.flat_bags import BagRows, FlatBags, flatten_bags, join_ranks, join_slots
+from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout, FieldPlacement
 from wukong_jax.embeddings.pooling import pool_fields
-from wukong_jax.embeddings.row_gather import compute_row_ids, gather_stacks
+from wukong_jax.embeddings.row_gather import compute_row_ids, gather_bags, gather_rows, take_slots
 from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.tables import LogicalTables, Tables, choose_merge, export_tables, import_tables, init_tables
 from wukong_jax.errors import UserError
@@ -106,16 +108,34 @@ class Exchange(abc.ABC):
             "by several processes; train in one process, or add the method"
         )
 
+    def measure_bag_fill(self, lengths: Mapping[str, np.ndarray]) -> float | None:
+        """Measures on the host how full the slots of bags are, on the device and in the stack where they are fullest.
+
+        Args:
+          lengths: by bag column, [B] int, position of the last id in each row's bag plus 1.
+
+        Returns:
+          The used share of the slots that are laid flat in places, or None if this exchange only takes padded bags.
+        """
+        del lengths
+        return None
+
     @abc.abstractmethod
-    def route_ids(self, ids: jax.Array) -> Routed:
+    def route_ids(self, ids: jax.Array, share: BagShare | None = None) -> Routed:
         """Sends ids to the devices that hold their rows; not differentiable.
 
         Args:
           ids: [B, S] int32, -1 = no id.
+          share: share of the bags' slots in which they are laid flat, not less than `measure_bag_fill`; None: they stay
+            padded. Only given if `measure_bag_fill` returns a number.
 
         Returns:
           The batch's routing, as input of `gather`, `collect` and `apply_row_gradients`.
         """
+
+    def keep_by_row(self, routed: Routed) -> Routed:
+        """Returns what `collect` needs of the routing, which must have entries per row of the batch, to divide it."""
+        return routed
 
     @abc.abstractmethod
     def gather(self, tables: Tables, routed: Routed) -> Rows:
@@ -184,8 +204,9 @@ class Exchange(abc.ABC):
 class ReplicatedIds(NamedTuple):
     """Ids for replicated tables."""
 
-    row_ids: dict[str, jax.Array]  # [B, S_stack] int32 in [0, V] by stack name
+    row_ids: dict[str, jax.Array]  # [B, S_stack] int32 in [0, V] by stack name; of stacks in `flat` without the bags
     ids: jax.Array  # [B, S] int32, the original ids, which mean pooling counts
+    flat: dict[str, FlatBags]  # bags of stacks that have any, if they are laid flat; of each device side by side
 
 
 class ReplicatedExchange(Exchange):
@@ -246,19 +267,36 @@ class ReplicatedExchange(Exchange):
             for stack in self.layout.stacks
         }
 
-    def route_ids(self, ids: jax.Array) -> ReplicatedIds:
-        """Converts ids to row ids of each stack; see `Exchange`."""
-        stacks = enumerate(self.layout.stacks)
-        return ReplicatedIds({stack.name: compute_row_ids(self.layout, i, ids) for i, stack in stacks}, ids)
+    def measure_bag_fill(self, lengths: Mapping[str, np.ndarray]) -> float | None:
+        """Measures how full the slots of bags are; see `Exchange`."""
+        fills = [0.0]
+        for index in range(len(self.layout.stacks)):
+            if bags := self._bags_of_stack(index):
+                used = sum(lengths[field.column].reshape(self.mesh.size, -1).sum(axis=1) for field in bags)
+                slots = len(lengths[bags[0].column]) // self.mesh.size * sum(field.length for field in bags)
+                fills.append(float(np.max(used)) / slots)
+        return max(fills)
 
-    def gather(self, tables: Tables, routed: ReplicatedIds) -> dict[str, jax.Array]:
-        """Reads each device's rows from its copy of the tables; see `Exchange`."""
+    def route_ids(self, ids: jax.Array, share: BagShare | None = None) -> ReplicatedIds:
+        """Converts ids to row ids of each stack; see `Exchange`."""
+        if share is None:
+            stacks = enumerate(self.layout.stacks)
+            return ReplicatedIds({stack.name: compute_row_ids(self.layout, i, ids) for i, stack in stacks}, ids, {})
+        row_ids, flat = self._map_batch(functools.partial(self._flatten_local, share))(ids)
+        return ReplicatedIds(row_ids, ids, flat)
+
+    def keep_by_row(self, routed: ReplicatedIds) -> ReplicatedIds:
+        """Drops the bags laid flat, which are summed already; see `Exchange`."""
+        return routed._replace(flat={})
+
+    def gather(self, tables: Tables, routed: ReplicatedIds) -> dict[str, jax.Array | BagRows]:
+        """Reads each device's rows from its copy of the tables, and sums bags that are laid flat; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed.row_ids}
         if self.mesh.size == 1:
-            return gather_stacks(stored, routed.row_ids)
-        return self.map_shards(gather_stacks, (WHOLE, BY_RANK))(stored, routed.row_ids)
+            return self._gather_local(stored, routed.row_ids, routed.flat)
+        return self.map_shards(self._gather_local, (WHOLE, BY_RANK, BY_RANK))(stored, routed.row_ids, routed.flat)
 
-    def collect(self, rows: dict[str, jax.Array], routed: ReplicatedIds) -> dict[str, jax.Array]:
+    def collect(self, rows: dict[str, jax.Array | BagRows], routed: ReplicatedIds) -> dict[str, jax.Array]:
         """Pools the rows, which are already on the batch's devices; see `Exchange`."""
         return {
             stack.name: pool_fields(self.layout.fields_of_stack(index), rows[stack.name], routed.ids)
@@ -269,8 +307,8 @@ class ReplicatedExchange(Exchange):
         self,
         tables: Tables,
         routed: ReplicatedIds,
-        rows: Mapping[str, jax.Array],
-        row_gradients: Mapping[str, jax.Array],
+        rows: Mapping[str, jax.Array | BagRows],
+        row_gradients: Mapping[str, jax.Array | BagRows],
         row_step: RowStep,
     ) -> Tables:
         """Makes the same update on every device; see `Exchange`."""
@@ -280,29 +318,69 @@ class ReplicatedExchange(Exchange):
         row_step = row_step.fold_key(row_step.step)
         tables, row_gradients = {name: tables[name] for name in names}, {name: row_gradients[name] for name in names}
         if self.mesh.size == 1:
-            return self._update(tables, routed.row_ids, row_gradients, rows, row_step)
+            return self._update(tables, routed.row_ids, routed.flat, row_gradients, rows, row_step)
 
         def update_replica(
-            tables: Tables, row_ids: dict[str, jax.Array], gradients: dict[str, jax.Array], row_step: RowStep
+            tables: Tables, row_ids: dict[str, jax.Array], flat: Any, gradients: dict[str, Any], row_step: RowStep
         ) -> Tables:
             # Read the rows again from the local copy, which is cheaper than sending them over a link.
             row_ids, gradients = jax.lax.all_gather((row_ids, gradients), MESH_AXES, axis=0, tiled=True)
-            return self._update(tables, row_ids, gradients, None, row_step)
+            counts = {name: gradients[name].sums.size // gradients[name].sums.shape[-1] for name in flat}
+            flat = {name: jax.lax.all_gather(own, MESH_AXES, axis=0) for name, own in flat.items()}
+            flat = {name: join_ranks(own, counts[name] // self.mesh.size) for name, own in flat.items()}
+            return self._update(tables, row_ids, flat, gradients, None, row_step)
 
-        specs = (WHOLE, BY_RANK, BY_RANK, WHOLE)
-        return self.map_shards(update_replica, specs, WHOLE)(tables, routed.row_ids, row_gradients, row_step)
+        specs = (WHOLE, BY_RANK, BY_RANK, BY_RANK, WHOLE)
+        update = self.map_shards(update_replica, specs, WHOLE)
+        return update(tables, routed.row_ids, routed.flat, row_gradients, row_step)
 
     def _update(
         self,
         tables: Tables,
         row_ids: Mapping[str, jax.Array],
-        gradients: Mapping[str, jax.Array],
-        rows: Mapping[str, jax.Array] | None,
+        flat: Mapping[str, FlatBags],
+        gradients: Mapping[str, Any],
+        rows: Mapping[str, Any] | None,
         row_step: RowStep,
     ) -> Tables:
         updated = {}
         for index, stack in enumerate(self.layout.stacks):
             name, own_step = stack.name, row_step.fold_key(index)
-            own_rows = None if rows is None else rows[name]
-            updated[name] = update_stack(stack, tables[name], row_ids[name], gradients[name], own_rows, own_step)
+            touched = row_ids[name], gradients[name], None if rows is None else rows[name]
+            if name in flat:
+                touched = *join_slots(row_ids[name], flat[name], gradients[name]), None
+            updated[name] = update_stack(stack, tables[name], *touched, own_step)
         return updated
+
+    def _bags_of_stack(self, index: int) -> list[FieldPlacement]:
+        return [field for field in self.layout.fields_of_stack(index) if field.pools]
+
+    def _flatten_local(self, share: BagShare, ids: jax.Array) -> tuple[dict[str, jax.Array], dict[str, FlatBags]]:
+        """Returns the row ids of the other columns, and the bags; of one device."""
+        row_ids, flat = {}, {}
+        for index, stack in enumerate(self.layout.stacks):
+            bags = self._bags_of_stack(index)
+            others = [field for field in self.layout.fields_of_stack(index) if not field.pools]
+            row_ids[stack.name] = compute_row_ids(self.layout, index, ids, others)
+            if bags:
+                bag_rows = compute_row_ids(self.layout, index, ids, bags)
+                lengths = [field.length for field in bags]
+                flat[stack.name] = flatten_bags(take_slots(ids, bags), bag_rows, lengths, share, stack.rows)
+        return row_ids, flat
+
+    def _gather_local(
+        self, tables: Mapping[str, jax.Array], row_ids: Mapping[str, jax.Array], flat: Mapping[str, FlatBags]
+    ) -> dict[str, jax.Array | BagRows]:
+        gathered: dict[str, jax.Array | BagRows] = {}
+        for index, stack in enumerate(self.layout.stacks):
+            name = stack.name
+            if name in flat:
+                lengths = [field.length for field in self._bags_of_stack(index)]
+                gathered[name] = gather_bags(tables[name], row_ids[name], flat[name], len(lengths), max(lengths))
+            else:
+                gathered[name] = gather_rows(tables[name], row_ids[name])
+        return gathered
+
+    def _map_batch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Applies a function to each device's rows of the batch."""
+        return function if self.mesh.size == 1 else self.map_shards(function, BY_RANK)

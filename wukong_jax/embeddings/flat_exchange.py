@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from wukong_jax.data.blocks.batch import BagShare
 from wukong_jax.embeddings.exchange import ReplicatedExchange, ReplicatedIds, StoredPiece
 from wukong_jax.embeddings.layout import EmbeddingLayout, restrict_layout
 from wukong_jax.embeddings.message_dtype import add_in, send_in
@@ -130,11 +131,20 @@ class FlatExchange(PlacedExchange):
         """Lists the pieces of all ranks, and the rows of replicated tables; see `Exchange`."""
         return self.replicated.list_pieces() | super().list_pieces()
 
-    def route_ids(self, ids: jax.Array) -> FlatRouted:
-        """Sends ids to the ranks that hold their rows; see `Exchange`."""
-        return self.replicated.route_ids(ids), super().route_ids(ids) if self.lookups else {}
+    def measure_bag_fill(self, lengths: Mapping[str, np.ndarray]) -> float | None:
+        """Measures how full the slots of bags are; see `Exchange`."""
+        return max(self.replicated.measure_bag_fill(lengths) or 0.0, super().measure_bag_fill(lengths) or 0.0)
 
-    def route_local(self, ids: jax.Array) -> PlacedIds:
+    def route_ids(self, ids: jax.Array, share: BagShare | None = None) -> FlatRouted:
+        """Sends ids to the ranks that hold their rows; see `Exchange`."""
+        return self.replicated.route_ids(ids, share), super().route_ids(ids, share) if self.lookups else {}
+
+    def keep_by_row(self, routed: FlatRouted) -> FlatRouted:
+        """Drops the bags laid flat, which are summed already; see `Exchange`."""
+        copies, placed = routed
+        return self.replicated.keep_by_row(copies), super().keep_by_row(placed)
+
+    def route_local(self, ids: jax.Array, share: BagShare | None = None) -> PlacedIds:
         """Sends ids by one all-to-all and one all-gather; see `PlacedExchange`."""
         rank = compute_rank(self.mesh)
         # Padding (-1) reads an appended column without ids.
@@ -149,7 +159,7 @@ class FlatExchange(PlacedExchange):
             slots = np.concatenate([self.lookups[name].slots[0] for name in self._spread])  # the same on every rank
             message = jax.lax.all_gather(extended[:, slots], MESH_AXES, axis=0, tiled=True)
             arrived |= self._split_slots(message, self._spread)
-        return {name: self.lookups[name].find_rows(rank, own) for name, own in arrived.items()}
+        return {name: self.lookups[name].find_rows(rank, own, share) for name, own in arrived.items()}
 
     def gather(self, tables: Tables, routed: FlatRouted) -> Rows:
         """Reads the rows on the ranks that hold them; see `Exchange`."""

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from wukong_jax.data.blocks.batch import BagShare
 from wukong_jax.embeddings.exchange import BY_RANK, WHOLE, Exchange, Routed, StoredPiece
+from wukong_jax.embeddings.flat_bags import BagRows, join_slots
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.placed_tables import export_placed_stack, import_placed_stack, init_placed_stack
 from wukong_jax.embeddings.placement import PlacedStack, Placement, Strategy
-from wukong_jax.embeddings.row_gather import gather_stacks
+from wukong_jax.embeddings.row_gather import gather_bags, gather_rows
 from wukong_jax.embeddings.row_optimizers import RowMean, mean_over_row
 from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.stack_lookups import RoutedIds, StackLookups
@@ -26,7 +28,7 @@ from wukong_jax.embeddings.tables import LogicalTables, Tables, check_same_table
 from wukong_jax.sharding.mesh import CHIP, HOST, MESH_AXES, compute_rank
 
 ExchangeDtype = Literal["float32", "bfloat16"]
-Rows = dict[str, jax.Array]
+Rows = dict[str, Any]  # [ranks * R, L, w] float32, or BagRows
 PlacedIds = dict[str, RoutedIds]
 
 
@@ -61,11 +63,12 @@ class PlacedExchange(Exchange):
         self.lookups = {stack.name: StackLookups(layout, stack, mesh.size) for stack in placement.stacks}
 
     @abc.abstractmethod
-    def route_local(self, ids: jax.Array) -> PlacedIds:
+    def route_local(self, ids: jax.Array, share: BagShare | None = None) -> PlacedIds:
         """Sends ids to the ranks that hold their rows; shard-local.
 
         Args:
           ids: [B / ranks, S] int32, -1 = no id.
+          share: see `route_ids`.
 
         Returns:
           The [R, L] rows to read, by name of the placed stack.
@@ -114,16 +117,38 @@ class PlacedExchange(Exchange):
             for stack in self.placement.stacks
         }
 
-    def route_ids(self, ids: jax.Array) -> Routed:
+    def measure_bag_fill(self, lengths: Mapping[str, np.ndarray]) -> float | None:
+        """Measures how full the slots of bags are; see `Exchange`. A rank sees the ids of the whole batch."""
+        totals = {name: int(own.sum()) for name, own in lengths.items()}
+        rows = max((len(own) for own in lengths.values()), default=0)
+        return max((lookups.measure_fill(totals, rows) for lookups in self.lookups.values()), default=0.0)
+
+    def route_ids(self, ids: jax.Array, share: BagShare | None = None) -> Routed:
         """Sends ids to the ranks that hold their rows; see `Exchange`."""
         with jax.named_scope("route_ids"):
-            return self.map_shards(self.route_local, BY_RANK)(ids)
+            return self.map_shards(functools.partial(self.route_local, share=share), BY_RANK)(ids)
+
+    def keep_by_row(self, routed: Routed) -> Routed:
+        """Drops the bags laid flat, which are summed already; see `Exchange`."""
+        return {name: own._replace(flat=None) for name, own in routed.items()}
 
     def gather(self, tables: Tables, routed: Routed) -> Rows:
-        """Reads the rows on the ranks that hold them, [ranks * R, L, w] float32 each; see `Exchange`."""
+        """Reads the rows on the ranks that hold them, and sums bags that are laid flat; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed}
-        row_ids = {name: ids.row_ids for name, ids in routed.items()}
-        return self.map_shards(gather_stacks, (BY_RANK, BY_RANK))(stored, row_ids)
+        return self.map_shards(self._gather_local, (BY_RANK, BY_RANK))(stored, self._drop_counts(routed))
+
+    def _gather_local(self, tables: Mapping[str, jax.Array], routed: PlacedIds) -> Rows:
+        gathered: dict[str, jax.Array | BagRows] = {}
+        for name, ids in routed.items():
+            lengths = self.lookups[name].bag_lengths
+            if ids.flat is None:
+                gathered[name] = gather_rows(tables[name], ids.row_ids)
+            else:
+                gathered[name] = gather_bags(tables[name], ids.row_ids, ids.flat, len(lengths), max(lengths))
+        return gathered
+
+    def _drop_counts(self, routed: PlacedIds) -> PlacedIds:
+        return {name: ids._replace(inverse_counts={}) for name, ids in routed.items()}
 
     def apply_row_gradients(
         self, tables: Tables, routed: Routed, rows: Rows, row_gradients: Rows, row_step: RowStep
@@ -134,21 +159,23 @@ class PlacedExchange(Exchange):
         equal on average but not bit for bit.
         """
 
-        def update_local(
-            tables: Tables, row_ids: dict[str, jax.Array], rows: Rows, gradients: Rows, row_step: RowStep
-        ) -> Tables:
+        def update_local(tables: Tables, routed: PlacedIds, rows: Rows, gradients: Rows, row_step: RowStep) -> Tables:
             row_step = row_step.fold_key(compute_rank(self.mesh))
             updated = {}
             for index, stack in enumerate(self.placement.stacks):
                 name, own_step = stack.name, row_step.fold_key(index)
-                touched = row_ids[name], gradients[name], rows[name]
+                row_ids, flat = routed[name].row_ids, routed[name].flat
+                if flat is None:
+                    touched = row_ids, gradients[name], rows[name]
+                else:
+                    touched = *join_slots(row_ids, flat, gradients[name]), None
                 updated[name] = update_stack(stack, tables[name], *touched, own_step, self._row_mean(stack))
             return updated
 
         names = self.lookups
         arguments = (
             {name: tables[name] for name in names},
-            {name: routed[name].row_ids for name in names},
+            self._drop_counts({name: routed[name] for name in names}),
             {name: rows[name] for name in names},
             {name: row_gradients[name] for name in names},
         )

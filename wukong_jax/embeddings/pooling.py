@@ -1,11 +1,12 @@
 """Pools the vectors of a bag's slots to one vector, by sum or mean."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from wukong_jax.embeddings.flat_bags import BagRows
 from wukong_jax.embeddings.layout import FieldPlacement
 
 
@@ -21,7 +22,7 @@ def pool_bags(values: jax.Array, length: int, inverse_counts: jax.Array | None) 
       [B, bags, w].
     """
     batch, slots, width = values.shape
-    bags = values.reshape(batch, slots // length, length, width).sum(axis=2)
+    bags = values if length == 1 else values.reshape(batch, slots // length, length, width).sum(axis=2)
     return bags if inverse_counts is None else bags * inverse_counts[..., None]
 
 
@@ -39,28 +40,40 @@ def invert_counts(ids: jax.Array, length: int) -> jax.Array:
     return 1 / jnp.maximum(present.sum(axis=2), 1).astype(jnp.float32)
 
 
-def pool_fields(fields: Sequence[FieldPlacement], values: jax.Array, ids: jax.Array) -> jax.Array:
+def pool_fields(fields: Sequence[FieldPlacement], values: jax.Array | BagRows, ids: jax.Array) -> jax.Array:
     """Pools the slots of all columns of one stack, each by its column's pooling.
 
     Args:
       fields: the columns, in the order of the slots.
-      values: [B, S_stack, w].
+      values: [B, S_stack, w]; or sums of the columns that are pooled, and the slots of the others.
       ids: [B, S] int32 ids of all columns.
 
     Returns:
       [B, vectors of the fields, w]; the unchanged values if nothing is pooled.
     """
-    if not any(field.pools for field in fields):
+    if not isinstance(values, BagRows) and not any(field.pools for field in fields):
         return values
     runs = [list(run) for _, run in itertools.groupby(fields, lambda field: (field.length, field.pools, field.pooling))]
-    sizes = [sum(field.length for field in run) for run in runs]
     pooled = []
-    # Split instead of slicing: the gradient is then one concatenation.
-    for run, piece in zip(runs, jax.lax.split(values, sizes, axis=1), strict=True):
+    for run, piece in zip(runs, _split_runs(runs, values), strict=True):
         first = run[0]
         if first.pools:
             own = jnp.concatenate([ids[:, slice(*field.slots)] for field in run], axis=1)
             counts = invert_counts(own, first.length) if first.pooling == "mean" else None
-            piece = pool_bags(piece, first.length, counts)
+            piece = pool_bags(piece, 1 if isinstance(values, BagRows) else first.length, counts)
         pooled.append(piece)
     return jnp.concatenate(pooled, axis=1)
+
+
+def _split_runs(runs: Sequence[Sequence[FieldPlacement]], values: jax.Array | BagRows) -> list[jax.Array]:
+    """Splits values by runs of columns. The gradient of a split is one concatenation, unlike that of slicing."""
+    sizes = [sum(field.length for field in run) for run in runs]
+    if not isinstance(values, BagRows):
+        return list(jax.lax.split(values, sizes, axis=1))
+    slots = _split(values.slots, [size for size, run in zip(sizes, runs, strict=True) if not run[0].pools])
+    sums = _split(values.sums, [len(run) for run in runs if run[0].pools])
+    return [next(sums if run[0].pools else slots) for run in runs]
+
+
+def _split(values: jax.Array, sizes: Sequence[int]) -> Iterator[jax.Array]:
+    return iter(jax.lax.split(values, sizes, axis=1) if sizes else ())

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from wukong_jax.embeddings.bfloat16_rounding import draw_row_noise, round_stochastically
 from wukong_jax.embeddings.layout import TableStack
-from wukong_jax.embeddings.merge_rows import merge_by_addition, merge_by_scratch, merge_by_sort
+from wukong_jax.embeddings.merge_rows import PackedRows, merge_by_addition, merge_by_scratch, merge_by_sort
 from wukong_jax.embeddings.placement import PlacedStack
 from wukong_jax.embeddings.row_gather import gather_rows
 from wukong_jax.embeddings.row_optimizers import RowChange, RowMean, compute_row_change, mean_over_row
@@ -63,8 +63,7 @@ def update_stack(
         state = _update_rows(stack, state, merged.row_ids, merged.gradients, old_rows, row_step, row_mean)
         return state._replace(scratch=merged.scratch)
     at_once = functools.partial(update_at_once, stack, row_mean=row_mean)
-    # A mean over the ranks of a row is a collective, which no loop of a length unknown before the run should hold.
-    in_blocks = functools.partial(update_in_blocks, stack) if row_mean is mean_over_row else at_once
+    in_blocks = functools.partial(update_in_blocks, stack, row_mean=row_mean)
     return jax.lax.platform_dependent(state, row_ids, gradients, row_step, tpu=in_blocks, default=at_once)
 
 
@@ -92,21 +91,47 @@ def update_in_blocks(
     row_ids: jax.Array,
     gradients: jax.Array,
     row_step: RowStep,
+    row_mean: RowMean = mean_over_row,
     block: int = BLOCK_ROWS,
 ) -> StackState:
     """Updates the touched rows in blocks, for TPUs, where gathered and changed rows are arrays in memory otherwise.
 
-    The loop runs over the distinct rows only, and all its temporaries fit in the memory on the chip.
+    The loop runs over the distinct rows only, and all its temporaries fit in the memory on the chip. A mean over the
+    ranks of a row is a collective, which no loop of a length unknown before the run should hold: a loop before sums the
+    squares of this rank's columns, and one collective adds up all of them.
     """
     block = min(block, row_ids.shape[0])
     packed = merge_by_addition(row_ids, gradients, state.rows.shape[0], block)
+    blocks = (packed.distinct + block - 1) // block
+    means = None
+    if row_mean is not mean_over_row and stack.optimizer.kind == "rowwise_adagrad":
+        means = row_mean(_sum_squares(stack, state, packed, blocks, block)[:, None])
 
     def update_block(index: jax.Array, state: StackState) -> StackState:
-        touched, sums = (jax.lax.dynamic_slice_in_dim(a, index * block, block) for a in packed[:2])
+        touched, sums = (_take_block(array, index, block) for array in packed[:2])
+        own_mean = mean_over_row if means is None else lambda _: _take_block(means, index, block)
         old_rows = gather_rows(state.rows, touched) if _needs_rows(stack) else None
-        return _update_rows(stack, state, touched, sums, old_rows, row_step, mean_over_row)
+        return _update_rows(stack, state, touched, sums, old_rows, row_step, own_mean)
 
-    return jax.lax.fori_loop(0, (packed.distinct + block - 1) // block, update_block, state)
+    return jax.lax.fori_loop(0, blocks, update_block, state)
+
+
+def _sum_squares(
+    stack: TableStack | PlacedStack, state: StackState, packed: PackedRows, blocks: jax.Array, block: int
+) -> jax.Array:
+    """Returns the sums of squares [n] of the rows' gradients with L2, as `compute_row_change` squares them."""
+
+    def sum_block(index: jax.Array, found: jax.Array) -> jax.Array:
+        touched, sums = (_take_block(array, index, block) for array in packed[:2])
+        if stack.optimizer.l2 > 0:
+            sums = sums + stack.optimizer.l2 * gather_rows(state.rows, touched)
+        return jax.lax.dynamic_update_slice_in_dim(found, jnp.sum(jnp.square(sums), axis=1), index * block, 0)
+
+    return jax.lax.fori_loop(0, blocks, sum_block, jnp.zeros(packed.row_ids.shape, jnp.float32))
+
+
+def _take_block(array: jax.Array, index: jax.Array, block: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(array, index * block, block)
 
 
 def _update_rows(

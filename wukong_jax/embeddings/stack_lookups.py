@@ -7,13 +7,15 @@ with most columns. `R` is the number of batch rows whose ids reach a rank, `L` t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wukong_jax.data.blocks.batch import BagShare
+from wukong_jax.embeddings.flat_bags import BagRows, FlatBags, flatten_bags
 from wukong_jax.embeddings.layout import EmbeddingLayout, FieldPlacement
 from wukong_jax.embeddings.placement import Piece, PlacedStack
 from wukong_jax.embeddings.pooling import invert_counts, pool_bags
@@ -24,8 +26,9 @@ PADDING = -1
 class RoutedIds(NamedTuple):
     """Ids of one placed stack, on the ranks that hold its rows."""
 
-    row_ids: jax.Array  # [R, L] int32 in [0, V]; V: no row on this rank
+    row_ids: jax.Array  # [R, L] int32 in [0, V]; V: no row on this rank. Without the slots of bags that are laid flat
     inverse_counts: dict[str, jax.Array]  # [R, bags] float32 by position of the group, for groups with mean pooling
+    flat: FlatBags | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,11 @@ class LookupGroup:
     length: int  # slots per column
     pooling: str  # "sum", "mean", or "none" (each slot is a vector)
     columns: int  # columns per rank, including padding
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the group's columns are bags."""
+        return self.pooling != "none"
 
     @property
     def slots(self) -> int:
@@ -63,6 +71,7 @@ class StackLookups:
         first_vectors = _first_vectors(fields)
         by_rank = [_find_readers(fields, stack.pieces_of_rank(rank)) for rank in range(ranks)]
         self.groups = _build_groups(by_rank)
+        self._bag_columns = [[field.column for field, _ in readers if field.pools] for readers in by_rank]
         slots, pieces, vectors = zip(
             *(_list_lookups(readers, self.groups, first_vectors) for readers in by_rank), strict=True
         )
@@ -83,12 +92,18 @@ class StackLookups:
         """Q, vectors of a rank per batch row."""
         return self.vectors.shape[1]
 
-    def find_rows(self, rank: jax.Array, ids: jax.Array) -> RoutedIds:
+    @property
+    def bag_lengths(self) -> tuple[int, ...]:
+        """Slots of each bag column on a rank, in the order of `slots`."""
+        return tuple(group.length for group in self.groups if group.is_pooled for _ in range(group.columns))
+
+    def find_rows(self, rank: jax.Array, ids: jax.Array, share: BagShare | None = None) -> RoutedIds:
         """Converts ids of columns to row ids in this rank's part of the stack; shard-local.
 
         Args:
           rank: int32 scalar, this rank.
           ids: [R, L] int32, -1 = no id, in the order of `slots`.
+          share: share of the bags' slots in which they are laid flat; None: they stay padded.
 
         Returns:
           The row ids; ids whose row is on another rank or in no table get V.
@@ -100,29 +115,65 @@ class StackLookups:
         for position, (group, piece) in enumerate(zip(self.groups, self._split(ids), strict=True)):
             if group.pooling == "mean":
                 inverse_counts[str(position)] = invert_counts(piece, group.length)
-        return RoutedIds(row_ids, inverse_counts)
+        if share is None or not self.bag_lengths:
+            return RoutedIds(row_ids, inverse_counts)
+        bag_ids, bag_rows = (self._join(array, pooled=True) for array in (ids, row_ids))
+        flat = flatten_bags(bag_ids, bag_rows, self.bag_lengths, share, self.stack.rows)
+        return RoutedIds(self._join(row_ids, pooled=False), inverse_counts, flat)
 
-    def pool(self, rows: jax.Array, routed: RoutedIds) -> jax.Array:
+    def pool(self, rows: jax.Array | BagRows, routed: RoutedIds) -> jax.Array:
         """Pools the rows of bags; shard-local.
 
         Args:
-          rows: [R, L, w].
+          rows: [R, L, w]; or sums of the bags, and the other slots.
           routed: result of `find_rows`.
 
         Returns:
           [R, Q, w] in the order of `vectors`.
         """
-        if all(group.pooling == "none" for group in self.groups):
+        if not isinstance(rows, BagRows) and not self.bag_lengths:
             return rows
         pooled = []
-        for position, (group, piece) in enumerate(zip(self.groups, self._split(rows), strict=True)):
-            if group.pooling != "none":
-                piece = pool_bags(piece, group.length, routed.inverse_counts.get(str(position)))
+        for position, (group, piece) in enumerate(zip(self.groups, self._split_rows(rows), strict=True)):
+            if group.is_pooled:
+                length = 1 if isinstance(rows, BagRows) else group.length
+                piece = pool_bags(piece, length, routed.inverse_counts.get(str(position)))
             pooled.append(piece)
         return jnp.concatenate(pooled, axis=1)
 
+    def measure_fill(self, totals: Mapping[str, int], batch_rows: int) -> float:
+        """Measures on the host how full the bags' slots are, on the rank where they are fullest.
+
+        Args:
+          totals: slots of each bag column up to the last ids of its bags, summed over the batch.
+          batch_rows: B, whose ids reach every rank.
+
+        Returns:
+          The used share of the slots; 0 without bags.
+        """
+        slots = batch_rows * sum(self.bag_lengths)
+        return max(sum(totals[name] for name in names) for names in self._bag_columns) / slots if slots else 0.0
+
+    def _join(self, slots: jax.Array, *, pooled: bool) -> jax.Array:
+        """Returns the slots of bags, or those of the other columns."""
+        pieces = zip(self.groups, self._split(slots), strict=True)
+        kept = [piece for group, piece in pieces if group.is_pooled == pooled]
+        return jnp.concatenate(kept, axis=1) if kept else slots[:, :0]
+
+    def _split_rows(self, rows: jax.Array | BagRows) -> list[jax.Array]:
+        """Returns the rows of each group, or the sums of its bags."""
+        if not isinstance(rows, BagRows):
+            return list(self._split(rows))
+        others = iter(_split_sizes(rows.slots, [group.slots for group in self.groups if not group.is_pooled]))
+        sums = iter(_split_sizes(rows.sums, [group.columns for group in self.groups if group.is_pooled]))
+        return [next(sums if group.is_pooled else others) for group in self.groups]
+
     def _split(self, slots: jax.Array) -> Sequence[jax.Array]:
         return jax.lax.split(slots, [group.slots for group in self.groups], axis=1)
+
+
+def _split_sizes(values: jax.Array, sizes: Sequence[int]) -> Sequence[jax.Array]:
+    return jax.lax.split(values, sizes, axis=1) if sizes else ()
 
 
 _Reader = tuple[FieldPlacement, Piece]

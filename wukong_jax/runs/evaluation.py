@@ -104,6 +104,7 @@ def evaluate_split(
     mesh: Mesh,
     exact_rows: int,
     see: SeeBatch | None = None,
+    fit: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Evaluation:
     """Evaluates a split.
 
@@ -116,12 +117,13 @@ def evaluate_split(
       exact_rows: splits of at most this many rows get the exact AUC (and GAUC, if the schema names a group column)
         from logits kept in memory; larger splits get the binned AUC with its error bound, and no GAUC.
       see: called with each scored batch, in order.
+      fit: chooses the places of a batch's bags.
 
     Returns:
       The metrics by name, and the calibration curve.
     """
     own = find_own_rows(mesh, batch_size)
-    scored = predict_batches(predict, read_in_order(source, schema, batch_size, own), mesh)
+    scored = predict_batches(predict, map(fit, read_in_order(source, schema, batch_size, own)), mesh)
     if see is not None:
         scored = _show_batches(scored, see)
     objectives = [label.name for label in schema.labels]
@@ -152,7 +154,7 @@ def evaluate_state(run: Run, data: RunData, state: TrainState, split: str, see: 
     """
     source, exact_rows = find_split(data, split), run.config.training.exact_auc_rows
     predict, size = build_predict(run, state), run.evaluation_batch_size
-    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see)
+    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see, run.place_bags)
 
 
 def find_split(data: RunData, split: str) -> BlockSource:

@@ -104,6 +104,9 @@ class StepLog(Listener):
             "gradient_norm": sums.gradient_norm,
             "examples_per_second": sums.examples / max(sums.seconds, 1e-9),
         }
+        if batch.bags.places:
+            line["bag_fill"] = round(batch.bags.used / batch.bags.places, 4)  # of this step, like the gradient's norm
+            line["bag_places"] = round(batch.bags.places / batch.bags.slots, 4)
         self._meter.progress = progress.replace(window_loss_sum=0.0, window_weight_sum=0.0)
         self._listener.on_log(line)
 

@@ -122,7 +122,7 @@ class OpenRun:
 
     def score_batches(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, jax.Array]]:
         """Yields (batch, logits [B, O] float32 on devices)."""
-        return predict_batches(self.predict_batch, batches, self.run.mesh)
+        return predict_batches(self.predict_batch, map(self.run.place_bags, batches), self.run.mesh)
 
     def score_split(self, split: str) -> dict[str, np.ndarray]:
         """Computes the logits of a split and returns them with labels and weights.

@@ -44,5 +44,5 @@ def score_rows(run: Run, predict: Predict, rows: Iterable[Columns]) -> Iterator[
     # Set all weights to 1, so that only padding has weight 0.
     chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in rows)
     batches = batch_rows(chunks, run.schema, run.evaluation_batch_size)
-    for batch, logits in predict_batches(predict, batches, run.mesh):
+    for batch, logits in predict_batches(predict, map(run.place_bags, batches), run.mesh):
         yield expit(np.asarray(logits, np.float64)[batch.weight > 0])

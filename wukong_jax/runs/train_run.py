@@ -12,6 +12,7 @@ from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.data.blocks.loader import iterate_batches
 from wukong_jax.errors import NotFiniteLossError
 from wukong_jax.runs.checkpoints import Checkpoints
+from wukong_jax.runs.compiled_steps import CompiledSteps
 from wukong_jax.runs.console import TrainingConsole
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.finish import finish_run
@@ -208,10 +209,8 @@ class _Sitting:
         self._folder.drop_results()
         with closing(self._place_batches(meter.progress)) as batches:
             first = next(batches)
-            began = time.monotonic()
-            train_step = run.jit_train_step().lower(loop.state, first.columns).compile()
-            listeners.on_message(f"compiled the train step in {time.monotonic() - began:.1f} s")
-            meter.restart_clock()
+            train_step = CompiledSteps(run, meter, listeners)
+            train_step.compile(loop.state, first.columns)
             feed = itertools.chain([first], batches)
             del first  # frees its arrays after its step
             try:
@@ -237,7 +236,9 @@ class _Sitting:
         )
         with closing(batches):
             for batch, position in batches:
-                yield self._votes.cast(put_batch(batch, run.mesh), batch.weight, position)
+                batch, bags = run.fit_bags(batch)
+                placed = self._votes.cast(put_batch(batch, run.mesh), batch.weight, position)
+                yield placed._replace(bags=bags)
 
     def _describe_bad_loss(self, step: int) -> NotFiniteLossError:
         self._checkpoints.wait()

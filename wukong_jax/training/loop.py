@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import Position
+from wukong_jax.training.bag_places import BagUse
 from wukong_jax.training.state import TrainState
 from wukong_jax.training.step import StepMetrics
 
@@ -38,6 +39,7 @@ class PlacedBatch(NamedTuple):
     rows: Any  # of weight above 0; an int, or [] int32 summed over all processes
     position: Position  # position in the data after this batch
     signal: Any = 0  # [] int32, number of the stop signal that a process had received before this batch; 0: none
+    bags: BagUse = BagUse()
 
 
 class Listener:

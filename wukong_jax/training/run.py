@@ -29,6 +29,7 @@ from wukong_jax.sharding.mesh import (
     round_up_batch,
 )
 from wukong_jax.sharding.table_layout import choose_table_formats
+from wukong_jax.training.bag_places import BagUse, fit_bags
 from wukong_jax.training.loss import AdditiveLoss, LossFunction
 from wukong_jax.training.microbatches import count_parts
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
@@ -117,6 +118,14 @@ class Run:
         state = self.state_sharding
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
         return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
+
+    def fit_bags(self, batch: Batch) -> tuple[Batch, BagUse]:
+        """Chooses the places of a batch's bags, unless the config pads them; see `training.bag_places`."""
+        return fit_bags(self.exchange, batch) if self.config.embeddings.bags == "by_length" else (batch, BagUse())
+
+    def place_bags(self, batch: Batch) -> Batch:
+        """Returns the batch with the places that `fit_bags` chooses."""
+        return self.fit_bags(batch)[0]
 
     def count_parts(self) -> int:
         """Returns the number of microbatches of a step, see `config.training.microbatch`.

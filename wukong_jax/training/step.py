@@ -65,6 +65,11 @@ def run_network(
     return outputs, changed.get(STATISTICS, {})
 
 
+def route_batch(exchange: Exchange, batch: Batch) -> Any:
+    """Routes the ids of a batch, with its bags padded or laid flat as the batch says."""
+    return exchange.route_ids(batch.ids) if batch.bag_share is None else exchange.route_ids(batch.ids, batch.bag_share)
+
+
 def build_train_step(
     network: Network,
     exchange: Exchange,
@@ -97,7 +102,7 @@ def build_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         step_key = jax.random.fold_in(state.key, state.step)
-        routed = exchange.route_ids(batch.ids)
+        routed = route_batch(exchange, batch)
         rows = exchange.gather(state.tables, routed)
         totals = compute_loss.totals(batch) if isinstance(compute_loss, AdditiveLoss) else None
         rest = _Rest(jax.random.fold_in(step_key, PURPOSE_DROPOUT), totals)
@@ -107,7 +112,7 @@ def build_train_step(
             (_, found), gradients = differentiated(params, rows, statistics, routed, batch, numbers, rest)
             return found, gradients
 
-        by_row = (rows, routed, batch, jnp.arange(len(batch.ids)))
+        by_row = (rows, exchange.keep_by_row(routed), batch, jnp.arange(len(batch.ids)))
         if parts > 1:
             differentiate = functools.partial(differentiate_in_parts, differentiate, exchange, parts)
             found, both = differentiate(state.params, state.statistics, by_row)
@@ -140,10 +145,11 @@ def build_forward(network: Network, exchange: Exchange) -> Callable[[Any, Any, A
     """Builds the pure function (params, statistics, tables, batch) -> outputs, without dropout."""
 
     def forward(params: Any, statistics: Any, tables: Any, batch: Batch) -> Outputs:
-        routed = exchange.route_ids(batch.ids)
+        routed = route_batch(exchange, batch)
         rows = exchange.gather(tables, routed)
         variables = {"params": params, STATISTICS: statistics}
-        return run_network(network, exchange, variables, rows, routed, batch, train=False)[0]
+        by_row = exchange.keep_by_row(routed)
+        return run_network(network, exchange, variables, rows, by_row, batch, train=False)[0]
 
     return forward
 

@@ -9,9 +9,10 @@ import pytest
 from tests.cli.command import run_command
 from wukong_jax.bench.accelerator.bag_speed import draw_bag_ids
 from wukong_jax.bench.accelerator.device_tests import run_tests
-from wukong_jax.bench.accelerator.sizes import SIZES, BagSetting, build_step_config
+from wukong_jax.bench.accelerator.sizes import SIZES, BagSetting
 from wukong_jax.bench.accelerator.stage_process import measure_cases
 from wukong_jax.bench.accelerator.stages import STAGES, Stage, run_stages
+from wukong_jax.bench.accelerator.step_runs import build_step_config
 from wukong_jax.bench.peers.cases import CASES
 from wukong_jax.errors import UserError
 
@@ -99,7 +100,7 @@ def test_rows_are_kept_when_processes_die_or_hang(tmp_path, monkeypatch):
         (tmp_path / f"{module}.py").write_text(BREAKING % act, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
     modules = {"machine": "no_such_module", "steps": "dying", "memory": "ending", "loop": "hanging"}
-    stages = {name: Stage(module, 2 if module == "hanging" else 60) for name, module in modules.items()}
+    stages = {name: Stage(module, 1 if module == "hanging" else 60) for name, module in modules.items()}
     seen = []
     rows = run_stages(list(modules), "tiny", lambda rows: seen.append(len(rows)), stages)
     assert seen == [1, 3, 5, 7]
@@ -109,7 +110,7 @@ def test_rows_are_kept_when_processes_die_or_hang(tmp_path, monkeypatch):
     assert errors["machine"] == "ended with exit code 1"
     assert errors["steps"] == "ended by SIGSEGV; cases without a row did not run or finish"
     assert errors["memory"] == "ended with exit code 3"
-    assert errors["loop"].startswith("took longer than its 12 s and was ended")
+    assert errors["loop"].startswith("took longer than its 6 s and was ended")
 
 
 def test_all_limits_leave_time_for_the_installation_in_eight_minutes():

@@ -8,14 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from wukong_jax.bench.accelerator.sizes import (
-    Cases,
-    Row,
-    Size,
-    build_step_config,
-    build_step_run,
-    draw_step_batch,
-)
+from wukong_jax.bench.accelerator.sizes import Cases, Row, Size
+from wukong_jax.bench.accelerator.step_runs import build_step_config, build_step_run, draw_step_batch
 from wukong_jax.bench.accelerator.timing import time_calls
 from wukong_jax.bench.random_blocks import write_random_blocks
 from wukong_jax.config import build_run_config

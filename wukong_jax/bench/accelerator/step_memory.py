@@ -11,17 +11,8 @@ import sys
 
 import jax
 
-from wukong_jax.bench.accelerator.sizes import (
-    SIZES,
-    Cases,
-    Row,
-    Size,
-    SizeName,
-    build_step_config,
-    build_step_run,
-    build_step_schema,
-    draw_step_batch,
-)
+from wukong_jax.bench.accelerator.sizes import SIZES, Cases, Row, Size, SizeName
+from wukong_jax.bench.accelerator.step_runs import build_step_config, build_step_run, build_step_schema, draw_step_batch
 from wukong_jax.clusters.compile_ahead import (
     compile_train_step,
     describe_devices,

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wukong_jax.bench.accelerator.sizes import Cases, Row, Size, StepCase, build_step_run, draw_step_batch
+from wukong_jax.bench.accelerator.sizes import Cases, Row, Size, StepCase
+from wukong_jax.bench.accelerator.step_runs import build_step_run, draw_step_batch
 from wukong_jax.bench.accelerator.timing import describe_times, time_calls
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.training.size import count_flops

@@ -1,11 +1,24 @@
 """Defines the batch, the format in which rows are passed from the loader to the train step."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 Array = Any  # numpy on the host, jax.Array on devices
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class BagShare:
+    """Share of the slots of bags for which a step has places; see `embeddings.flat_bags`.
+
+    It belongs to a batch's structure, so that each share has a program of its own.
+    """
+
+    of_slots: float
 
 
 class Batch(NamedTuple):
@@ -23,6 +36,7 @@ class Batch(NamedTuple):
     timestamp: Array  # [B] int64 seconds on the host; never sent to devices
     weight: Array  # [B] float32, 0 = padding
     extras: Mapping[str, Array]  # additional columns that only some models need; empty by default
+    bag_share: BagShare | None = None  # bags are laid flat in that many places; None: padded to their longest
 
 
 # dtype of each columnar array, in blocks and batches.

@@ -17,7 +17,7 @@ Grain reads windows ahead in threads; the order does not depend on the number of
 import dataclasses
 import functools
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -267,7 +267,7 @@ def _build_batch(parts: list[Columns], schema: Schema, batch_size: int) -> Batch
         padding |= {name: np.zeros((missing, *shape), np.float32) for name, shape in extras.items()}
         padding["ids"].fill(-1)
         parts = [*parts, padding]
-    columns = {name: _concatenate([part[name] for part in parts]) for name in (*shapes, *extras)}
+    columns: dict[str, Any] = {name: _concatenate([part[name] for part in parts]) for name in (*shapes, *extras)}
     return Batch(**{name: columns[name] for name in shapes}, extras={name: columns[name] for name in extras})
 
 
