@@ -20,6 +20,7 @@ from wukong_jax.training.bag_places import LEAST_SLOTS, BagUse
 from wukong_jax.training.run import Run, build_run
 
 B, LONGEST = 64, 16
+FLAT = "wukong_jax.embeddings.flat_exchange:build"
 SCHEMA = Schema(
     "made_up",
     Source("csv"),
@@ -77,8 +78,14 @@ def test_the_fullest_device_decides():
     lengths[:8] = 4  # the rows of the first of eight devices
     batch = make_batch(lengths)
     one, used = make_run().fit_bags(batch)
-    eight, _ = make_run(2, 4).fit_bags(batch)
-    assert (one.bag_share, eight.bag_share) == (BagShare(3 / 32), BagShare(1 / 4))
+    copies, rows = ({"factory": FLAT, "options": {"placement": kind}} for kind in ("replicated", "row_wise"))
+    eight, _ = make_run(2, 4, exchange=copies).fit_bags(batch)
+    everywhere, _ = make_run(2, 4, exchange=rows).fit_bags(batch)  # each device sees the ids of the whole batch
+    assert (one.bag_share, eight.bag_share, everywhere.bag_share) == (
+        BagShare(3 / 32),
+        BagShare(1 / 4),
+        BagShare(3 / 32),
+    )
     assert used == BagUse(lengths.sum(), B * LONGEST * 3 // 32, B * LONGEST)
 
 
@@ -118,9 +125,6 @@ def take_steps(run: Run, *, flat: bool):
     assert step._cache_size() == 1
     tables = run.exchange.export_tables(state.tables)
     return jax.device_get((metrics, state.params, {name: arrays["rows"] for name, arrays in tables.items()}))
-
-
-FLAT = "wukong_jax.embeddings.flat_exchange:build"
 
 
 @pytest.mark.parametrize(
