@@ -14,12 +14,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wukong_jax.data.blocks.batch import BagShare, Batch
-from wukong_jax.embeddings.flat_bags import BagRows, FlatBags, flatten_bags, join_ranks, join_slots
-from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout, FieldPlacement
+from wukong_jax.embeddings.flat_bags import BagRows, FlatBags, join_ranks, join_slots
+from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout
 from wukong_jax.embeddings.pooling import pool_fields
-from wukong_jax.embeddings.row_gather import compute_row_ids, gather_bags, gather_rows, take_slots
+from wukong_jax.embeddings.row_gather import compute_row_ids
 from wukong_jax.embeddings.sparse_update import RowStep, update_stack
 from wukong_jax.embeddings.tables import LogicalTables, Tables, choose_merge, export_tables, import_tables, init_tables
+from wukong_jax.embeddings.whole_stacks import find_bags, gather_stacks, route_stacks
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import MESH_AXES, check_mesh_axes
@@ -271,7 +272,7 @@ class ReplicatedExchange(Exchange):
         """Measures how full the slots of bags are; see `Exchange`."""
         fills = [0.0]
         for index in range(len(self.layout.stacks)):
-            if bags := self._bags_of_stack(index):
+            if bags := find_bags(self.layout, index):
                 used = sum(lengths[field.column].reshape(self.mesh.size, -1).sum(axis=1) for field in bags)
                 slots = len(lengths[bags[0].column]) // self.mesh.size * sum(field.length for field in bags)
                 fills.append(float(np.max(used)) / slots)
@@ -282,7 +283,8 @@ class ReplicatedExchange(Exchange):
         if share is None:
             stacks = enumerate(self.layout.stacks)
             return ReplicatedIds({stack.name: compute_row_ids(self.layout, i, ids) for i, stack in stacks}, ids, {})
-        row_ids, flat = self._map_batch(functools.partial(self._flatten_local, share))(ids)
+        route = functools.partial(route_stacks, self.layout, share)
+        row_ids, flat = route(ids) if self.mesh.size == 1 else self.map_shards(route, BY_RANK)(ids)
         return ReplicatedIds(row_ids, ids, flat)
 
     def keep_by_row(self, routed: ReplicatedIds) -> ReplicatedIds:
@@ -292,9 +294,10 @@ class ReplicatedExchange(Exchange):
     def gather(self, tables: Tables, routed: ReplicatedIds) -> dict[str, jax.Array | BagRows]:
         """Reads each device's rows from its copy of the tables, and sums bags that are laid flat; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed.row_ids}
-        if self.mesh.size == 1:
-            return self._gather_local(stored, routed.row_ids, routed.flat)
-        return self.map_shards(self._gather_local, (WHOLE, BY_RANK, BY_RANK))(stored, routed.row_ids, routed.flat)
+        read = functools.partial(gather_stacks, self.layout)
+        if self.mesh.size > 1:
+            read = self.map_shards(read, (WHOLE, BY_RANK, BY_RANK))
+        return read(stored, routed.row_ids, routed.flat)
 
     def collect(self, rows: dict[str, jax.Array | BagRows], routed: ReplicatedIds) -> dict[str, jax.Array]:
         """Pools the rows, which are already on the batch's devices; see `Exchange`."""
@@ -351,36 +354,3 @@ class ReplicatedExchange(Exchange):
                 touched = *join_slots(row_ids[name], flat[name], gradients[name]), None
             updated[name] = update_stack(stack, tables[name], *touched, own_step)
         return updated
-
-    def _bags_of_stack(self, index: int) -> list[FieldPlacement]:
-        return [field for field in self.layout.fields_of_stack(index) if field.pools]
-
-    def _flatten_local(self, share: BagShare, ids: jax.Array) -> tuple[dict[str, jax.Array], dict[str, FlatBags]]:
-        """Returns the row ids of the other columns, and the bags; of one device."""
-        row_ids, flat = {}, {}
-        for index, stack in enumerate(self.layout.stacks):
-            bags = self._bags_of_stack(index)
-            others = [field for field in self.layout.fields_of_stack(index) if not field.pools]
-            row_ids[stack.name] = compute_row_ids(self.layout, index, ids, others)
-            if bags:
-                bag_rows = compute_row_ids(self.layout, index, ids, bags)
-                lengths = [field.length for field in bags]
-                flat[stack.name] = flatten_bags(take_slots(ids, bags), bag_rows, lengths, share, stack.rows)
-        return row_ids, flat
-
-    def _gather_local(
-        self, tables: Mapping[str, jax.Array], row_ids: Mapping[str, jax.Array], flat: Mapping[str, FlatBags]
-    ) -> dict[str, jax.Array | BagRows]:
-        gathered: dict[str, jax.Array | BagRows] = {}
-        for index, stack in enumerate(self.layout.stacks):
-            name = stack.name
-            if name in flat:
-                lengths = [field.length for field in self._bags_of_stack(index)]
-                gathered[name] = gather_bags(tables[name], row_ids[name], flat[name], len(lengths), max(lengths))
-            else:
-                gathered[name] = gather_rows(tables[name], row_ids[name])
-        return gathered
-
-    def _map_batch(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Applies a function to each device's rows of the batch."""
-        return function if self.mesh.size == 1 else self.map_shards(function, BY_RANK)
