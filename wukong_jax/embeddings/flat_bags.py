@@ -154,11 +154,11 @@ def join_slots(row_ids: jax.Array, flat: FlatBags, gradients: BagRows) -> tuple[
       [M] int32 row ids and [M, w] float32 gradients.
     """
     width = gradients.slots.shape[-1]
-    of_slots = gradients.sums.reshape(-1, width).at[flat.bags].get(mode="fill", fill_value=0)
-    return (
-        jnp.concatenate([row_ids.reshape(-1), flat.row_ids]),
-        jnp.concatenate([gradients.slots.reshape(-1, width), of_slots]),
-    )
+    others, bags = gradients.slots.reshape(-1, width), gradients.sums.reshape(-1, width)
+    sources = jnp.concatenate([jnp.arange(len(others), dtype=jnp.int32), len(others) + flat.bags])
+    # One gather from what is there once, instead of two joined arrays, so that XLA:GPU reads gradients where they lie.
+    of_slots = jnp.concatenate([others, bags]).at[sources].get(mode="fill", fill_value=0)
+    return jnp.concatenate([row_ids.reshape(-1), flat.row_ids]), of_slots
 
 
 def join_ranks(flat: FlatBags, count: int) -> FlatBags:

@@ -47,7 +47,8 @@ class EmbeddingsConfig:
     initial_scale: Annotated[float, AtLeast(0)] = 0.02  # standard deviation of the initial rows
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the rows; optimizer arrays are always float32
     pooling: Literal["sum", "mean"] = "sum"  # pooling of bags and sequences
-    # by_length: a step reads the ids of pooled bags, rounded up to one of few sizes; padded: max_length in every row
+    # by_length: a step reads the ids of pooled bags, rounded up to one of few sizes, if a single process trains;
+    # padded: max_length in every row
     bags: Literal["by_length", "padded"] = "by_length"
     fields: Mapping[str, FieldOverride] = dataclasses.field(default_factory=dict)  # by column name
     # hidden widths of the MLP that projects narrow embeddings to D

@@ -9,7 +9,7 @@ from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.flat_bags import choose_share, measure_lengths
 from wukong_jax.sharding.mesh import batch_sharding
 
-LEAST_SLOTS = 1 << 15  # of a batch's bags; with fewer, what a step saves is not worth another compiled program
+LEAST_SLOTS = 1 << 17  # of a batch's bags; with fewer, what a step saves is not worth another compiled program
 
 
 class BagUse(NamedTuple):
