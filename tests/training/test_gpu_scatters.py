@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.training.test_train_step import make_config, make_schema
+from wukong_jax.data.blocks.batch import BagShare
 from wukong_jax.embeddings import exchange
 from wukong_jax.metrics.accumulate import compute_metric_sums
 from wukong_jax.training.run import Run, build_run
@@ -43,6 +44,13 @@ def build_run_for_gpus(monkeypatch, pooling: str, **settings) -> Run:
 def test_train_step_makes_none(monkeypatch, optimizer, pooling):
     run = build_run_for_gpus(monkeypatch, pooling, optimizer=optimizer)
     assert find_shared_additions(run.jit_train_step(), *run.abstract_inputs()) == []
+
+
+def test_train_step_with_bags_laid_flat_makes_none(monkeypatch):
+    run = build_run_for_gpus(monkeypatch, "mean")
+    assert any(field.pools for field in run.layout.fields)
+    state, batch = run.abstract_inputs()
+    assert find_shared_additions(run.jit_train_step(), state, batch._replace(bag_share=BagShare(0.5))) == []
 
 
 def test_predict_step_makes_none(monkeypatch):
