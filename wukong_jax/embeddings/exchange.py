@@ -294,7 +294,7 @@ class ReplicatedExchange(Exchange):
     def gather(self, tables: Tables, routed: ReplicatedIds) -> dict[str, jax.Array | BagRows]:
         """Reads each device's rows from its copy of the tables, and sums bags that are laid flat; see `Exchange`."""
         stored = {name: tables[name].rows for name in routed.row_ids}
-        read = functools.partial(gather_stacks, self.layout)
+        read: Callable[..., Any] = functools.partial(gather_stacks, self.layout)
         if self.mesh.size > 1:
             read = self.map_shards(read, (WHOLE, BY_RANK, BY_RANK))
         return read(stored, routed.row_ids, routed.flat)
