@@ -23,6 +23,7 @@ import numpy as np
 from wukong_jax.data.blocks.batch import BagShare
 from wukong_jax.embeddings.sum_runs import SortedSlots, sum_runs
 
+jax.tree_util.register_static(BagShare)
 # From 1/64 to 1/2, each 1.33 or 1.5 times the one before: batches of one data set need one of them, at times two.
 SHARES = tuple(BagShare(share) for k in range(5, -1, -1) for share in (2.0**-k / 2, 0.75 * 2.0**-k))[:-1]
 

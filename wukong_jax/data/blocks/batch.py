@@ -4,18 +4,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 Array = Any  # numpy on the host, jax.Array on devices
 
 
-@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class BagShare:
     """Share of the slots of bags for which a step has places; see `embeddings.flat_bags`.
 
-    It belongs to a batch's structure, so that each share has a program of its own.
+    It belongs to a batch's structure, so that each share has a program of its own (registered in that module, because
+    this one does without JAX).
     """
 
     of_slots: float
