@@ -9,7 +9,8 @@ Data:      data/flights-3m.parquet of the package vega-datasets 3.2.1 (on-time d
            origin, destination, distance in steps of 50 miles, route. Split at random, 2.5 M / 0.2 M / 0.3 M: the
            question is how late other flights of the same days were, not tomorrow's. Lateness depends on day x hour x
            airport (weather), so models differ far more here than on click sets of this size
-Expected:  not measured with this version; nothing of it was searched
+Expected:  Wukong: test AUC 0.8771, log loss 0.3131 (2026-11-28, one seed, nothing of it was searched); 8 minutes on two
+           busy CPU cores. The other models were not run with these settings
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Convert the three million US flights of vega-datasets into one Parquet file with a label and calendar fields.
+"""Convert three million US flights into one Parquet file with a label and calendar fields.
 
     wukong-jax convert_flights --input=flights-3m.parquet --output=data/flights.parquet
 
