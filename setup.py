@@ -42,6 +42,7 @@ setup(
         "matplotlib>=3.9",
         "tensorboardX>=2.6",
         "rich>=13.7",
+        "flatbuffers>=24.3",  # of exported programs, which JAX leaves to its users
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10"],
@@ -54,6 +55,10 @@ setup(
         "trackio": ["trackio>=0.4"],
         # The peer of wukong-jax bench_train_step --peer. FBGEMM is built for one release of PyTorch.
         "peers": ["torch==2.13.*", "fbgemm-gpu-cpu==1.8.*"],
+        # The server (wukong-jax serve).
+        "serve": ["starlette>=0.46", "uvicorn>=0.34"],
+        # ONNX models (wukong-jax export --format=onnx), and their runtime.
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
         # The documents as a site (scripts/docs.sh).

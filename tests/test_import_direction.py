@@ -32,6 +32,7 @@ PARTS = (
     "config_files",
     "training",
     "runs",
+    "serving",
     "reports",
     "api",
     "scaling",

@@ -7,6 +7,7 @@ for a single domain is not implemented.
 """
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -81,7 +82,7 @@ class Dense(nn.Module):
         else:
             kernel = self.param("kernel", _init_each(self.kernel_init), (settings.domains, *shape))
             own = jax.nn.one_hot(domain, settings.domains, dtype=settings.dtype)
-            own = jnp.repeat(own, values.size // (inputs * len(own)), axis=0)
+            own = jnp.repeat(own, math.prod(values.shape[1:-1]), axis=0)
             made = multiply_by_domain(values.reshape(-1, inputs), kernel, own, settings)
         made = made.reshape(*values.shape[:-1], self.features)
         if settings.biases:

@@ -82,7 +82,7 @@ class LatticeNetwork(nn.Module):
             if options.context_storage:
                 stored.append(tokens)
             others = fusion(tokens, stored[:-1], domain)
-        features = others.reshape(len(others), -1)
+        features = others.reshape(others.shape[0], -1)
         aux = {"backbone": features.astype(jnp.float32)}
         if options.distillation_head:
             aux["distilled_logits"] = self._heads("distillation_heads")(features, domain, train=train)

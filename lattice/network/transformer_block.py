@@ -127,7 +127,7 @@ class TransformerBlock(nn.Module):
         hidden = Dense(units, self.settings, self.untied, HIDDEN_INITIALIZER, name="ffn_hidden")(events, domain)
         hidden = normalise_and_activate(self.settings.norm, hidden, "ffn_hidden_norm")
         if self.options.context in ("gate", "both"):
-            flat = context.reshape(len(context), -1)
+            flat = context.reshape(context.shape[0], -1)
             gate = Dense(units, self.settings, kernel_init=output_initializer(0.0), name="ffn_gate")(flat, domain)
             hidden = hidden * (2 * jax.nn.sigmoid(gate))[:, None, :]
         return Dense(width, self.settings, self.untied, name="ffn_output")(hidden, domain)

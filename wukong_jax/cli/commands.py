@@ -12,6 +12,7 @@ from wukong_jax.cli.parser import UsageError
 
 GROUPS = {
     "train and score": ("wukong_jax.cli.train", "wukong_jax.cli.evaluate", "wukong_jax.cli.predict"),
+    "serving": ("wukong_jax.cli.export", "wukong_jax.cli.serve"),
     "data": (
         "wukong_jax.cli.infer_schema",
         "wukong_jax.cli.prepare_data",
@@ -50,6 +51,7 @@ GROUPS = {
         "wukong_jax.cli.bench_accelerator",
         "wukong_jax.cli.bench_growth",
         "wukong_jax.cli.bench_loop",
+        "wukong_jax.cli.bench_serving",
         "wukong_jax.cli.compare_drafts",
         "dmt.cli.bench_dmt",
     ),

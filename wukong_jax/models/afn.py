@@ -145,7 +145,7 @@ class AFN(nn.Module):
         made = behind(products.astype(shape.dtype), train=train)
         if not options.deep_hidden:
             return Outputs(made, {})
-        flat = vectors[:, :, width:].reshape(len(vectors), -1)
+        flat = vectors[:, :, width:].reshape(vectors.shape[0], -1)
         beside = output_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
         deep = beside(flat, train=train)
         weights = self.param("branch_weights", nn.initializers.constant(0.5), (2, shape.objectives))

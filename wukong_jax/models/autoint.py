@@ -150,7 +150,7 @@ class AutoInt(nn.Module):
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, shape = self.options, self.shape
         vectors = input_vectors(inputs, options, shape, train=train)
-        flat = vectors.reshape(len(vectors), -1)
+        flat = vectors.reshape(vectors.shape[0], -1)
         for index in range(options.attention_layers):
             vectors = SelfAttention(
                 options.attention_dim,
@@ -162,7 +162,7 @@ class AutoInt(nn.Module):
                 shape.dtype,
                 name=f"attention_{index}",
             )(vectors, train=train)
-        parts = [vectors.reshape(len(vectors), -1)]
+        parts = [vectors.reshape(vectors.shape[0], -1)]
         if options.deep_hidden:
             deep = hidden_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
             parts.append(deep(flat, train=train))

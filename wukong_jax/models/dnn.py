@@ -38,7 +38,7 @@ class DNN(nn.Module):
         options, shape = self.options, self.shape
         vectors = input_vectors(inputs, options, shape, train=train)
         deep = output_layers(options.deep_hidden, options, shape, name="deep", dropout=options.deep_dropout)
-        return Outputs(deep(vectors.reshape(len(vectors), -1), train=train), {})
+        return Outputs(deep(vectors.reshape(vectors.shape[0], -1), train=train), {})
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:

@@ -91,7 +91,7 @@ class FinalMLP(nn.Module):
     def _stream(self, index: int, vectors: jax.Array, train: bool) -> jax.Array:
         """Applies one of the two MLPs, [B, n, D] to [B, last width]."""
         options = self.options
-        flat = vectors.reshape(len(vectors), -1)
+        flat = vectors.reshape(vectors.shape[0], -1)
         if options.use_fs:
             flat = flat * self._gates(index, vectors, train)
         widths, dropout = getattr(options, f"mlp{index}_hidden"), getattr(options, f"mlp{index}_dropout")

@@ -51,7 +51,7 @@ class FactorizationMachine(nn.Module):
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         objectives = self.shape.objectives
         tokens = inputs.present_embeddings.astype(jnp.float32)
-        parts = len(tokens), objectives, self.shape.width // objectives
+        parts = tokens.shape[0], objectives, self.shape.width // objectives
         sums = tokens.sum(axis=1).reshape(parts)
         squares = jnp.square(tokens).sum(axis=1).reshape(parts)[:, :, 1:].sum(axis=2)
         if self.shape.dense_features:

@@ -80,7 +80,7 @@ class MaskNet(nn.Module):
         options, shape = self.options, self.shape
         vectors = input_vectors(inputs, options, shape, train=train)
         normed = VectorNorm(name="token_norm")(vectors) if options.token_norm else vectors
-        first = normed.reshape(len(vectors), -1)
+        first = normed.reshape(vectors.shape[0], -1)
         parallel = options.structure == "parallel"
         widths = options.block_widths
         masked_widths = [first.shape[1]] * len(widths) if parallel else [first.shape[1], *widths[:-1]]

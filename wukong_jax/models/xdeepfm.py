@@ -198,7 +198,7 @@ class XDeepFM(nn.Module):
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, shape = self.options, self.shape
         vectors = input_vectors(inputs, options, shape, train=train)
-        flat = vectors.reshape(len(vectors), -1)
+        flat = vectors.reshape(vectors.shape[0], -1)
         network = CompressedInteractionNetwork(options.cin_maps, options.cin_activation, options.cin_split, name="cin")
         parts = [flat, network(vectors)]
         if options.deep_hidden:

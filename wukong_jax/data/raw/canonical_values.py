@@ -14,6 +14,7 @@ Values used as text (ids, elements of bags, domains, groups, labels with `positi
 Values used as numbers: any number type, booleans as 1 and 0, and texts with surrounding blanks allowed.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ import polars as pl
 _WHOLE_OR_BOOLEAN = r"^(?:-?(?:0|[1-9][0-9]*)\.0+|True|TRUE|False|FALSE)$"
 _INTEGER = r"^([+-]?[0-9]+)(?:\.0+)?$"
 _ZERO_FRACTION = r"\.?0+$"
+_CHANGED, _FRACTION, _CHANGED_ENDS = re.compile(_WHOLE_OR_BOOLEAN), re.compile(r"\.0+\Z"), ("0", "e", "E")
 _MARKS = (".", "T", "F")  # no text without one of these is changed
 _EXACT_INTEGERS: dict[type[pl.DataType], float] = {pl.Float64: 2.0**53, pl.Float32: 2.0**24, pl.Float16: 2.0**11}
 _SMALL = 2e-4  # Python and pandas write floats below 1e-4 with an exponent, and of two digits
@@ -82,8 +84,11 @@ def may_change(joined: str) -> bool:
 
 
 def canonical_text(text: str) -> str:
-    """Returns the canonical form of one text."""
-    return canonicalise_texts(pl.Series([text], dtype=pl.String)).item()
+    """Returns the canonical form of one text; `canonicalise_texts` does the same to many."""
+    if not text.endswith(_CHANGED_ENDS) or not _CHANGED.fullmatch(text):
+        return text
+    changed = _FRACTION.sub("", text).lower()
+    return "0" if changed == "-0" else changed
 
 
 def canonical_label_text(text: str) -> str:

@@ -28,8 +28,8 @@ from wukong_jax.messages import first_line
 from wukong_jax.schema import Schema, Source
 
 _FRAME_ROWS = 65_536  # rows of a frame that are encoded at once
-_NUMBER_BLANKS = " \t"  # around numbers, which the reader of texts leaves out
-_FRAME = Path("rows")  # used instead of a file name in messages
+NUMBER_BLANKS = " \t"  # around numbers, which the reader of texts leaves out
+FRAME = Path("rows")  # used instead of a file name in messages
 
 
 def read_encoded_rows(
@@ -98,19 +98,31 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame, *, dat
     Raises:
       UserError: a column is missing or has a type that does not fit the schema, or a value cannot be read.
     """
+    yield from _encode(
+        schema, vocabularies, split_frame(schema, frame, dates=dates), BadRows("stop", fix="fix the row")
+    )
+
+
+def split_frame(schema: Schema, frame: pl.DataFrame, *, dates: bool = False) -> Iterator[RawRows]:
+    """Checks a data frame and yields it in parts, with the values that the reader of the schema's files would find.
+
+    Args:
+      schema: the resolved schema.
+      frame: see `encode_frame`.
+      dates: keep timestamps if there are any.
+
+    Raises:
+      UserError: a column is missing or has a type that does not fit the schema.
+    """
     needed, optional = raw_columns(schema)
     optional = [name for name in optional if name not in _unread_columns(schema, dates)]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        raise UserError(f"{_FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
+        raise UserError(f"{FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
     frame = frame.select([name for name in frame.columns if name in needed or name in optional])
-    check_column_types(_FRAME, frame.schema, schema)
-    slices = frame.with_columns(_read_values(frame, schema)).iter_slices(_FRAME_ROWS)
-    raw = (
-        RawRows(_FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
-        for index, part in enumerate(slices)
-    )
-    yield from _encode(schema, vocabularies, raw, BadRows("stop", fix="fix the row"))
+    check_column_types(FRAME, frame.schema, schema)
+    for index, part in enumerate(frame.with_columns(_read_values(frame, schema)).iter_slices(_FRAME_ROWS)):
+        yield RawRows(FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
 
 
 def _unread_columns(schema: Schema, dates: bool) -> list[str]:
@@ -143,10 +155,10 @@ def build_frame(rows: Any) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise UserError(
-            f"{_FRAME}: cannot be converted to a frame ({reason}); give columns of equal length, each of one type"
+            f"{FRAME}: cannot be converted to a frame ({reason}); give columns of equal length, each of one type"
         ) from None
     kind = type(rows).__name__
-    raise UserError(f"{_FRAME}: a {kind}; give a polars or pandas frame, a dict of columns, or the path of a raw file")
+    raise UserError(f"{FRAME}: a {kind}; give a polars or pandas frame, a dict of columns, or the path of a raw file")
 
 
 def _read_pandas(frame: Any, name: Any) -> pl.Series:
@@ -181,7 +193,7 @@ def _read_values(frame: pl.DataFrame, schema: Schema) -> list[pl.Series]:
         if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
             texts = column.cast(pl.String)
             if source.strip or column.name in numbers:
-                texts = texts.str.strip_chars(None if source.strip else _NUMBER_BLANKS)
+                texts = texts.str.strip_chars(None if source.strip else NUMBER_BLANKS)
             read.append(texts.set(texts.is_in(list(source.missing)).fill_null(False), None))
         elif (typed := _drop_missing(column, source)) is not None:
             read.append(typed)

@@ -64,9 +64,22 @@ def hash_texts(texts: pl.Series, salt: int) -> np.ndarray:
 def hash_joined(texts: pl.Series, joined: str, salt: int) -> np.ndarray:
     """Hashes texts that are joined already, which saves a pass; see `hash_texts`."""
     state = np.full(len(texts), mix64(np.array([salt % 2**64], np.uint64))[0])
-    lengths = texts.str.len_bytes().to_numpy().astype(np.int64)
+    return hash_pieces(joined.encode(), texts.str.len_bytes().to_numpy().astype(np.int64), state)
+
+
+def hash_pieces(joined: bytes, lengths: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Hashes texts that lie one after another.
+
+    Args:
+      joined: the texts as UTF-8.
+      lengths: [n] int64, bytes of each text.
+      state: [n] uint64, `mix64` of each text's salt; overwritten.
+
+    Returns:
+      [n] uint64.
+    """
     starts = np.cumsum(lengths) - lengths
-    buffer = joined.encode() + bytes(_WORD)
+    buffer = joined + bytes(_WORD)
     words = np.ndarray(len(buffer) - _WORD + 1, np.dtype("<u8"), buffer, strides=(1,))
     for offset in range(0, int(lengths.max(initial=0)), _WORD):
         rows = slice(None) if lengths.min() >= offset + _WORD else np.flatnonzero(lengths > offset)

@@ -154,6 +154,31 @@ class StoredCodes:
         self._ids = np.concatenate([self._ids, ids])
 
 
+class VocabularyIds:
+    """Maps texts to the ids of a stored vocabulary, as `StoredCodes` does, with memory that new texts do not enlarge.
+
+    It is for processes that score rows for weeks. A value takes about 130 bytes.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Creates the map."""
+        forms = canonicalise_texts(vocabulary.values).to_list()
+        self._ids = dict(zip(reversed(forms), range(len(forms), 0, -1), strict=True))
+        self.find = self._ids.get  # the id of a canonical text, or the default
+
+    def encode(self, texts: pl.Series) -> np.ndarray:
+        """Returns the id of each text's canonical form; 0 if it is out-of-vocabulary.
+
+        Args:
+          texts: [n] String; null counts as the empty text.
+
+        Returns:
+          [n] int32.
+        """
+        forms = canonicalise_texts(texts.fill_null("") if texts.null_count() else texts)
+        return np.fromiter((self.find(form, UNKNOWN_ID) for form in forms.to_list()), np.int32, len(forms))
+
+
 def vocabulary_path(directory: Path, column: str) -> Path:
     """Returns the path of a column's vocabulary; the column's name may contain any character and have any length."""
     name = quote(column, safe=" ")

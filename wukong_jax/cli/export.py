@@ -1,0 +1,65 @@
+"""Export a trained run as an artefact that scores rows without this package's models or Flax.
+
+    wukong-jax export --workdir=runs/mine --output=served/mine
+    wukong-jax export --workdir=runs/mine --output=served/small --tables=int8 --evaluate=test
+
+The folder holds the program (StableHLO, for any number of rows), the tables, the schema, the vocabularies and a
+manifest. `wukong_jax.serving.load_scorer` loads it, and `wukong-jax serve` serves it. An artefact in the folder is
+replaced in one step. JAX reads it for six months; then export the run again.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from wukong_jax.cli.settings import AllowFactories, ProgramFlags
+from wukong_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(ProgramFlags):
+    """The command's flags."""
+
+    workdir: Annotated[str, "folder of the run"]
+    output: Annotated[str, "folder to create, or an artefact to replace"]
+    platforms: Annotated[tuple[str, ...], "platforms to export for: cpu, cuda, tpu, rocm"] = ("cpu", "cuda", "tpu")
+    tables: Annotated[
+        Literal["float32", "bfloat16", "int8"] | None,
+        "numbers of the tables' rows; int8 has a scale for each row (if not given: as they were trained)",
+    ] = None
+    format: Annotated[
+        Literal["stablehlo", "onnx"], "stablehlo for load_scorer and serve; onnx for onnxruntime (extra onnx)"
+    ] = "stablehlo"
+    evaluate: Annotated[str, "split on which to compare the artefact's metrics with the run's, such as test"] = ""
+    data: Annotated[str | None, "folder of row blocks to read instead of the run's own, if they were moved"] = None
+    allow_factories: AllowFactories = ()
+
+    def __post_init__(self) -> None:
+        """Refuses flags that an ONNX model cannot follow."""
+        if self.format == "onnx":
+            for name, given in (("tables", self.tables not in (None, "float32")), ("evaluate", bool(self.evaluate))):
+                if given:
+                    raise UserError(
+                        f"--{name} = {getattr(self, name)!r}: not possible with --format=onnx; leave it out"
+                    )
+
+
+def run(settings: Settings) -> None:
+    """Restores the run and writes the artefact."""
+    from wukong_jax.runs.open_run import open_run
+    from wukong_jax.serving.export import export_run
+
+    opened = open_run(settings.workdir, settings.data, settings.allow_factories)
+    output = Path(settings.output)
+    if settings.format == "onnx":
+        from wukong_jax.serving.onnx_file import export_onnx
+
+        export_onnx(opened, output)
+        print(f"wrote {output / 'model.onnx'}")
+        return
+    scorer = export_run(
+        opened, output, platforms=settings.platforms, tables=settings.tables, evaluate=settings.evaluate
+    )
+    size = sum(file.bytes for file in scorer.manifest.files.values())
+    until = scorer.manifest.readable_until
+    print(f"wrote {output}: {size / 1e6:,.1f} MB, readable by later versions of JAX until {until}")

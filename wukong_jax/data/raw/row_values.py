@@ -1,0 +1,90 @@
+"""Puts values of rows that come as Python objects into columns of one type."""
+
+import datetime
+import decimal
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+_INT64 = 2**63
+_EXACT = 2**53
+_SHOWN = 80
+_TYPES: dict[Any, pl.DataType | type[pl.DataType]] = {
+    "bool": pl.Boolean,
+    "int": pl.Int64,
+    "float": pl.Float64,
+    "text": pl.String,
+}
+_KINDS = {bool: "bool", float: "float", str: "text", datetime.date: "date", datetime.time: "time"}
+
+Kind = Any  # "none", "bool", "int", "float", "text", "date", ...; of a list ("list", kind of its elements); "unusable"
+
+
+def find_kind(value: Any) -> Kind:
+    """Returns which column a value belongs to; "unusable" if it is neither text nor number, moment or list of them."""
+    value = _to_python(value)
+    if value is None:
+        return "none"
+    if type(value) in _KINDS:
+        return _KINDS[type(value)]
+    if isinstance(value, int):
+        return "int" if -_INT64 <= value < _INT64 else "text"
+    if isinstance(value, datetime.datetime):
+        return "moment" if value.tzinfo is None else "moment with a zone"
+    if isinstance(value, decimal.Decimal):
+        return "decimal" if value.is_finite() else "unusable"
+    if isinstance(value, list | tuple):
+        kinds = {find_kind(element) for element in value} - {"none"}
+        if kinds == {"int", "float"} and all(_is_exact(element) for element in value):
+            return "list", "float"
+        if len(kinds) > 1 or any(isinstance(kind, tuple) or kind == "unusable" for kind in kinds):
+            return "unusable"
+        return "list", next(iter(kinds), "text")
+    return "unusable"
+
+
+def to_series(name: str, kind: Kind, values: Sequence[Any]) -> pl.Series:
+    """Puts values of one kind into a column.
+
+    Args:
+      name: name of the column.
+      kind: result of `find_kind` for each value.
+      values: [n] values.
+
+    Returns:
+      [n] series, null where a value is None.
+    """
+    plain = [_to_python(value) for value in values]
+    if isinstance(kind, tuple):
+        inner = to_series(name, kind[1], [_to_python(element) for value in plain for element in value])
+        ends = np.cumsum([len(value) for value in plain])
+        parts = [inner.slice(end - len(value), len(value)) for end, value in zip(ends.tolist(), plain, strict=True)]
+        return pl.Series(name, parts, pl.List(inner.dtype))
+    if kind == "none":
+        return pl.Series(name, plain, pl.Null)
+    if kind == "text":  # also integers beyond 64 bits
+        plain = [value if value is None else str(value) for value in plain]
+    if kind == "float":
+        plain = [value if value is None else float(value) for value in plain]
+    return pl.Series(name, plain, _TYPES.get(kind))
+
+
+def describe_unusable(name: str, value: Any) -> str:
+    """Describes a value of kind "unusable", for example "column 'x' = {}: expected a text ..."."""
+    shown = repr(value)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    return f"column {name!r} = {shown}: expected a text, a number, a date, or a list of one kind of them"
+
+
+def _to_python(value: Any) -> Any:
+    """Converts NumPy's scalars and arrays to Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _is_exact(value: Any) -> bool:
+    return value is None or isinstance(value, float) or abs(value) < _EXACT or math.isnan(value)
