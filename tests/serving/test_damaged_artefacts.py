@@ -163,6 +163,13 @@ def test_pickles_are_never_read(artefact, name, capsys):
     assert "HARM" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [WEIGHTS, GOLDEN])
+def test_compressed_arrays_are_not_unpacked(artefact, name):
+    np.savez_compressed(artefact / name, **{"params/x": np.zeros(10**6, np.float32)})
+    accept(artefact, name)
+    refuse(artefact, r"cannot read \(ValueError: is compressed\)")
+
+
 def test_a_program_that_calls_python_is_not_run(artefact, capsys):
     exported = export.deserialize(bytearray((artefact / PROGRAM).read_bytes()))
     shapes, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)

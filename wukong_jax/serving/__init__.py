@@ -32,8 +32,8 @@ plain. Both are tested to be equal for every kind of column.
 **Batches** are padded to a few sizes (buckets), each compiled when the scorer is loaded. Padding has no ids.
 
 **What is checked at load:** format and digests (of tables, the size and the header only, unless asked), that the
-program calls nothing outside itself, that this JAX reads it, and that the golden rows still get their logits. NumPy files are
-read without pickle. Every mistake is a `UserError` of one line.
+program calls nothing outside itself, that this JAX reads it, and that the golden rows still get their logits. NumPy
+files are read without pickle. Every mistake is a `UserError` of one line.
 
 `load_scorer` needs jax and numpy, and polars for raw rows. The names here are imported on first use.
 """

@@ -13,7 +13,7 @@ from jax import export
 from wukong_jax.errors import UserError
 from wukong_jax.messages import describe_error
 from wukong_jax.serving.artefact import PROGRAM, WEIGHTS, Manifest
-from wukong_jax.serving.table_files import map_table
+from wukong_jax.serving.table_files import map_table, read_arrays
 
 _PLATFORM_NAMES = {"gpu": "cuda"}
 # Calls of a program that stay inside the compiler: checks of shapes, and operations of StableHLO's own dialects.
@@ -127,14 +127,10 @@ def _read_program(folder: Path, manifest: Manifest) -> Any:
 def _read_weights(folder: Path, manifest: Manifest) -> list[np.ndarray]:
     path = folder / WEIGHTS
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if missing := [name for name in manifest.weights if name not in stored.files]:
-                raise UserError(f"{path}: has no array {missing[0]!r}; export the run again")
-            return [stored[name] for name in manifest.weights]
-    except UserError:
-        raise
-    except Exception as error:  # damaged zip files raise many kinds
-        raise UserError(f"{path}: cannot read ({describe_error(error)}); copy or export it again") from None
+        stored = read_arrays(path)
+        return [stored[name] for name in manifest.weights]
+    except KeyError as error:
+        raise UserError(f"{path}: has no array {error}; export the run again") from None
 
 
 def _read_inputs(folder: Path, exported: Any, manifest: Manifest, arrays: Any) -> tuple[int, int, dict[str, int]]:

@@ -12,6 +12,7 @@ from wukong_jax.messages import describe_error
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.serving.artefact import GOLDEN, PROGRAM, SCHEMA, VOCABULARY, Manifest, check_files, read_manifest
 from wukong_jax.serving.loaded_program import LoadedProgram
+from wukong_jax.serving.table_files import read_arrays
 
 BUCKETS = (1, 16, 64, 256, 1024)
 _LARGEST_BUCKET = 1 << 20
@@ -167,9 +168,8 @@ def check_golden_rows(scorer: Scorer) -> float:
       UserError: it is above the manifest's tolerance.
     """
     path = scorer.folder / GOLDEN
+    rows = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            rows = {name: stored[name] for name in stored.files}
         extras = {name.partition("/")[2]: rows[name] for name in rows if name.startswith("extras/")}
         wanted = rows["logits"]
         found = scorer.compute_logits(rows["ids"], rows["dense"], rows["domain"], extras)

@@ -1,11 +1,12 @@
 """Writes embedding tables as NumPy files, one a table, and maps them into memory."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from wukong_jax.errors import UserError
-from wukong_jax.messages import first_line
+from wukong_jax.messages import describe_error, first_line
 from wukong_jax.serving.artefact import ServedTable, TableDtype, table_file
 
 _CHUNK_ROWS = 1 << 16
@@ -87,6 +88,22 @@ def map_table(folder: Path, index: int, table: ServedTable) -> tuple[np.ndarray,
     if table.dtype != "int8":
         return (rows,)
     return rows, _map_array(table_file(folder, index, "scales"), (table.rows,), np.float32)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of an uncompressed .npz file, without pickle.
+
+    Raises:
+      UserError: the file is damaged, or compressed, so that its arrays may be of any size.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist()):
+                raise ValueError("is compressed")
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except Exception as error:  # damaged zip files raise many kinds
+        raise UserError(f"{path}: cannot read ({describe_error(error)}); copy or export it again") from None
 
 
 def _map_array(path: Path, shape: tuple[int, ...], kind: type) -> np.ndarray:

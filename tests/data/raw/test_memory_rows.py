@@ -197,7 +197,13 @@ def test_a_row_does_not_depend_on_the_others(vocabularies):
         row | {"site": "a", "c_hash": value}
         for value in (2**60, 2.5, 1e300, "2.5", True, None, [1], {}, b"x", object())
     ]
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
     rows += [{"c_hash": 1}, 3, row | {"site": "mars"}]
+    rows += [
+        row | {"site": "a", name: value} for name in ("c_words", "b_words") for value in ("\ud800", deep, {"a": deep})
+    ]
     encoder = MemoryEncoder(schema, vocabularies)
     together, errors = encoder.encode_each(rows)
     kept = [place for place in range(len(rows)) if place not in errors]

@@ -104,7 +104,7 @@ class PlainEncoder:
                     self._encode_ids(column, row[column.name], place, ids, hashed)
                 if self._domain is not None:
                     columns["domain"][place] = self._domains[self._texts.read(row[self._domain])]
-            except (NotPlain, KeyError, TypeError):
+            except (NotPlain, KeyError, TypeError, UnicodeEncodeError):
                 del hashed[before:]
                 others.append(place)
         self._fill_hashes(hashed, ids)
@@ -206,6 +206,8 @@ class _TextReader:
 
     def clean(self, value: str) -> str | None:
         """Returns a text as the source's reader finds it, None if it means "no value"."""
+        if not value.isascii():
+            value.encode()  # raises for halves of characters
         if self._plain:
             return value
         text = value.strip() if self._strip else value
@@ -296,6 +298,8 @@ def _read_text(value: Any) -> str:
     """Returns the canonical text of a value that is not missing; NaN gives the empty text."""
     kind = type(value)
     if kind is str:
+        if not value.isascii():
+            value.encode()
         return canonical_text(value)
     if kind is int and -_INT64 <= value < _INT64:
         return str(value)

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import polars as pl
 
 _INT64 = 2**63
 _EXACT = 2**53
-_SHOWN = 80
 _TYPES: dict[Any, pl.DataType | type[pl.DataType]] = {
     "bool": pl.Boolean,
     "int": pl.Int64,
@@ -26,8 +26,21 @@ Kind = Any  # "none", "bool", "int", "float", "text", "date", ...; of a list ("l
 def find_kind(value: Any) -> Kind:
     """Returns which column a value belongs to; "unusable" if it is neither text nor number, moment or list of them."""
     value = _to_python(value)
+    if not isinstance(value, list | tuple):
+        return _find_single_kind(value)
+    kinds = {_find_single_kind(_to_python(element)) for element in value} - {"none"}
+    if kinds == {"int", "float"} and all(_is_exact(element) for element in value):
+        return "list", "float"
+    if len(kinds) > 1 or "unusable" in kinds:
+        return "unusable"
+    return "list", next(iter(kinds), "text")
+
+
+def _find_single_kind(value: Any) -> Kind:
     if value is None:
         return "none"
+    if isinstance(value, str) and not _is_utf8(value):
+        return "unusable"
     if type(value) in _KINDS:
         return _KINDS[type(value)]
     if isinstance(value, int):
@@ -36,13 +49,6 @@ def find_kind(value: Any) -> Kind:
         return "moment" if value.tzinfo is None else "moment with a zone"
     if isinstance(value, decimal.Decimal):
         return "decimal" if value.is_finite() else "unusable"
-    if isinstance(value, list | tuple):
-        kinds = {find_kind(element) for element in value} - {"none"}
-        if kinds == {"int", "float"} and all(_is_exact(element) for element in value):
-            return "list", "float"
-        if len(kinds) > 1 or any(isinstance(kind, tuple) or kind == "unusable" for kind in kinds):
-            return "unusable"
-        return "list", next(iter(kinds), "text")
     return "unusable"
 
 
@@ -74,8 +80,7 @@ def to_series(name: str, kind: Kind, values: Sequence[Any]) -> pl.Series:
 
 def describe_unusable(name: str, value: Any) -> str:
     """Describes a value of kind "unusable", for example "column 'x' = {}: expected a text ..."."""
-    shown = repr(value)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    shown = ascii(reprlib.repr(value))[1:-1]  # short, whatever its size or depth
     return f"column {name!r} = {shown}: expected a text, a number, a date, or a list of one kind of them"
 
 
@@ -84,6 +89,15 @@ def _to_python(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _is_utf8(text: str) -> bool:
+    """Returns whether a text can be stored: one from JSON may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_exact(value: Any) -> bool:
