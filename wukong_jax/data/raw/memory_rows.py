@@ -142,7 +142,8 @@ class MemoryEncoder:
                 for name in _INPUTS:
                     columns[name][lines - 1] = finished[name]
         except UserError as error:  # a type that does not fit the schema
-            errors |= dict.fromkeys(group.places.tolist(), f"{error}")
+            problem = str(error).removeprefix(f"{FRAME}, ")
+            errors |= {place: f"{FRAME}, line {place + 1}, {problem}" for place in group.places.tolist()}
         errors |= {line - 1: f"{problem}; {_FIX}" for line, problem in problems.by_line.items()}
 
     def _finish(self, raw: RawRows, bad_rows: BadRows) -> tuple[Mapping[str, np.ndarray], np.ndarray]:

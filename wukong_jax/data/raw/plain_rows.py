@@ -6,7 +6,6 @@ encoders of columns call: canonical texts, the vocabularies' ids, hashes and tra
 one that is a mistake, is left to them, so that its meaning and its message are theirs.
 """
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +31,8 @@ class NotPlain(Exception):
     """A value that the encoders of columns must see."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Hashed:
-    """A slot whose id is computed from a hash, for all slots at once."""
-
-    row: int
-    slot: int
-    column: int  # place among the hashed columns
-    text: bytes
+# A slot whose id is computed from a hash, for all slots at once: (row, slot, place among the hashed columns, text).
+_Hashed = tuple[int, int, int, bytes]
 
 
 class PlainEncoder:
@@ -117,7 +110,7 @@ class PlainEncoder:
         values = [self._read_single(column, value)] if column.separator is None else self._read_bag(column, value)
         for slot, text in enumerate(values, column.start):
             if column.hashed >= 0:
-                hashed.append(_Hashed(place, slot, column.hashed, text.encode()))
+                hashed.append((place, slot, column.hashed, text.encode()))
             elif column.find is not None:
                 ids[place, slot] = column.find(text, UNKNOWN_ID)
             else:
@@ -163,11 +156,11 @@ class PlainEncoder:
     def _fill_hashes(self, hashed: Sequence[_Hashed], ids: np.ndarray) -> None:
         if not hashed:
             return
-        column = np.array([one.column for one in hashed])
-        lengths = np.array([len(one.text) for one in hashed], np.int64)
-        hashes = hash_pieces(b"".join(one.text for one in hashed), lengths, self._hash_states[column])
-        found = (hashes % self._hash_moduli[column]).astype(np.int32) + 1
-        ids[[one.row for one in hashed], [one.slot for one in hashed]] = found
+        rows, slots, places, texts = zip(*hashed, strict=True)
+        column = np.array(places)
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        hashes = hash_pieces(b"".join(texts), lengths, self._hash_states[column])
+        ids[rows, slots] = (hashes % self._hash_moduli[column]).astype(np.int32) + 1
 
 
 class _IdColumn:
@@ -288,6 +281,7 @@ class _DenseColumns:
                 numbers[:, own] = apply_transform(numbers[:, own], transform, boundaries)
         stored, beyond = to_float32(numbers)
         if len(self._standardised):
+            numbers[beyond] = 0.0
             standardised = standardise(numbers[:, self._standardised], self._means, self._deviations)
             stored[:, self._standardised], more = to_float32(standardised)
             beyond[:, self._standardised] |= more
