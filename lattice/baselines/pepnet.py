@@ -75,7 +75,7 @@ class PEPNet(nn.Module):
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, shape = self.options, self.shape
         vectors = input_vectors(inputs, options, shape, train=train)
-        flat = vectors.reshape(len(vectors), -1)
+        flat = vectors.reshape(vectors.shape[0], -1)
         seen = [jax.lax.stop_gradient(flat)]
         if shape.domains > 1:
             seen.insert(0, domain_token(self, inputs.domain, shape))

@@ -36,7 +36,7 @@ class Separate(nn.Module):
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, shape = self.options, self.shape
         vectors = input_vectors(inputs, options, shape, train=train)
-        flat = vectors.reshape(len(vectors), -1)
+        flat = vectors.reshape(vectors.shape[0], -1)
         return tower_logits(flat, inputs.domain, options, shape, "portfolios", train=train)
 
 

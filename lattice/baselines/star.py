@@ -58,9 +58,9 @@ class Star(nn.Module):
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, shape, domain = self.options, self.shape, inputs.domain
         vectors = input_vectors(inputs, options, shape, train=train)
-        flat = vectors.reshape(len(vectors), -1)
+        flat = vectors.reshape(vectors.shape[0], -1)
         # Padding rows have no token; if the data has no tokens at all, padding cannot be recognised.
-        filled = jnp.any(inputs.token_mask > 0, axis=1) if shape.tokens else jnp.ones(len(domain), bool)
+        filled = jnp.any(inputs.token_mask > 0, axis=1) if shape.tokens else jnp.ones(domain.shape[0], bool)
         norm = PartitionedNorm(shape.domains, options.statistics_momentum, name="partitioned_norm")
         hidden = norm(flat, domain, filled, train=train)
         for index, width in enumerate(options.star_hidden):

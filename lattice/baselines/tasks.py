@@ -82,7 +82,7 @@ def task_inputs(module: nn.Module, inputs: ModelInputs, *, train: bool) -> jax.A
     vectors = input_vectors(inputs, options, shape, train=train)
     if options.tasks == "objectives" and shape.domains > 1:
         vectors = jnp.concatenate([vectors, domain_token(module, inputs.domain, shape)[:, None]], axis=1)
-    return vectors.reshape(len(vectors), -1)
+    return vectors.reshape(vectors.shape[0], -1)
 
 
 def hidden_stack(

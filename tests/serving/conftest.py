@@ -1,15 +1,20 @@
 """A trained run and its artefact, shared by the tests of serving."""
 
+import functools
+
+import jax
 import numpy as np
 import polars as pl
 import pytest
 
 from tests.runs.test_train_run import silent
 from wukong_jax.config import build_run_config
-from wukong_jax.runs.open_run import open_run
+from wukong_jax.runs import open_run as open_run_module
+from wukong_jax.runs.open_run import OpenRun, open_run
 from wukong_jax.runs.train_run import train_run
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, schema_to_json
 from wukong_jax.serving.export import export_run
+from wukong_jax.training.run import build_run
 
 ROWS = 600
 
@@ -70,8 +75,16 @@ def shop(tmp_path_factory):
             "model": {"factory": "wukong_jax.models.wukong:build", "options": {"layers": 1}},
             "training": {"batch_size": 32, "evaluation_batch_size": 64, "epochs": 1},
             "optimizer": {"learning_rate": 0.01},
+            "mesh": {"hosts": 1, "chips": 1},
         }
     )
     train_run(config, folder / "run", silent)
-    export_run(open_run(folder / "run"), folder / "served", say=silent)
+    export_run(open_on_one_device(folder / "run"), folder / "served", say=silent)
     return folder
+
+
+def open_on_one_device(workdir) -> OpenRun:
+    """Opens a run on one of the eight fake devices, of which each would compute an eighth of a batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_run_module, "build_run", functools.partial(build_run, devices=jax.devices()[:1]))
+        return open_run(workdir)

@@ -16,14 +16,14 @@ SEQUENCE = {"fields": {"history": {"pooling": "none"}}}
 LATTICE = {"sequences": ["history"], "untied": ["ffn", "fmb", "heads"], "transformer": {"heads": 2}}
 TOWERS = [["item", "history", "site"], ["user", "tags"]]
 CASES = {
-    **{name: (name, {}, {}) for name in list_models() if name.startswith("wukong_jax.")},
+    **{name: (name, {}, {}) for name in list_models() if not name.startswith("dmt.")},
+    "wukong_jax.models.logistic_regression:build": ("wukong_jax.models.logistic_regression:build", {}, {"width": 2}),
     "narrow columns, two embeddings a value, means": (
         "wukong_jax.models.wukong:build",
         {"layers": 1},
         {"pooling": "mean", "fields": {"site": {"width": 3}, "user": {"width": 2}, "item": {"count": 2}}},
     ),
     "bfloat16 tables": ("wukong_jax.models.fm:build", {}, {"dtype": "bfloat16"}),
-    "lattice": ("lattice.network:build", {}, {}),
     "lattice with sequences and untied weights": ("lattice.network:build", LATTICE, SEQUENCE),
     "lattice in 8 bits": ("lattice.network:build", {"float8": "row", "distillation_head": True}, {}),
     "towers": ("dmt.model:build", {"towers": TOWERS, "module": {"kind": "dlrm", "compression": 2}}, {}),

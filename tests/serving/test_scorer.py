@@ -7,29 +7,22 @@ import subprocess
 import sys
 import textwrap
 
-import jax
 import numpy as np
 import polars as pl
 import pytest
 
 from tests.cli.command import run_command
 from tests.repository import ROOT
-from tests.serving.conftest import draw_shop_rows
+from tests.serving.conftest import draw_shop_rows, open_on_one_device
 from wukong_jax.errors import UserError
-from wukong_jax.runs import open_run as open_run_module
-from wukong_jax.runs.open_run import open_run
 from wukong_jax.serving import load_scorer
-from wukong_jax.training.run import build_run
 
 BLOCKED = ("flax", "optax", "orbax", "grain", "ml_collections", "chex", "absl", "array_record", "matplotlib", "rich")
 
 
 @functools.cache
 def open_cached(folder):
-    """The run on one device: on eight, each computes an eighth of a batch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_run_module, "build_run", functools.partial(build_run, devices=jax.devices()[:1]))
-        return open_run(folder / "run")
+    return open_on_one_device(folder / "run")
 
 
 @functools.cache
@@ -155,7 +148,6 @@ def test_scoring_needs_no_flax_and_no_model_code(shop):
         sys.meta_path.insert(0, Blocker())
         import json
         from wukong_jax.serving import load_scorer
-from wukong_jax.training.run import build_run
 
         rows = json.load(open({str(shop / "some.json")!r}, encoding="utf-8"))
         print(json.dumps(load_scorer({str(shop / "served")!r}, buckets=(16,)).score(rows).tolist()))

@@ -78,7 +78,7 @@ class DCNv2(nn.Module):
     def _flat_inputs(self, inputs: ModelInputs, train: bool) -> jax.Array:
         """Computes x_0, [B, N * D + (D or F_dense)] in the compute dtype."""
         options, shape = self.options, self.shape
-        flat = prepared_embeddings(inputs, options, shape, train=train).reshape(len(inputs.embeddings), -1)
+        flat = prepared_embeddings(inputs, options, shape, train=train).reshape(inputs.embeddings.shape[0], -1)
         if not shape.dense_features:
             return flat
         raw = options.dense_input == "raw"
