@@ -17,6 +17,7 @@ LATTICE = {"sequences": ["history"], "untied": ["ffn", "fmb", "heads"], "transfo
 TOWERS = [["item", "history", "site"], ["user", "tags"]]
 CASES = {
     **{name: (name, {}, {}) for name in list_models() if not name.startswith("dmt.")},
+    "lattice.baselines.pepnet:build": ("lattice.baselines.pepnet:build", {"prior_columns": ["user"]}, {}),
     "wukong_jax.models.logistic_regression:build": ("wukong_jax.models.logistic_regression:build", {}, {"width": 2}),
     "narrow columns, two embeddings a value, means": (
         "wukong_jax.models.wukong:build",
@@ -53,14 +54,19 @@ def run_case(exported, batch):
     return np.asarray(jax.jit(program.call)(leaves, arrays, batch.dense, batch.ids, batch.domain, {}))
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("narrow columns, two embeddings a value, means", "lattice with sequences and untied weights", "towers")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_the_program_computes_what_the_predict_step_computes(case):
     factory, options, embeddings = CASES[case]
     run = build_served_run(factory, options, embeddings=embeddings)
     state = init_random_state(run)
     exported = export_case(run, state)
     assert exported[0].platforms == ("cpu", "cuda", "tpu")
-    for rows in (1, 7):
+    for rows in (1, 7) if case == QUICK[0] else (7,):
         batch = draw_served_batch(max(rows, 2), rows)
         batch = jax.tree.map(lambda array, rows=rows: array[:rows], batch)
         expected = np.asarray(run.predict_step(state.params, state.statistics, state.tables, batch))
