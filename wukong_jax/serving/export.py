@@ -1,5 +1,6 @@
 """Writes the artefact of a run: its program, weights, tables, vocabularies, golden rows and manifest."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -35,6 +36,7 @@ from wukong_jax.serving.artefact import (
     last_readable_day,
     write_manifest,
 )
+from wukong_jax.serving.loaded_program import LoadedProgram
 from wukong_jax.serving.program import PLATFORMS, ServedNetwork, export_program, flatten_network
 from wukong_jax.serving.scorer import Scorer, load_scorer
 from wukong_jax.serving.table_files import write_table
@@ -66,7 +68,7 @@ def export_run(
       say: prints a message.
 
     Returns:
-      The artefact, loaded, its golden rows checked.
+      The artefact, loaded for a few rows, its golden rows checked.
 
     Raises:
       UserError: the folder is no artefact or cannot be written, the model cannot be exported, or the data has no such
@@ -89,12 +91,13 @@ def export_run(
         np.savez(folder / WEIGHTS, **leaves)
         write_encoding(opened, folder)
         manifest = describe_artefact(opened, served, stored, platforms)
-        scorer = _write_golden_rows(opened, folder, manifest, say)
+        scorer = build_scorer(folder, manifest, opened.schema, (_GOLDEN_ROWS, *((1024,) if evaluate else ())))
+        _write_golden_rows(opened, folder, scorer, say)
         if evaluate:
             manifest = _evaluate(opened, scorer, evaluate, manifest, say)
         write_manifest(folder, manifest)
         del scorer
-    return load_scorer(output)
+    return load_scorer(output, (_GOLDEN_ROWS,))
 
 
 def check_output(output: Path) -> None:
@@ -163,10 +166,9 @@ def _find_version(package: str) -> str:
         return "not installed"
 
 
-def _write_golden_rows(opened: OpenRun, folder: Path, manifest: Manifest, say: Callable[[str], None]) -> Scorer:
+def _write_golden_rows(opened: OpenRun, folder: Path, scorer: Scorer, say: Callable[[str], None]) -> None:
     """Writes a few rows with the artefact's own logits, and says how far the run's are from them."""
     rows = read_golden_rows(opened)
-    scorer = build_scorer(folder, manifest, opened.schema)
     logits = compute_batch_logits(scorer, rows)
     arrays = {"dense": rows.dense, "ids": rows.ids, "domain": rows.domain, "logits": logits}
     arrays |= {f"extras/{name}": values for name, values in rows.extras.items()}
@@ -174,7 +176,6 @@ def _write_golden_rows(opened: OpenRun, folder: Path, manifest: Manifest, say: C
     wanted = np.asarray(opened.predict_batch(pad_batch(rows, opened.run.mesh.size)))[: len(rows.ids)]
     difference = float(np.abs(logits - wanted).max(initial=0.0))
     say(f"{len(rows.ids)} golden rows: logits differ by at most {difference:.3g} from the run's")
-    return scorer
 
 
 def read_golden_rows(opened: OpenRun) -> Batch:
@@ -197,11 +198,9 @@ def pad_batch(batch: Batch, multiple: int) -> Batch:
     return jax.tree.map(pad, batch._replace(timestamp=None, group=None))
 
 
-def build_scorer(folder: Path, manifest: Manifest, schema: Schema) -> Scorer:
+def build_scorer(folder: Path, manifest: Manifest, schema: Schema, buckets: Sequence[int]) -> Scorer:
     """Loads an artefact that has no manifest yet."""
-    from wukong_jax.serving.loaded_program import LoadedProgram
-
-    return Scorer(folder, manifest, schema, LoadedProgram(folder, manifest, (_GOLDEN_ROWS, 1024)))
+    return Scorer(folder, manifest, schema, LoadedProgram(folder, manifest, buckets))
 
 
 def compute_batch_logits(scorer: Scorer, batch: Batch) -> np.ndarray:
@@ -218,8 +217,6 @@ def evaluate_artefact(opened: OpenRun, predict: Predict, split: str) -> Mapping[
 
 
 def _evaluate(opened: OpenRun, scorer: Scorer, split: str, manifest: Manifest, say: Callable[[str], None]) -> Manifest:
-    import dataclasses
-
     before = evaluate_artefact(opened, opened.predict_batch, split)
     after = evaluate_artefact(opened, lambda batch: compute_batch_logits(scorer, batch), split)  # type: ignore[arg-type, return-value]
     for name in ("auc", "log_loss", "normalized_entropy"):
