@@ -20,8 +20,8 @@ from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.pooling import pool_fields
 from wukong_jax.embeddings.row_gather import gather_rows
 from wukong_jax.errors import UserError
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.messages import describe_error
-from wukong_jax.models.outputs import STATISTICS
 from wukong_jax.serving.artefact import ServedTable
 from wukong_jax.training.network import Network
 from wukong_jax.training.run import Run
