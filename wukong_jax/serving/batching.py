@@ -124,7 +124,8 @@ class Batcher:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            taken, count = [], 0
+            taken: list[tuple[Sequence[Any], Future[Answers]]] = []
+            count = 0
             while self._waiting and (not taken or count + len(self._waiting[0][0]) <= self._largest):
                 taken.append(self._waiting.popleft())
                 count += len(taken[-1][0])

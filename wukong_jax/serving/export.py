@@ -88,7 +88,7 @@ def export_run(
         program = export_program(served, stored, len(opened.schema.dense), widths, platforms)
         (folder / PROGRAM).write_bytes(program)
         leaves = dict(zip(served.names, map(np.asarray, served.leaves), strict=True))
-        np.savez(folder / WEIGHTS, **leaves)
+        np.savez(folder / WEIGHTS, **leaves)  # type: ignore[arg-type]
         write_encoding(opened, folder)
         manifest = describe_artefact(opened, served, stored, platforms)
         scorer = build_scorer(folder, manifest, opened.schema, (_GOLDEN_ROWS, *((1024,) if evaluate else ())))

@@ -44,7 +44,9 @@ def export_onnx(opened: OpenRun, output: Path, say: Callable[[str], None] = prin
     output.parent.mkdir(parents=True, exist_ok=True)
     logical = opened.run.exchange.export_tables(opened.state.tables)
     names = [column.name for column in opened.schema.id_columns if column.vocabulary_of is None]
-    tables = [ServedTable(name, *logical[name]["rows"].shape, "float32") for name in names]
+    tables = [
+        ServedTable(name, len(logical[name]["rows"]), logical[name]["rows"].shape[1], "float32") for name in names
+    ]
     arrays = [(jnp.asarray(logical[name]["rows"].astype(np.float32)),) for name in names]
     served = flatten_network(opened.run, opened.state)
     with write_whole_folder(output, replace=True) as folder:

@@ -42,7 +42,7 @@ def write_table(folder: Path, index: int, name: str, rows: np.ndarray, dtype: Ta
     stored.flush()
     if dtype == "int8":
         np.save(table_file(folder, index, "scales"), scales)
-    return ServedTable(name, *rows.shape, dtype)
+    return ServedTable(name, len(rows), rows.shape[1], dtype)
 
 
 def to_bfloat16_bits(rows: np.ndarray) -> np.ndarray:

@@ -84,7 +84,8 @@ class MemoryEncoder:
           The columns of the other rows, in order; and the message of each row that was left out, by its position.
         """
         columns = self._empty(len(rows))
-        others, errors = self._plain.encode(rows, columns), {}
+        others = self._plain.encode(rows, columns)
+        errors: dict[int, str] = {}
         for group in self._group(rows, others, errors):
             self._encode_group(group, columns, errors)
         if errors:

@@ -285,7 +285,7 @@ class _DenseColumns:
             standardised = standardise(numbers[:, self._standardised], self._means, self._deviations)
             stored[:, self._standardised], more = to_float32(standardised)
             beyond[:, self._standardised] |= more
-        return stored, beyond.any(axis=1)
+        return stored, np.any(beyond, axis=1)
 
 
 def _read_text(value: Any) -> str:
