@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wukong_jax.embeddings.bfloat16_rounding import bits_to_float32
+from wukong_jax.embeddings.pooling import pool_fields
+from wukong_jax.embeddings.row_gather import compute_row_ids, gather_rows
+from wukong_jax.embeddings.tables import LogicalTables, import_tables
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_folder import write_whole_folder
 from wukong_jax.messages import describe_error
 from wukong_jax.runs.open_run import OpenRun
-from wukong_jax.serving.artefact import ONNX, ServedTable, write_manifest
+from wukong_jax.serving.artefact import ONNX, write_manifest
 from wukong_jax.serving.export import check_output, describe_artefact, read_golden_rows, write_encoding
-from wukong_jax.serving.program import ServedNetwork, build_program, flatten_network
+from wukong_jax.serving.program import ServedNetwork, batch_of, flatten_network
 
 _INPUTS = ("dense", "ids", "domain")
 
@@ -42,47 +46,55 @@ def export_onnx(opened: OpenRun, output: Path, say: Callable[[str], None] = prin
         raise UserError(f"--format = 'onnx': {error.name} is not installed; install wukong-jax[onnx]") from None
     check_output(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    logical = opened.run.exchange.export_tables(opened.state.tables)
-    names = [column.name for column in opened.schema.id_columns if column.vocabulary_of is None]
-    tables = [
-        ServedTable(name, len(logical[name]["rows"]), logical[name]["rows"].shape[1], "float32") for name in names
-    ]
-    arrays = [(jnp.asarray(logical[name]["rows"].astype(np.float32)),) for name in names]
     served = flatten_network(opened.run, opened.state)
+    stacks = {name: stack.rows for name, stack in import_tables(opened.run.layout, export_logical(opened)).items()}
     with write_whole_folder(output, replace=True) as folder:
-        convert_to_onnx(served, tables, arrays, len(opened.schema.dense), dict(opened.run.shape.extras), folder / ONNX)
+        convert_to_onnx(served, stacks, len(opened.schema.dense), dict(opened.run.shape.extras), folder / ONNX)
         write_encoding(opened, folder)
-        manifest = describe_artefact(opened, served, tables, ("onnx",))
+        manifest = describe_artefact(opened, served, (), ("onnx",))
         write_manifest(folder, dataclasses.replace(manifest, kind="onnx"))
         say(_compare(opened, folder / ONNX))
 
 
+def export_logical(opened: OpenRun) -> LogicalTables:
+    """Copies the run's tables to the host."""
+    return opened.run.exchange.export_tables(opened.state.tables)
+
+
 def convert_to_onnx(
-    served: ServedNetwork,
-    tables: Sequence[ServedTable],
-    arrays: Sequence[tuple[jax.Array, ...]],
-    dense: int,
-    extras: dict[str, int],
-    path: Path,
+    served: ServedNetwork, stacks: Mapping[str, jax.Array], dense: int, extras: Mapping[str, int], path: Path
 ) -> None:
-    """Converts the program of an artefact, with weights and tables as constants.
+    """Converts a forward pass, with weights and tables as constants.
+
+    Each stack of tables is one constant, so that it is read by one operation: runtimes pay for each.
+
+    Args:
+      served: the network.
+      stacks: rows of each stack, [V, w] float32 or uint16 bits of bfloat16.
+      dense: number of dense columns.
+      extras: width of each joined column.
+      path: the file to write.
 
     Raises:
       UserError: an operation of the model has no ONNX form.
     """
     import jax2onnx
 
-    program, leaves = build_program(served, tables), list(served.leaves)
-    widths = list(extras.items())
+    layout, leaves, widths = served.network.layout, list(served.leaves), list(extras.items())
+    floats = {name: rows if rows.dtype == jnp.float32 else bits_to_float32(rows) for name, rows in stacks.items()}
 
     def score(dense: jax.Array, ids: jax.Array, domain: jax.Array, *joined: jax.Array) -> jax.Array:
         named = {name: values for (name, _), values in zip(widths, joined, strict=True)}
-        return program(leaves, list(arrays), dense, ids, domain, named)
+        values = {}
+        for index, stack in enumerate(layout.stacks):
+            rows = gather_rows(floats[stack.name], compute_row_ids(layout, index, ids))
+            values[stack.name] = pool_fields(layout.fields_of_stack(index), rows, ids)
+        return served(leaves, values, batch_of(dense, ids, domain, named))
 
     shape: Any = jax.ShapeDtypeStruct
     inputs = [
         shape(("B", dense), jnp.float32),
-        shape(("B", served.network.layout.slots), jnp.int32),
+        shape(("B", layout.slots), jnp.int32),
         shape(("B",), jnp.int32),
         *(shape(("B", width), jnp.float32) for _, width in widths),
     ]

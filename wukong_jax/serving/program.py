@@ -108,11 +108,15 @@ def build_program(served: ServedNetwork, tables: Sequence[ServedTable]) -> Any:
         extras: dict[str, jax.Array],
     ) -> jax.Array:
         values = collect_vectors(layout, {name: arrays[index] for name, index in places.items()}, ids)
-        columns: dict[str, Any] = dict.fromkeys(Batch._fields)
-        columns |= {"dense": dense, "ids": ids, "domain": domain, "extras": extras}
-        return served(leaves, values, Batch(**columns))
+        return served(leaves, values, batch_of(dense, ids, domain, extras))
 
     return score
+
+
+def batch_of(dense: jax.Array, ids: jax.Array, domain: jax.Array, extras: Mapping[str, jax.Array]) -> Batch:
+    """Returns a batch of what a network reads; its other columns are None."""
+    columns: dict[str, Any] = dict.fromkeys(Batch._fields)
+    return Batch(**columns | {"dense": dense, "ids": ids, "domain": domain, "extras": extras})
 
 
 def collect_vectors(
