@@ -101,15 +101,18 @@ class Scorer:
             raise UserError(
                 f"domain: from {domain.min()} to {domain.max()}; give domains from 0 to {self._domains - 1}"
             )
-        extras = extras or {}
-        if set(extras) != set(program.extras):
-            wanted = ", ".join(sorted(program.extras)) or "none"
-            raise UserError(f"extras: {', '.join(sorted(extras)) or 'none'}; this artefact needs {wanted}")
-        joined = {
-            name: _check_array(f"extras[{name!r}]", extras[name], np.float32, (width,), rows)
-            for name, width in program.extras.items()
-        }
+        joined = self._check_extras(extras or {}, rows) if extras or program.extras else {}
         return program.run(dense, checked, domain, joined)
+
+    def _check_extras(self, extras: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
+        widths = self._program.extras
+        if set(extras) != set(widths):
+            wanted = ", ".join(sorted(widths)) or "none"
+            raise UserError(f"extras: {', '.join(sorted(extras)) or 'none'}; this artefact needs {wanted}")
+        return {
+            name: _check_array(f"extras[{name!r}]", extras[name], np.float32, (width,), rows)
+            for name, width in widths.items()
+        }
 
     def encode(self, rows: Any) -> Mapping[str, np.ndarray]:
         """Encodes raw rows as `score` does: the arrays `ids`, `dense` and `domain` of `score_arrays`.
