@@ -1,8 +1,9 @@
-"""Time an exported model on one core: encoded rows, raw rows, rounded tables, and onnxruntime; load its server.
+"""Time an exported model on one core, beside onnxruntime, and load its server.
 
     wukong-jax bench_serving [--rounds=3] [--onnx] [--load_seconds=10] [--output=docs/results/serving]
 
-The process uses a single core. Each path scores 1, 64 and 1,024 rows; the paths take turns. With --load_seconds, a
+The process uses a single core. Each path (encoded rows, raw rows, rounded tables, onnxruntime) scores 1, 64 and 1,024
+rows; the paths take turns. With --load_seconds, a
 server in another process (and on all cores) is then asked over the loopback by eight connections without pause, while a
 new artefact takes the place of its own.
 """
