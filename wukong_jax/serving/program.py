@@ -161,7 +161,7 @@ def _describing_failures(platforms: Sequence[str]) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(
             f"--platforms = {','.join(platforms)}: the model cannot be exported ({describe_error(error)}); leave out a "
             "platform, or write the model for any number of rows"
