@@ -138,6 +138,8 @@ class TrainingConfig:
     plateau_factor: Annotated[float, Range(0, 1, includes_low=False)] = 1.0
     minimum_improvement: float = 0.0  # an evaluation must be better by more than this to count
     exact_auc_rows: int = 20_000_000  # splits with more rows get the binned AUC and its error bound
+    # seconds: where several processes train together, one without a sign of going on for so long ends all
+    stall_limit: Annotated[float, Above(0)] = 120.0
     profile_first_step: CountOrZero = 0  # first step of the profiler trace
     profile_steps: CountOrZero = 0  # steps in the profiler trace; 0: no trace
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()  # experiment trackers; need the extra of that name
@@ -193,6 +195,7 @@ CHANGEABLE_KEYS = (
     "training.exact_auc_rows",
     "training.profile_first_step",
     "training.profile_steps",
+    "training.stall_limit",
     "training.microbatch",  # as with the mesh, only the order of additions changes (batch norms: moments of a part)
     "training.trackers",
 )

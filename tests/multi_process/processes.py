@@ -5,29 +5,31 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.multi_process.faults import VARIABLE
 from tests.repository import ROOT
 from wukong_jax.clusters.local_processes import find_free_port
 
 CONFIG = Path(__file__).with_name("team_config.py")
-STALL_SECONDS = 8.0
-_LIMIT = 150  # seconds of a whole run, on a machine that may be busy
+STALL_SECONDS = 15.0
+LIMIT = 180  # seconds of a whole run, on a machine that may be busy
 
 
-def build_environment() -> dict[str, str]:
+def build_environment(fault: str = "") -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which counts devices, too
-    return kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | ({VARIABLE: fault} if fault else {})
 
 
 def launch(processes: int, devices: int, *command: str) -> subprocess.CompletedProcess:
     """Runs a command by `launch_local` to its end."""
-    place = (f"--processes={processes}", f"--devices={devices}", f"--stall_seconds={STALL_SECONDS}")
+    place = (f"--processes={processes}", f"--devices={devices}", f"--grace={2 * STALL_SECONDS}")
     words = [sys.executable, str(ROOT / "scripts" / "launch_local.py"), *place, "--", *command]
-    return subprocess.run(words, env=build_environment(), cwd=ROOT, capture_output=True, text=True, timeout=_LIMIT)
+    return subprocess.run(words, env=build_environment(), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
 
 
 def train(workdir: Path, processes: int, devices: int, steps: int, *flags: str) -> dict[str, Any]:
@@ -38,52 +40,63 @@ def train(workdir: Path, processes: int, devices: int, steps: int, *flags: str) 
     return json.loads((workdir / "summary.json").read_text())
 
 
+class Member:
+    """A process of a team that was started alone, with what it has printed to stderr."""
+
+    def __init__(self, words: list[str], fault: str) -> None:
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(words, env=build_environment(fault), cwd=ROOT, text=True, **pipes)
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=lambda: self._lines.extend(self.process.stderr or ()), daemon=True)
+        self._reader.start()
+
+    @property
+    def err(self) -> str:
+        return "".join(self._lines)
+
+    def read_rest(self) -> None:
+        self._reader.join(timeout=5.0)
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+    @property
+    def code(self) -> int | None:
+        return self.process.poll()
+
+
 @contextlib.contextmanager
-def start_team(workdir: Path, count: int, *flags: str) -> Iterator[list[subprocess.Popen]]:
-    """Starts the processes of a training one by one, as an ssh loop would; kills what is left at the end."""
-    place = (f"--coordinator=127.0.0.1:{find_free_port()}", f"--processes={count}", "--local_devices=2")
-    words = [sys.executable, str(ROOT / "scripts" / "train.py"), *place, f"--stall_seconds={STALL_SECONDS}"]
-    words += [f"--config={CONFIG}", f"--workdir={workdir}", *flags]
-    pipe = subprocess.PIPE
-    options: dict[str, Any] = {"env": build_environment(), "cwd": ROOT, "stdout": pipe, "stderr": pipe, "text": True}
-    team = [subprocess.Popen([*words, f"--process={i}"], **options) for i in range(count)]
+def start_team(workdir: Path, processes: range, count: int, *flags: str, fault: str = "") -> Iterator[list[Member]]:
+    """Starts processes of a training one by one, as an ssh loop would; kills what is left at the end."""
+    place = (f"--coordinator=127.0.0.1:{find_free_port()}", f"--processes={count}", "--local_devices=1")
+    words = [sys.executable, str(ROOT / "scripts" / "train.py"), *place, f"--config={CONFIG}", f"--workdir={workdir}"]
+    words += [f"--config.training.stall_limit={STALL_SECONDS}", *flags]
+    team = [Member([*words, f"--process={i}"], fault) for i in processes]
     try:
         yield team
     finally:
-        for process in team:
-            process.kill()
-            process.communicate()
+        for member in team:
+            member.process.kill()
+            member.process.wait()
 
 
-def wait_for_lines(workdir: Path, lines: int, team: list[subprocess.Popen]) -> None:
-    """Waits until the run has written so many lines of metrics."""
-    metrics = workdir / "metrics.jsonl"
-    _wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= lines, team)
-
-
-def wait_for_file(path: Path, team: list[subprocess.Popen]) -> None:
-    """Waits until a file is there."""
-    _wait_until(path.exists, team)
-
-
-def _wait_until(happened: Callable[[], bool], team: list[subprocess.Popen]) -> None:
-    stop = time.monotonic() + _LIMIT
-    while not happened():
-        assert time.monotonic() < stop
-        ended = [process for process in team if process.poll() is not None]
-        assert not ended, ended[0].stderr.read()
+def wait_for(text: str, member: Member) -> None:
+    """Waits until a process has printed a text to stderr."""
+    stop = time.monotonic() + LIMIT
+    while text not in member.err:
+        assert time.monotonic() < stop, member.err
+        assert member.code is None, member.err
         time.sleep(0.02)
 
 
-def end(team: list[subprocess.Popen], seconds: float) -> list[tuple[int, str]]:
-    """Waits for the ends of the processes; returns the exit code and stderr of each."""
+def wait_for_end(team: list[Member], seconds: float) -> list[int | None]:
+    """Waits until processes have ended; returns their exit codes, None of one that has not."""
     stop = time.monotonic() + seconds
-    ends = []
-    for process in team:
-        _, err = process.communicate(timeout=max(0.1, stop - time.monotonic()))
-        ends.append((process.returncode, err))
-    return ends
-
-
-def read_errors(err: str) -> list[str]:
-    return [line for line in err.splitlines() if line.startswith("error: ")]
+    while any(member.code is None for member in team) and time.monotonic() < stop:
+        time.sleep(0.02)
+    codes = [member.code for member in team]
+    for member, code in zip(team, codes, strict=True):
+        if code is not None:
+            member.read_rest()
+    return codes

@@ -1,13 +1,17 @@
-"""Tests that several processes train the run that one trains, and that either goes on with the other's checkpoint."""
+"""Tests that several processes train, save, go on with and score the run that one does, and either the other's."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from tests.multi_process.processes import train
+from tests.multi_process.processes import launch, train
+from wukong_jax.errors import UserError
+from wukong_jax.runs.open_run import open_run
 
 STEPS = 6
 
@@ -79,3 +83,57 @@ def test_two_processes_go_on_with_the_checkpoint_of_one(alone, alone_to_the_end,
     shutil.copytree(alone, tmp_path / "run")
     train(tmp_path / "run", 2, 2, 2 * STEPS)
     assert_same(tmp_path / "run", alone_to_the_end, 4)
+
+
+def test_two_processes_evaluate_as_they_trained_and_print_one_object(two_by_two, tmp_path):
+    scores = tmp_path / "scores.csv"
+    done = launch(2, 1, "evaluate", f"--workdir={two_by_two}", f"--predictions={scores}")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    found, expected = json.loads(line.removeprefix("[0] ")), read_summary(two_by_two)["test"]
+    assert found.pop("split") == "test"
+    assert abs(found["auc"] - expected["auc"]) < 1e-6
+    assert abs(found["log_loss"] - expected["log_loss"]) < 1e-6
+    rows = list(csv.DictReader(scores.open(encoding="utf-8")))
+    assert [row["row"] for row in rows] == list(map(str, range(20_000)))
+    clicked = np.asarray([float(row["click/label"]) for row in rows])
+    likely = np.asarray([float(row["click/score"]) for row in rows])
+    log_loss = -np.mean(clicked * np.log(likely) + (1 - clicked) * np.log(1 - likely))
+    assert abs(log_loss - expected["log_loss"]) < 1e-6
+
+
+def test_two_processes_predict_as_one(two_by_two, tmp_path):
+    columns = ["dense_0", "dense_1", *(f"field_{i}" for i in range(4))]
+    random = np.random.default_rng(0)
+    rows = [[*random.normal(size=2).round(3), *random.integers(0, 10, 4)] for _ in range(1_500)]  # and half a batch
+    source, target = tmp_path / "rows.csv", tmp_path / "scores.csv"
+    source.write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]) + "\n")
+    done = launch(2, 1, "predict", f"--workdir={two_by_two}", f"--input={source}", f"--output={target}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"[0] wrote 1,500 rows to {target}\n"
+    found = [float(line) for line in target.read_text().splitlines()[1:]]
+    np.testing.assert_allclose(found, open_run(two_by_two).predict(source)[:, 0], rtol=1e-6)
+
+
+def test_a_flipped_bit_in_the_rows_of_several_processes_is_found(two_by_two, tmp_path):
+    shutil.copytree(two_by_two, tmp_path / "run")
+    stored = list((tmp_path / "run" / "checkpoints" / "best").rglob("stacks/**/d/*"))
+    whole_tables = read_tables(tmp_path / "run")
+    refused = 0
+    for file in stored:
+        whole = file.read_bytes()
+        for place in (len(whole) // 3, len(whole) // 2, 2 * len(whole) // 3):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1
+            file.write_bytes(flipped)
+            try:  # some bytes belong to nodes of tensorstore that are not in use any more
+                jax.tree.map(np.testing.assert_array_equal, read_tables(tmp_path / "run"), whole_tables)
+            except UserError as error:
+                refused += "damaged" in str(error)
+        file.write_bytes(whole)
+    assert refused >= 3
+
+
+def read_tables(workdir: Path):
+    opened = open_run(workdir)
+    return opened.run.exchange.export_tables(opened.state.tables)

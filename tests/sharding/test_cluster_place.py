@@ -4,7 +4,7 @@ import pytest
 
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.cluster_place import find_place
-from wukong_jax.sharding.team import TeamPlace
+from wukong_jax.sharding.team_connection import TeamPlace
 
 # As `srun` sets them on the second of two hosts with two tasks each.
 SLURM = {

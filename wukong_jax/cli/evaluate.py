@@ -5,18 +5,19 @@
 --predictions also writes a CSV file with a line per row of the split: `row` (its position in the split, from 0; a split
 keeps the order of the raw files), `domain` if there are domains, `<objective>/label` (empty where it was not observed)
 and `<objective>/score` of each objective, and `weight` if the rows have weights. The file appears only when it is
-complete. The rows must be those that the run was trained on.
+complete. The rows must be those that the run was trained on. Several processes evaluate together with the flags of
+train; process 0 prints and writes.
 """
 
 import dataclasses
 import json
 from typing import Annotated, Literal
 
-from wukong_jax.cli.settings import AllowFactories, ProgramFlags
+from wukong_jax.cli.settings import AllowFactories, ProgramFlags, TeamFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(ProgramFlags):
+class Settings(ProgramFlags, TeamFlags):
     """The command's flags."""
 
     workdir: Annotated[str, "folder of the run"]
@@ -28,10 +29,14 @@ class Settings(ProgramFlags):
 
 def run(settings: Settings) -> None:
     """Restores the run, evaluates the split and prints the metrics."""
+    from wukong_jax.cli.joining import join_team_of_run
     from wukong_jax.metrics.metric_names import replace_nan_by_none
     from wukong_jax.runs.open_run import open_run
+    from wukong_jax.sharding.team import find_team
 
+    join_team_of_run(settings, settings.workdir, settings.allow_factories)
     opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     metrics = opened.evaluate(settings.split, settings.predictions)
     line = {"step": int(opened.state.step), "split": settings.split, **metrics}
-    print(json.dumps(replace_nan_by_none(line)))
+    if find_team().is_lead:
+        print(json.dumps(replace_nan_by_none(line)))

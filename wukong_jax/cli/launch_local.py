@@ -21,7 +21,11 @@ class Settings:
     processes: Annotated[int, "processes to start", AtLeast(1)]
     devices: Annotated[int | None, "CPU devices of each process", AtLeast(1)] = None
     gpus: Annotated[tuple[int, ...], "GPUs of this machine to deal out, all processes as many", AtLeast(0)] = ()
-    stall_seconds: Annotated[float, "see train", Above(0)] = 100.0
+    grace: Annotated[
+        float,
+        "seconds in which the others may end after one has ended badly; longer than training.stall_limit",
+        Above(0),
+    ] = 180.0
     command: Annotated[tuple[str, ...], "the command and its flags, after --", Positional()]
 
     def __post_init__(self) -> None:
@@ -47,12 +51,11 @@ def run(settings: Settings) -> None:
         place = [f"--processes={count}", f"--local_devices={share}"]
         if count > 1:
             place += [f"--coordinator={coordinator}", f"--process={process}"]
-            place += [f"--stall_seconds={settings.stall_seconds:g}"]
         commands.append([sys.executable, "-m", "wukong_jax", name, *place, *arguments])
         own = settings.gpus[process * len(settings.gpus) // count : (process + 1) * len(settings.gpus) // count]
         kind = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, own))} if own else {"JAX_PLATFORMS": "cpu"}
         environments.append(os.environ | kind)
-    with LocalProcesses(commands, environments, 2 * settings.stall_seconds) as started:
+    with LocalProcesses(commands, environments, settings.grace) as started:
         code = started.wait()
     if code:
         sys.exit(code)

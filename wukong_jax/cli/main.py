@@ -17,7 +17,7 @@ from wukong_jax.cli.commands import describe_commands, load_command
 from wukong_jax.cli.failures import describe_failure, on_one_line
 from wukong_jax.cli.orderly_signals import OrderlySignals
 from wukong_jax.cli.parser import UsageError, parse_settings
-from wukong_jax.cli.settings import ProgramFlags, TeamFlags
+from wukong_jax.cli.settings import ProgramFlags
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.host_allocator import keep_freed_memory
 from wukong_jax.sharding.team import find_team
@@ -56,8 +56,6 @@ def main(name: str = "", arguments: Sequence[str] | None = None) -> None:
                 from wukong_jax.training.compiled_programs import keep_programs_between_starts
 
                 keep_programs_between_starts(settings.compiled_programs)
-            if isinstance(settings, TeamFlags):
-                _join_team(settings)
             command.run(settings)
             find_team().leave()
         except BrokenPipeError:
@@ -96,16 +94,6 @@ def _exit(code: Any, line: str) -> NoReturn:
     if find_team().count > 1:
         find_team().fail(line, code if isinstance(code, int) else FAILED)
     sys.exit(code)
-
-
-def _join_team(settings: TeamFlags) -> None:
-    """Starts JAX over the processes that the flags or a cluster's variables name; nothing if this one is alone."""
-    from wukong_jax.sharding.cluster_place import find_place
-    from wukong_jax.sharding.team import start_team
-
-    place = find_place(settings.coordinator, settings.processes, settings.process)
-    if place is not None or settings.local_devices is not None:
-        start_team(place, settings.local_devices, settings.stall_seconds)
 
 
 def quieten_libraries() -> None:

@@ -4,18 +4,19 @@
 
 The input has the format of the run's raw training files (for generated data, that of the schema of the row blocks).
 Labels, timestamp, group and weight are not read, and may be absent. The output has a header with the objectives' names,
-then one line per row in input order. The file appears only when it is complete.
+then one line per row in input order. The file appears only when it is complete. Several processes predict together with
+the flags of train: each reads all rows, and computes its part of every batch; process 0 writes.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from wukong_jax.cli.settings import AllowFactories, ProgramFlags
+from wukong_jax.cli.settings import AllowFactories, ProgramFlags, TeamFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(ProgramFlags):
+class Settings(ProgramFlags, TeamFlags):
     """The command's flags."""
 
     workdir: Annotated[str, "folder of the run"]
@@ -29,9 +30,13 @@ class Settings(ProgramFlags):
 
 def run(settings: Settings) -> None:
     """Restores the run, predicts the rows and writes the file."""
+    from wukong_jax.cli.joining import join_team_of_run
     from wukong_jax.runs.open_run import open_run
     from wukong_jax.runs.prediction import predict_file
+    from wukong_jax.sharding.team import find_team
 
+    join_team_of_run(settings, settings.workdir, settings.allow_factories)
     opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     rows = predict_file(opened, Path(settings.input), Path(settings.output))
-    print(f"wrote {rows:,} rows to {settings.output}")
+    if find_team().is_lead:
+        print(f"wrote {rows:,} rows to {settings.output}")

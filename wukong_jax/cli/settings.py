@@ -5,7 +5,7 @@ from typing import Annotated
 
 from wukong_jax.cli.flags import ConfigChanges
 from wukong_jax.errors import UserError
-from wukong_jax.ranges import Above, AtLeast
+from wukong_jax.ranges import AtLeast
 
 AllowFactories = Annotated[
     tuple[str, ...],
@@ -70,9 +70,6 @@ class TeamFlags:
     local_devices: Annotated[
         int | None, "devices of this process; on CPU it is given as many (if not given: all that JAX finds)", AtLeast(1)
     ] = None
-    stall_seconds: Annotated[
-        float, "seconds without an answer after which a process is taken for lost and the others end", Above(0)
-    ] = 100.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,13 @@ class Settings(RunFlags, TeamFlags):
 def run(settings: Settings) -> None:
     """Trains the run and prints its results."""
     from wukong_jax.api import train
+    from wukong_jax.cli.joining import join_team
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.reports.result_table import format_results
     from wukong_jax.sharding.team import find_team
 
-    summary = train(build_config(settings), settings.workdir)
+    config = build_config(settings)
+    join_team(settings, config.training.stall_limit)
+    summary = train(config, settings.workdir)
     if find_team().is_lead:
         print(format_results(summary))

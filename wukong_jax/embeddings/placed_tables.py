@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wukong_jax.embeddings.bfloat16_rounding import round_to_nearest_bits
+from wukong_jax.embeddings.filled_shards import fill_shards
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.embeddings.placement import Piece, PlacedStack
 from wukong_jax.embeddings.tables import (
@@ -134,7 +135,7 @@ def import_placed_stack(
     logical: Mapping[str, Mapping[str, np.ndarray]],
     merge: MergeMethod,
 ) -> StackState:
-    """Creates a placed stack from the result of `export_placed_stack`; each rank receives only its part.
+    """Creates a placed stack from the result of `export_placed_stack`, or from tables in files, each rank's part of it.
 
     Args:
       source: layout stack of the tables.
@@ -167,7 +168,11 @@ def import_placed_stack(
     for name, (trailing, _) in described.items():
         columns = (stack.width,) if trailing == (stack.table_width,) else trailing
         shape = (mesh.size * stack.rows, *columns)
-        arrays[name] = jax.make_array_from_callback(shape, sharding, functools.partial(cut, name))
+        named = {table: logical[table][name] for table in stack.tables}
+        if all(isinstance(table, np.ndarray) for table in named.values()):
+            arrays[name] = jax.make_array_from_callback(shape, sharding, functools.partial(cut, name))
+        else:
+            arrays[name] = fill_shards(stack, sharding, columns, described[name][1], named)
     rows, last_step = arrays.pop("rows"), arrays.pop("last_step", None)
     scratch = jax.jit(
         lambda: allocate_scratch(mesh.size * stack.rows, merge),

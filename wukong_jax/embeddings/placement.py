@@ -24,6 +24,8 @@ from wukong_jax.embeddings.layout import MAX_STACK_ROWS, EmbeddingLayout, TableS
 from wukong_jax.embeddings.row_optimizers import RowOptimizer
 from wukong_jax.errors import UserError
 
+_ROWS_TO_ROUND = 65_536
+
 Strategy = Literal["replicated", "table_wise", "column_wise", "row_wise"]
 STRATEGIES: tuple[Strategy, ...] = ("replicated", "table_wise", "column_wise", "row_wise")
 
@@ -61,7 +63,7 @@ class PlacedStack:
     table_width: int  # columns of a whole row
     dtype: Literal["float32", "bfloat16"]
     optimizer: RowOptimizer
-    rows: int  # V, rows of the fullest rank, to which the others are padded
+    rows: int  # V, rows of the fullest rank, rounded up if there are many; the others are padded to it
     pieces: tuple[Piece, ...]  # by rank, then by first row
 
     def pieces_of_rank(self, rank: int) -> tuple[Piece, ...]:
@@ -136,6 +138,14 @@ def _check_table(table: str, placed: TablePlacement, width: int, ranks: int) -> 
         )
 
 
+def _round_up_rows(rows: int) -> int:
+    """Rounds many rows up by at most 1/64, to a number that divides into the equal parts that files are cut into."""
+    if rows <= _ROWS_TO_ROUND:
+        return rows
+    step = 1 << (rows.bit_length() - 7)
+    return min(-(-rows // step) * step, MAX_STACK_ROWS)
+
+
 def _place_stack(
     source: TableStack,
     source_index: int,
@@ -180,6 +190,6 @@ def _place_stack(
         table_width=source.width,
         dtype=source.dtype,
         optimizer=source.optimizer,
-        rows=fullest,
+        rows=_round_up_rows(fullest),
         pieces=tuple(sorted(pieces, key=lambda piece: (piece.rank, piece.first_row))),
     )

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tables import describe_arrays
 from wukong_jax.errors import UserError
+from wukong_jax.sharding.team import find_team
 
 _PIECE = 8192  # 8-byte words that are summed before the sums are hashed
 
@@ -33,21 +34,52 @@ def compute_digests(arrays: Mapping[str, Any]) -> dict[str, int]:
     return {_name(path): _digest(array) for path, array in jax.tree_util.tree_leaves_with_path(dict(arrays))}
 
 
-def check_content(arrays: Mapping[str, Any], digests: Mapping[str, Any] | None, whole: bool = True) -> None:
+def compute_shard_digests(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Computes the digests of arrays that lie on the devices of several processes, which call it together.
+
+    Args:
+      arrays: a pytree of arrays by item.
+
+    Returns:
+      By the arrays' paths in the tree, the digest of an array that lies whole on every device, or for one that is split
+      a list of [starts, stops, digest of that rectangle].
+    """
+    digests: dict[str, Any] = {}
+    split: dict[str, list[Any]] = {}
+    for path, array in jax.tree_util.tree_leaves_with_path(dict(arrays)):
+        if array.is_fully_replicated:
+            digests[_name(path)] = _digest(array)
+            continue
+        split[_name(path)] = []
+        for shard in array.addressable_shards:
+            if shard.replica_id == 0:
+                bounds = [part.indices(length)[:2] for part, length in zip(shard.index, array.shape, strict=True)]
+                starts, stops = zip(*bounds, strict=True)
+                split[_name(path)].append([starts, stops, _digest(shard.data)])
+    if not split:
+        return digests
+    for found in find_team().gather("digests", split):
+        for name, listed in found.items():
+            digests.setdefault(name, []).extend(listed)
+    return digests
+
+
+def check_content(arrays: Mapping[str, Any], digests: Mapping[str, Any] | None) -> None:
     """Compares restored arrays with the digests saved with them.
 
     Args:
       arrays: a pytree of arrays by item.
-      digests: result of `compute_digests` when they were saved; None: there are none to compare with.
-      whole: whether every array must have a digest.
+      digests: result of `compute_digests` or `compute_shard_digests` when they were saved; None: there are none to
+        compare with.
 
     Raises:
       UserError: an array differs.
     """
     if digests is None:
         return
-    for name, digest in compute_digests(arrays).items():
-        if digests.get(name, None if whole else digest) != digest:
+    for path, array in jax.tree_util.tree_leaves_with_path(dict(arrays)):
+        name = _name(path)
+        if not _is_as_saved(array, digests.get(name)):
             raise UserError(f"{name} is damaged (its digest differs); use another checkpoint or a copy of the run")
 
 
@@ -100,6 +132,15 @@ def _count_bytes(array: Any) -> int:
 def _name(path: Any) -> str:
     # Orbax restores named tuples as such and tuples as lists, so the keys' own words are the same before and after.
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def _is_as_saved(array: Any, saved: Any) -> bool:
+    if not isinstance(saved, list):
+        return saved == _digest(array)
+    parts = [(tuple(map(slice, starts, stops)), digest) for starts, stops, digest in saved]
+    return sum(array[part].size for part, _ in parts) == array.size and all(
+        _digest(array[part]) == digest for part, digest in parts
+    )
 
 
 def _digest(array: Any) -> int:

@@ -10,6 +10,7 @@ checks what a checkpoint holds before and after it is read.
 
 import contextlib
 import functools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,15 +27,16 @@ from wukong_jax.errors import UserError
 from wukong_jax.files.plain_path import plain_path
 from wukong_jax.files.system_errors import describe_system_error
 from wukong_jax.messages import first_line
-from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests
+from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests, compute_shard_digests
 from wukong_jax.runs.progress import RunProgress
-from wukong_jax.runs.stored_stacks import PIECES, STACKS, open_stored_tables, stack_items
+from wukong_jax.runs.stored_stacks import PIECES, ROW_DIGESTS, STACKS, open_stored_tables, stack_items
 from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Which = Literal["latest", "best"]
-_ITEMS = ("dense", "tables", STACKS, PIECES, "progress", "digests")
+_ITEMS = ("dense", "tables", STACKS, ROW_DIGESTS, PIECES, "progress", "digests")
+_PART_BYTES = 32 << 20  # of the stacks' files; the writer holds a few parts at a time
 _COPIES = 2  # saves that may wait for the writing thread, each with a copy of the state
 
 
@@ -70,7 +72,8 @@ class Checkpoints:
                     counts: dict[Which, int] = {"latest": keep, "best": 1}
                     for which, count in counts.items():
                         self._paths[which] = plain / which
-                        self._managers[which] = _open_manager(plain / which, count, read_only)
+                        meet = functools.partial(self._meet, which)
+                        self._managers[which] = _open_manager(plain / which, count, read_only, meet)
             opening.pop_all()
 
     def save(self, state: TrainState, progress: RunProgress, which: Which = "latest") -> None:
@@ -85,6 +88,7 @@ class Checkpoints:
             self._started.popleft().result()
         step = int(state.step)
         if find_team().count > 1:  # no copy to wait with, and Orbax's own waits must come in one order everywhere
+            find_team().mark(f"saving step {step}", busy=True)
             self._write(which, step, lambda: self._collect_in_place(state), progress.to_json())
             return
         arrays = {"dense": jax.tree.map(np.array, _dense_part(state))}
@@ -108,17 +112,30 @@ class Checkpoints:
             manager.save(step, args=ocp.args.Composite(**items))
 
     def _collect_in_place(self, state: TrainState) -> dict[str, Any]:
-        """Returns what several processes save together: each its shards, of stacks and not tables.
-
-        Only arrays that every process holds whole have digests.
-        """
+        """Returns what several processes save together: each its shards, of stacks and not tables, and digests."""
         dense = _dense_part(state)
-        whole = {"dense": jax.tree.map(lambda array: array if array.is_fully_replicated else None, dense)}
-        items = {"dense": ocp.args.StandardSave(dense), "digests": ocp.args.JsonSave(compute_digests(whole))}
+        digests = compute_shard_digests({"dense": dense})
+        items = {"dense": ocp.args.StandardSave(dense), "digests": ocp.args.JsonSave(digests)}
         if self._exchange.layout.stacks:
-            arrays, pieces = stack_items(self._exchange, state.tables)
-            items |= {STACKS: ocp.args.StandardSave(arrays), PIECES: ocp.args.JsonSave(pieces)}
+            arrays, row_digests, pieces = stack_items(self._exchange, state.tables)
+            parts = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PART_BYTES), arrays)
+            items |= {
+                STACKS: ocp.args.PyTreeSave(arrays, save_args=parts),
+                ROW_DIGESTS: ocp.args.StandardSave(row_digests),
+            }
+            items[PIECES] = ocp.args.JsonSave(pieces)
         return items
+
+    def _meet(self, which: Which, *, key: str, timeout_ms: int) -> None:
+        """Waits for the other processes, as Orbax's threads do when they have written this one's part of a save.
+
+        A thread that has failed comes here, too, before its failure is seen by anyone; so it is told at once.
+        """
+        error = sys.exc_info()[1]
+        if error is not None:
+            line = self._explain(which, error) or f"{self._folder / which}: {first_line(error)[:300]}"
+            find_team().fail(f"error: {line}", 1)
+        find_team().meet(key, timeout_ms)
 
     def _finish_started(self) -> None:
         """Waits until the thread is idle, and raises its first failure."""
@@ -167,10 +184,10 @@ class Checkpoints:
                 items["digests"] = ocp.args.JsonRestore()
             restored = manager.restore(step, args=ocp.args.Composite(**items))
             arrays: dict[str, Any] = {name: restored[name] for name in ("dense", "tables") if name in items}
-            check_content(arrays, restored["digests"] if "digests" in items else None, whole=not in_place)
+            check_content(arrays, restored["digests"] if "digests" in items else None)
             logical: Any
             if in_place:
-                logical = open_stored_tables(folder / STACKS, restored[PIECES], self._exchange.layout)
+                logical = open_stored_tables(folder, restored[PIECES], self._exchange.layout)
             else:
                 logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
             tables = self._exchange.import_tables(logical)
@@ -184,6 +201,7 @@ class Checkpoints:
           UserError: something could not be written, for example because the disk is full.
         """
         self._finish_started()
+        find_team().mark("finishing the checkpoints", busy=True)
         for which, manager in self._managers.items():
             if manager is not None:
                 with self._writing(which):
@@ -216,14 +234,21 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:
-            reason = describe_system_error(error)
-            if reason is None:
+            line = self._explain(which, error)
+            if line is None:
                 raise
             self._failed = True
-            raise UserError(
-                f"{self._folder / which}: cannot write ({reason}); free space or make the folder writable, then the "
-                "same command goes on"
-            ) from error
+            raise UserError(line) from error
+
+    def _explain(self, which: Which, error: BaseException) -> str | None:
+        """Describes a failure of the storage; None if the exception has another cause."""
+        reason = describe_system_error(error)
+        if reason is None:
+            return None
+        return (
+            f"{self._folder / which}: cannot write ({reason}); free space or make the folder writable, then the same "
+            "command goes on"
+        )
 
 
 def _collect_copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,18 +313,22 @@ def _read_newest_progress(plain: Path, folder: Path) -> RunProgress | None:
             manager.close()
 
 
-def _open_manager(folder: Path, keep: int, read_only: bool) -> Any:
+def _open_manager(folder: Path, keep: int, read_only: bool, meet: Any = None) -> Any:
     if read_only and not folder.exists():
         return None
+    processes = _choose_processes(folder.name, read_only)
+    # Trained numbers hardly compress, and a compressed part would be a copy of it.
+    stacks = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=processes)
     with _without_warnings():  # orbax warns of each option that reading leaves without an effect
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
-            multiprocessing_options=_choose_processes(folder.name, read_only),
+            multiprocessing_options=processes,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=meet) if find_team().count > 1 else None,
         )
-        return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)
+        return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS, item_handlers={STACKS: stacks})
 
 
 def _choose_processes(name: str, read_only: bool) -> Any:

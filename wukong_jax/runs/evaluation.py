@@ -23,6 +23,7 @@ from wukong_jax.metrics.exact_metrics import compute_exact_metrics
 from wukong_jax.runs.rows import RunData
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.mesh import batch_sharding, find_own_rows, gather_rows, place_own_rows
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
@@ -74,7 +75,8 @@ def predict_batches(predict: Predict, batches: Iterable[Batch], mesh: Mesh) -> I
     """
     alone = batch_sharding(mesh).is_fully_addressable
     waiting: tuple[Batch, jax.Array] | None = None
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
+        find_team().mark(f"evaluating batch {number}", busy=number == 1)  # the first is compiled
         logits = predict(put_batch(batch, mesh))
         ahead = (batch, logits) if alone else (_share_columns(batch, mesh), logits.addressable_data(0))
         if waiting is not None:

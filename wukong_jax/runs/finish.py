@@ -11,6 +11,7 @@ from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.runs.rows import RunData
 from wukong_jax.runs.summary_notes import describe_high_entropy, describe_scored_step
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.loop import Listener
 from wukong_jax.training.run import Run
 from wukong_jax.training.size import describe_size
@@ -32,6 +33,7 @@ def finish_run(
     Returns:
       The summary.
     """
+    find_team().mark("restoring the best state", busy=True)
     state = restore_best(run, checkpoints)
     summary = summarise(run, data, step, progress, state)
     for split in ("validation", "test"):
@@ -43,6 +45,7 @@ def finish_run(
             line = {"step": step, "split": split, "scored_step": summary["scored_step"], **evaluation.metrics}
             listener.on_evaluation(line, best=False)
             folder.write_json("calibration.json", evaluation.calibration)
+    find_team().mark("writing the results", busy=True)
     summary["references"] = references
     for note in list_notes(summary, "validation" in data.splits):
         listener.on_message(note)

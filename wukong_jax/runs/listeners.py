@@ -185,6 +185,14 @@ class CheckpointKeeper(Listener):
         self._meter.restart_clock()
 
 
+class TeamMarks(Listener):
+    """Tells the other processes of a training which step this one takes."""
+
+    def before_step(self, loop: TrainLoop) -> None:
+        """Tells it."""
+        find_team().mark(f"training step {loop.step + 1}")
+
+
 class Profiler(Listener):
     """Writes a profiler trace of a few steps into the TensorBoard folder."""
 

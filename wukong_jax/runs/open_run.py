@@ -33,6 +33,7 @@ from wukong_jax.runs.row_predictions import RowPredictions
 from wukong_jax.runs.rows import RunData, open_prepared_rows, prepared_directory
 from wukong_jax.runs.scoring import encode_rows, score_rows
 from wukong_jax.schema import Schema
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run, build_run
 from wukong_jax.training.state import TrainState
 
@@ -76,7 +77,7 @@ class OpenRun:
         Raises:
           UserError: the data has no such split, its rows are not those of the run, or the file cannot be written.
         """
-        if predictions is None:
+        if predictions is None or not find_team().is_lead:
             return evaluate_state(self.run, self.data, self.state, split).metrics
         find_split(self.data, split)  # refuses before a file is opened
         with RowPredictions(Path(predictions), self.schema, self.data.splits[split].rows) as rows:
@@ -174,8 +175,12 @@ def _open(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     with accept_idle_options():
         run = build_run(config, data.schema, join=data.join, trains=False)
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
+    find_team().mark("restoring the state", busy=True)
     try:
-        return OpenRun(run, data, restore_best(run, checkpoints), folder.path)
+        state = restore_best(run, checkpoints)
+        fix = "give all processes the same --workdir, in shared storage, and wait until its training has ended"
+        find_team().check_equal("restored step", f"{int(state.step)}", fix)
+        return OpenRun(run, data, state, folder.path)
     finally:
         checkpoints.close()
 

@@ -7,6 +7,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.files.csv_text import quote_csv
 from wukong_jax.files.whole_files import open_whole, whole_file_aside
 from wukong_jax.runs.open_run import OpenRun
+from wukong_jax.sharding.team import find_team
 
 
 def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
@@ -15,8 +16,8 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
     Args:
       opened: the run.
       source: a raw file with the run's schema; labels are optional.
-      target: CSV file to write: a header with the objectives' names, then one line per row with a probability per
-        objective, with enough digits to restore the same float64.
+      target: CSV file to write, by process 0 where several predict together: a header with the objectives' names, then
+        one line per row with a probability per objective, with enough digits to restore the same float64.
 
     Returns:
       The number of rows written.
@@ -25,6 +26,8 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
       UserError: the input is missing or malformed, or the output is the input or cannot be written.
     """
     _check_files(source, target)
+    if not find_team().is_lead:
+        return sum(map(len, opened.predict_parts(source)))
     written = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

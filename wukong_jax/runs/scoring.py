@@ -4,15 +4,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from scipy.special import expit
 
-from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.blocks.batch import Batch, Columns
 from wukong_jax.data.blocks.loader import batch_rows
 from wukong_jax.data.raw.new_rows import build_frame, encode_frame, read_encoded_rows
 from wukong_jax.runs.evaluation import Predict, predict_batches
 from wukong_jax.runs.rows import RunData
 from wukong_jax.schema import Schema
+from wukong_jax.sharding.mesh import find_own_rows
 from wukong_jax.training.run import Run
 
 
@@ -44,5 +46,8 @@ def score_rows(run: Run, predict: Predict, rows: Iterable[Columns]) -> Iterator[
     # Set all weights to 1, so that only padding has weight 0.
     chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in rows)
     batches = batch_rows(chunks, run.schema, run.evaluation_batch_size)
+    own = find_own_rows(run.mesh, run.evaluation_batch_size)
+    if own is not None:  # every process reads all rows, and computes its own of each batch
+        batches = (Batch(*jax.tree.map(lambda array: array[own], tuple(batch))) for batch in batches)
     for batch, logits in predict_batches(predict, map(run.place_bags, batches), run.mesh):
         yield expit(np.asarray(logits, np.float64)[batch.weight > 0])

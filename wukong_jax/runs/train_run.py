@@ -14,6 +14,7 @@ from wukong_jax.errors import NotFiniteLossError
 from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.compiled_steps import CompiledSteps
 from wukong_jax.runs.console import TrainingConsole
+from wukong_jax.runs.cut_off_saves import remove_cut_off_saves
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.finish import finish_run
 from wukong_jax.runs.folder import RunFolder
@@ -24,6 +25,7 @@ from wukong_jax.runs.listeners import (
     Profiler,
     ProgressMeter,
     StepLog,
+    TeamMarks,
     Validation,
 )
 from wukong_jax.runs.progress import RunProgress, go_on
@@ -71,7 +73,6 @@ def train_run(
     with folder.locked():
         team.wait("the folder")
         summary = _train_locked(resolve_model_options(config), folder, say if team.is_lead else _say_nothing, listeners)
-        team.ends_together = True
         return summary
 
 
@@ -85,6 +86,7 @@ def _train_locked(
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
     _check_before_preparing(config)
+    find_team().mark("preparing the rows", busy=True)
     fix = "give the folder of the same rows as --config.data.path, or another --workdir"
     data = find_team().lead_first("the rows", lambda: open_rows_of_run(config.data, folder, say, fix))
     run = build_run(config, data.schema, join=data.join)
@@ -95,15 +97,23 @@ def _train_locked(
     for warning in (check_validation(config.training, data), describe_slow_compiler(platform)):
         if warning:
             say(warning)
+    find_team().mark("restoring or starting the state", busy=True)
     start = _restore_or_init(run, data, folder)
     folder.record_config(config)  # everything has been accepted: only now is anything of an earlier start replaced
     if find_team().is_lead:
         data.note_checked()
+    if find_team().is_lead:
+        for message in remove_cut_off_saves(folder.checkpoints):
+            say(message)
+    find_team().wait("the checkpoints' folder")
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
         stack.push(lambda kind, error, trace: _close(checkpoints, kind))
         stop = stack.enter_context(StopSignal())  # from here on, a signal saves a checkpoint first
-        return _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
+        summary = _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
+        stop.received = max(find_team().gather("stop signal", stop.received or 0)) or None
+        find_team().ends_together = True
+        return summary
 
 
 def total_steps(config: RunConfig, data: RunData) -> int:
@@ -203,14 +213,17 @@ class _Sitting:
             StepLog(run, meter, listeners),
             Validation(run, self._data, meter, self._checkpoints, listeners),
             keeper,
+            TeamMarks(),
         ]
         if find_team().is_lead:
             listeners.members.append(Profiler(*profile, listeners))
         self._folder.drop_results()
         with closing(self._place_batches(meter.progress)) as batches:
             first = next(batches)
+            find_team().mark("compiling the train step", busy=True)
             train_step = CompiledSteps(run, meter, listeners)
             train_step.compile(loop.state, first.columns)
+            find_team().mark("the first training step")
             feed = itertools.chain([first], batches)
             del first  # frees its arrays after its step
             try:

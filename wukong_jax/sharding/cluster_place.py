@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from wukong_jax.errors import UserError
-from wukong_jax.sharding.team import TeamPlace
+from wukong_jax.sharding.team_connection import TeamPlace
 
 # JAX's own detection, without Kubernetes': that one needs rights to ask the cluster, which a single pod has not.
 _DETECTED = ("SlurmCluster", "OmpiCluster", "GkeTpuCluster", "GceTpuCluster")
