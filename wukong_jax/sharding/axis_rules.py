@@ -1,4 +1,4 @@
-"""Shards weights by ordered (name pattern, PartitionSpec) rules; the first match wins. FSDP splits what is left whole."""
+"""Shards weights by ordered (name pattern, PartitionSpec) rules; the first match wins. FSDP splits what stays whole."""
 
 import dataclasses
 import math

@@ -17,6 +17,7 @@ from wukong_jax.data.blocks.row_join import RowJoin, build_join
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
 from wukong_jax.errors import UserError
+from wukong_jax.layers.rematerialise import list_layers
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
 from wukong_jax.sharding.axis_rules import FullSharding, shard_by_rules
@@ -31,6 +32,13 @@ from wukong_jax.sharding.mesh import (
     round_up_batch,
 )
 from wukong_jax.sharding.table_layout import choose_table_formats
+from wukong_jax.training.applied_options import (
+    check_layers,
+    check_mesh_options,
+    check_split,
+    count_split,
+    describe_split,
+)
 from wukong_jax.training.bag_places import BagUse, fit_bags
 from wukong_jax.training.dense_shards import DenseShards
 from wukong_jax.training.loss import AdditiveLoss, LossFunction
@@ -169,6 +177,29 @@ class Run:
         predict = build_predict_step(self.network, self.exchange, self.dense_shards)
         return jax.jit(predict, in_shardings=inputs, out_shardings=everywhere)
 
+    def describe_weights(self) -> str:
+        """Describes how dense weights are split over devices; "" if they are not."""
+        split, total = self._count_split()
+        return describe_split(self.config, self.mesh, split, total)
+
+    def check_step_options(self) -> None:
+        """Checks that no option of the train step is without effect.
+
+        Raises:
+          UserError: one is.
+        """
+        check_mesh_options(self.config, self.mesh)
+        if self.config.mesh.fsdp != "none":
+            check_split(self.config, self._count_split()[0])
+        if self.config.training.remat:
+            with list_layers() as layers:
+                self.abstract_state()
+            check_layers(self.config, layers)
+
+    def _count_split(self) -> tuple[int, int]:
+        rules = self.exchange.parameter_rules
+        return count_split(self.abstract_state().params, self.state_sharding.params, rules)
+
     @functools.cached_property
     def dense_shards(self) -> DenseShards | None:
         """How dense weights are gathered and their gradients added up; None leaves both to the compiler."""
@@ -215,7 +246,7 @@ def build_run(
         join = build_join(config.data.join, schema)
     shape = build_model_shape(config, schema, layout, {} if join is None else join.widths)
     network = build_network(config, layout, shape)
-    return Run(
+    run = Run(
         config=config,
         schema=schema,
         mesh=mesh,
@@ -226,3 +257,6 @@ def build_run(
         optimizer=build_dense_optimizer(config.optimizer),
         compute_loss=config.loss.build("config.loss", schema),
     )
+    if trains:
+        run.check_step_options()
+    return run
