@@ -1,7 +1,7 @@
 """Wukong at the sizes of the paper's Table 5, on made-up tables of the paper's size: to compile ahead, not to train.
 
-Command:   python -c 'import json; print(json.dumps({"name": "internal", "source": {"format": "csv"}, "labels": [{"name":
-           "click"}], "categorical": [{"name": f"feature_{i}", "encoding": "identity", "rows": 5_850_000}
+Command:   python -c 'import json; print(json.dumps({"name": "internal", "source": {"format": "csv"}, "labels": [{
+           "name": "click"}], "categorical": [{"name": f"feature_{i}", "encoding": "identity", "rows": 5_850_000}
            for i in range(720)]}))' > runs/internal.json
            python scripts/compile_for_cluster.py --config=scaling/paper:108 --target=gpu:h100:32x8
            --schema=runs/internal.json
