@@ -32,8 +32,6 @@ from wukong_jax.sharding.per_device import run_networks_by, split_rows_over
 
 _WHOLE = PartitionSpec()
 _BY_RANK = PartitionSpec(MESH_AXES)
-# Operations that make a gathered weight; it is cheaper in memory to gather it again than to keep it.
-_GATHERING = frozenset({"all_gather", "bitcast_convert_type"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +79,7 @@ class DenseShards:
           rematerialised: whether layers are rematerialised, and with them the weights that they gather.
         """
         self.mesh, self.rematerialised = mesh, rematerialised
+        self._on_cpu = mesh.devices.flat[0].platform == "cpu"
         self.compute_dtype, self.reduce_dtype = jnp.dtype(compute_dtype), jnp.dtype(reduce_dtype)
         flat = flatten_dict(specs, is_leaf=lambda _, spec: isinstance(spec, PartitionSpec))
         self.splits = {path: _plan(spec, find_rule(kept, "/".join(path)) != _WHOLE) for path, spec in flat.items()}
@@ -145,7 +144,8 @@ class DenseShards:
         split = self.splits[path]
         if math.prod(self.mesh.shape[axis] for axis in split.gathered) == 1:
             return weight[0]
-        return SplitWeight(weight[0], split.axis, split.gathered, self.compute_dtype.name, self.reduce_dtype.name)
+        sent = _Sent(self.compute_dtype.name, self.reduce_dtype.name, self._on_cpu, split.kept)
+        return SplitWeight(weight[0], split.axis, split.gathered, sent)
 
     def _place(self, array: jax.Array, spec: PartitionSpec) -> jax.Array:
         return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, spec))
@@ -200,18 +200,27 @@ class _Running:
         return made
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    """How a weight and its gradient are sent."""
+
+    dtype: str  # of the weight
+    reduce_dtype: str  # of the gradient
+    on_cpu: bool
+    inside_hosts: bool  # where the network sees the axis "chip" only
+
+
 class SplitWeight(flax.struct.PyTreeNode, meta.AxisMetadata[jax.Array]):
     """A device's part of a weight; Flax calls `unbox` where a module reads the weight, which gathers it."""
 
     part: jax.Array
     axis: int = flax.struct.field(pytree_node=False)
     mesh_axes: tuple[str, ...] = flax.struct.field(pytree_node=False)
-    dtype: str = flax.struct.field(pytree_node=False)
-    reduce_dtype: str = flax.struct.field(pytree_node=False)
+    sent: _Sent = flax.struct.field(pytree_node=False)
 
     def unbox(self) -> jax.Array:
         """Gathers the weight."""
-        return _gather(self.part, self.axis, self.mesh_axes, self.dtype, self.reduce_dtype)
+        return _gather(self.part, self.axis, self.mesh_axes, self.sent)
 
     def replace_boxed(self, value: Any) -> Any:
         """Returns the same box around another part."""
@@ -226,38 +235,44 @@ class SplitWeight(flax.struct.PyTreeNode, meta.AxisMetadata[jax.Array]):
         return self.replace(axis=self.axis - (index < self.axis))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _gather(part: jax.Array, axis: int, mesh_axes: tuple[str, ...], dtype: str, reduce_dtype: str) -> jax.Array:
-    """Gathers a weight in `dtype`; the gradient is reduce-scattered in `reduce_dtype`."""
-    del reduce_dtype
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(part: jax.Array, axis: int, mesh_axes: tuple[str, ...], sent: _Sent) -> jax.Array:
+    """Gathers a weight; its gradient is reduce-scattered."""
+    gather = functools.partial(jax.lax.all_gather, axis_name=mesh_axes, axis=axis, tiled=True)
     with jax.named_scope("gather_weights"):
-        if dtype == "float32":
-            return jax.lax.all_gather(part, mesh_axes, axis=axis, tiled=True)
-        # Sent as bits, because XLA:CPU would widen a bfloat16 collective to float32.
-        bits = jax.lax.bitcast_convert_type(part.astype(dtype), jnp.uint16)
-        return jax.lax.bitcast_convert_type(jax.lax.all_gather(bits, mesh_axes, axis=axis, tiled=True), dtype)
+        part = part.astype(sent.dtype)
+        if part.dtype == jnp.float32 or not sent.on_cpu:
+            return gather(part)
+        # As bits, because XLA:CPU would widen a bfloat16 collective to float32; on TPUs, bits would be copied.
+        return jax.lax.bitcast_convert_type(gather(jax.lax.bitcast_convert_type(part, jnp.uint16)), part.dtype)
 
 
 def _gather_forward(
-    part: jax.Array, axis: int, mesh_axes: tuple[str, ...], dtype: str, reduce_dtype: str
+    part: jax.Array, axis: int, mesh_axes: tuple[str, ...], sent: _Sent
 ) -> tuple[jax.Array, None]:
-    return _gather(part, axis, mesh_axes, dtype, reduce_dtype), None
+    return _gather(part, axis, mesh_axes, sent), None
 
 
 def _gather_backward(
-    axis: int, mesh_axes: tuple[str, ...], dtype: str, reduce_dtype: str, _: None, gradient: jax.Array
+    axis: int, mesh_axes: tuple[str, ...], sent: _Sent, _: None, gradient: jax.Array
 ) -> tuple[jax.Array]:
     with jax.named_scope("dense_gradients"):
-        sent = gradient.astype(reduce_dtype)
-        return (jax.lax.psum_scatter(sent, mesh_axes, scatter_dimension=axis, tiled=True).astype(jnp.float32),)
+        rounded = gradient.astype(sent.reduce_dtype)
+        if sent.on_cpu and sent.inside_hosts:
+            rounded = rounded.astype(jnp.float32)  # XLA:CPU would do it itself, but aborts where one axis is manual
+        added = jax.lax.psum_scatter(rounded, mesh_axes, scatter_dimension=axis, tiled=True)
+        return (added.astype(jnp.float32),)
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
-def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+def _is_kept(primitive: Any, *_: Any, **settings: Any) -> bool:
     """A policy of `jax.checkpoint`: keeps everything for the backward pass but gathered weights."""
-    return primitive.name not in _GATHERING
+    inner = settings.get("call_jaxpr")
+    if not primitive.name.startswith("custom_vjp_call") or inner is None:
+        return True
+    return all(equation.primitive.name != "all_gather" for equation in inner.eqns)
 
 
 def _plan(spec: PartitionSpec, kept: bool) -> _Split:
