@@ -197,9 +197,11 @@ class TowerExchange(PlacedExchange):
         if not self.compresses:
             return super().run_network(network, rows, routed, batch, train=train)
 
+        def call_compress(network: BoundNetwork, tokens: jax.Array) -> jax.Array:
+            return network.model.compress(tokens)
+
         def compress(tokens: jax.Array) -> jax.Array:
-            call = lambda network, tokens: network.model.compress(tokens)  # noqa: E731
-            return run_on_devices(network, call, (tokens,), (BY_CHIP,), BY_CHIP, kept=True)
+            return run_on_devices(network, call_compress, (tokens,), (BY_CHIP,), BY_CHIP, kept=True)
 
         def finish(network: BoundNetwork, sent: jax.Array, batch: Batch) -> Any:
             return network.model.finish(sent, batch.dense, batch.domain, batch.extras, train=train)

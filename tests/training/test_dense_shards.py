@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -33,9 +34,8 @@ ADAM = {"factory": "adam", "learning_rate": 1e-3}
     [
         ("wukong", "chips", False, 2),
         ("wukong", "all", True, 2),
-        ("wukong", "all", False, 0),
         ("wukong", "none", True, 0),
-        ("dcnv2", "chips", True, 2),
+        ("dcnv2", "chips", True, 0),
         ("dcnv2", "all", False, 2),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_device_holds_its_share_of_weights_and_moments(fsdp):
     parts = {"chips": 4, "all": 8}[fsdp]
     small = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params) if leaf.size < 64)
     total = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
-    assert small < total / 20
+    assert small < total / 10
     assert total / parts <= count_device_bytes(state.params, sharding.params) <= total / parts + 2 * small
     held = count_device_bytes(state.optimizer_state, sharding.optimizer_state)
     assert 2 * total / parts <= held <= 2 * (total / parts + 2 * small) + 8
@@ -76,41 +76,33 @@ def test_a_device_holds_its_share_of_weights_and_moments(fsdp):
     assert memory.alias_size_in_bytes <= 3 * (total / parts + 2 * small) + 64 + 8 * 40 * 8 * 4
 
 
-def make_deep_run(layers, **training):
-    """Returns a network of many equal layers of large weights over few rows, so that weights are all that counts."""
-    model = {"factory": "wukong_jax.models.dcnv2:build", "options": {"cross_layers": 1, "deep_hidden": (512,) * layers}}
-    return make_run(model, MESH_OF_EIGHT | {"fsdp": "all", "fsdp_min_size": 512 * 512}, training=training)
-
-
 @pytest.mark.parametrize("remat", [False, True])
-def test_no_copy_of_a_whole_weight_outlives_its_layer(remat):
-    used = {}
-    for layers in (4, 12):
-        run = make_deep_run(layers, remat=remat)
-        used[layers] = run.jit_train_step().lower(*run.abstract_inputs()).compile().memory_analysis().temp_size_in_bytes
-    whole = 512 * 512 * 4
-    assert used[4] > whole  # the count sees gathered weights
-    # A layer more costs the rows' activations and a shard of its gradient, 1/8 of it each for a sum and a sent part.
-    assert (used[12] - used[4]) / 8 < 0.5 * whole
+def test_weights_are_gathered_again_in_the_backward_pass(remat):
+    # XLA:CPU joins the two, as its memory is no concern: look at the program before it is compiled. What accelerators
+    # make of it is in tests/clusters/test_large_dense_models.py.
+    model = {"factory": "wukong_jax.models.dcnv2:build", "options": {"cross_layers": 1, "deep_hidden": (128,) * 4}}
+    run = make_run(model, MESH_OF_EIGHT | {"fsdp": "all", "fsdp_min_size": 128 * 128}, training={"remat": remat})
+    text = run.jit_train_step().lower(*run.abstract_inputs()).as_text()
+    assert text.count("stablehlo.reduce_scatter") == 3  # kernels of 128 x 128
+    assert text.count("stablehlo.all_gather") == 2 * 3
+    assert text.count("stablehlo.optimization_barrier") >= (3 if remat else 1)
 
 
 @pytest.mark.parametrize("microbatch", [0, 2])
-def test_gradients_are_reduce_scattered_and_weights_gathered_twice(microbatch):
+def test_gradients_of_split_weights_are_reduce_scattered(microbatch):
     run = make_run(MODELS["dcnv2"], MESH_OF_EIGHT | {"fsdp": "all"}, training={"microbatch": microbatch})
     text = run.jit_train_step().lower(*run.abstract_inputs()).compile().as_text()
-    traffic = measure_traffic(text, 2, 4)
-    parts = run.count_parts()
+    traffic, parts = measure_traffic(text, 2, 4), run.count_parts()
     assert parts == (4 if microbatch else 1)
-    split = sum(leaf.size * 4 for leaf in jax.tree.leaves(run.abstract_state().params) if leaf.size >= 64)
+    sizes = [leaf.size * 4 for leaf in jax.tree.leaves(run.abstract_state().params)]
     # A ring over 8 devices: each sends 7/8 of the whole array.
-    once = 7 * split * parts
-    gathered = traffic.total(purpose=DENSE_WEIGHTS)
-    assert traffic.total(purpose=DENSE_WEIGHTS, kind="all-gather") == gathered
-    assert once < gathered <= 2 * once  # the last layer's weight is used at once
+    once = 7 * parts * sum(size for size in sizes if size >= 256)
     assert traffic.total(purpose=DENSE_GRADIENTS, kind="reduce-scatter") == once
+    assert traffic.total(purpose=DENSE_WEIGHTS) == traffic.total(purpose=DENSE_WEIGHTS, kind="all-gather")
+    assert once <= traffic.total(purpose=DENSE_WEIGHTS) <= 2 * once
     # only small weights are added up whole, and once a step
-    small = sum(leaf.size * 4 for leaf in jax.tree.leaves(run.abstract_state().params) if leaf.size < 64)
-    assert 0 < traffic.total(purpose=DENSE_GRADIENTS, kind="all-reduce") <= 2 * 7 * small
+    small = 2 * 7 * sum(size for size in sizes if size < 256)
+    assert traffic.total(purpose=DENSE_GRADIENTS, kind="all-reduce") == small
 
 
 def test_sums_in_bfloat16_round_what_is_sent():
@@ -141,11 +133,11 @@ def test_bfloat16_stays_near_float32(fsdp, compute_dtype):
     one = take_steps_on_one_device("wukong", compute_dtype=compute_dtype)
     found = take_steps(run)
     before = jax.device_get(run.init_state().params)
-    for new, exact, old in zip(*(jax.tree.leaves(tree) for tree in (found[1], one[1], before)), strict=True):
-        size = np.linalg.norm(exact - old)
-        # Eight digits of two steps' changes; those of a few numbers add up roundings of one sign.
-        assert np.linalg.norm(new - exact) <= 0.05 * size + 1e-6
-    assert not np.array_equal(jax.tree.leaves(found[1])[1], jax.tree.leaves(one[1])[1])
+    changes = jax.tree.map(np.subtract, one[1], before)
+    errors = jax.tree.map(np.subtract, found[1], one[1])
+    # Eight binary digits, which errors of single numbers may exceed where terms cancel.
+    assert optax.global_norm(errors) < 2**-6 * optax.global_norm(changes)
+    assert optax.global_norm(errors) > 2**-14 * optax.global_norm(changes)
 
 
 @pytest.mark.parametrize(

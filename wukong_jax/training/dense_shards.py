@@ -11,16 +11,13 @@ device's own and no sum is hidden in differentiation; `reduce` adds them up.
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -29,6 +26,7 @@ from wukong_jax.layers.batch_rows import describe_rows, find_rows
 from wukong_jax.sharding.axis_rules import AxisRules, find_rule
 from wukong_jax.sharding.mesh import CHIP, HOST, MESH_AXES
 from wukong_jax.sharding.per_device import run_networks_by, split_rows_over
+from wukong_jax.training.split_weight import SentAs, SplitWeight, keep_all_but_gathered
 
 _WHOLE = PartitionSpec()
 _BY_RANK = PartitionSpec(MESH_AXES)
@@ -144,7 +142,7 @@ class DenseShards:
         split = self.splits[path]
         if math.prod(self.mesh.shape[axis] for axis in split.gathered) == 1:
             return weight[0]
-        sent = _Sent(self.compute_dtype.name, self.reduce_dtype.name, self._on_cpu, split.kept)
+        sent = SentAs(self.compute_dtype.name, self.reduce_dtype.name, self._on_cpu, split.kept)
         return SplitWeight(weight[0], split.axis, split.gathered, sent)
 
     def _place(self, array: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -181,7 +179,7 @@ class _Running:
                 return (made[0], made[1].get(STATISTICS, {})) if self.train else (made, statistics)
 
             if self.train and not shards.rematerialised:
-                apply = jax.checkpoint(apply, policy=_is_kept)
+                apply = jax.checkpoint(apply, policy=keep_all_but_gathered)
             with split_rows_over(axes), contextlib.nullcontext() if rows is None else describe_rows(*rows):
                 return apply(flat, statistics, rngs, arguments)
 
@@ -198,81 +196,6 @@ class _Running:
         if not kept:
             self.statistics = changed
         return made
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sent:
-    """How a weight and its gradient are sent."""
-
-    dtype: str  # of the weight
-    reduce_dtype: str  # of the gradient
-    on_cpu: bool
-    inside_hosts: bool  # where the network sees the axis "chip" only
-
-
-class SplitWeight(flax.struct.PyTreeNode, meta.AxisMetadata[jax.Array]):
-    """A device's part of a weight; Flax calls `unbox` where a module reads the weight, which gathers it."""
-
-    part: jax.Array
-    axis: int = flax.struct.field(pytree_node=False)
-    mesh_axes: tuple[str, ...] = flax.struct.field(pytree_node=False)
-    sent: _Sent = flax.struct.field(pytree_node=False)
-
-    def unbox(self) -> jax.Array:
-        """Gathers the weight."""
-        return _gather(self.part, self.axis, self.mesh_axes, self.sent)
-
-    def replace_boxed(self, value: Any) -> Any:
-        """Returns the same box around another part."""
-        return self.replace(part=value)
-
-    def add_axis(self, index: int, params: Mapping[Any, Any]) -> "SplitWeight":
-        """Adapts to an axis that `nn.vmap` adds."""
-        return self.replace(axis=self.axis + (index <= self.axis))
-
-    def remove_axis(self, index: int, params: Mapping[Any, Any]) -> "SplitWeight":
-        """Adapts to an axis over which `nn.vmap` maps."""
-        return self.replace(axis=self.axis - (index < self.axis))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gather(part: jax.Array, axis: int, mesh_axes: tuple[str, ...], sent: _Sent) -> jax.Array:
-    """Gathers a weight; its gradient is reduce-scattered."""
-    gather = functools.partial(jax.lax.all_gather, axis_name=mesh_axes, axis=axis, tiled=True)
-    with jax.named_scope("gather_weights"):
-        part = part.astype(sent.dtype)
-        if part.dtype == jnp.float32 or not sent.on_cpu:
-            return gather(part)
-        # As bits, because XLA:CPU would widen a bfloat16 collective to float32; on TPUs, bits would be copied.
-        return jax.lax.bitcast_convert_type(gather(jax.lax.bitcast_convert_type(part, jnp.uint16)), part.dtype)
-
-
-def _gather_forward(
-    part: jax.Array, axis: int, mesh_axes: tuple[str, ...], sent: _Sent
-) -> tuple[jax.Array, None]:
-    return _gather(part, axis, mesh_axes, sent), None
-
-
-def _gather_backward(
-    axis: int, mesh_axes: tuple[str, ...], sent: _Sent, _: None, gradient: jax.Array
-) -> tuple[jax.Array]:
-    with jax.named_scope("dense_gradients"):
-        rounded = gradient.astype(sent.reduce_dtype)
-        if sent.on_cpu and sent.inside_hosts:
-            rounded = rounded.astype(jnp.float32)  # XLA:CPU would do it itself, but aborts where one axis is manual
-        added = jax.lax.psum_scatter(rounded, mesh_axes, scatter_dimension=axis, tiled=True)
-        return (added.astype(jnp.float32),)
-
-
-_gather.defvjp(_gather_forward, _gather_backward)
-
-
-def _is_kept(primitive: Any, *_: Any, **settings: Any) -> bool:
-    """A policy of `jax.checkpoint`: keeps everything for the backward pass but gathered weights."""
-    inner = settings.get("call_jaxpr")
-    if not primitive.name.startswith("custom_vjp_call") or inner is None:
-        return True
-    return all(equation.primitive.name != "all_gather" for equation in inner.eqns)
 
 
 def _plan(spec: PartitionSpec, kept: bool) -> _Split:

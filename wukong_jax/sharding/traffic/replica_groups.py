@@ -20,7 +20,8 @@ def parse_replica_groups(attributes: str, ranks: int) -> Groups:
 
     HLO prints three forms: explicit (`{{0,1},{2,3}}`), iota (`[2,2]<=[2,2]T(1,0)`: the numbers from 0, reshaped,
     transposed and split into rows), and mesh axes (`mesh['host'=2,'chip'=4] {'chip'}`, with parts of axes as
-    `'chip':(2)2`, and with other device numbers as `device_ids=(1,0,...)` or `device_ids=([2,4]T(1,0))`). `{}` or a missing attribute means one group of all ranks.
+    `'chip':(2)2`, and other device numbers as `device_ids=(1,0,...)` or `device_ids=([2,4]T(1,0))`). `{}` or a missing
+    attribute means one group of all ranks.
 
     Args:
       attributes: the text after a collective's operands.
