@@ -156,7 +156,7 @@ class Checkpoints:
         with _reading(f"checkpoints/{which}/{step}"):
             with _without_warnings():
                 check_sizes(folder, abstract, self._exchange.layout)
-            template = jax.tree.map(_make_template, abstract, _dense_part(sharding))
+            template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
             items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
             in_place = (folder / STACKS).exists()
             if in_place:
@@ -167,8 +167,7 @@ class Checkpoints:
                 items["digests"] = ocp.args.JsonRestore()
             restored = manager.restore(step, args=ocp.args.Composite(**items))
             arrays: dict[str, Any] = {name: restored[name] for name in ("dense", "tables") if name in items}
-            held = jax.tree.map(lambda array: array if _is_held(array) else None, arrays)
-            check_content(held, restored["digests"] if "digests" in items else None, whole=not in_place)
+            check_content(arrays, restored["digests"] if "digests" in items else None, whole=not in_place)
             logical: Any
             if in_place:
                 logical = open_stored_tables(folder / STACKS, restored[PIECES], self._exchange.layout)
@@ -231,18 +230,6 @@ def _collect_copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what one process saves: copies of all arrays, tables in logical layout, and their digests."""
     items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
     return items | {"digests": ocp.args.JsonSave(compute_digests(arrays))}
-
-
-def _make_template(array: Any, sharding: Any) -> Any:
-    """Returns what an array is read as: split ones straight to the devices, so that no process holds them whole."""
-    if sharding.is_fully_replicated:
-        return np.zeros(array.shape, array.dtype)
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-
-def _is_held(array: Any) -> bool:
-    """Whether this process holds the whole array."""
-    return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
 def _place(state: TrainState, sharding: TrainState) -> TrainState:
