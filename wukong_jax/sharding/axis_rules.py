@@ -16,7 +16,7 @@ AxisRules = Sequence[tuple[str, PartitionSpec]]
 
 @dataclasses.dataclass(frozen=True)
 class FullSharding:
-    """FSDP (fully sharded data parallel): large arrays are split over mesh axes that no rule uses for them.
+    """FSDP (fully sharded data parallel): large arrays that no rule places are split over mesh axes.
 
     An array is split along its longest axis that divides, the later one of equals. Arrays that no axis of which divides
     stay whole.
@@ -53,8 +53,9 @@ def shard_by_rules(mesh: Mesh, rules: AxisRules, tree: Any, full: FullSharding |
                     f"weights {name}: axis of size {size} does not divide over the mesh's {mesh.shape[axis]} {axis}s; "
                     "choose another mesh or model size"
                 )
-        if full is not None and re.search(full.pattern, name) and math.prod(leaf.shape) >= full.min_size:
-            spec = _split_longest(mesh, leaf.shape, spec, full.axes)
+        large = full is not None and re.search(full.pattern, name) and math.prod(leaf.shape) >= full.min_size
+        if full is not None and large and spec == PartitionSpec():
+            spec = _split_longest(mesh, leaf.shape, full.axes)
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, tree)
@@ -65,13 +66,13 @@ def find_rule(rules: AxisRules, name: str) -> PartitionSpec:
     return next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
 
 
-def _split_longest(mesh: Mesh, shape: tuple[int, ...], spec: PartitionSpec, axes: Sequence[str]) -> PartitionSpec:
-    """Adds the mesh axes that a spec does not use to the array's longest free axis that divides over them."""
-    entries = [*spec, *[None] * (len(shape) - len(spec))]
-    free = tuple(axis for axis in axes if axis not in entries and mesh.shape[axis] > 1)
-    devices = math.prod(mesh.shape[axis] for axis in free)
-    fitting = [(size, index) for index, size in enumerate(shape) if entries[index] is None and size % devices == 0]
+def _split_longest(mesh: Mesh, shape: tuple[int, ...], axes: Sequence[str]) -> PartitionSpec:
+    """Splits an array over mesh axes along its longest axis that divides over them."""
+    used = tuple(axis for axis in axes if mesh.shape[axis] > 1)
+    devices = math.prod(mesh.shape[axis] for axis in used)
+    fitting = [(size, index) for index, size in enumerate(shape) if size % devices == 0]
     if devices == 1 or not fitting:
-        return spec
-    entries[max(fitting)[1]] = free if len(free) > 1 else free[0]
+        return PartitionSpec()
+    entries: list[Any] = [None] * len(shape)
+    entries[max(fitting)[1]] = used if len(used) > 1 else used[0]
     return PartitionSpec(*entries)

@@ -142,7 +142,7 @@ class DenseShards:
         split = self.splits[path]
         if math.prod(self.mesh.shape[axis] for axis in split.gathered) == 1:
             return weight[0]
-        sent = SentAs(self.compute_dtype.name, self.reduce_dtype.name, self._on_cpu, split.kept)
+        sent = SentAs(self.compute_dtype.name, self.reduce_dtype.name, self._on_cpu)
         return SplitWeight(weight[0], split.axis, split.gathered, sent)
 
     def _place(self, array: jax.Array, spec: PartitionSpec) -> jax.Array:

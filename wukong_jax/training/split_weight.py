@@ -22,7 +22,6 @@ class SentAs:
     dtype: str  # of the weight
     reduce_dtype: str  # of the gradient
     on_cpu: bool
-    inside_hosts: bool  # where the network sees the axis "chip" only
 
 
 class SplitWeight(flax.struct.PyTreeNode, meta.AxisMetadata[jax.Array]):
@@ -69,10 +68,8 @@ def _gather_forward(part: jax.Array, axis: int, mesh_axes: tuple[str, ...], sent
 def _gather_backward(
     axis: int, mesh_axes: tuple[str, ...], sent: SentAs, _: None, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    with jax.named_scope("tower_gradients" if sent.inside_hosts else "dense_gradients"):
+    with jax.named_scope("dense_gradients"):
         rounded = gradient.astype(sent.reduce_dtype)
-        if sent.on_cpu and sent.inside_hosts:
-            rounded = rounded.astype(jnp.float32)  # XLA:CPU would do it itself, but aborts where one axis is manual
         added = jax.lax.psum_scatter(rounded, mesh_axes, scatter_dimension=axis, tiled=True)
         return (added.astype(jnp.float32),)
 
