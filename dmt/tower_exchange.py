@@ -50,9 +50,11 @@ from wukong_jax.embeddings.rearrange import gather_vectors, invert_index, take_v
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import CHIP, HOST, compute_rank
+from wukong_jax.sharding.per_device import run_on_devices
 from wukong_jax.strict_mapping import build_dataclass
 
 BY_TOWER = PartitionSpec(HOST, CHIP)  # sharding of arrays [T, B, ...]
+BY_CHIP = PartitionSpec(None, CHIP)  # the same as seen where only chips are told apart
 TOWER_WEIGHTS: AxisRules = ((r"(^|/)towers/", PartitionSpec(HOST)),)
 
 
@@ -194,8 +196,18 @@ class TowerExchange(PlacedExchange):
         """Runs tower modules on the towers' hosts, and the rest on the devices of the batch; see `Exchange`."""
         if not self.compresses:
             return super().run_network(network, rows, routed, batch, train=train)
-        sent = self.send_towers(rows, routed, network.model.compress)
-        return network.model.finish(sent, batch.dense, batch.domain, batch.extras, train=train)
+
+        def call_compress(network: BoundNetwork, tokens: jax.Array) -> jax.Array:
+            return network.model.compress(tokens)
+
+        def compress(tokens: jax.Array) -> jax.Array:
+            return run_on_devices(network, call_compress, (tokens,), (BY_CHIP,), BY_CHIP, kept=True)
+
+        def finish(network: BoundNetwork, sent: jax.Array, batch: Batch) -> Any:
+            return network.model.finish(sent, batch.dense, batch.domain, batch.extras, train=train)
+
+        sent = self.send_towers(rows, routed, compress)
+        return run_on_devices(network, finish, (sent, batch), (BY_RANK, BY_RANK), BY_RANK)
 
     def send_towers(self, rows: Rows, routed: PlacedIds, compress: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """Applies tower modules on the towers' hosts and sends their outputs to the devices of the batch.

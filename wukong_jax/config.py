@@ -19,6 +19,7 @@ from wukong_jax.config_upgrade import upgrade_config
 from wukong_jax.embeddings.layout import EmbeddingsConfig
 from wukong_jax.errors import UserError
 from wukong_jax.factories import Part, check_factory_name
+from wukong_jax.idle_options import refuse_idle
 from wukong_jax.ranges import Above, AtLeast, Between, Range
 from wukong_jax.strict_mapping import build_dataclass, list_changes, to_mapping
 
@@ -127,6 +128,7 @@ class TrainingConfig:
     # rows of a microbatch on each device; 0: the whole batch at once; None: on CPUs, as many as stay in the cache
     microbatch: CountOrZero | None = None
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of the dense model's matrix products
+    remat: bool = False  # compute each layer's activations again in the backward pass instead of keeping them
     log_every_steps: Count = 100
     checkpoint_every_steps: Count = 1000
     keep_checkpoints: Count = 2
@@ -156,6 +158,15 @@ class MeshConfig:
 
     hosts: Count = 1  # groups of chips that share a fast link; 1 with `chips` 0: see `count_hosts`
     chips: CountOrZero = 0  # chips per host; 0: all devices divided by `hosts`
+    # FSDP, dense weights and their optimizer state split over the chips of a host, or over all chips; none: copies
+    fsdp: Literal["none", "chips", "all"] = "none"
+    fsdp_min_size: Count = 1 << 18  # weights of fewer numbers are not split: a copy costs less than gathering them
+    # dtype in which the gradients of dense and tower weights are sent and added up between devices
+    reduce_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Rejects a limit that nothing is compared with."""
+        refuse_idle(self, "fsdp_min_size", self.fsdp == "none", "without fsdp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +208,7 @@ CHANGEABLE_KEYS = (
     "training.profile_steps",
     "training.stall_limit",
     "training.microbatch",  # as with the mesh, only the order of additions changes (batch norms: moments of a part)
+    "training.remat",
     "training.trackers",
 )
 

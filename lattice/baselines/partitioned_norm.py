@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from lattice.baselines.multi_domain import own_domain_rows
 from wukong_jax.layers.batch_norm import STATISTICS
+from wukong_jax.sharding.per_device import sum_over_devices
 
 
 class PartitionedNorm(nn.Module):
@@ -87,9 +88,10 @@ def domain_moments(
       Numbers of counted rows [G], means [G, n] and biased variances [G, n]; zeros for domains without rows.
     """
     own = jax.nn.one_hot(domain, domains) * counted[:, None]
-    rows = own.sum(axis=0)
+    rows = sum_over_devices(own.sum(axis=0))
     shares = own / jnp.maximum(rows, 1)
-    mean = jnp.matmul(shares.T, values, precision=jax.lax.Precision.HIGHEST)
+    mean = sum_over_devices(jnp.matmul(shares.T, values, precision=jax.lax.Precision.HIGHEST))
     # Squares of deviations are exact enough; E[x^2] - E[x]^2 would lose precision by cancellation.
     deviation = values - own_domain_rows(mean, domain)
-    return rows, mean, jnp.matmul(shares.T, jnp.square(deviation), precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.matmul(shares.T, jnp.square(deviation), precision=jax.lax.Precision.HIGHEST)
+    return rows, mean, sum_over_devices(squares)

@@ -13,7 +13,7 @@ of both networks.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -99,6 +99,8 @@ class StarDense(nn.Module):
     dtype: Any
     output_dtype: Any
     biases: bool
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, values: jax.Array, domain: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ for a single domain is not implemented.
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -61,6 +61,8 @@ class Dense(nn.Module):
     settings: LayerSettings
     untied: bool = False
     kernel_init: nn.initializers.Initializer = output_initializer()
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, values: jax.Array, domain: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ Little is known about section 3.3.2 of arXiv 2512.09200. Our choices:
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -72,6 +72,8 @@ class TransformerBlock(nn.Module):
     settings: LayerSettings
     positions: tuple[int, ...]
     untied: bool
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, events: jax.Array, present: jax.Array, context: jax.Array, domain: jax.Array) -> jax.Array:

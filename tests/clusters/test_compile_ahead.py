@@ -149,6 +149,8 @@ def test_prefetch_into_on_chip_memory_is_no_table_copy():
         (MeshConfig(4, 64), MeshConfig(4, 64)),
         (MeshConfig(4, 0), MeshConfig(4, 64)),
         (MeshConfig(16, 0), MeshConfig(16, 16)),
+        (MeshConfig(fsdp="all", fsdp_min_size=7), MeshConfig(4, 64, fsdp="all", fsdp_min_size=7)),
+        (MeshConfig(16, reduce_dtype="bfloat16"), MeshConfig(16, 16, reduce_dtype="bfloat16")),
     ],
 )
 def test_mesh_is_the_targets_or_divides_its_hosts(mesh, fitted):

@@ -153,14 +153,14 @@ def fit_mesh(mesh: MeshConfig, target: Target) -> MeshConfig:
       UserError: the config's mesh does not divide the target's hosts.
     """
     if (mesh.hosts, mesh.chips) in ((1, 0), (target.hosts, target.chips)):
-        return MeshConfig(target.hosts, target.chips)
+        return dataclasses.replace(mesh, hosts=target.hosts, chips=target.chips)
     chips = mesh.chips or target.devices // mesh.hosts
     if mesh.hosts % target.hosts or mesh.hosts * chips != target.devices:
         raise UserError(
             f"config.mesh: hosts = {mesh.hosts}, chips = {mesh.chips} do not divide target {target.name!r} of "
             f"{target.hosts} x {target.chips}; leave both out to take the target's own"
         )
-    return MeshConfig(mesh.hosts, chips)
+    return dataclasses.replace(mesh, chips=chips)
 
 
 def compile_train_step(

@@ -24,6 +24,7 @@ from wukong_jax.embeddings.whole_stacks import find_bags, gather_stacks, route_s
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.axis_rules import AxisRules
 from wukong_jax.sharding.mesh import MESH_AXES, check_mesh_axes
+from wukong_jax.sharding.per_device import run_on_devices
 
 Routed = Any  # a pytree specific to the exchange
 Rows = Any  # a pytree of float32 arrays, with respect to which the loss is differentiated
@@ -166,7 +167,7 @@ class Exchange(abc.ABC):
         """Runs the network on the rows; differentiable.
 
         By default, each device runs the network on its part of the batch. Exchanges that compute a part of the network
-        elsewhere override this method.
+        elsewhere override this method, and call the network by `sharding.per_device.run_on_devices`.
 
         Args:
           network: network bound to its weights, called with the result of `collect` and the batch.
@@ -178,7 +179,12 @@ class Exchange(abc.ABC):
         Returns:
           The model's outputs.
         """
-        return network(self.collect(rows, routed), batch, train=train)
+
+        def call(network: BoundNetwork, values: dict[str, jax.Array], batch: Batch) -> Any:
+            return network(values, batch, train=train)
+
+        arguments = (self.collect(rows, routed), batch)
+        return run_on_devices(network, call, arguments, (BY_RANK, BY_RANK), BY_RANK)
 
     @abc.abstractmethod
     def apply_row_gradients(

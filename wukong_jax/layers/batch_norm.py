@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.layers.batch_rows import counted_rows
+from wukong_jax.sharding.per_device import sum_over_devices
 
 # Flax collection of statistics of past batches, such as the moments of a batch norm. A model always reads it and
 # updates it in training. The network's start logits are in it, too (`training.start_logits`), and never change.
@@ -15,7 +16,7 @@ class BatchNorm(nn.Module):
     """y = scale * (x - mean) / sqrt(variance + epsilon) + bias, with a mean and a variance per feature.
 
     In training the moments are those of the batch's counted rows, and gradients flow through them; rows of weight 0,
-    padding among them, do not count (`layers.batch_rows`). Under `jit` the batch is the global one, whatever the mesh.
+    padding among them, do not count (`layers.batch_rows`). The batch is the global one, whatever the mesh.
     A step in microbatches (`training.microbatch`, off by default here) normalises each part by its own moments.
 
     At test time the moments are moving averages over batches, in the collection "statistics". An average is the plain
@@ -71,8 +72,8 @@ def batch_moments(values: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax
       Number of counted rows [], means [n], variances [n], float32; zeros if no row counts.
     """
     share = counted[:, None].astype(jnp.float32)
-    rows = share.sum()
-    mean = (values * share).sum(axis=0) / jnp.maximum(rows, 1)
+    rows = sum_over_devices(share.sum())
+    mean = sum_over_devices((values * share).sum(axis=0)) / jnp.maximum(rows, 1)
     # Squares of deviations: a difference of means of squares would lose all precision where the mean is large.
-    variance = (jnp.square(values - mean) * share).sum(axis=0) / jnp.maximum(rows, 1)
+    variance = sum_over_devices((jnp.square(values - mean) * share).sum(axis=0)) / jnp.maximum(rows, 1)
     return rows, mean, variance

@@ -37,6 +37,12 @@ def describe_rows(numbers: jax.Array, counted: jax.Array) -> Iterator[None]:
         _batch_rows.reset(token)
 
 
+def find_rows() -> tuple[jax.Array, jax.Array] | None:
+    """Returns what `describe_rows` was given last; None if nothing."""
+    described = _batch_rows.get()
+    return None if described is None else (described.numbers, described.counted)
+
+
 def row_numbers(rows: int) -> jax.Array:
     """Returns the rows' numbers in the batch, [rows] int32; outside `describe_rows` 0 to rows - 1."""
     described = _batch_rows.get()

@@ -5,7 +5,7 @@ The layer keeps tokens on the last axis: `[B, D, N]`. A linear map over the toke
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -66,6 +66,8 @@ class InteractionLayer(nn.Module):
     use_lcb: bool = True
     use_residual: bool = True
     token_biases: bool = False
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, tokens: jax.Array, stored: Sequence[jax.Array] = (), context: Any = None) -> jax.Array:

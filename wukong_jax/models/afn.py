@@ -24,7 +24,7 @@ and products start spread over e^(+-2) at n = 16; a smaller `exponent_scale` nar
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -93,6 +93,8 @@ class LogarithmicTransformation(nn.Module):
     log_norm: bool
     exp_norm: bool
     exponent_scale: float
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, vectors: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ The paper (section 4.4), its authors' code and FuxiCTR differ; this implementati
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -90,6 +90,8 @@ class SelfAttention(nn.Module):
     norm: bool = False
     dropout: float = 0.0
     dtype: Any = jnp.float32
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, vectors: jax.Array, *, train: bool) -> jax.Array:

@@ -7,7 +7,7 @@ no gradient passes the ReLUs after them); the bilinear form and the linear one s
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -132,6 +132,8 @@ class MultiHeadBilinear(nn.Module):
     features: int
     scale: float
     dtype: Any = jnp.float32
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, left: jax.Array, right: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ is a learned linear map of the flattened embeddings (and of the dense vector).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -137,6 +137,8 @@ class CompressedInteractionNetwork(nn.Module):
     maps: tuple[int, ...]
     activation: Literal["none", "relu"]
     split: bool
+
+    is_layer: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:

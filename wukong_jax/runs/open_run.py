@@ -160,8 +160,11 @@ def open_run(workdir: str | Path, data_path: str | None = None, allow_factories:
 
 def _open(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     folder = RunFolder(workdir)
-    # Use the devices of this process, whatever mesh and exchange the run was trained with.
-    config = dataclasses.replace(folder.load_config(), mesh=MeshConfig(), exchange=ExchangeConfig())
+    # Use the devices of this process, whatever mesh and exchange the run was trained with. Weights that were split stay
+    # so, because one device may not hold them.
+    config = folder.load_config()
+    mesh = MeshConfig(fsdp=config.mesh.fsdp, fsdp_min_size=config.mesh.fsdp_min_size)
+    config = dataclasses.replace(config, mesh=mesh, exchange=ExchangeConfig())
     if data_path is not None:
         config = dataclasses.replace(config, data=config.data.read_blocks(data_path))
     directory = prepared_directory(config.data, folder.data)

@@ -39,6 +39,7 @@ from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devic
 from wukong_jax.sharding.mesh import build_mesh, check_batch_divides, find_own_rows
 from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import list_changes, to_mapping
+from wukong_jax.training.applied_options import check_mesh_options
 from wukong_jax.training.log_window import NotFiniteError
 from wukong_jax.training.loop import Listener, Listeners, PlacedBatch, RunStart, TrainLoop
 from wukong_jax.training.network import resolve_model_options
@@ -92,6 +93,8 @@ def _train_locked(
     run = build_run(config, data.schema, join=data.join)
     if run.mesh.size > 1:
         say(run.exchange.describe())
+        if run.config.mesh.fsdp != "none":
+            say(run.describe_weights())
     references = load_references(config, data)  # fails now, not after training, if the reference run is missing
     platform = run.mesh.devices.flat[0].platform
     for warning in (check_validation(config.training, data), describe_slow_compiler(platform)):
@@ -128,6 +131,7 @@ def _check_before_preparing(config: RunConfig) -> None:
     """Refuses what can be refused without the rows, because preparing them may take hours."""
     mesh = build_mesh(config.mesh.hosts, config.mesh.chips)
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
+    check_mesh_options(config, mesh)
     read_reference(config)
 
 

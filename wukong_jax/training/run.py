@@ -11,16 +11,19 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from wukong_jax.config import RunConfig
+from wukong_jax.config import MeshConfig, RunConfig
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch
 from wukong_jax.data.blocks.row_join import RowJoin, build_join
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.layout import EmbeddingLayout, build_embedding_layout
 from wukong_jax.errors import UserError
+from wukong_jax.layers.rematerialise import list_layers
 from wukong_jax.models.shape import ModelShape
 from wukong_jax.schema import Schema
-from wukong_jax.sharding.axis_rules import shard_by_rules
+from wukong_jax.sharding.axis_rules import FullSharding, shard_by_rules
 from wukong_jax.sharding.mesh import (
+    CHIP,
+    MESH_AXES,
     batch_sharding,
     build_mesh,
     check_batch_divides,
@@ -29,7 +32,15 @@ from wukong_jax.sharding.mesh import (
     round_up_batch,
 )
 from wukong_jax.sharding.table_layout import choose_table_formats
+from wukong_jax.training.applied_options import (
+    check_layers,
+    check_mesh_options,
+    check_split,
+    count_split,
+    describe_split,
+)
 from wukong_jax.training.bag_places import BagUse, fit_bags
+from wukong_jax.training.dense_shards import DenseShards
 from wukong_jax.training.loss import AdditiveLoss, LossFunction
 from wukong_jax.training.microbatches import count_parts
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
@@ -79,7 +90,8 @@ class Run:
         created with it.
         """
         state = jax.eval_shape(self._make_state)
-        sharding = shard_by_rules(self.mesh, self.exchange.parameter_rules, state.replace(tables={}))
+        rules, full = self.exchange.parameter_rules, _build_full_sharding(self.config.mesh)
+        sharding = shard_by_rules(self.mesh, rules, state.replace(tables={}), full)
         tables = jax.tree.broadcast(self.exchange.table_sharding, state.tables)
         return sharding.replace(tables=choose_table_formats(self.mesh, state.tables, tables))
 
@@ -114,7 +126,16 @@ class Run:
         """Jits the train step (state, batch) -> (state, metrics), with the state donated and the batch sharded."""
         schedule = build_schedule(self.config.optimizer)
         parts = self.count_parts()
-        step = build_train_step(self.network, self.exchange, self.optimizer, schedule, self.compute_loss, parts)
+        step = build_train_step(
+            self.network,
+            self.exchange,
+            self.optimizer,
+            schedule,
+            self.compute_loss,
+            parts,
+            self.dense_shards,
+            self.config.training.remat,
+        )
         state = self.state_sharding
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
         return jax.jit(step, in_shardings=inputs, out_shardings=outputs, donate_argnums=0)
@@ -153,7 +174,48 @@ class Run:
         """The jitted predict step (params, statistics, tables, batch) -> logits, shared by all evaluations of a run."""
         everywhere, state = replicated(self.mesh), self.state_sharding
         inputs = (state.params, state.statistics, state.tables, batch_sharding(self.mesh))
-        return jax.jit(build_predict_step(self.network, self.exchange), in_shardings=inputs, out_shardings=everywhere)
+        predict = build_predict_step(self.network, self.exchange, self.dense_shards)
+        return jax.jit(predict, in_shardings=inputs, out_shardings=everywhere)
+
+    def describe_weights(self) -> str:
+        """Describes how dense weights are split over devices; "" if they are not."""
+        split, total = self._count_split()
+        return describe_split(self.config, self.mesh, split, total)
+
+    def check_step_options(self) -> None:
+        """Checks that no option of the train step is without effect.
+
+        Raises:
+          UserError: one is.
+        """
+        check_mesh_options(self.config, self.mesh)
+        if self.config.mesh.fsdp != "none":
+            check_split(self.config, self._count_split()[0])
+        if self.config.training.remat:
+            with list_layers() as layers:
+                self.abstract_state()
+            check_layers(self.config, layers)
+
+    def _count_split(self) -> tuple[int, int]:
+        rules = self.exchange.parameter_rules
+        return count_split(self.abstract_state().params, self.state_sharding.params, rules)
+
+    @functools.cached_property
+    def dense_shards(self) -> DenseShards | None:
+        """How dense weights are gathered and their gradients added up; None leaves both to the compiler."""
+        mesh, training = self.config.mesh, self.config.training
+        if self.mesh.size == 1 or (mesh.fsdp, mesh.reduce_dtype) == ("none", "float32"):
+            return None
+        specs = jax.tree.map(lambda sharding: sharding.spec, self.state_sharding.params)
+        kept = self.exchange.parameter_rules
+        return DenseShards(self.mesh, specs, kept, training.compute_dtype, mesh.reduce_dtype, training.remat)
+
+
+def _build_full_sharding(mesh: MeshConfig) -> FullSharding | None:
+    if mesh.fsdp == "none":
+        return None
+    axes = MESH_AXES if mesh.fsdp == "all" else (CHIP,)
+    return FullSharding(axes, mesh.fsdp_min_size, r"^(params|optimizer_state)/")
 
 
 def build_run(
@@ -184,7 +246,7 @@ def build_run(
         join = build_join(config.data.join, schema)
     shape = build_model_shape(config, schema, layout, {} if join is None else join.widths)
     network = build_network(config, layout, shape)
-    return Run(
+    run = Run(
         config=config,
         schema=schema,
         mesh=mesh,
@@ -195,3 +257,6 @@ def build_run(
         optimizer=build_dense_optimizer(config.optimizer),
         compute_loss=config.loss.build("config.loss", schema),
     )
+    if trains:
+        run.check_step_options()
+    return run

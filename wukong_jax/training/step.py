@@ -4,6 +4,7 @@ Ids are routed and rows gathered outside the differentiated function. The loss i
 dense weights and the gathered rows. Optax applies the dense gradients, the sparse update applies the row gradients.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.embeddings.sparse_update import RowStep
 from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.layers.batch_rows import describe_rows
+from wukong_jax.layers.rematerialise import rematerialise_layers
 from wukong_jax.models.outputs import Outputs
+from wukong_jax.training.dense_shards import DenseShards
 from wukong_jax.training.loss import AdditiveLoss, Loss, LossFunction, mean_log_loss
 from wukong_jax.training.microbatches import differentiate_in_parts
 from wukong_jax.training.network import Network
@@ -47,10 +50,12 @@ def run_network(
     *,
     train: bool,
     rngs: dict[str, jax.Array] | None = None,
+    shards: DenseShards | None = None,
 ) -> tuple[Outputs, Any]:
     """Runs the network on gathered rows through the exchange; this function is differentiated.
 
-    Start logits are added here, after the exchange, because an exchange may run the model in parts.
+    Start logits are added here, after the exchange, because an exchange may run the model in parts. With `shards`, the
+    weights among the variables are spread (`DenseShards.spread`).
 
     Returns:
       The outputs, and the model's running statistics after this batch, which change only in training.
@@ -59,6 +64,10 @@ def run_network(
     def run(bound: Network) -> Outputs:
         return bound.start_at_rate(exchange.run_network(bound, rows, routed, batch, train=train), batch.domain)
 
+    if shards is not None:
+        with shards.running(network, variables, train, rngs) as running:
+            outputs = nn.apply(run, network)(variables)
+        return outputs, running.statistics
     if not train:
         return nn.apply(run, network)(variables), variables[STATISTICS]
     outputs, changed = nn.apply(run, network, mutable=[STATISTICS])(variables, rngs=rngs)
@@ -77,10 +86,14 @@ def build_train_step(
     schedule: Schedule,
     compute_loss: LossFunction = mean_log_loss,
     parts: int = 1,
+    shards: DenseShards | None = None,
+    rematerialise: bool = False,
 ) -> TrainStep:
     """Builds the pure function (state, batch) -> (state, metrics), to be jitted with the state donated.
 
-    The network runs on `parts` microbatches one after the other, see `training.microbatches`.
+    The network runs on `parts` microbatches one after the other, see `training.microbatches`; with `shards`, on each
+    device's rows with weights gathered where they are read; with `rematerialise`, layers are computed again in the
+    backward pass.
 
     The metrics are scalars: loss_sum and weight_sum of the batch, gradient_norm of the dense weights,
     learning_rate_factor, and finite (1 if the loss and all gradients are finite, else 0).
@@ -90,9 +103,11 @@ def build_train_step(
         params: Any, rows: Any, statistics: Any, routed: Any, batch: Batch, numbers: jax.Array, rest: _Rest
     ) -> tuple[jax.Array, tuple[Loss, Any]]:
         variables = {"params": params, STATISTICS: statistics}
-        with describe_rows(numbers, batch.weight > 0):
+        rngs = {"dropout": rest.key}
+        layers = rematerialise_layers() if rematerialise else contextlib.nullcontext()
+        with describe_rows(numbers, batch.weight > 0), layers:
             outputs, statistics = run_network(
-                network, exchange, variables, rows, routed, batch, train=True, rngs={"dropout": rest.key}
+                network, exchange, variables, rows, routed, batch, train=True, rngs=rngs, shards=shards
             )
         if isinstance(compute_loss, AdditiveLoss):
             loss = compute_loss.of_part(outputs, batch, rest.totals)
@@ -109,16 +124,20 @@ def build_train_step(
 
         def differentiate(params: Any, statistics: Any, rows: Any, routed: Any, batch: Batch, numbers: Any) -> Any:
             differentiated = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
-            (_, found), gradients = differentiated(params, rows, statistics, routed, batch, numbers, rest)
-            return found, gradients
+            (_, found), (gradients, row_gradients) = differentiated(
+                params, rows, statistics, routed, batch, numbers, rest
+            )
+            return found, (gradients if shards is None else shards.place(gradients), row_gradients)
 
+        params = state.params if shards is None else shards.spread(state.params)
         by_row = (rows, exchange.keep_by_row(routed), batch, jnp.arange(len(batch.ids)))
         if parts > 1:
             differentiate = functools.partial(differentiate_in_parts, differentiate, exchange, parts)
-            found, both = differentiate(state.params, state.statistics, by_row)
+            found, both = differentiate(params, state.statistics, by_row)
         else:
-            found, both = differentiate(state.params, state.statistics, *by_row)
+            found, both = differentiate(params, state.statistics, *by_row)
         (loss, statistics), (gradients, row_gradients) = found, both
+        gradients = gradients if shards is None else shards.reduce(gradients)
         factor = schedule(state.step) * state.learning_rate_scale
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: factor * u, updates))
@@ -141,20 +160,22 @@ def build_train_step(
     return train_step
 
 
-def build_forward(network: Network, exchange: Exchange) -> Callable[[Any, Any, Any, Batch], Outputs]:
+def build_forward(
+    network: Network, exchange: Exchange, shards: DenseShards | None = None
+) -> Callable[[Any, Any, Any, Batch], Outputs]:
     """Builds the pure function (params, statistics, tables, batch) -> outputs, without dropout."""
 
     def forward(params: Any, statistics: Any, tables: Any, batch: Batch) -> Outputs:
         routed = route_batch(exchange, batch)
         rows = exchange.gather(tables, routed)
-        variables = {"params": params, STATISTICS: statistics}
+        variables = {"params": params if shards is None else shards.spread(params), STATISTICS: statistics}
         by_row = exchange.keep_by_row(routed)
-        return run_network(network, exchange, variables, rows, by_row, batch, train=False)[0]
+        return run_network(network, exchange, variables, rows, by_row, batch, train=False, shards=shards)[0]
 
     return forward
 
 
-def build_predict_step(network: Network, exchange: Exchange) -> PredictStep:
+def build_predict_step(network: Network, exchange: Exchange, shards: DenseShards | None = None) -> PredictStep:
     """Builds the pure function (params, statistics, tables, batch) -> logits [B, O] float32, without dropout."""
-    forward = build_forward(network, exchange)
+    forward = build_forward(network, exchange, shards)
     return lambda params, statistics, tables, batch: forward(params, statistics, tables, batch).logits

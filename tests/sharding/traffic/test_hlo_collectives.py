@@ -76,6 +76,8 @@ def test_instruction_with_tuples_layouts_comments_and_quotes_is_cut_at_the_right
         ("replica_groups=mesh['a'=8] {'a':(2)2}", [[0, 2], [1, 3], [4, 6], [5, 7]]),
         ("replica_groups=mesh['a'=8] {'a':(1)2,'a':(4)2}", [[0, 1, 4, 5], [2, 3, 6, 7]]),
         ("replica_groups=mesh['a'=2,'b'=2], device_ids=([[0,2],[1,3]]) {'b'}", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'b'}", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}", [[0, 2], [1, 3]]),
     ],
 )
 def test_replica_groups_in_every_printed_form(text, groups):

@@ -9,7 +9,8 @@ import numpy as np
 Groups = tuple[tuple[int, ...], ...]
 
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"@?mesh\[([^\]]*)\](?:,\s*device_ids=\(([^)]*)\))?\s*\{([^}]*)\}")
+_MESH = re.compile(r"@?mesh\[([^\]]*)\](?:,\s*device_ids=\(((?:[^()]|\([^()]*\))*)\))?\s*\{([^}]*)\}")
+_TRANSPOSED = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _SUB_AXIS = re.compile(r"(.+):\((\d+)\)(\d+)$")
 _SLICE_IDS = 100_000  # XLA:TPU numbers a device of another slice as (slice, from 1) * 100,000 + device.
 
@@ -19,7 +20,8 @@ def parse_replica_groups(attributes: str, ranks: int) -> Groups:
 
     HLO prints three forms: explicit (`{{0,1},{2,3}}`), iota (`[2,2]<=[2,2]T(1,0)`: the numbers from 0, reshaped,
     transposed and split into rows), and mesh axes (`mesh['host'=2,'chip'=4] {'chip'}`, with parts of axes as
-    `'chip':(2)2`). `{}` or a missing attribute means one group of all ranks.
+    `'chip':(2)2`, and other device numbers as `device_ids=(1,0,...)` or `device_ids=([2,4]T(1,0))`). `{}` or a missing
+    attribute means one group of all ranks.
 
     Args:
       attributes: the text after a collective's operands.
@@ -99,7 +101,7 @@ def _iota_groups(groups: str, sizes: str, order: str | None) -> Groups:
 
 def _mesh_groups(axes: str, device_ids: str | None, group_axes: str) -> Groups:
     names, sizes = zip(*(_name_and_size(axis) for axis in axes.split(",")), strict=True)
-    ids = np.asarray(_numbers(re.sub(r"[^\d,]", "", device_ids))) if device_ids else np.arange(math.prod(sizes))
+    ids = _mesh_ids(device_ids, math.prod(sizes))
     wanted = [_axis_part(axis.strip()) for axis in group_axes.split(",")]
     split_sizes: list[int] = []
     places: dict[tuple[str, int], int] = {}
@@ -113,6 +115,16 @@ def _mesh_groups(axes: str, device_ids: str | None, group_axes: str) -> Groups:
     per_group = math.prod(split_sizes[place] for place in grouped)
     ids = ids.reshape(split_sizes).transpose(rest + grouped)
     return tuple(tuple(row) for row in ids.reshape(-1, per_group).tolist())
+
+
+def _mesh_ids(text: str | None, count: int) -> np.ndarray:
+    """Parses the device numbers of a mesh, in its order: a list, or the numbers from 0 reshaped and transposed."""
+    if not text:
+        return np.arange(count)
+    if match := _TRANSPOSED.fullmatch(text.strip()):
+        ids = np.arange(count).reshape(_numbers(match[1]))
+        return ids.transpose(_numbers(match[2])) if match[2] else ids
+    return np.asarray(_numbers(re.sub(r"[^\d,]", "", text)))
 
 
 def _name_and_size(axis: str) -> tuple[str, int]:

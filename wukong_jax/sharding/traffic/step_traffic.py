@@ -18,11 +18,12 @@ from wukong_jax.sharding.traffic.link_transfers import compute_transfers
 
 IDS = "ids"
 EMBEDDINGS = "embeddings"
+DENSE_WEIGHTS = "dense weights"
 TOWER_GRADIENTS = "tower gradients"
 DENSE_GRADIENTS = "dense gradients"
 ROW_OPTIMIZER = "row optimizer"
 OTHER = "other"
-PURPOSES = (IDS, EMBEDDINGS, TOWER_GRADIENTS, DENSE_GRADIENTS, ROW_OPTIMIZER, OTHER)
+PURPOSES = (IDS, EMBEDDINGS, DENSE_WEIGHTS, TOWER_GRADIENTS, DENSE_GRADIENTS, ROW_OPTIMIZER, OTHER)
 
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
 DIRECTIONS = (FORWARD, BACKWARD, UPDATE)
@@ -34,6 +35,9 @@ SCOPE_PURPOSES = {
     "peer_exchange": EMBEDDINGS,
     "row_optimizer": ROW_OPTIMIZER,
     "towers": TOWER_GRADIENTS,
+    "gather_weights": DENSE_WEIGHTS,
+    "dense_gradients": DENSE_GRADIENTS,
+    "tower_gradients": TOWER_GRADIENTS,
 }
 _SCOPE = re.compile(rf"(?<![\w.\-])({'|'.join(SCOPE_PURPOSES)})(?![\w.\-])")
 _SUMS = frozenset({"all-reduce", "reduce-scatter", "all-gather"})
@@ -62,8 +66,10 @@ def classify(kind: str, op_names: Iterable[str]) -> tuple[str, str]:
         backward = "transpose(" in name
         for scope in reversed(_SCOPE.findall(name)):
             purpose = SCOPE_PURPOSES[scope]
-            if purpose == TOWER_GRADIENTS and not (backward and kind in _SUMS):
+            if scope == "towers" and not (backward and kind in _SUMS):
                 continue
+            if scope.endswith("_gradients"):  # added up after differentiation, see `training.dense_shards`
+                return purpose, BACKWARD
             return purpose, BACKWARD if backward else UPDATE if purpose == ROW_OPTIMIZER else FORWARD
     backward = "transpose(" in names[0]
     return (DENSE_GRADIENTS, BACKWARD) if backward else (OTHER, FORWARD)
