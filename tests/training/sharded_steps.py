@@ -33,7 +33,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "wukong": {"factory": "wukong_jax.models.wukong:build", "options": WUKONG},
     "dcnv2": {"factory": "wukong_jax.models.dcnv2:build", "options": DCNV2},
     "lattice": {"factory": "lattice.network:build", "options": {"layers": 2, "head_dropout": 0.2}},
-    "lattice in 8 bits": {"factory": "lattice.network:build", "options": {"layers": 1, "float8": "tensor"}},
+    "lattice in 8 bits": {"factory": "lattice.network:build", "options": {"layers": 2, "float8": "row"}},
     "star": {"factory": "lattice.baselines.star:build", "options": {"star_hidden": (16, 8)}},
 }
 TOWER_EXCHANGE = {"factory": "dmt.tower_exchange:build"}
