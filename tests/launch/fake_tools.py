@@ -11,7 +11,8 @@ from tests.repository import ROOT
 
 FOLDER = ROOT / "scripts" / "launch"
 TRAIN = ("--config=quickstart", "--workdir=runs/x")
-_WRITE_DOWN = 'printf "%q " "$(basename "$0")" "$@" >>"$CALLS"; echo >>"$CALLS"\n'
+# One write a call, which those of other programs cannot divide.
+_WRITE_DOWN = 'printf -v call "%q " "$(basename "$0")" "$@"; echo "$call" >>"$CALLS"\n'
 
 
 def write_program(path: Path, body: str) -> Path:

@@ -263,7 +263,11 @@ def test_options_of_srun_exist():
     text = (FOLDER / "slurm_gpu.sbatch").read_text(encoding="utf-8")
     options = re.findall(r"(--[\w-]+)", text.partition("\nsrun ")[2].partition('"$PROGRAM"')[0])
     assert len(options) == 4
-    shown = read_help("srun")
+    done = subprocess.run([find_tool("srun"), "--help"], capture_output=True, text=True, timeout=60)
+    if "configuration source" in done.stderr:
+        pytest.skip("srun has no slurm.conf here, without which it prints no help")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
     assert [option for option in options if not re.search(rf"{option}(?![\w-])", shown)] == []
 
 

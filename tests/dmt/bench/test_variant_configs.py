@@ -13,7 +13,7 @@ def test_a_variant_is_placed_and_compiles_on_the_mesh():
     small = {"embeddings.width": 8, "data.options.train_rows": 512, "training.steps": 1, "training.epochs": None}
     variant = next(variant for variant in list_variants([4]) if variant.name == "towers / 4")
     config = place_variant(load_config(f"dmt/planted:{variant.config}", small), variant, hosts=2, chips=4, batch=64)
-    assert (config["mesh"], config["training"]["batch_size"]) == ({"hosts": 2, "chips": 4}, 64)
+    assert (config["mesh"]["hosts"], config["mesh"]["chips"], config["training"]["batch_size"]) == (2, 4, 64)
     built = Bench().build("towers / 4", config)
     assert built["flops"] > 0
     assert any(row["purpose"] == "embeddings" for row in built["traffic"])

@@ -98,13 +98,12 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame, *, dat
     Raises:
       UserError: a column is missing or has a type that does not fit the schema, or a value cannot be read.
     """
-    yield from _encode(
-        schema, vocabularies, split_frame(schema, frame, dates=dates), BadRows("stop", fix="fix the row")
-    )
+    parts = split_frame(schema, frame, dates=dates)  # which checks the types before any vocabulary is read
+    yield from _encode(schema, vocabularies, parts, BadRows("stop", fix="fix the row"))
 
 
 def split_frame(schema: Schema, frame: pl.DataFrame, *, dates: bool = False) -> Iterator[RawRows]:
-    """Checks a data frame and yields it in parts, with the values that the reader of the schema's files would find.
+    """Checks a data frame and returns its parts, with the values that the reader of the schema's files would find.
 
     Args:
       schema: the resolved schema.
@@ -121,8 +120,11 @@ def split_frame(schema: Schema, frame: pl.DataFrame, *, dates: bool = False) -> 
         raise UserError(f"{FRAME}: no column {missing[0]!r}; it has {', '.join(frame.columns) or 'no columns'}")
     frame = frame.select([name for name in frame.columns if name in needed or name in optional])
     check_column_types(FRAME, frame.schema, schema)
-    for index, part in enumerate(frame.with_columns(_read_values(frame, schema)).iter_slices(_FRAME_ROWS)):
-        yield RawRows(FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
+    slices = frame.with_columns(_read_values(frame, schema)).iter_slices(_FRAME_ROWS)
+    return (
+        RawRows(FRAME, part, np.arange(part.height, dtype=np.int64) + 1 + index * _FRAME_ROWS)
+        for index, part in enumerate(slices)
+    )
 
 
 def _unread_columns(schema: Schema, dates: bool) -> list[str]:
