@@ -81,7 +81,7 @@ def test_searched_ladders_rise_and_every_structure_builds_at_every_size(model):
     usual = {choice: next(iter(names)) for choice, names in ladder.structures.items()}
     chosen = [usual, *(usual | {choice: name} for choice, names in ladder.structures.items() for name in names)]
     for norm in ladder.norms.values():
-        for names in chosen:
+        for names in chosen if norm is next(iter(ladder.norms.values())) else [usual]:
             options = ladder.structure_options(names)
             flops = [
                 count_cost(build({**size.options, **norm, **options}, shape), shape, batch=8).train_flops_per_example
