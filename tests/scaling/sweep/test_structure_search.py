@@ -17,7 +17,7 @@ SPACE = SearchSpace(
     initial_scales=(0.02, 0.1),
     weight_decays=(0.0, 0.01),
     norms=("token", "none"),
-    structures={"fm": ("static", "full"), "layers": ("2", "1", "3")},
+    structures=(("fm", ("static", "full")), ("layers", ("2", "1", "3"))),
 )
 
 
@@ -97,10 +97,10 @@ def test_shards_share_the_trials_of_a_model():
 
 
 def test_a_small_space_is_tried_whole_and_no_more():
-    space = dataclasses.replace(SPACE, structures={}, weight_decays=(0.0,))
+    space = dataclasses.replace(SPACE, structures=(), weight_decays=(0.0,))
     tried, ended = [], []
     for number in range(space.points):
-        settings = suggest_settings(space, ended, tried, 0, number)
+        settings = suggest_settings(space, tuple(ended), tuple(tried), 0, number)
         tried.append(settings)
         ended.append((settings, math.inf if number % 3 == 2 else float(number)))
     assert len(set(tried)) == 12
@@ -115,10 +115,12 @@ def test_suggestions_learn_from_losses_and_avoid_what_diverged():
     for seed in range(3):
         ended = []
         for number in range(40):
-            settings = suggest_settings(SPACE, ended, [settings for settings, _ in ended], seed, number)
+            settings = suggest_settings(SPACE, tuple(ended), tuple(settings for settings, _ in ended), seed, number)
             ended.append((settings, loss(settings)))
         late += [value for _, value in ended[20:]]
-        again = suggest_settings(SPACE, ended[:30], [settings for settings, _ in ended[:30]], seed, 30)
+        again = suggest_settings.__wrapped__(
+            SPACE, tuple(ended[:30]), tuple(settings for settings, _ in ended[:30]), seed, 30
+        )
         assert again == ended[30][0]  # a function of what it is given
     assert sum(map(math.isinf, late)) <= 20  # of 60; by chance 30, with a deviation of 4
     assert sum(value == 1 for value in late) >= 24  # by chance 15, with a deviation of 3

@@ -1,6 +1,7 @@
 """Suggests the trials of a search over structures with Optuna, by a pure function of the trials so far."""
 
 import dataclasses
+import functools
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ class SearchSpace:
     initial_scales: tuple[float, ...]
     weight_decays: tuple[float, ...]
     norms: tuple[str, ...]
-    structures: Mapping[str, tuple[str, ...]]
+    structures: tuple[tuple[str, tuple[str, ...]], ...]  # (choice, its alternatives)
 
     @property
     def points(self) -> int:
@@ -33,7 +34,7 @@ class SearchSpace:
             self.rates[places["rate"]],
             self.initial_scales[places["initial scale"]],
             self.norms[places["norm"]],
-            tuple((choice, names[places[f"structure {choice}"]]) for choice, names in self.structures.items()),
+            tuple((choice, names[places[f"structure {choice}"]]) for choice, names in self.structures),
             self.weight_decays[places["weight decay"]],
         )
 
@@ -46,9 +47,7 @@ class SearchSpace:
             "norm": self.norms.index(settings.norm),
         }
         chosen = dict(settings.structure)
-        return places | {
-            f"structure {choice}": names.index(chosen[choice]) for choice, names in self.structures.items()
-        }
+        return places | {f"structure {choice}": names.index(chosen[choice]) for choice, names in self.structures}
 
     def usual(self) -> Settings:
         """Returns the settings of the first trial."""
@@ -68,7 +67,7 @@ class SearchSpace:
             "initial scale": self.initial_scales,
             "weight decay": self.weight_decays,
             "norm": self.norms,
-            **{f"structure {choice}": names for choice, names in self.structures.items()},
+            **{f"structure {choice}": names for choice, names in self.structures},
         }
 
 
@@ -81,8 +80,9 @@ def check_optuna() -> None:
 _ORDERED = ("rate", "initial scale", "weight decay")
 
 
+@functools.cache  # a sweep plans all its trials anew for each unit that it trains
 def suggest_settings(
-    space: SearchSpace, ended: Sequence[tuple[Settings, float]], tried: Sequence[Settings], seed: int, number: int
+    space: SearchSpace, ended: tuple[tuple[Settings, float], ...], tried: tuple[Settings, ...], seed: int, number: int
 ) -> Settings:
     """Suggests a trial: the usual settings, then random ones, then by a tree-structured Parzen estimator.
 

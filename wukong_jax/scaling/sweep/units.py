@@ -104,18 +104,18 @@ def _search_structure(sweep: SweepConfig, model: str, losses: Losses) -> tuple[d
         sweep.search.initial_scales,
         structure.weight_decays,
         tuple(ladder.norms),
-        {choice: tuple(alternatives) for choice, alternatives in ladder.structures.items()},
+        tuple((choice, tuple(alternatives)) for choice, alternatives in ladder.structures.items()),
     )
     units: list[Unit] = []
     size, count = structure_size(sweep, model), min(structure.trials, space.points)
     while len(units) < count:
         known = [(unit.settings, losses(unit)) for unit in units]
-        ended = [(settings, loss) for settings, loss in known if loss is not None]
+        ended = tuple((settings, loss) for settings, loss in known if loss is not None)
         if len(ended) < len(units):
             break
         group: list[Settings] = []
         for number in range(len(units), min(count, len(units) + structure.at_once)):
-            tried = [settings for settings, _ in ended] + group
+            tried = tuple([settings for settings, _ in ended] + group)
             group.append(suggest_settings(space, ended, tried, structure.seed, number))
         units += [Unit(model, size, settings, structure.seed, sweep.search.steps) for settings in group]
     return dict.fromkeys(units, "structure"), _choose(units, losses) if len(units) == count else None
