@@ -6,15 +6,14 @@ from typing import Any
 
 import chex
 import jax
-import numpy as np
 
+from tests.training.test_microbatches import B, make_batch
 from wukong_jax.config import build_run_config
-from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
 from wukong_jax.training.run import Run, build_run
 
-B, FIELDS = 64, 8
+FIELDS = 8
 SCHEMA = Schema(
     "made_up",
     Source("csv"),
@@ -63,31 +62,13 @@ def make_run(model: dict[str, Any], mesh: dict[str, Any], *, trains: bool = True
     return build_run(build_run_config(config | {"training": training, "mesh": mesh} | parts), SCHEMA, trains=trains)
 
 
-def make_batch(seed: int) -> Batch:
-    """Returns a batch with padding, missing ids and unobserved labels."""
-    random = np.random.default_rng(seed)
-    weight = random.integers(0, 3, B).astype(np.float32)
-    weight[-5:] = 0
-    return Batch(
-        dense=random.normal(size=(B, len(SCHEMA.dense))).astype(np.float32),
-        ids=random.integers(-1, 40, (B, FIELDS)).astype(np.int32),
-        labels=random.integers(0, 2, (B, 2)).astype(np.float32),
-        label_mask=(random.random((B, 2)) < 0.8).astype(np.float32),
-        domain=random.integers(0, 2, B).astype(np.int32),
-        group=None,
-        timestamp=None,
-        weight=weight,
-        extras={},
-    )
-
-
 def take_steps(run: Run, steps: int = 2) -> Any:
     """Returns the metrics of every step, the dense state after the last, its predictions and the tables' rows."""
     step, state, metrics = run.jit_train_step(), run.init_state(), []
     for seed in range(steps):
-        state, made = step(state, put_batch(make_batch(seed), run.mesh))
+        state, made = step(state, put_batch(make_batch(seed, SCHEMA), run.mesh))
         metrics.append(made)
-    logits = run.predict_step(state.params, state.statistics, state.tables, put_batch(make_batch(9), run.mesh))
+    logits = run.predict_step(state.params, state.statistics, state.tables, put_batch(make_batch(9, SCHEMA), run.mesh))
     tables = {name: arrays["rows"] for name, arrays in run.exchange.export_tables(state.tables).items()}
     return jax.device_get((metrics, state.params, state.optimizer_state, state.statistics, logits, tables))
 

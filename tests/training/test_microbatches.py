@@ -60,12 +60,14 @@ def make_run(microbatch: int | None, hosts: int = 1, chips: int = 1, schema: Sch
 
 
 def make_batch(seed: int, schema: Schema = SCHEMA) -> Batch:
+    """Returns a batch with padding, missing ids and unobserved labels."""
+    slots = sum(column.max_length for column in schema.id_columns)
     random = np.random.default_rng(seed)
     weight = random.integers(0, 3, B).astype(np.float32)
     weight[-5:] = 0  # padding
     return Batch(
         dense=random.normal(size=(B, len(schema.dense))).astype(np.float32),
-        ids=random.integers(-1, 40, (B, FIELDS + 3)).astype(np.int32),
+        ids=random.integers(-1, 40, (B, slots)).astype(np.int32),
         labels=random.integers(0, 2, (B, 2)).astype(np.float32),
         label_mask=(random.random((B, 2)) < 0.8).astype(np.float32),
         domain=random.integers(0, 2, B).astype(np.int32),

@@ -4,10 +4,11 @@
     wukong-jax scaling_curve --config=F --workdir=W --shard=0/4     one of four machines with a shared file system
     wukong-jax scaling_curve --config=F --workdir=W --only_report --output=docs/results/NAME
 
-With several shards, each search is trained by one shard. The others wait for it before they train their part of the
-curves; with --wait=false they end instead, and running the command again continues. The command can be stopped at any
-time and started again: units resume, and complete ones are skipped. If a unit fails or its loss explodes, the others
-still run. Writes report.html, pictures, CSV files and points.json with the results so far.
+With several shards, each search is trained by one shard, or with config.search.structure.at_once by all. The others
+wait for it before they train their part of the curves; with --wait=false they end instead, and running the command
+again continues. The command can be stopped at any time and started again: units resume, and complete ones are skipped.
+If a unit fails or its loss explodes, the others still run. Writes report.html, pictures, CSV files and points.json with
+the results so far.
 """
 
 import dataclasses
