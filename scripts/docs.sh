@@ -17,5 +17,7 @@ sed -E 's#\]\(docs/#](#g' CHANGELOG.md > build/documents/changelog.md
 find build/documents -name '*.md' -exec sed -i.before -E \
   -e 's#\]\(\.\./((\.\./)*)CONTRIBUTING\.md#](\1contributing.md#g' \
   -e 's#\]\(\.\./((\.\./)*)CHANGELOG\.md#](\1changelog.md#g' {} +
+# Only the guides link to README.
+find build/documents/guides -name '*.md' -exec sed -i.before 's#](\.\./\.\./README\.md#](../index.md#g' {} +
 find build/documents -name '*.before' -delete
 exec .venv/bin/zensical build --clean --strict
