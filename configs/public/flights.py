@@ -3,7 +3,7 @@
 Command:   python scripts/convert_flights.py --input=flights-3m.parquet --output=data/flights.parquet
            python scripts/train.py --config=public/flights --workdir=runs/flights
            --config.data.path=data/flights.parquet
-           `:dlrm`, `:dcnv2`, `:dnn`, `:fm` and `:logistic_regression` are other models
+           `:dlrm`, `:dcnv2`, `:rankmixer`, `:dnn`, `:fm` and `:logistic_regression` are other models
 Data:      data/flights-3m.parquet of the package vega-datasets 3.2.1 (on-time data of the US Bureau of Transportation
            Statistics, public domain). Nine categories: day of the year, weekday, hour, quarter of an hour, minute,
            origin, destination, distance in steps of 50 miles, route. Split at random, 2.5 M / 0.2 M / 0.3 M: the
@@ -29,6 +29,7 @@ MODELS = {
     },
     "dlrm": {"top_hidden": (256, 256)},
     "dcnv2": {"cross_layers": 3, "cross_rank": 32, "deep_hidden": (128,)},
+    "rankmixer": {"mixer_tokens": 8, "token_width": 40, "blocks": 2},
     "dnn": {"deep_hidden": (256, 128)},
     "fm": {},
     "logistic_regression": {},

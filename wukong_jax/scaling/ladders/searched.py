@@ -122,6 +122,22 @@ SEARCHED: Mapping[str, Ladder] = {
             "xl": {"cin_maps": (24, 24), "deep_hidden": (640, 640)},
         },
     ),
+    # Tokens are cut into as many parts, so each width is a multiple of eight.
+    "RankMixer": _ladder(
+        "rankmixer",
+        {
+            "tokens": {"8": {"mixer_tokens": 8}, "4": {"mixer_tokens": 4}, "2": {"mixer_tokens": 2}},
+            "blocks": {"2": {"blocks": 2}, "1": {"blocks": 1}, "3": {"blocks": 3}},
+            "ratio": {"2": {"ffn_ratio": 2}, "4": {"ffn_ratio": 4}},
+        },
+        {
+            "xs": {"token_width": 8},
+            "s": {"token_width": 16},
+            "m": {"token_width": 32},
+            "l": {"token_width": 64},
+            "xl": {"token_width": 112},
+        },
+    ),
     "FM": _ladder("fm", {}, {"only": {}}, norms={"none": {}}, width=1 + WIDTH),
     "logistic regression": _ladder("logistic_regression", {}, {"only": {}}, norms={"none": {}}, width=1),
 }
