@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.document_numbers import SOURCE
 from tests.repository import CONFIGS, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -72,7 +73,8 @@ def test_checkers_find_what_is_broken(name):
 
 
 def test_readme_lines_are_short():
-    long = [line for line in (ROOT / "README.md").read_text().splitlines() if len(line) >= 120]
+    lines = SOURCE.sub("", (ROOT / "README.md").read_text()).splitlines()
+    long = [line for line in lines if len(line) >= 120]
     assert long == []
 
 
