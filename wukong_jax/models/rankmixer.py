@@ -114,12 +114,14 @@ class RankMixer(nn.Module):
     def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
         """Computes the logits; see `ModelInputs` and `Outputs`."""
         options, dtype = self.options, self.shape.dtype
-        tokens = self._cut(input_vectors(inputs, options, self.shape, train=train))
-        linear = _fan_in(1.0)
+        tokens = cut_into_slices(input_vectors(inputs, options, self.shape, train=train), options.mixer_tokens)
+        linear = token_initializer(1.0)
         tokens = PerTokenLinear(options.token_width, linear, dtype, name="tokens")(tokens)
         for index in range(options.blocks):
             mixed = LayerNorm((2,), TOKEN_NORM_EPSILON, name=f"mixed_norm_{index}")(mix_tokens(tokens) + tokens)
-            hidden = PerTokenLinear(options.ffn_ratio * options.token_width, _fan_in(2.0), dtype, name=f"ffn_{index}")
+            hidden = PerTokenLinear(
+                options.ffn_ratio * options.token_width, token_initializer(2.0), dtype, name=f"ffn_{index}"
+            )
             made = PerTokenLinear(options.token_width, linear, dtype, name=f"ffn_output_{index}")(
                 nn.gelu(hidden(mixed), approximate=False)
             )
@@ -127,17 +129,28 @@ class RankMixer(nn.Module):
         head = output_layers(options.head_hidden, options, self.shape, dropout=options.head_dropout)
         return Outputs(head(tokens.mean(0), train=train), {})
 
-    def _cut(self, vectors: jax.Array) -> jax.Array:
-        """Cuts [B, n, D], flattened, into T equal slices: [T, B, d]."""
-        count = self.options.mixer_tokens
-        flat = vectors.reshape(len(vectors), -1)
-        width = math.ceil(flat.shape[1] / count)
-        padded = jnp.pad(flat, ((0, 0), (0, count * width - flat.shape[1])))
-        return padded.reshape(len(flat), count, width).swapaxes(0, 1)
+
+def cut_into_slices(vectors: jax.Array, count: int) -> jax.Array:
+    """Cuts [B, n, D], flattened and filled up with zeros, into equal slices: [count, B, ceil(n * D / count)]."""
+    flat = vectors.reshape(len(vectors), -1)
+    width = math.ceil(flat.shape[1] / count)
+    padded = jnp.pad(flat, ((0, 0), (0, count * width - flat.shape[1])))
+    return padded.reshape(len(flat), count, width).swapaxes(0, 1)
 
 
-def _fan_in(scale: float) -> nn.initializers.Initializer:
+def token_initializer(scale: float) -> nn.initializers.Initializer:
+    """Returns a kernel initialiser [T, inputs, features] whose variance is `scale` by a token's inputs."""
     return nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal", batch_axis=(0,))
+
+
+def check_slices(tokens: int, slices: int, shape: ModelShape) -> None:
+    """Raises UserError if a slice would be padding alone."""
+    values = count_vectors(shape) * shape.width
+    if math.ceil(values / slices) * (slices - 1) >= values:
+        raise UserError(
+            f"config.model.options.mixer_tokens = {tokens}: the {values} values of a row's vectors do not fill so many "
+            "slices; give fewer"
+        )
 
 
 def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
@@ -154,11 +167,5 @@ def build(options: Mapping[str, Any], shape: ModelShape) -> nn.Module:
       UserError: an unknown option, a value out of range, an option without effect, or more tokens than input values.
     """
     built = build_options(RankMixerOptions, options, shape)
-    values = count_vectors(shape) * shape.width
-    width = math.ceil(values / built.mixer_tokens)
-    if width * (built.mixer_tokens - 1) >= values:  # the last slice would be padding alone
-        raise UserError(
-            f"config.model.options.mixer_tokens = {built.mixer_tokens}: the {values} values of a row's vectors do not "
-            "fill so many slices; give fewer"
-        )
+    check_slices(built.mixer_tokens, built.mixer_tokens, shape)
     return RankMixer(built, shape)

@@ -138,6 +138,21 @@ SEARCHED: Mapping[str, Ladder] = {
             "xl": {"token_width": 112},
         },
     ),
+    "TokenMixer": _ladder(
+        "tokenmixer",
+        {
+            "tokens": {"8": {"mixer_tokens": 8}, "4": {"mixer_tokens": 4}, "2": {"mixer_tokens": 2}},
+            "blocks": {"2": {"blocks": 2}, "1": {"blocks": 1}, "3": {"blocks": 3}},
+            "mlp norm": MLP_NORMS,
+        },
+        {
+            "xs": {"token_width": 8, "ffn_width": 4, "head_hidden": (8,)},
+            "s": {"token_width": 16, "ffn_width": 9, "head_hidden": (16,)},
+            "m": {"token_width": 32, "ffn_width": 20, "head_hidden": (32,)},
+            "l": {"token_width": 64, "ffn_width": 41, "head_hidden": (64,)},
+            "xl": {"token_width": 112, "ffn_width": 73, "head_hidden": (112,)},
+        },
+    ),
     "FM": _ladder("fm", {}, {"only": {}}, norms={"none": {}}, width=1 + WIDTH),
     "logistic regression": _ladder("logistic_regression", {}, {"only": {}}, norms={"none": {}}, width=1),
 }
