@@ -14,8 +14,8 @@ Data:      the objectives are that a booking is canceled, has a special request,
            sides. Features exclude the three labels, reservation_status and its date (which reveal the outcome),
            assigned_room_type and booking_changes (known late), and the year (test rows have only the last one). A
            canceled booking never has a parking space; this relation between labels is no leak, as neither is a feature.
-Expected:  test AUC canceled 0.846 (City 0.854, Resort 0.853), special request 0.763 (0.759, 0.771), parking 0.855
-           (0.809, 0.735); one seed, settings not searched; 25 seconds of CPU time. Logistic regression on the same
+Expected:  test AUC canceled 0.849 (City 0.856, Resort 0.855), special request 0.766 (0.760, 0.768), parking 0.862
+           (0.809, 0.761); one seed, not searched; 2026-11-28, 16 seconds of CPU time. Logistic regression on the same
            columns has 0.835, 0.752, 0.851 with the same training rows and 0.840, 0.757, 0.852 with the validation rows
            added. Another logistic regression, on one-hot ids, trained on all earlier rows and with columns unknown to
            us, has 0.859 for canceled.

@@ -26,6 +26,7 @@ GROUPS = {
         "wukong_jax.cli.repeat_run",
         "wukong_jax.cli.compare_variants",
         "wukong_jax.cli.scaling_curve",
+        "wukong_jax.cli.map_sweeps",
         "wukong_jax.cli.count_presets",
     ),
     "towers": ("dmt.cli.partition_towers", "dmt.cli.compare_groupings"),
