@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from wukong_jax.config import RunConfig, run_config_to_json
-from wukong_jax.data.blocks.loader import iterate_batches
+from wukong_jax.data.blocks.loader import check_lanes, iterate_batches
 from wukong_jax.errors import NotFiniteLossError
 from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.compiled_steps import CompiledSteps
@@ -97,7 +97,11 @@ def _train_locked(
             say(run.describe_weights())
     references = load_references(config, data)  # fails now, not after training, if the reference run is missing
     platform = run.mesh.devices.flat[0].platform
-    for warning in (check_validation(config.training, data), describe_slow_compiler(platform)):
+    for warning in (
+        check_validation(config.training, data),
+        describe_slow_compiler(platform),
+        _describe_reading(config, data),
+    ):
         if warning:
             say(warning)
     find_team().mark("restoring or starting the state", busy=True)
@@ -131,6 +135,7 @@ def _check_before_preparing(config: RunConfig) -> None:
     """Refuses what can be refused without the rows, because preparing them may take hours."""
     mesh = build_mesh(config.mesh.hosts, config.mesh.chips)
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
+    check_lanes(config.data.lanes, config.training.batch_size)
     check_mesh_options(config, mesh)
     read_reference(config)
 
@@ -139,6 +144,17 @@ def _close(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
     """Closes the checkpoints, which waits for all processes; not after an error that the others do not know of yet."""
     if kind is None or find_team().count == 1 or find_team().ends_together:
         checkpoints.close()
+
+
+def _describe_reading(config: RunConfig, data: RunData) -> str:
+    """Describes reading that grows with the number of processes; "" if each reads its share."""
+    processes, blocks = find_team().count, data.splits["train"].num_blocks
+    if processes <= config.data.lanes or not config.data.shuffle or blocks < processes:
+        return ""
+    return (
+        f"config.data.lanes = {config.data.lanes}: each of {processes} processes reads more than its share of the "
+        f"{blocks:,} blocks of training rows; in a new --workdir, {processes} lanes or a multiple give each its own"
+    )
 
 
 def _say_nothing(text: str) -> None:
@@ -248,6 +264,7 @@ class _Sitting:
             shuffle=data.shuffle,
             epochs=None,
             window_rows=data.window_rows,
+            lanes=data.lanes,
             threads=data.reader_threads,
             own_rows=find_own_rows(run.mesh, run.config.training.batch_size),
         )
