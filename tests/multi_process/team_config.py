@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs.lattice import planted as lattice_planted
 from tests.end_to_end.tiny_config import get_config as get_tiny_config
+from tests.multi_process.counted_reads import count_reads
 from tests.multi_process.faults import plan_fault
 from wukong_jax.sharding import mesh
 
@@ -17,6 +18,7 @@ PLACED = ("replicated", "table_wise", "column_wise", "row_wise")
 
 def get_config(choice: str = "placements") -> ConfigDict:
     plan_fault()
+    count_reads()
     config = get_lattice() if choice == "lattice" else get_clicks(choice)
     config.name = f"team {choice}"
     config.training.start_at_rate = False
