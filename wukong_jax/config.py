@@ -48,8 +48,8 @@ class DataConfig(Part):
     join: Part = dataclasses.field(default_factory=Part)  # joins extras to rows, called as build(options, schema)
     shuffle: bool = True  # False: read training rows in the order they were written, such as a log in event time
     window_rows: Count = 131_072  # rows shuffled together; more rows shuffle better and need more host memory
-    # parts of the training rows that a batch takes equally many rows of, so that each process reads its own lanes only;
-    # a multiple of the processes, or of the devices, that divides the batch size
+    # parts of the training rows that a batch takes equally many rows of, so that each process reads its own parts only:
+    # a multiple of the number of devices that divides the batch size
     lanes: Count = 1
     reader_threads: Count = 2  # threads that read and shuffle blocks
 

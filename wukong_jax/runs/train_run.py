@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy as np
+
 from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.data.blocks.loader import check_lanes, iterate_batches
 from wukong_jax.errors import NotFiniteLossError
@@ -36,6 +38,7 @@ from wukong_jax.runs.stop_votes import StopVotes
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
 from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devices
+from wukong_jax.sharding.device_order import describe_grid
 from wukong_jax.sharding.mesh import build_mesh, check_batch_divides, find_own_rows
 from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import list_changes, to_mapping
@@ -91,6 +94,9 @@ def _train_locked(
     fix = "give the folder of the same rows as --config.data.path, or another --workdir"
     data = find_team().lead_first("the rows", lambda: open_rows_of_run(config.data, folder, say, fix))
     run = build_run(config, data.schema, join=data.join)
+    if find_team().count > 1:
+        for line in describe_grid(run.mesh.devices):
+            say(line)
     if run.mesh.size > 1:
         say(run.exchange.describe())
         if run.config.mesh.fsdp != "none":
@@ -100,7 +106,7 @@ def _train_locked(
     for warning in (
         check_validation(config.training, data),
         describe_slow_compiler(platform),
-        _describe_reading(config, data),
+        _describe_reading(run, data),
     ):
         if warning:
             say(warning)
@@ -146,14 +152,18 @@ def _close(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
         checkpoints.close()
 
 
-def _describe_reading(config: RunConfig, data: RunData) -> str:
-    """Describes reading that grows with the number of processes; "" if each reads its share."""
-    processes, blocks = find_team().count, data.splits["train"].num_blocks
-    if processes <= config.data.lanes or not config.data.shuffle or blocks < processes:
+def _describe_reading(run: Run, data: RunData) -> str:
+    """Describes reading that grows with the number of processes; "" if this process reads its share."""
+    config, blocks = run.config, data.splits["train"].num_blocks
+    own = find_own_rows(run.mesh, config.training.batch_size)
+    if own is None or not config.data.shuffle or blocks < find_team().count:
+        return ""
+    touched = len(np.unique(own * config.data.lanes // config.training.batch_size))
+    if touched * config.training.batch_size <= config.data.lanes * len(own):
         return ""
     return (
-        f"config.data.lanes = {config.data.lanes}: each of {processes} processes reads more than its share of the "
-        f"{blocks:,} blocks of training rows; in a new --workdir, {processes} lanes or a multiple give each its own"
+        f"config.data.lanes = {config.data.lanes}: each process reads more than its share of the {blocks:,} blocks of "
+        f"training rows; in a new --workdir, {run.mesh.size} lanes or a multiple give each its own"
     )
 
 
