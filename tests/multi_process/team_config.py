@@ -1,8 +1,9 @@
 """Config of a run that several processes train: every placement of tables, dropout, lazy Adam, L2 and plateaus.
 
 A choice after the file's name takes another kind of run: "reversed" (devices in the opposite order, as meshes that
-follow a topology may have it), "bfloat16" (tables with stochastic rounding), "towers" (DMT's), "lattice" (a Lattice
-network of several domains and objectives whose rows are joined with a column) or "batch" (no tables' placement).
+follow a topology may have it), "bfloat16" (tables with stochastic rounding), "towers" (DMT's, which pass their
+embeddings through), "compressed" (towers that compress), "fsdp" (dense weights split over all devices), "lattice" (a
+Lattice network of several domains and objectives whose rows are joined with a column) or "batch" (no tables' placement).
 """
 
 from ml_collections import ConfigDict
@@ -33,11 +34,15 @@ def get_clicks(choice: str) -> ConfigDict:
     config.data.options.test_rows = 20_000  # with fewer, a single pair in another order would count
     if choice != "bfloat16":
         config.embeddings.dtype = "float32"  # stochastic rounding draws other numbers under every placement
-    if choice == "towers":
+    if choice == "fsdp":
+        config.mesh.fsdp = "all"
+        config.mesh.fsdp_min_size = 64
+    if choice in ("towers", "compressed"):
         over = config.model.factory
         config.model.options = {
             "towers": [["field_0", "field_1"], ["field_2", "field_3"]],
-            "module": {"kind": "pass_through"},  # compressed to two numbers a tower, it amplifies rounding at once
+            # compressed to two numbers a token, rounding is amplified at once, so that other meshes are other runs
+            "module": {"kind": "pass_through"} if choice == "towers" else {"kind": "dlrm", "compression": 2.0},
             "over": over,
             "over_options": config.model.options,
         }

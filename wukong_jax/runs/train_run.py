@@ -122,7 +122,7 @@ def _train_locked(
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
         stack.push(lambda kind, error, trace: _close(checkpoints, kind))
-        stop = stack.enter_context(StopSignal())  # from here on, a signal saves a checkpoint first
+        stop = stack.enter_context(StopSignal(_describe_stop))  # from here on, a signal saves a checkpoint first
         summary = _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
         stop.received = max(find_team().gather("stop signal", stop.received or 0)) or None
         find_team().ends_together = True
@@ -164,6 +164,16 @@ def _describe_reading(run: Run, data: RunData) -> str:
     return (
         f"config.data.lanes = {config.data.lanes}: each process reads more than its share of the {blocks:,} blocks of "
         f"training rows; in a new --workdir, {run.mesh.size} lanes or a multiple give each its own"
+    )
+
+
+def _describe_stop(name: str) -> str:
+    """Describes what a stop signal waits for, where that may be long; "" if it is a step or a process alone."""
+    team = find_team()
+    if team.count == 1 or team.stage.startswith("training step"):
+        return ""
+    return (
+        f"{name}: received by {team.name} in {team.stage}; when that is done, all processes save the same step and end"
     )
 
 
