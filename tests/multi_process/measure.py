@@ -1,4 +1,4 @@
-"""Measures what docs/results/several_processes keeps: how equal runs of several processes are, how faults end, who reads.
+"""Measures what docs/results/several_processes keeps: how equal runs are, how faults end them, and who reads what.
 
     python -m tests.multi_process.measure --part=equality --workdir=runs/several_processes
     python -m tests.multi_process.measure --part=faults --workdir=runs/several_processes
@@ -98,7 +98,7 @@ def measure_equality(workdir: Path) -> Iterator[dict[str, Any]]:
         other = "1x4" if choice in SAME_MESH else "1x1"
         row = {"part": "equality", "run": choice, "processes x devices": shape, "against": other}
         if is_new(workdir, row):
-            alone = train_once(workdir, "placements" if choice == "reversed" else choice, other)
+            alone = train_once(workdir, "placements" if choice in ("reversed", "fsdp") else choice, other)
             summary = train_once(workdir, choice, shape)
             yield row | {
                 "largest_auc_difference": compare(summary, alone),

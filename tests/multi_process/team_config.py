@@ -3,7 +3,7 @@
 A choice after the file's name takes another kind of run: "reversed" (devices in the opposite order, as meshes that
 follow a topology may have it), "bfloat16" (tables with stochastic rounding), "towers" (DMT's, which pass their
 embeddings through), "compressed" (towers that compress), "fsdp" (dense weights split over all devices), "lattice" (a
-Lattice network of several domains and objectives whose rows are joined with a column) or "batch" (no tables' placement).
+Lattice network of several domains and objectives whose rows are joined with a column) or "batch" (tables not placed).
 """
 
 from ml_collections import ConfigDict
@@ -42,7 +42,7 @@ def get_clicks(choice: str) -> ConfigDict:
         config.model.options = {
             "towers": [["field_0", "field_1"], ["field_2", "field_3"]],
             # compressed to two numbers a token, rounding is amplified at once, so that other meshes are other runs
-            "module": {"kind": "pass_through"} if choice == "towers" else {"kind": "dlrm", "compression": 2.0},
+            "module": {"kind": "pass_through"} if choice == "towers" else {"kind": "dlrm", "compression": 2},
             "over": over,
             "over_options": config.model.options,
         }

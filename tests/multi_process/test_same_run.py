@@ -92,9 +92,10 @@ def test_one_process_goes_on_with_the_checkpoint_of_two(two_by_two, alone_to_the
     assert_same(tmp_path / "run", alone_to_the_end, 1)
 
 
-def test_two_processes_go_on_with_the_checkpoint_of_one(alone, alone_to_the_end, tmp_path):
+def test_two_processes_go_on_with_the_checkpoint_of_one_and_split_its_weights(alone, alone_to_the_end, tmp_path):
     shutil.copytree(alone, tmp_path / "run")
-    train(tmp_path / "run", 2, 2, 2 * STEPS)
+    split = ("--config.mesh.fsdp=all", "--config.mesh.fsdp_min_size=64")  # dense weights over all four devices
+    train(tmp_path / "run", 2, 2, 2 * STEPS, *split)
     assert_same(tmp_path / "run", alone_to_the_end, 4)
 
 
