@@ -64,7 +64,7 @@ def _lay_out_slice(devices: Sequence[Any], hosts: int, chips: int) -> np.ndarray
     if devices[0].platform == "tpu":
         try:
             return mesh_utils.create_device_mesh((hosts, chips), devices, allow_split_physical_axes=True)
-        except (AssertionError, NotImplementedError, ValueError):  # chips that fill no box
+        except (AssertionError, RuntimeError, ValueError):  # chips that fill no box
             devices = sorted(devices, key=lambda device: (*reversed(device.coords), device.core_on_chip))
     grid = np.empty(len(devices), dtype=object)
     grid[:] = devices
