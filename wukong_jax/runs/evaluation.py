@@ -259,9 +259,12 @@ def _evaluate_where_rows_are(
     """Sums the metrics of each device's rows there, and the sums of all devices; no rows are sent."""
     compute = _build_sums(mesh, len(domains))
     accumulator = MetricAccumulator(batch_size)
-    for _, placed, logits in scored:
-        sums = compute(logits, placed.labels, placed.label_mask, placed.weight, placed.domain)
-        accumulator.add(jax.tree.map(lambda array: array.addressable_data(0), sums))
+    sums = (
+        compute(logits, placed.labels, placed.label_mask, placed.weight, placed.domain) for _, placed, logits in scored
+    )
+    for own in one_behind(jax.tree.map(lambda array: array.addressable_data(0), of_batch) for of_batch in sums):
+        # CPUs deadlock where processes are many batches apart, and the watch over them counts batches.
+        accumulator.add(jax.block_until_ready(own))
     total = accumulator.result()
     return Evaluation(finish_metrics(total, objectives, domains), finish_calibration_curve(total))
 
