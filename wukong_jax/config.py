@@ -48,7 +48,15 @@ class DataConfig(Part):
     join: Part = dataclasses.field(default_factory=Part)  # joins extras to rows, called as build(options, schema)
     shuffle: bool = True  # False: read training rows in the order they were written, such as a log in event time
     window_rows: Count = 131_072  # rows shuffled together; more rows shuffle better and need more host memory
+    # parts of the training rows that a batch takes equally many rows of, so that each process reads its own parts only:
+    # a multiple of the number of devices that divides the batch size
+    lanes: Count = 1
     reader_threads: Count = 2  # threads that read and shuffle blocks
+
+    def __post_init__(self) -> None:
+        """Rejects lanes of rows that keep their order."""
+        super().__post_init__()
+        refuse_idle(self, "lanes", not self.shuffle, "with shuffle = False")
 
     def build_source(self) -> "RowSource":
         """Builds the data source.

@@ -1,7 +1,8 @@
-"""Measures what docs/results/several_processes keeps: how equal runs of several processes are, and how faults end.
+"""Measures what docs/results/several_processes keeps: how equal runs are, how faults end them, and who reads what.
 
     python -m tests.multi_process.measure --part=equality --workdir=runs/several_processes
     python -m tests.multi_process.measure --part=faults --workdir=runs/several_processes
+    python -m tests.multi_process.measure --part=reading --workdir=runs/several_processes
     python -m tests.multi_process.measure --part=report --workdir=runs/several_processes
 
 Each row is appended to WORKDIR/PART.jsonl when it is measured, and not measured again by a later start; `report` writes
@@ -17,17 +18,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tests.data.blocks.test_lanes import CountedRows
+from tests.data.blocks.test_loader import SCHEMA
 from tests.multi_process.faults import MADE
 from tests.multi_process.processes import CONFIG, LIMIT, STALL_SECONDS, Member, launch, start_team, wait_for_end
 from tests.repository import ROOT
+from wukong_jax.data.blocks.loader import Position, iterate_batches
 
 STEPS = 12
+BLOCKS, BLOCK_ROWS = 196, 1024
 SHAPES = {"2x2": (2, 2), "4x1": (4, 1), "1x4": (1, 4), "1x1": (1, 1), "2x1": (2, 1)}  # processes x devices of each
 EQUAL = [
     *[("placements", shape) for shape in ("1x4", "2x2", "4x1", "2x1")],
     *[(choice, shape) for choice in ("reversed", "bfloat16", "lattice") for shape in ("2x2", "4x1")],
     *[("towers", shape) for shape in ("2x2", "4x1")],
+    *[(choice, "2x2") for choice in ("compressed", "fsdp")],
 ]
+
 STAGES = {
     "data preparation": "preparing",
     "restoring": "restoring",
@@ -36,6 +45,7 @@ STAGES = {
     "saving": "saving step 4",
 }
 FAULTS = [
+    ("damaged blocks", 1, "restoring"),
     *[("kill", 0, stage) for stage in STAGES],
     *[("stuck", 1, stage) for stage in STAGES],
     *[("full disk", process, "saving") for process in (0, 1)],
@@ -51,7 +61,7 @@ CONTINUED = (
 
 def train(workdir: Path, choice: str, shape: tuple[int, int], steps: int = STEPS) -> dict[str, Any]:
     words = (f"--config={CONFIG}:{choice}", f"--workdir={workdir}", f"--config.training.steps={steps}")
-    if choice == "towers":
+    if choice in ("towers", "compressed"):
         words += (f"--config.mesh.hosts={1 if shape == (1, 1) else 2}",)
     began = time.monotonic()
     done = launch(*shape, "train", *words)
@@ -89,7 +99,7 @@ def measure_equality(workdir: Path) -> Iterator[dict[str, Any]]:
         other = "1x4" if choice == "bfloat16" else "1x1"
         row = {"part": "equality", "run": choice, "processes x devices": shape, "against": other}
         if is_new(workdir, row):
-            alone = train_once(workdir, "placements" if choice == "reversed" else choice, other)
+            alone = train_once(workdir, "placements" if choice in ("reversed", "fsdp") else choice, other)
             summary = train_once(workdir, choice, shape)
             yield row | {
                 "largest_auc_difference": compare(summary, alone),
@@ -114,6 +124,39 @@ def measure_faults(workdir: Path) -> Iterator[dict[str, Any]]:
                 measured["went_on_with_processes"] = shape[0]
                 measured["then_largest_auc_difference"] = compare(went_on, alone)
             yield row | measured
+
+
+def measure_reading(workdir: Path) -> Iterator[dict[str, Any]]:
+    """Counts the blocks that processes read of a shuffled epoch and of a split that is evaluated."""
+    for use, lanes, processes in [
+        *[("training", 1, count) for count in (1, 4, 64)],
+        *[("training", 64, count) for count in (1, 2, 4, 16, 64)],
+        *[("evaluation", count, count) for count in (4, 64)],
+    ]:
+        row = {"part": "reading", "use": use, "lanes": lanes, "processes": processes, "blocks": BLOCKS}
+        if is_new(workdir, row):
+            reads = [count_blocks(use, lanes, processes, index) for index in range(processes)]
+            yield row | {"read_by_all": sum(reads), "read_by_the_busiest": max(reads)}
+
+
+def count_blocks(use: str, lanes: int, processes: int, index: int) -> int:
+    """Returns how many blocks a process reads of an epoch of `BLOCKS` blocks, the last of which is short."""
+    source = CountedRows(BLOCKS * BLOCK_ROWS - 7, BLOCK_ROWS)
+    batch = 8 * BLOCK_ROWS
+    own = np.arange(batch).reshape(processes, -1)[index]
+    for _ in iterate_batches(
+        source,
+        SCHEMA,
+        batch,
+        position=Position(0, 0, 0),
+        shuffle=use == "training",
+        epochs=1,
+        own_rows=own,
+        window_rows=16 * BLOCK_ROWS,  # as 131,072 rows of blocks of 8,192
+        lanes=lanes,
+    ):
+        pass
+    return int(source.read_counts.sum())
 
 
 def run_fault(folder: Path, fault: str, process: int, stays: bool) -> dict[str, Any]:
@@ -152,18 +195,20 @@ def is_new(workdir: Path, row: dict[str, Any]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("equality", "faults", "report"), required=True)
+    parser.add_argument("--part", choices=("equality", "faults", "reading", "report"), required=True)
     parser.add_argument("--workdir", type=Path, required=True)
     flags = parser.parse_args()
     if flags.part == "report":
         from wukong_jax.reports.kept_results import write_results
 
         command = "python -m tests.multi_process.measure --part=PART --workdir=runs/several_processes"
-        rows = [row for part in ("equality", "faults", "checkpoint") for row in read_rows(flags.workdir, part)]
+        rows = [
+            row for part in ("equality", "faults", "reading", "checkpoint") for row in read_rows(flags.workdir, part)
+        ]
         print(write_results(ROOT / "docs" / "results" / "several_processes", command, rows))
         return
     flags.workdir.mkdir(parents=True, exist_ok=True)
-    measure = {"equality": measure_equality, "faults": measure_faults}[flags.part]
+    measure = {"equality": measure_equality, "faults": measure_faults, "reading": measure_reading}[flags.part]
     for row in measure(flags.workdir.absolute()):
         with (flags.workdir / f"{flags.part}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

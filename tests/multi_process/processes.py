@@ -11,33 +11,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.multi_process import counted_reads
 from tests.multi_process.faults import VARIABLE
 from tests.repository import ROOT
 from wukong_jax.clusters.local_processes import find_free_port
 
 CONFIG = Path(__file__).with_name("team_config.py")
 STALL_SECONDS = 15.0
+LANES = 4
 LIMIT = 180  # seconds of a whole run, on a machine that may be busy
 
 
-def build_environment(fault: str = "") -> dict[str, str]:
+def build_environment(fault: str = "", reads: Path | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which counts devices, too
-    return kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | ({VARIABLE: fault} if fault else {})
+    kept |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return kept | ({VARIABLE: fault} if fault else {}) | ({counted_reads.VARIABLE: str(reads)} if reads else {})
 
 
-def launch(processes: int, devices: int, *command: str) -> subprocess.CompletedProcess:
-    """Runs a command by `launch_local` to its end."""
+def launch(processes: int, devices: int, *command: str, reads: Path | None = None) -> subprocess.CompletedProcess:
+    """Runs a command by `launch_local` to its end; `reads`: the folder in which training counts its reads of blocks."""
     place = (f"--processes={processes}", f"--devices={devices}", f"--grace={2 * STALL_SECONDS}")
     words = [sys.executable, str(ROOT / "scripts" / "launch_local.py"), *place, "--", *command]
-    return subprocess.run(words, env=build_environment(), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    environment = build_environment(reads=reads)
+    return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
 
 
 def train(workdir: Path, processes: int, devices: int, steps: int, *flags: str) -> dict[str, Any]:
-    """Trains the team's run to a step and returns its summary."""
-    words = (f"--config={CONFIG}", f"--workdir={workdir}", f"--config.training.steps={steps}", *flags)
-    done = launch(processes, devices, "train", *words)
+    """Trains the team's run to a step, with rows in lanes, and returns its summary."""
+    words = (f"--config={CONFIG}", f"--workdir={workdir}", f"--config.training.steps={steps}")
+    lanes = (f"--config.data.lanes={LANES}", "--config.training.exact_auc_rows=10000")  # binned on the test rows
+    done = launch(processes, devices, "train", *words, *lanes, *flags, reads=name_reads(workdir))
     assert done.returncode == 0, done.stderr
     return json.loads((workdir / "summary.json").read_text())
+
+
+def name_reads(workdir: Path) -> Path:
+    """Returns the folder with the reads of the processes that train in another; see `counted_reads`."""
+    return workdir.with_name(f"{workdir.name}_reads")
 
 
 class Member:

@@ -1,14 +1,16 @@
 """Config of a run that several processes train: every placement of tables, dropout, lazy Adam, L2 and plateaus.
 
 A choice after the file's name takes another kind of run: "reversed" (devices in the opposite order, as meshes that
-follow a topology may have it), "bfloat16" (tables with stochastic rounding), "towers" (DMT's), "lattice" (a Lattice
-network of several domains and objectives whose rows are joined with a column) or "batch" (no tables' placement).
+follow a topology may have it), "bfloat16" (tables with stochastic rounding), "towers" (DMT's, which pass their
+embeddings through), "compressed" (towers that compress), "fsdp" (dense weights split over all devices), "lattice" (a
+Lattice network of several domains and objectives whose rows are joined with a column) or "batch" (tables not placed).
 """
 
 from ml_collections import ConfigDict
 
 from configs.lattice import planted as lattice_planted
 from tests.end_to_end.tiny_config import get_config as get_tiny_config
+from tests.multi_process.counted_reads import count_reads
 from tests.multi_process.faults import plan_fault
 from wukong_jax.sharding import mesh
 
@@ -17,6 +19,7 @@ PLACED = ("replicated", "table_wise", "column_wise", "row_wise")
 
 def get_config(choice: str = "placements") -> ConfigDict:
     plan_fault()
+    count_reads()
     config = get_lattice() if choice == "lattice" else get_clicks(choice)
     config.name = f"team {choice}"
     config.training.start_at_rate = False
@@ -31,11 +34,18 @@ def get_clicks(choice: str) -> ConfigDict:
     config.data.options.test_rows = 20_000  # with fewer, a single pair in another order would count
     if choice != "bfloat16":
         config.embeddings.dtype = "float32"  # stochastic rounding draws other numbers under every placement
-    if choice == "towers":
+    if choice == "fsdp":
+        config.mesh.fsdp = "all"
+        config.mesh.fsdp_min_size = 64
+    if choice == "compressed":
+        config.embeddings.width = (
+            16  # tokens of four numbers, compressed to two, change by 0.01 of AUC with a last digit
+        )
+    if choice in ("towers", "compressed"):
         over = config.model.factory
         config.model.options = {
             "towers": [["field_0", "field_1"], ["field_2", "field_3"]],
-            "module": {"kind": "pass_through"},  # compressed to two numbers a tower, it amplifies rounding at once
+            "module": {"kind": "pass_through"} if choice == "towers" else {"kind": "dlrm", "compression": 2},
             "over": over,
             "over_options": config.model.options,
         }

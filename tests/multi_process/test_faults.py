@@ -37,6 +37,30 @@ def test_sigterm_to_one_process_saves_one_step_and_ends_all(tmp_path):
     assert not team[0].errors + team[1].errors
 
 
+@pytest.mark.parametrize("stage", ["compiling the train step", "evaluating batch 2"])
+def test_a_signal_in_a_long_stage_says_so_and_then_saves_one_step_in_all(stage, tmp_path):
+    short = ("--config.training.evaluate_every_steps=2", "--config.training.steps=1000", *LONG[:2])
+    with start_team(tmp_path / "run", BOTH, 2, *short, fault=f"slow:1:{stage}") as team:
+        wait_for(MADE, team[1])
+        team[1].process.send_signal(signal.SIGTERM)
+        assert wait_for_end(team, 60) == [143, 143], team[0].err + team[1].err
+    (said,) = [line for line in team[1].err.splitlines() if line.startswith("SIGTERM: ")]
+    assert "received by process 1 of 2 on " in said
+    assert f"in {stage}; when that is done, all processes save the same step and end" in said
+    (saved,) = [line for line in team[0].err.splitlines() if line.startswith("SIGTERM: ")]
+    steps = {int(step.name) for step in (tmp_path / "run" / "checkpoints" / "latest").iterdir() if step.name.isdigit()}
+    assert saved == f"SIGTERM: saved step {max(steps)}; run the same command again to resume"
+    assert max(steps) < 12
+
+
+def test_a_block_that_only_one_process_cannot_read_ends_all(tmp_path):
+    with start_team(tmp_path / "run", BOTH, 2, fault="damaged blocks:1:restoring") as team:
+        line = wait_for_fault(team[1], team)
+    assert line.startswith("error: process 1 of 2 on ")
+    assert "array_record, block " in line
+    assert "the file is damaged or foreign: prepare the data again" in line
+
+
 @pytest.mark.parametrize(("process", "number", "code"), [(1, signal.SIGINT, 130), (0, signal.SIGTERM, 143)])
 def test_a_signal_before_the_first_step_ends_all(process, number, code, tmp_path):
     with start_team(tmp_path / "run", BOTH, 2, fault="stuck:0:preparing") as team:  # as preparing for long is

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.multi_process.processes import launch, train
+from tests.multi_process.counted_reads import list_reads
+from tests.multi_process.processes import LANES, launch, name_reads, train
 from wukong_jax.errors import UserError
 from wukong_jax.runs.open_run import open_run
 
@@ -73,15 +74,28 @@ def test_two_processes_train_as_one_device(two_by_two, alone):
     assert read_lines(alone)[0]["loss"] - read_lines(alone)[-3]["loss"] > 1e-3  # it has learnt something to differ in
 
 
+def test_each_of_two_processes_reads_its_share_of_the_blocks(two_by_two, alone):
+    """A block is cut where a lane or the range of a device ends; there are four of both."""
+    for split in ("train", "validation", "test"):
+        reads, whole = (list_reads(name_reads(workdir), split) for workdir in (two_by_two, alone))
+        assert set(reads) == {0, 1}
+        assert reads[0]
+        assert reads[1]
+        assert len(reads[0] & reads[1]) <= LANES
+        if split != "train":  # of which only a part is trained on, and how much is read ahead differs
+            assert reads[0] | reads[1] == whole[0]
+
+
 def test_one_process_goes_on_with_the_checkpoint_of_two(two_by_two, alone_to_the_end, tmp_path):
     shutil.copytree(two_by_two, tmp_path / "run")
     train(tmp_path / "run", 1, 1, 2 * STEPS)
     assert_same(tmp_path / "run", alone_to_the_end, 1)
 
 
-def test_two_processes_go_on_with_the_checkpoint_of_one(alone, alone_to_the_end, tmp_path):
+def test_two_processes_go_on_with_the_checkpoint_of_one_and_split_its_weights(alone, alone_to_the_end, tmp_path):
     shutil.copytree(alone, tmp_path / "run")
-    train(tmp_path / "run", 2, 2, 2 * STEPS)
+    split = ("--config.mesh.fsdp=all", "--config.mesh.fsdp_min_size=64")  # dense weights over all four devices
+    train(tmp_path / "run", 2, 2, 2 * STEPS, *split)
     assert_same(tmp_path / "run", alone_to_the_end, 4)
 
 

@@ -2,18 +2,20 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import BlockSource, Position, iterate_batches
 from wukong_jax.errors import UserError
 from wukong_jax.metrics.accumulate import (
     MetricAccumulator,
+    MetricSums,
     compute_metric_sums,
     finish_calibration_curve,
     finish_metrics,
@@ -22,13 +24,14 @@ from wukong_jax.metrics.calibration import CalibrationCurve, compute_calibration
 from wukong_jax.metrics.exact_metrics import compute_exact_metrics
 from wukong_jax.runs.rows import RunData
 from wukong_jax.schema import Schema
-from wukong_jax.sharding.mesh import batch_sharding, find_own_rows, gather_rows, place_own_rows
+from wukong_jax.sharding.mesh import MESH_AXES, batch_sharding, find_own_rows, gather_rows, place_own_rows
 from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Predict = Callable[[Batch], jax.Array]  # batch on devices -> logits [B, O]
 SeeBatch = Callable[[Batch, Any], None]  # (host batch, its logits [B, O])
+T = TypeVar("T")
 KEPT_COLUMNS = ("labels", "label_mask", "weight", "domain", "group")
 
 
@@ -59,11 +62,21 @@ def put_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def read_in_order(
-    source: BlockSource, schema: Schema, batch_size: int, own_rows: np.ndarray | None = None
+    source: BlockSource, schema: Schema, batch_size: int, own_rows: np.ndarray | None = None, lanes: int = 1
 ) -> Iterator[Batch]:
-    """Yields the batches of a whole split in file order, of which `own_rows`; the last one is padded."""
+    """Yields the batches of a whole split, of which `own_rows`; the last one is padded.
+
+    Args:
+      source: rows of the split.
+      schema: schema of the rows.
+      batch_size: B.
+      own_rows: positions of this process's rows in a batch, see `find_own_rows`; None: all rows.
+      lanes: contiguous ranges of the split that a batch takes equally many rows of; 1 keeps the order of the files.
+    """
     start = Position(epoch=0, seed=0, rows_consumed=0)
-    batches = iterate_batches(source, schema, batch_size, position=start, shuffle=False, epochs=1, own_rows=own_rows)
+    batches = iterate_batches(
+        source, schema, batch_size, position=start, shuffle=False, epochs=1, own_rows=own_rows, lanes=lanes
+    )
     for batch, _ in batches:
         yield batch
 
@@ -73,17 +86,37 @@ def predict_batches(predict: Predict, batches: Iterable[Batch], mesh: Mesh) -> I
 
     If several processes share the mesh, each passes its own rows, and gets the `KEPT_COLUMNS` and logits of all rows.
     """
-    alone = batch_sharding(mesh).is_fully_addressable
-    waiting: tuple[Batch, jax.Array] | None = None
-    for number, batch in enumerate(batches, 1):
+    scored = predict_placed(predict, _place_batches(batches, mesh))
+    if batch_sharding(mesh).is_fully_addressable:
+        yield from one_behind((batch, logits) for batch, _, logits in scored)
+        return
+    shared = ((_share_columns(batch, mesh), logits.addressable_data(0)) for batch, _, logits in scored)
+    for batch, logits in one_behind(shared):
+        yield _read_columns(batch), logits
+
+
+def predict_placed(
+    predict: Predict, batches: Iterable[tuple[Batch, Batch]]
+) -> Iterator[tuple[Batch, Batch, jax.Array]]:
+    """Yields (host batch, the same on the devices, logits [B, O] float32 on every device) for each of the first two."""
+    for number, (batch, placed) in enumerate(batches, 1):
         find_team().mark(f"evaluating batch {number}", busy=number == 1)  # the first is compiled
-        logits = predict(put_batch(batch, mesh))
-        ahead = (batch, logits) if alone else (_share_columns(batch, mesh), logits.addressable_data(0))
-        if waiting is not None:
-            yield waiting if alone else (_read_columns(waiting[0]), waiting[1])
-        waiting = ahead
-    if waiting is not None:
-        yield waiting if alone else (_read_columns(waiting[0]), waiting[1])
+        yield batch, placed, predict(placed)
+
+
+def one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Yields each item when the next one has been started."""
+    iterator = iter(items)
+    for waiting in itertools.islice(iterator, 1):
+        for item in iterator:
+            yield waiting
+            waiting = item
+        yield waiting
+
+
+def _place_batches(batches: Iterable[Batch], mesh: Mesh) -> Iterator[tuple[Batch, Batch]]:
+    for batch in batches:
+        yield batch, put_batch(batch, mesh)
 
 
 def _share_columns(batch: Batch, mesh: Mesh) -> Batch:
@@ -107,8 +140,9 @@ def evaluate_split(
     exact_rows: int,
     see: SeeBatch | None = None,
     fit: Callable[[Batch], Batch] = lambda batch: batch,
+    in_order: bool = False,
 ) -> Evaluation:
-    """Evaluates a split.
+    """Evaluates a split. Where several processes share the mesh, each reads contiguous ranges of it, one a device.
 
     Args:
       predict: function from a batch on devices to logits [B, O] float32.
@@ -118,19 +152,27 @@ def evaluate_split(
       mesh: mesh over which batches are sharded.
       exact_rows: splits of at most this many rows get the exact AUC (and GAUC, if the schema names a group column)
         from logits kept in memory; larger splits get the binned AUC with its error bound, and no GAUC.
-      see: called with each scored batch, in order.
+      see: called with each scored batch, in order if `in_order`.
       fit: chooses the places of a batch's bags.
+      in_order: whether batches keep the order of the files also where several processes share the mesh, each of which
+        then reads nearly the whole split. Equal in every process, unlike `see`.
 
     Returns:
       The metrics by name, and the calibration curve.
     """
     own = find_own_rows(mesh, batch_size)
-    scored = predict_batches(predict, map(fit, read_in_order(source, schema, batch_size, own)), mesh)
-    if see is not None:
-        scored = _show_batches(scored, see)
+    lanes = 1 if own is None or in_order else mesh.size
+    batches = map(fit, read_in_order(source, schema, batch_size, own, lanes))
     objectives = [label.name for label in schema.labels]
     domains = list(schema.domain_values) or ["all"]
-    if source.rows > exact_rows:
+    binned = source.rows > exact_rows
+    if binned and lanes > 1 and see is None:
+        placed = predict_placed(predict, _place_batches(batches, mesh))
+        return _evaluate_where_rows_are(placed, batch_size, objectives, domains, mesh)
+    scored = predict_batches(predict, batches, mesh)
+    if see is not None:
+        scored = _show_batches(scored, see)
+    if binned:
         return _evaluate_binned(scored, batch_size, objectives, domains)
     return _evaluate_exactly(scored, objectives, domains, grouped=schema.group is not None)
 
@@ -141,7 +183,9 @@ def _show_batches(scored: Iterator[tuple[Batch, jax.Array]], see: SeeBatch) -> I
         yield batch, logits
 
 
-def evaluate_state(run: Run, data: RunData, state: TrainState, split: str, see: SeeBatch | None = None) -> Evaluation:
+def evaluate_state(
+    run: Run, data: RunData, state: TrainState, split: str, see: SeeBatch | None = None, in_order: bool = False
+) -> Evaluation:
     """Evaluates a state of a run on one split.
 
     Args:
@@ -149,14 +193,15 @@ def evaluate_state(run: Run, data: RunData, state: TrainState, split: str, see: 
       data: its rows.
       state: the state.
       split: name of the split.
-      see: called with each scored batch, in order.
+      see: called with each scored batch, in order if `in_order`.
+      in_order: see `evaluate_split`.
 
     Raises:
       UserError: the data has no such split.
     """
     source, exact_rows = find_split(data, split), run.config.training.exact_auc_rows
     predict, size = build_predict(run, state), run.evaluation_batch_size
-    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see, run.place_bags)
+    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see, run.place_bags, in_order)
 
 
 def find_split(data: RunData, split: str) -> BlockSource:
@@ -202,3 +247,34 @@ def _evaluate_binned(
         accumulator.add(compute(logits, *columns, domains=len(domains)))
     sums = accumulator.result()
     return Evaluation(finish_metrics(sums, objectives, domains), finish_calibration_curve(sums))
+
+
+def _evaluate_where_rows_are(
+    scored: Iterator[tuple[Batch, Batch, jax.Array]],
+    batch_size: int,
+    objectives: list[str],
+    domains: list[str],
+    mesh: Mesh,
+) -> Evaluation:
+    """Sums the metrics of each device's rows there, and the sums of all devices; no rows are sent."""
+    compute = _build_sums(mesh, len(domains))
+    accumulator = MetricAccumulator(batch_size)
+    sums = (
+        compute(logits, placed.labels, placed.label_mask, placed.weight, placed.domain) for _, placed, logits in scored
+    )
+    for own in one_behind(jax.tree.map(lambda array: array.addressable_data(0), of_batch) for of_batch in sums):
+        # CPUs deadlock where processes are many batches apart, and the watch over them counts batches.
+        accumulator.add(jax.block_until_ready(own))
+    total = accumulator.result()
+    return Evaluation(finish_metrics(total, objectives, domains), finish_calibration_curve(total))
+
+
+@functools.lru_cache(maxsize=4)
+def _build_sums(mesh: Mesh, domains: int) -> Any:
+    def add_up(logits: jax.Array, *columns: jax.Array) -> MetricSums:
+        labels, label_mask, weight, domain = columns
+        return jax.lax.psum(compute_metric_sums(logits, labels, label_mask, weight, domain, domains), MESH_AXES)
+
+    by_rows = batch_sharding(mesh).spec
+    # Not checked: histograms start as zeros, which JAX takes for the same on all devices.
+    return jax.jit(jax.shard_map(add_up, mesh=mesh, in_specs=by_rows, out_specs=PartitionSpec(), check_vma=False))

@@ -77,11 +77,12 @@ class OpenRun:
         Raises:
           UserError: the data has no such split, its rows are not those of the run, or the file cannot be written.
         """
+        in_order = predictions is not None
         if predictions is None or not find_team().is_lead:
-            return evaluate_state(self.run, self.data, self.state, split).metrics
+            return evaluate_state(self.run, self.data, self.state, split, in_order=in_order).metrics
         find_split(self.data, split)  # refuses before a file is opened
         with RowPredictions(Path(predictions), self.schema, self.data.splits[split].rows) as rows:
-            return evaluate_state(self.run, self.data, self.state, split, rows.write).metrics
+            return evaluate_state(self.run, self.data, self.state, split, rows.write, in_order).metrics
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Predicts probabilities for rows, including rows of weight 0.
@@ -89,7 +90,8 @@ class OpenRun:
         Args:
           rows: a polars or pandas frame, a mapping of columns, or the path of a raw file, with the columns of the
             run's raw training files; labels, timestamp, group and weight are not read and may be absent. Rows are
-            encoded with the run's schema and vocabularies.
+            encoded with the run's schema and vocabularies. Where several processes predict together, those of
+            process 0 are predicted.
 
         Returns:
           [rows, O] float64 probabilities in the order of the rows, with objectives in the order of `schema.labels`.

@@ -15,7 +15,7 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
 
     Args:
       opened: the run.
-      source: a raw file with the run's schema; labels are optional.
+      source: a raw file with the run's schema; labels are optional. Process 0 reads it.
       target: CSV file to write, by process 0 where several predict together: a header with the objectives' names, then
         one line per row with a probability per objective, with enough digits to restore the same float64.
 
@@ -25,9 +25,9 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
     Raises:
       UserError: the input is missing or malformed, or the output is the input or cannot be written.
     """
-    _check_files(source, target)
-    if not find_team().is_lead:
+    if not find_team().is_lead:  # which needs no input: process 0 sends it
         return sum(map(len, opened.predict_parts(source)))
+    _check_files(source, target)
     written = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

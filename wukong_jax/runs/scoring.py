@@ -4,17 +4,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.special import expit
 
-from wukong_jax.data.blocks.batch import Batch, Columns
+from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.loader import batch_rows
 from wukong_jax.data.raw.new_rows import build_frame, encode_frame, read_encoded_rows
-from wukong_jax.runs.evaluation import Predict, predict_batches
+from wukong_jax.runs.evaluation import Predict, one_behind, predict_batches, predict_placed
 from wukong_jax.runs.rows import RunData
+from wukong_jax.runs.spread_batches import spread_batches
 from wukong_jax.schema import Schema
-from wukong_jax.sharding.mesh import find_own_rows
+from wukong_jax.sharding.mesh import batch_sharding
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
 
 
@@ -40,14 +41,19 @@ def encode_rows(schema: Schema, data: RunData, rows: Any) -> Iterator[Columns]:
 def score_rows(run: Run, predict: Predict, rows: Iterable[Columns]) -> Iterator[np.ndarray]:
     """Predicts encoded rows, including rows of weight 0.
 
+    Where several processes share the mesh, all call this together. Only process 0 iterates over its rows, and sends
+    each process its part of every batch.
+
     Yields:
-      [n, O] float64 probabilities of the next n rows.
+      [n, O] float64 probabilities of the next n rows, in every process.
     """
     # Set all weights to 1, so that only padding has weight 0.
     chunks = ({**columns, "weight": np.ones_like(columns["weight"])} for columns in rows)
     batches = batch_rows(chunks, run.schema, run.evaluation_batch_size)
-    own = find_own_rows(run.mesh, run.evaluation_batch_size)
-    if own is not None:  # every process reads all rows, and computes its own of each batch
-        batches = (Batch(*jax.tree.map(lambda array: array[own], tuple(batch))) for batch in batches)
-    for batch, logits in predict_batches(predict, map(run.place_bags, batches), run.mesh):
+    if batch_sharding(run.mesh).is_fully_addressable:
+        scored = predict_batches(predict, map(run.place_bags, batches), run.mesh)
+    else:
+        spread = spread_batches(run, batches if find_team().is_lead else iter(()))
+        scored = one_behind((batch, logits) for batch, _, logits in predict_placed(predict, spread))
+    for batch, logits in scored:
         yield expit(np.asarray(logits, np.float64)[batch.weight > 0])

@@ -1,6 +1,8 @@
 """Turns SIGTERM and SIGINT into a flag that the training loop checks between steps."""
 
+import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,8 +14,14 @@ class StopSignal:
     runs in turn would continue after a signal that came after the last step, when the flag is no longer checked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, describe: Callable[[str], str] = lambda name: "") -> None:
+        """Records nothing yet.
+
+        Args:
+          describe: returns what a signal of a name waits for, in a line for stderr; "" prints none.
+        """
         self.received: int | None = None
+        self._describe = describe
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -34,3 +42,5 @@ class StopSignal:
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)
         self.received = number
+        if line := self._describe(signal.Signals(number).name):
+            os.write(2, f"{line}\n".encode())  # not by print, which the signal may have interrupted

@@ -8,8 +8,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy as np
+
 from wukong_jax.config import RunConfig, run_config_to_json
-from wukong_jax.data.blocks.loader import iterate_batches
+from wukong_jax.data.blocks.loader import check_lanes, iterate_batches
 from wukong_jax.errors import NotFiniteLossError
 from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.compiled_steps import CompiledSteps
@@ -36,6 +38,7 @@ from wukong_jax.runs.stop_votes import StopVotes
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
 from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devices
+from wukong_jax.sharding.device_order import describe_grid
 from wukong_jax.sharding.mesh import build_mesh, check_batch_divides, find_own_rows
 from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import list_changes, to_mapping
@@ -91,13 +94,20 @@ def _train_locked(
     fix = "give the folder of the same rows as --config.data.path, or another --workdir"
     data = find_team().lead_first("the rows", lambda: open_rows_of_run(config.data, folder, say, fix))
     run = build_run(config, data.schema, join=data.join)
+    if find_team().count > 1:
+        for line in describe_grid(run.mesh.devices):
+            say(line)
     if run.mesh.size > 1:
         say(run.exchange.describe())
         if run.config.mesh.fsdp != "none":
             say(run.describe_weights())
     references = load_references(config, data)  # fails now, not after training, if the reference run is missing
     platform = run.mesh.devices.flat[0].platform
-    for warning in (check_validation(config.training, data), describe_slow_compiler(platform)):
+    for warning in (
+        check_validation(config.training, data),
+        describe_slow_compiler(platform),
+        _describe_reading(run, data),
+    ):
         if warning:
             say(warning)
     find_team().mark("restoring or starting the state", busy=True)
@@ -112,7 +122,7 @@ def _train_locked(
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
         stack.push(lambda kind, error, trace: _close(checkpoints, kind))
-        stop = stack.enter_context(StopSignal())  # from here on, a signal saves a checkpoint first
+        stop = stack.enter_context(StopSignal(_describe_stop))  # from here on, a signal saves a checkpoint first
         summary = _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
         stop.received = max(find_team().gather("stop signal", stop.received or 0)) or None
         find_team().ends_together = True
@@ -131,6 +141,7 @@ def _check_before_preparing(config: RunConfig) -> None:
     """Refuses what can be refused without the rows, because preparing them may take hours."""
     mesh = build_mesh(config.mesh.hosts, config.mesh.chips)
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
+    check_lanes(config.data.lanes, config.training.batch_size)
     check_mesh_options(config, mesh)
     read_reference(config)
 
@@ -139,6 +150,31 @@ def _close(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
     """Closes the checkpoints, which waits for all processes; not after an error that the others do not know of yet."""
     if kind is None or find_team().count == 1 or find_team().ends_together:
         checkpoints.close()
+
+
+def _describe_reading(run: Run, data: RunData) -> str:
+    """Describes reading that grows with the number of processes; "" if this process reads its share."""
+    config, blocks = run.config, data.splits["train"].num_blocks
+    own = find_own_rows(run.mesh, config.training.batch_size)
+    if own is None or not config.data.shuffle or blocks < find_team().count:
+        return ""
+    touched = len(np.unique(own * config.data.lanes // config.training.batch_size))
+    if touched * config.training.batch_size <= config.data.lanes * len(own):
+        return ""
+    return (
+        f"config.data.lanes = {config.data.lanes}: each process reads more than its share of the {blocks:,} blocks of "
+        f"training rows; in a new --workdir, {run.mesh.size} lanes or a multiple give each its own"
+    )
+
+
+def _describe_stop(name: str) -> str:
+    """Describes what a stop signal waits for, where that may be long; "" if it is a step or a process alone."""
+    team = find_team()
+    if team.count == 1 or team.stage.startswith("training step"):
+        return ""
+    return (
+        f"{name}: received by {team.name} in {team.stage}; when that is done, all processes save the same step and end"
+    )
 
 
 def _say_nothing(text: str) -> None:
@@ -248,6 +284,7 @@ class _Sitting:
             shuffle=data.shuffle,
             epochs=None,
             window_rows=data.window_rows,
+            lanes=data.lanes,
             threads=data.reader_threads,
             own_rows=find_own_rows(run.mesh, run.config.training.batch_size),
         )

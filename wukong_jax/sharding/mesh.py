@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wukong_jax.errors import UserError
 from wukong_jax.sharding.backend import find_devices
+from wukong_jax.sharding.device_order import count_slices, lay_out
 from wukong_jax.sharding.team import find_team
 
 HOST, CHIP = "host", "chip"
@@ -23,16 +24,18 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
       hosts: H, number of hosts; a host is a group of chips that share the fast link.
       chips: C, chips per host; 0 divides all devices among the hosts. Where several processes train together, one host
         and no chips is a host per slice, or per process; see `count_hosts`.
-      devices: the devices to use; by default all devices of the processes that train together.
+      devices: the devices to use, host by host; by default all devices of the processes that train together, laid out
+        by `device_order`.
 
     Returns:
       A mesh with axes ("host", "chip") of sizes (H, C) and automatic sharding propagation.
 
     Raises:
-      UserError: the devices do not divide into hosts, there are too few, some process has none of them, or JAX finds
-        none.
+      UserError: the devices do not divide into hosts or slices, there are too few, some process has none of them, or
+        JAX finds none.
     """
     processes = find_team().count if devices is None else 1
+    in_order = devices is not None
     devices = list(find_devices() if devices is None else devices)
     if (hosts, chips) == (1, 0) and processes > 1:
         hosts = count_hosts(devices, processes)
@@ -50,7 +53,10 @@ def build_mesh(hosts: int = 1, chips: int = 0, devices: Sequence[jax.Device] | N
             f"config.mesh: hosts = {hosts} times chips = {chips} is {hosts * chips} devices of the {len(devices)} of "
             f"{processes} processes; take all, or start fewer processes or devices"
         )
-    grid = np.asarray(devices[: hosts * chips], dtype=object).reshape(hosts, chips)
+    if in_order or hosts * chips < len(devices):
+        grid = np.asarray(devices[: hosts * chips], dtype=object).reshape(hosts, chips)
+    else:
+        grid = lay_out(devices, hosts, chips)
     return Mesh(grid, (HOST, CHIP), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
@@ -65,10 +71,10 @@ def count_hosts(devices: Sequence[Any], processes: int) -> int:
       processes: number of processes.
 
     Returns:
-      The number of slices; of processes if some device has none.
+      The number of slices; of processes if JAX does not number them.
     """
-    slices = {getattr(device, "slice_index", None) for device in devices}
-    return processes if None in slices else len(slices)
+    slices = count_slices(devices)
+    return processes if slices is None else slices
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -47,6 +47,7 @@ class Team:
           limit: seconds without a sign after which a process is taken for lost or stuck.
         """
         self.index, self.count = index, count
+        self.stage = "the start"  # as `mark` was last told
         self.ends_together = False  # whether all are known to end now, so that leaving may wait for them
         self._client, self._service, self._calls, self._limit = client, service, 0, limit
         self._ending = threading.Lock()
@@ -72,6 +73,7 @@ class Team:
           stage: what it does now, such as "training step 12".
           busy: whether the stage has no steps, so that using the CPU or moving bytes counts as going on.
         """
+        self.stage = stage
         if self._watch is not None:
             self._watch.mark(stage, busy)
 

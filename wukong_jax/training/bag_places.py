@@ -49,7 +49,6 @@ def fit_bags(exchange: Exchange, batch: Batch) -> tuple[Batch, BagUse]:
 
 
 def _fill_up(lengths: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Repeats the rows of a batch in place of the padding at its end, so that it needs no program of its own."""
-    weighted = np.flatnonzero(weight)
-    rows = weighted[-1] + 1 if len(weighted) else len(weight)
-    return lengths if rows == len(weight) or lengths[rows:].any() else np.resize(lengths[:rows], lengths.shape)
+    """Repeats the rows of a batch in place of its padding, so that it needs no program of its own."""
+    rows = (weight > 0) | lengths.any(axis=1)
+    return lengths if rows.all() or not rows.any() else np.resize(lengths[rows], lengths.shape)

@@ -1,15 +1,14 @@
 """Loads batches from row blocks, shuffled in a global order that does not depend on the number of processes.
 
-The order of an epoch depends only on (seed, epoch), the blocks and `window_rows`. Blocks are permuted, consecutive
-permuted blocks form a *shuffle window* of about `window_rows` rows, and rows are permuted within their window. Batches
-are consecutive rows in this order, and each process takes its own rows of every batch: those of its devices. A run can
-therefore resume at any position, with another number of processes, and see the same batches.
+The order of an epoch depends only on (seed, epoch), the blocks, `window_rows` and `lanes`; `row_order` says how. Each
+process takes its own rows of every batch: those of its devices. A run can therefore resume at any position, with
+another number of processes, and see the same batches. How many batches an epoch has follows from the number of rows.
 
-The cost: a process's rows of a batch are spread over the whole window, so every process reads and decompresses every
-block, and only gathers its own rows. P processes read P times the data. Blocks are read at 5 M rows/s per
-core, so of 64 processes that together train on 1 M rows/s, each spends a fifth of a core on reading, and each reads
-the compressed bytes of 1 M rows/s from storage. With a thousand processes, give each host its own copy of the blocks,
-or run fewer processes on larger machines.
+A batch takes as many rows of every lane. A process reads the blocks of the lanes that its rows come from, so with a
+lane or more for each process all of them together read every block once, and the blocks in which a lane ends twice.
+With one lane, a process's rows of a batch are spread over the whole window, and every process reads every block: P
+processes read P times the data. Rows in stored order have one lane, and a process reads only the blocks that have rows
+of its own: every block, where a batch has fewer rows than a block for each process.
 
 Grain reads windows ahead in threads; the order does not depend on the number of threads.
 """
@@ -17,13 +16,14 @@ Grain reads windows ahead in threads; the order does not depend on the number of
 import dataclasses
 import functools
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import grain
 import numpy as np
 
-from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Batch, Columns
-from wukong_jax.data.blocks.random_streams import open_stream
+from wukong_jax.data.blocks.batch import Batch, Columns
+from wukong_jax.data.blocks.lane_streams import LaneStreams, Shapes, build_batch, concatenate, list_extras
+from wukong_jax.data.blocks.row_order import Pieces, RowOrder
 from wukong_jax.errors import UserError
 from wukong_jax.schema import Schema
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
@@ -81,6 +81,7 @@ def iterate_batches(
     epochs: int | None,
     own_rows: np.ndarray | None = None,
     window_rows: int = 131072,
+    lanes: int = 1,
     threads: int = 2,
 ) -> Generator[tuple[Batch, Position], None, None]:
     """Yields this process's rows of each global batch, and the position after that batch.
@@ -90,30 +91,27 @@ def iterate_batches(
       schema: schema of the rows.
       batch_size: rows of a global batch.
       position: where to start: `Position(0, seed, 0)`, or a position yielded earlier with any `own_rows`.
-      shuffle: False keeps the order of the rows and ignores the seed; for evaluation.
+      shuffle: False keeps the order of the rows in every lane and ignores the seed; for evaluation.
       epochs: number of epochs, counted from the run's start, after which to stop; None never stops.
       own_rows: positions of this process's rows in a batch, ascending; None: all rows.
       window_rows: size of the shuffle window; it determines the order, so a resumed run must not change it.
+      lanes: number of lanes that a batch takes rows of; it determines the order, too.
       threads: threads that read ahead, each holding about one window; 0 reads in the caller's thread.
 
     Returns:
       A generator of (batch of [own rows], position). The last batch of an epoch is padded
-      with rows of weight 0 (ids -1, everything else 0), so an epoch has ceil(rows / batch_size) batches in every
-      process. Arrays may be read-only views. Closing the generator stops its threads.
+      with rows of weight 0 (ids -1, everything else 0) after the rows of each lane, so an epoch has
+      ceil(rows / batch_size) batches in every process. Arrays may be read-only views. Closing the generator stops its
+      threads.
 
     Raises:
-      UserError: the batch size or `own_rows` is out of range, there are no rows, or the position is beyond the last.
+      UserError: the batch size or `own_rows` is out of range, the lanes do not divide the batch size, there are no
+        rows, or the position is beyond the last.
     """
     own = np.arange(max(batch_size, 0)) if own_rows is None else own_rows
-    _check_arguments(source, batch_size, position, own)
-    reader = _WindowReader(
-        source=source,
-        shuffle=shuffle,
-        window_blocks=max(1, window_rows // source.block_rows(0)),
-        batch_size=batch_size,
-        own=own,
-        start=position,
-    )
+    _check_arguments(source, batch_size, position, own, lanes)
+    order = RowOrder(source, position.seed, shuffle, window_rows, lanes)
+    reader = _WindowReader(source, order, batch_size, own, position)
     return _batches(reader, schema, batch_size, position, epochs, threads)
 
 
@@ -128,9 +126,9 @@ def batch_rows(chunks: Iterable[Columns], schema: Schema, batch_size: int) -> It
     Yields:
       Batches of [batch_size] rows; the last one is padded with rows of weight 0.
     """
-    stream = _RowStream(chunks)
-    while parts := stream.take(batch_size):
-        yield _build_batch(parts, schema, batch_size)
+    streams = LaneStreams((0, chunk) for chunk in chunks)
+    while parts := streams.take(0, batch_size):
+        yield build_batch([(parts, batch_size)], streams.find_extras(schema) or {}, schema)
 
 
 def _batches(
@@ -141,145 +139,140 @@ def _batches(
     epochs: int | None,
     threads: int,
 ) -> Generator[tuple[Batch, Position], None, None]:
-    rows = reader.source.rows
+    order = reader.order
     first = position.epoch * reader.windows_per_epoch + reader.first_window
     stop = _FOREVER if epochs is None else epochs * reader.windows_per_epoch
     windows = grain.MapDataset.range(first, max(first, stop)).map(reader.read)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads) if threads else 0)
     iterator = windows.to_iter_dataset(options, allow_nones=False).__iter__()
-    stream = _RowStream(iterator)
+    streams = LaneStreams(iterator)
+    extras: Shapes | None = None
     try:
         while epochs is None or position.epoch < epochs:
-            left = min(batch_size, rows - position.rows_consumed)
-            parts = stream.take(int(np.searchsorted(reader.own, left))) or stream.take_none()
-            batch = _build_batch(parts, schema, len(reader.own))
-            consumed = position.rows_consumed + left
-            ended = consumed == rows
+            taken = position.rows_consumed // order.lanes
+            lanes = []
+            for lane, own in reader.own.items():
+                here = int(np.searchsorted(own, order.lane_rows(lane) - taken))  # all own rows but in the last batch
+                lanes.append((streams.take(lane, here), len(own)))
+            if extras is None:
+                extras = streams.find_extras(schema)
+            if extras is None:  # no rows yet, and a batch of padding has the structure of every other
+                extras = reader.read_extras(schema)
+            batch = build_batch(lanes, extras, schema)
+            consumed = min(position.rows_consumed + batch_size, order.rows)
+            ended = consumed == order.rows
             position = Position(position.epoch + ended, position.seed, 0 if ended else consumed)
             yield batch, position
     finally:
         iterator.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _EpochOrder:
-    """The order of an epoch's blocks and the starts of its windows."""
-
-    blocks: np.ndarray  # [num_blocks], in reading order
-    window_starts: np.ndarray  # [windows + 1], rows before each window
-
-
 class _WindowReader:
-    """Reads this process's rows of a window, in the global order."""
+    """Reads this process's rows of windows, in the order in which batches need them."""
 
     def __init__(
-        self, source: BlockSource, shuffle: bool, window_blocks: int, batch_size: int, own: np.ndarray, start: Position
+        self, source: BlockSource, order: RowOrder, batch_size: int, own_rows: np.ndarray, start: Position
     ) -> None:
-        """Creates a reader; `own` are the positions in a batch that belong to this process."""
-        self.source, self.own = source, own
-        self._is_own = np.isin(np.arange(batch_size), own)
-        self._shuffle, self._window_blocks, self._batch_size, self._start = shuffle, window_blocks, batch_size, start
-        # Threads are at most a window or two apart, so caching two epochs is enough.
-        self._order = functools.lru_cache(maxsize=2)(self._make_order)
-        self.windows_per_epoch = -(-source.num_blocks // window_blocks)
-        starts = self._order(start.epoch).window_starts
-        self.first_window = int(np.searchsorted(starts, start.rows_consumed, side="right")) - 1
+        """Creates a reader; `own_rows` are the positions in a batch that belong to this process."""
+        self.order = order
+        self._source, self._start = source, start
+        self._of_lane = batch_size // order.lanes  # rows of a batch
+        places = np.arange(order.lanes) * self._of_lane
+        ends = np.searchsorted(own_rows, [*places, batch_size])
+        # Places among the rows that a batch takes of a lane, for each lane that this process has rows of.
+        self.own = {
+            lane: own_rows[ends[lane] : ends[lane + 1]] - places[lane]
+            for lane in range(order.lanes)
+            if ends[lane] < ends[lane + 1]
+        }
+        self._is_own = {lane: np.isin(np.arange(self._of_lane), own) for lane, own in self.own.items()}
+        self._order_windows = functools.lru_cache(maxsize=2)(self._compute_windows)
+        self.windows_per_epoch = len(self.own) * order.windows_of_lane
+        self.first_window = self._find_first_window()
 
-    def _make_order(self, epoch: int) -> _EpochOrder:
-        blocks = np.arange(self.source.num_blocks)
-        if self._shuffle:
-            blocks = open_stream(self._start.seed, epoch, 0).permutation(blocks)
-        full, last = self.source.block_rows(0), self.source.num_blocks - 1
-        sizes = np.where(blocks == last, self.source.block_rows(last), full)
-        sums = np.add.reduceat(sizes, np.arange(0, len(sizes), self._window_blocks))
-        return _EpochOrder(blocks, np.concatenate([[0], np.cumsum(sums)]))
+    def read(self, index: int) -> tuple[int, Columns]:
+        """Reads a window.
 
-    def read(self, index: int) -> Columns:
-        """Reads window `index`, counted over all epochs.
+        Args:
+          index: number of the window in the order of reading, counted over all epochs.
 
         Returns:
-          Arrays of [own rows, ...] by name.
+          Its lane, and arrays of [own rows, ...] by name; without other names than "weight" if there are none.
         """
-        epoch, window = divmod(int(index), self.windows_per_epoch)
-        order = self._order(epoch)
-        first = int(order.window_starts[window])
-        rows = int(order.window_starts[window + 1]) - first
-        chosen = self._own_rows(epoch, window, first, rows)
-        blocks = order.blocks[window * self._window_blocks : (window + 1) * self._window_blocks]
-        parts = [self.source.read(int(block)) for block in blocks]
-        columns = {name: _concatenate([part[name] for part in parts]) for name in parts[0]}
-        if chosen is None:
+        epoch, place = divmod(int(index), self.windows_per_epoch)
+        lane, window_of_lane = self._order_windows(epoch)[place]
+        window = self.order.find_window(epoch, int(lane), int(window_of_lane))
+        rows = self.order.permute(epoch, window)
+        begin = self._begin(epoch)
+        in_lane = np.arange(window.first - begin, window.first - begin + window.rows)
+        rows = rows[(in_lane >= 0) & self._is_own[window.lane][in_lane % self._of_lane]]
+        return window.lane, self._read_rows(window.pieces, rows)
+
+    def read_extras(self, schema: Schema) -> Shapes:
+        """Returns the shapes of a row's columns that are not in the schema, after reading a block for it."""
+        return list_extras(self._source.read(0), schema)
+
+    def _read_rows(self, pieces: Pieces, rows: np.ndarray) -> Columns:
+        """Reads rows of pieces laid end to end; blocks without any are not read."""
+        ends = np.cumsum([stop - start for _, start, stop in pieces], dtype=np.int64)
+        if not len(rows):
+            return {"weight": np.zeros(0, np.float32)}
+        if len(rows) < ends[-1]:
+            pieces, rows = _drop_pieces(pieces, ends, rows)
+        blocks = [(self._source.read(block), slice(start, stop)) for block, start, stop in pieces]
+        parts = [{name: array[kept] for name, array in columns.items()} for columns, kept in blocks]
+        columns = {name: concatenate([part[name] for part in parts]) for name in parts[0]}
+        if len(rows) == len(columns["weight"]) and (np.diff(rows) == 1).all():
             return columns
-        return {name: np.take(array, chosen, axis=0) for name, array in columns.items()}
+        return {name: np.take(array, rows, axis=0) for name, array in columns.items()}
 
-    def _own_rows(self, epoch: int, window: int, first: int, rows: int) -> np.ndarray | None:
-        """Returns this process's rows of the window in order; None means all rows in stored order."""
-        begin = self._start.rows_consumed if epoch == self._start.epoch else 0
-        whole = len(self.own) == self._batch_size
-        if whole and not self._shuffle and begin <= first:
-            return None
-        chosen = np.arange(rows)
-        if self._shuffle:
-            chosen = open_stream(self._start.seed, epoch, 1, window).permutation(chosen)
-        place = np.arange(first - begin, first - begin + rows)
-        return chosen[(place >= 0) & self._is_own[place % self._batch_size]]
+    def _begin(self, epoch: int) -> int:
+        """Returns the rows of each lane that were taken before the start."""
+        return self._start.rows_consumed // self.order.lanes if epoch == self._start.epoch else 0
 
+    def _compute_windows(self, epoch: int) -> np.ndarray:
+        """Returns (lane, window of the lane) in the order in which batches need them, [windows_per_epoch, 2]."""
+        lanes = np.repeat(list(self.own), self.order.windows_of_lane)
+        windows = np.tile(np.arange(self.order.windows_of_lane), len(self.own))
+        firsts = np.concatenate([self.order.find_firsts(epoch, lane) for lane in self.own])
+        return np.stack([lanes, windows], axis=1)[np.lexsort((windows, lanes, firsts))]
 
-class _RowStream:
-    """Divides chunks of rows into pieces of any size."""
-
-    def __init__(self, chunks: Iterable[Columns]) -> None:
-        self._chunks = iter(chunks)
-        self._chunk: Columns = {"weight": np.zeros(0)}
-        self._used = 0
-
-    def take(self, rows: int) -> list[Columns]:
-        """Returns the next `rows` rows, fewer at the end, as parts to be joined; the parts are views of the chunks."""
-        parts: list[Columns] = []
-        while rows:
-            available = len(self._chunk["weight"]) - self._used
-            if available == 0:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    break
-                self._chunk, self._used = chunk, 0
-                continue
-            count = min(rows, available)
-            parts.append({name: array[self._used : self._used + count] for name, array in self._chunk.items()})
-            self._used += count
-            rows -= count
-        return parts
-
-    def take_none(self) -> list[Columns]:
-        """Returns no rows, but all columns, so that a batch of padding has the structure of every other."""
-        if len(self._chunk) == 1:  # nothing was read yet
-            self._chunk, self._used = next(self._chunks, self._chunk), 0
-        return [{name: array[:0] for name, array in self._chunk.items()}] if len(self._chunk) > 1 else []
+    def _find_first_window(self) -> int:
+        """Returns the place of the first window that is not over at the start."""
+        epoch, lanes = self._start.epoch, list(self.own)
+        order = self._order_windows(epoch)
+        begin, places = self._begin(epoch), []
+        for lane in lanes:
+            window = int(np.searchsorted(self.order.find_firsts(epoch, lane), begin, side="right")) - 1
+            places.append(int(np.flatnonzero((order == (lane, window)).all(axis=1))[0]))
+        return min(places)
 
 
-def _build_batch(parts: list[Columns], schema: Schema, batch_size: int) -> Batch:
-    """Joins parts to a batch padded to `batch_size` with rows of weight 0; columns not in the schema become extras."""
-    shapes = schema.column_shapes()
-    extras = {name: array.shape[1:] for name, array in parts[0].items() if name not in shapes} if parts else {}
-    missing = batch_size - sum(len(part["weight"]) for part in parts)
-    if missing:
-        padding = {name: np.zeros((missing, *shape), COLUMN_DTYPES[name]) for name, shape in shapes.items()}
-        padding |= {name: np.zeros((missing, *shape), np.float32) for name, shape in extras.items()}
-        padding["ids"].fill(-1)
-        parts = [*parts, padding]
-    columns: dict[str, Any] = {name: _concatenate([part[name] for part in parts]) for name in (*shapes, *extras)}
-    return Batch(**{name: columns[name] for name in shapes}, extras={name: columns[name] for name in extras})
+def _drop_pieces(pieces: Pieces, ends: np.ndarray, rows: np.ndarray) -> tuple[Pieces, np.ndarray]:
+    """Drops pieces without a row that is wanted.
+
+    Args:
+      pieces: the pieces.
+      ends: [pieces], rows up to the end of each.
+      rows: wanted rows, as positions in the pieces laid end to end.
+
+    Returns:
+      The pieces that are left, and the rows' positions in these.
+    """
+    piece_of = np.searchsorted(ends, rows, side="right")
+    dropped = np.bincount(piece_of, minlength=len(pieces)) == 0
+    if not dropped.any():
+        return pieces, rows
+    skipped = np.cumsum(np.diff(ends, prepend=0) * dropped)
+    return tuple(piece for piece, drop in zip(pieces, dropped, strict=True) if not drop), rows - skipped[piece_of]
 
 
-def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _check_arguments(source: BlockSource, batch_size: int, position: Position, own: np.ndarray) -> None:
+def _check_arguments(source: BlockSource, batch_size: int, position: Position, own: np.ndarray, lanes: int) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size = {batch_size}: at least 1")
     if not len(own) or own[0] < 0 or own[-1] >= batch_size or (np.diff(own) <= 0).any():
         raise UserError(f"own_rows of {len(own)} rows: give ascending positions in [0, {batch_size}), at least one")
+    check_lanes(lanes, batch_size)
     if source.rows == 0:
         raise UserError("rows = 0: the split is empty; prepare the data with rows in it")
     if not 0 <= position.rows_consumed < source.rows:
@@ -287,3 +280,18 @@ def _check_arguments(source: BlockSource, batch_size: int, position: Position, o
             f"data position rows_consumed = {position.rows_consumed}: the split has {source.rows} rows; "
             "resume with the data that the run began with"
         )
+    if position.rows_consumed % lanes:
+        raise UserError(
+            f"data position rows_consumed = {position.rows_consumed}: not a multiple of {lanes} lanes; "
+            "resume with the lanes that the run began with"
+        )
+
+
+def check_lanes(lanes: int, batch_size: int) -> None:
+    """Checks that a batch can take as many rows of each lane.
+
+    Raises:
+      UserError: the lanes do not divide the batch size.
+    """
+    if lanes < 1 or batch_size % lanes:
+        raise UserError(f"config.data.lanes = {lanes}: does not divide the batch size, {batch_size}; choose a divisor")
