@@ -120,7 +120,7 @@ def test_slices_that_do_not_divide_are_refused_with_their_numbers(devices, hosts
 def test_the_mesh_is_described_as_a_table() -> None:
     grid = lay_out([FakeChip(i, slice_index=i // 8, process_index=i // 4, platform="gpu") for i in range(16)], 2, 8)
     assert describe_grid(grid) == [
-        "mesh of 2 hosts with 8 chips each:",
+        "mesh of 2 x 8 (hosts x chips):",
         "host  process  kind    devices",
         "0     0        TPU v5  0-3",
         "0     1        TPU v5  4-7",

@@ -93,7 +93,7 @@ def describe_grid(grid: np.ndarray) -> list[str]:
     ]
     more = len(rows) - len(shown)
     last = [f"and {more} more, to host {rows[-1][0]} and process {max(int(row[1]) for row in rows)}"] if more else []
-    return [f"mesh of {grid.shape[0]} hosts with {grid.shape[1]} chips each:", *lines, *last]
+    return [f"mesh of {grid.shape[0]} x {grid.shape[1]} (hosts x chips):", *lines, *last]
 
 
 def _list_ids(ids: Sequence[int]) -> str:

@@ -64,7 +64,7 @@ def count_hosts(devices: Sequence[Any], processes: int) -> int:
     """Returns how many groups of devices share a fast link, as far as JAX tells.
 
     JAX numbers the slices of TPUs, and of GPUs the nodes or NVLink domains. A slice may span several processes, and a
-    node may have a process for every GPU. Devices of CPUs have no such number.
+    node may have a process for every GPU. Of CPUs it numbers the machines.
 
     Args:
       devices: devices of all processes.
