@@ -31,4 +31,6 @@ def join_team_of_run(settings: TeamFlags, workdir: str, allow_factories: Iterabl
     """
     place = find_place(settings.coordinator, settings.processes, settings.process)
     if place is not None or settings.local_devices is not None:
-        join_team(settings, RunFolder(workdir).load_config(allow_factories).training.stall_limit)
+        join_team(
+            settings, RunFolder(workdir).fetch(checkpoints=False).load_config(allow_factories).training.stall_limit
+        )

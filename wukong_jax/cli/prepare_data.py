@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from typing import Annotated, Any, Literal
 
+from wukong_jax.cli.flags import MayBeStore
 from wukong_jax.cli.progress import Progress
 from wukong_jax.data.raw.builtin_schemas import BUILTIN_SCHEMAS
 from wukong_jax.ranges import AtLeast
@@ -20,7 +21,7 @@ class Settings:
 
     schema: Annotated[str, f"schema file, or one of {', '.join(BUILTIN_SCHEMAS)}"]
     input: Annotated[tuple[str, ...], "raw files, folders or glob patterns"]
-    output: Annotated[str, "folder to create"]
+    output: Annotated[str, "folder to create, or its URL on an object store", MayBeStore()]
     on_bad_row: Annotated[
         Literal["stop", "skip"], "on a row that cannot be read, stop, or skip it and report the number"
     ] = "stop"
@@ -52,12 +53,15 @@ def run(settings: Settings) -> None:
     from wukong_jax.data.blocks.preparation_report import format_report
     from wukong_jax.data.raw.builtin_schemas import find_schema
     from wukong_jax.data.raw.prepare import prepare_data
+    from wukong_jax.data.raw.prepare_to_store import prepare_to_store
     from wukong_jax.data.raw.schema_changes import change_min_count, change_split
+    from wukong_jax.files.object_store import is_store_url
 
     schema = change_split(find_schema(settings.schema), settings.split, settings.split_options)
     if settings.min_count is not None:
         schema = change_min_count(schema, settings.min_count)
-    report = prepare_data(
+    prepare = prepare_to_store if is_store_url(settings.output) else prepare_data
+    report = prepare(
         schema,
         settings.input,
         settings.output,
