@@ -59,7 +59,7 @@ def test_a_holder_whose_lock_was_taken_over_is_told_and_leaves_it(folder):
         lock.check()
         other = dataclasses.replace(lock._holder, host="elsewhere", token="other")
         folder.write(LOCK, other.to_bytes())
-        with pytest.raises(BusyError, match="now held by process .* on elsewhere"):
+        with pytest.raises(BusyError, match=r"now held by process .* on elsewhere"):
             await_failure(lock)
     assert folder.read(LOCK) == other.to_bytes()
 

@@ -57,7 +57,7 @@ def make_config(steps: int, data: dict | None = None) -> RunConfig:
             "embeddings": {"width": 1, "optimizer": {"kind": "sgd", "learning_rate": 0.1}},
             "model": {"factory": "wukong_jax.models.logistic_regression:build"},
             "training": {"batch_size": 256, "evaluation_batch_size": 256, "steps": steps, "log_every_steps": 1}
-            | {"checkpoint_every_steps": 2, "evaluate_every_steps": 2},
+            | {"checkpoint_every_steps": 1, "evaluate_every_steps": 2},
             "mesh": {"chips": 1},
         }
     )
@@ -75,25 +75,25 @@ def read_lines(text: str) -> list[dict]:
 
 def test_a_run_on_a_store_whose_save_was_cut_off_goes_on_exactly_and_equals_a_local_one(store, tmp_path):
     url = f"{store}/runs/mine"
-    train_run(make_config(4), url, say)
+    train_run(make_config(2), url, say)
     folder = ObjectFolder(url)
     first = folder.list()
     assert {"config.json", "metrics.jsonl", "summary.json", "data/schema.json", "data/made_of.json"} <= set(first)
     assert any(name.startswith("tensorboard/events") for name in first)
-    assert {f"checkpoints/{which}/4/commit_success.txt" for which in ("latest", "best")} <= set(first)
+    assert {f"checkpoints/{which}/2/commit_success.txt" for which in ("latest", "best")} <= set(first)
     assert LOCK not in first
-    folder.remove([f"checkpoints/{which}/4/commit_success.txt" for which in ("latest", "best")])
+    folder.remove([f"checkpoints/{which}/2/commit_success.txt" for which in ("latest", "best")])
     said = []
-    again = train_run(make_config(6), url, said.append)
+    again = train_run(make_config(3), url, said.append)
     for which in ("latest", "best"):
-        assert f"removed checkpoints/{which}/4: the save of step 4 was cut off, an earlier one stays" in said
-    local = train_run(make_config(6), str(tmp_path / "local"), say)
+        assert f"removed checkpoints/{which}/2: the save of step 2 was cut off, an earlier one stays" in said
+    local = train_run(make_config(3), str(tmp_path / "local"), say)
     assert again["test"] == local["test"]
     assert again["data_fingerprint"] == local["data_fingerprint"]
     own = read_lines((tmp_path / "local" / "metrics.jsonl").read_text())
     assert read_lines(folder.read("metrics.jsonl").decode()) == own
     latest = {name.split("/")[2] for name in folder.list() if name.startswith("checkpoints/latest/")}
-    assert latest == {"4", "6"}  # as many as are kept
+    assert latest == {"2", "3"}  # as many as are kept
     opened = open_run(url)
     assert opened.evaluate("test")["auc"] == local["test"]["auc"]
     assert len(opened.metrics()) == len(own)
@@ -102,10 +102,10 @@ def test_a_run_on_a_store_whose_save_was_cut_off_goes_on_exactly_and_equals_a_lo
 def test_two_trainings_do_not_share_a_folder_on_a_store(memory, monkeypatch):
     monkeypatch.setattr(store_lock, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(store_lock, "_POLL_SECONDS", 0.2)
-    held = RunFolder(f"{memory}/run").locked()
-    with held, pytest.raises(BusyError, match=f"--workdir = {memory}/run: another process is training there"):
-        with RunFolder(f"{memory}/run").locked():
-            pytest.fail("two hold the lock")
+    first, second = (RunFolder(f"{memory}/run").locked() for _ in range(2))
+    busy = f"--workdir = {memory}/run: another process is training there"
+    with first, pytest.raises(BusyError, match=busy), second:
+        pytest.fail("two hold the lock")
 
 
 def test_rows_on_a_store_are_fetched_when_they_are_read_and_kept(memory, tmp_path):
