@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.cli.command import run_command
 from tests.object_stores.servers import serve_store
+from wukong_jax.cli.parser import UsageError
 from wukong_jax.config import RunConfig, build_run_config
 from wukong_jax.data.blocks import store_copy
 from wukong_jax.data.planted.clicks import PlantedClicksConfig, write_planted_clicks
@@ -17,6 +19,7 @@ from wukong_jax.files.store_lock import LOCK
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.train_run import train_run
+from wukong_jax.schema import CategoricalColumn, LabelColumn, Schema, Source, Split, schema_to_json
 from wukong_jax.serving.export import export_run
 from wukong_jax.serving.scorer import load_scorer
 
@@ -150,6 +153,36 @@ def test_an_artefact_on_a_store_scores_as_a_local_one(memory, tmp_path):
     ObjectFolder(url).remove(["manifest.json"])
     with pytest.raises(UserError, match=r"holds no manifest\.json"):
         load_scorer(url, (16,))
+
+
+def test_commands_put_row_blocks_and_artefacts_on_a_store(memory, tmp_path, capsys):
+    schema = Schema(
+        "clicks",
+        Source("csv"),
+        (LabelColumn("click"),),
+        categorical=(CategoricalColumn("item"), CategoricalColumn("user", "hash", rows=9)),
+        split=Split("random", validation_fraction=0.1, test_fraction=0.1),
+    )
+    (tmp_path / "schema.json").write_text(schema_to_json(schema))
+    rows = "".join(f"{i % 3 % 2},{i % 7},{i % 5}\n" for i in range(1500))
+    (tmp_path / "rows.csv").write_text("click,item,user\n" + rows)
+    flags = [f"--schema={tmp_path}/schema.json", f"--input={tmp_path}/rows.csv", f"--output={memory}/rows"]
+    run_command("prepare_data", *flags)
+    with pytest.raises(UserError, match="exists; choose another folder or pass --overwrite"):
+        run_command("prepare_data", *flags)
+    run_command("prepare_data", *flags, "--overwrite")
+    train_run(make_config(2, {"factory": "blocks", "path": f"{memory}/rows"}), f"{memory}/run", say)
+    export = ["export", f"--workdir={memory}/run", f"--output={memory}/served", "--platforms=cpu"]
+    run_command(*export)
+    run_command(*export)  # replaces it
+    assert f"wrote {memory}/served" in capsys.readouterr().out
+    frame = pl.read_csv(tmp_path / "rows.csv", n_rows=20)
+    scores = load_scorer(f"{memory}/served", (32,)).score(frame)
+    np.testing.assert_allclose(scores, open_run(f"{memory}/run").predict(frame), rtol=1e-5)
+    with pytest.raises(UserError, match="holds objects that are no artefact"):
+        run_command("export", f"--workdir={memory}/run", f"--output={memory}/rows")
+    with pytest.raises(UsageError, match=r"--output = .*cannot be on an object store; this command needs a local path"):
+        run_command("predict", f"--workdir={memory}/run", "--input=rows.csv", f"--output={memory}/scores.csv")
 
 
 def test_what_cannot_be_on_a_store_is_refused_in_one_line(memory):
