@@ -86,8 +86,8 @@ class StoreLock:
                 following = dataclasses.replace(self._holder, count=self._holder.count + 1)
                 self._folder.write(LOCK, following.to_bytes())
                 self._holder = following
-                silent_since = time.monotonic()
                 self._act()
+                silent_since = time.monotonic()
                 self._failure = None
             except UserError as error:  # perhaps a short failure of the network
                 if time.monotonic() - silent_since > STALE_SECONDS:

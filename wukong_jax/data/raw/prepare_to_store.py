@@ -1,7 +1,7 @@
 """Prepares raw files here and puts the row blocks on an object store, `schema.json` last."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ def prepare_to_store(
     url: str,
     *,
     overwrite: bool,
-    prepare: Callable[..., Any] = prepare_data,
     **options: Any,
 ) -> dict[str, Any]:
     """Prepares a data set on an object store; it passes through the system's temporary folder, which must hold it.
@@ -27,7 +26,6 @@ def prepare_to_store(
       inputs: see `prepare_data`.
       url: folder to create.
       overwrite: replace a prepared data set.
-      prepare: writes the data set to a local folder.
       **options: other arguments of `prepare_data`.
 
     Returns:
@@ -43,6 +41,6 @@ def prepare_to_store(
     if found and ("schema.json" not in found or not any(name.startswith("blocks/") for name in found)):
         raise UserError(f"output {url}: not a prepared data set, so it is not overwritten; choose another folder")
     with tempfile.TemporaryDirectory(prefix="wukong-jax-rows-") as local:
-        report = prepare(schema, inputs, Path(local) / "rows", overwrite=False, **options)
+        report = prepare_data(schema, inputs, Path(local) / "rows", overwrite=False, **options)
         publish_folder(Path(local) / "rows", folder, "schema.json")
     return report
