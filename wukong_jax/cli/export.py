@@ -12,6 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
+from wukong_jax.cli.flags import MayBeStore
 from wukong_jax.cli.settings import AllowFactories, ProgramFlags
 from wukong_jax.errors import UserError
 
@@ -20,8 +21,8 @@ from wukong_jax.errors import UserError
 class Settings(ProgramFlags):
     """The command's flags."""
 
-    workdir: Annotated[str, "folder of the run"]
-    output: Annotated[str, "folder to create, or an artefact to replace"]
+    workdir: Annotated[str, "folder of the run, or its URL on an object store", MayBeStore()]
+    output: Annotated[str, "folder or URL to create, or an artefact to replace", MayBeStore()]
     platforms: Annotated[tuple[str, ...], "platforms to export for: cpu, cuda, tpu, rocm"] = ("cpu", "cuda", "tpu")
     tables: Annotated[
         Literal["float32", "bfloat16", "int8"] | None,
@@ -31,7 +32,9 @@ class Settings(ProgramFlags):
         Literal["stablehlo", "onnx"], "stablehlo for load_scorer and serve; onnx for onnxruntime (extra onnx)"
     ] = "stablehlo"
     evaluate: Annotated[str, "split on which to compare the artefact's metrics with the run's, such as test"] = ""
-    data: Annotated[str | None, "folder of row blocks to read instead of the run's own, if they were moved"] = None
+    data: Annotated[
+        str | None, "folder of row blocks to read instead of the run's own, if they were moved", MayBeStore()
+    ] = None
     allow_factories: AllowFactories = ()
 
     def __post_init__(self) -> None:
@@ -46,20 +49,31 @@ class Settings(ProgramFlags):
 
 def run(settings: Settings) -> None:
     """Restores the run and writes the artefact."""
+    from wukong_jax.files.object_store import ObjectFolder, is_store_url, publish_folder
     from wukong_jax.runs.open_run import open_run
+    from wukong_jax.runs.store_mirror import make_working_folder
+    from wukong_jax.serving.artefact import MANIFEST
     from wukong_jax.serving.export import export_run
+    from wukong_jax.serving.stored_artefacts import check_stored_output
 
+    stored = is_store_url(settings.output)
+    if stored:
+        check_stored_output(settings.output)
     opened = open_run(settings.workdir, settings.data, settings.allow_factories)
-    output = Path(settings.output)
+    output = make_working_folder() / "artefact" if stored else Path(settings.output)
     if settings.format == "onnx":
         from wukong_jax.serving.onnx_file import export_onnx
 
         export_onnx(opened, output)
-        print(f"wrote {output / 'model.onnx'}")
+        if stored:
+            publish_folder(output, ObjectFolder(settings.output), MANIFEST)
+        print(f"wrote {settings.output}/model.onnx")
         return
     scorer = export_run(
         opened, output, platforms=settings.platforms, tables=settings.tables, evaluate=settings.evaluate
     )
+    if stored:
+        publish_folder(output, ObjectFolder(settings.output), MANIFEST)
     size = sum(file.bytes for file in scorer.manifest.files.values())
     until = scorer.manifest.readable_until
-    print(f"wrote {output}: {size / 1e6:,.1f} MB, readable by later versions of JAX until {until}")
+    print(f"wrote {settings.output}: {size / 1e6:,.1f} MB, readable by later versions of JAX until {until}")

@@ -18,6 +18,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NewType
 
+from wukong_jax.files.object_store import refuse_store
 from wukong_jax.ranges import Range
 
 # Types of fields that are not flags. The parser fills them in.
@@ -31,6 +32,11 @@ class Positional:
 
 
 @dataclasses.dataclass(frozen=True)
+class MayBeStore:
+    """Marks a field, in its `Annotated`, as a path that may be a URL of an object store; others refuse one."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Flag:
     """One field of a settings dataclass."""
 
@@ -40,6 +46,7 @@ class Flag:
     ranges: tuple[Range, ...]
     default: Any  # dataclasses.MISSING if the flag is required
     positional: bool
+    may_be_store: bool = False
 
     @property
     def required(self) -> bool:
@@ -59,6 +66,8 @@ class Flag:
             value = parse_list(self.hint, texts) if is_list(self.hint) else parse_value(self.hint, texts[-1])
         for limits in self.ranges:
             limits.check(f"--{self.name}", value)
+        for text in () if self.may_be_store else texts:
+            refuse_store(f"--{self.name}", text, "this command needs a local path here")
         return value
 
     def __str__(self) -> str:
@@ -88,6 +97,7 @@ def list_flags(settings: type) -> Iterator[Flag]:
                 ranges=tuple(extra for extra in extras if isinstance(extra, Range)),
                 default=field.default if made is dataclasses.MISSING else made(),
                 positional=any(isinstance(extra, Positional) for extra in extras),
+                may_be_store=any(isinstance(extra, MayBeStore) for extra in extras),
             )
 
 

@@ -12,6 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+from wukong_jax.cli.flags import MayBeStore
 from wukong_jax.cli.settings import AllowFactories, ProgramFlags, TeamFlags
 
 
@@ -19,11 +20,11 @@ from wukong_jax.cli.settings import AllowFactories, ProgramFlags, TeamFlags
 class Settings(ProgramFlags, TeamFlags):
     """The command's flags."""
 
-    workdir: Annotated[str, "folder of the run"]
+    workdir: Annotated[str, "folder of the run, or its URL on an object store", MayBeStore()]
     input: Annotated[str, "raw file in the format of the training files"]
     output: Annotated[str, "CSV file of probabilities to write"]
     data: Annotated[
-        str | None, "folder of row blocks, whose vocabularies are used, if they were moved after training"
+        str | None, "folder of row blocks, whose vocabularies are used, if they were moved after training", MayBeStore()
     ] = None
     allow_factories: AllowFactories = ()
 

@@ -9,13 +9,22 @@ SIGTERM (run the command again to resume).
 """
 
 import dataclasses
+from typing import Annotated
 
+from wukong_jax.cli.flags import MayBeStore
 from wukong_jax.cli.settings import RunFlags, TeamFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(RunFlags, TeamFlags):
     """Flags of the command."""
+
+    workdir: Annotated[
+        str,
+        "folder of the run, or its URL on an object store, such as gs://bucket/runs/mine; created if missing, else the "
+        "run in it is resumed",
+        MayBeStore(),
+    ]
 
 
 def run(settings: Settings) -> None:

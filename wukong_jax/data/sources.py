@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wukong_jax.data.blocks.store_copy import keep_copy
 from wukong_jax.data.planted.clicks import PlantedClicks, PlantedClicksConfig, write_planted_clicks
 from wukong_jax.data.planted.portfolios import PlantedPortfolios
 from wukong_jax.data.planted.portfolios_config import PlantedPortfoliosConfig
@@ -20,6 +21,7 @@ from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.data.raw.input_files import find_input_files
 from wukong_jax.data.raw.prepare import prepare_data
 from wukong_jax.errors import UserError
+from wukong_jax.files.object_store import is_store_url, refuse_store
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
@@ -32,7 +34,7 @@ class RowSource:
 
     schema: Callable[[], Schema]  # returns the schema, resolved or not, without reading rows
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # all options, as stored in the run's config
-    folder: Path | None = None  # folder of existing row blocks
+    folder: Path | str | None = None  # folder of existing row blocks; a text: its URL on an object store
     prepare: Callable[[Path], Any] | None = None  # writes row blocks to a folder that does not exist yet
     # lists the raw files that `prepare` reads, each with the number of its split; None: it reads none
     files: Callable[[], list[tuple[Path, int]]] | None = None
@@ -58,6 +60,7 @@ def build_raw(options: Mapping[str, Any], path: str, schema: str) -> RowSource:
     """
     built = build_dataclass(RawOptions, options, OPTIONS)
     _require_path(path, "raw")
+    refuse_store("config.data.path", path, "copy the raw files to a local disk, or give row blocks of prepare_data")
     if not schema:
         raise UserError("config.data.schema = '': 'raw' needs a built-in schema's name or a JSON file")
 
@@ -84,6 +87,8 @@ def build_blocks(options: Mapping[str, Any], path: str, schema: str) -> RowSourc
     if schema:
         raise UserError(f"config.data.schema = {schema!r}: blocks carry their own schema; leave it empty")
     _require_path(path, "blocks")
+    if is_store_url(path):
+        return RowSource(lambda: load_schema(keep_copy(path) / "schema.json"), folder=path)
     return RowSource(lambda: load_schema(Path(path) / "schema.json"), folder=Path(path))
 
 

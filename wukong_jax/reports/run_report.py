@@ -67,12 +67,12 @@ class ReportWriter(Listener):
     def __init__(self, say: Callable[[str], None]):
         """Stores `say`, which prints the path of the report."""
         self._say = say
-        self._folder = Path()
+        self._folder, self._place = Path(), ""
 
     def on_start(self, start: RunStart) -> None:
         """Stores the run's folder."""
-        self._folder = start.folder
+        self._folder, self._place = start.folder, start.place or str(start.folder)
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         """Writes the report."""
-        self._say(f"report: {write_report(self._folder)}")
+        self._say(f"report: {self._place}/{write_report(self._folder).name}")

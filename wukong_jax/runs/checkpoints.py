@@ -14,7 +14,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -24,11 +23,13 @@ from absl import logging as absl_logging
 
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
+from wukong_jax.files.object_store import name_on_store
 from wukong_jax.files.plain_path import plain_path
 from wukong_jax.files.system_errors import describe_system_error
 from wukong_jax.messages import first_line
 from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests, compute_shard_digests
 from wukong_jax.runs.progress import RunProgress
+from wukong_jax.runs.store_mirror import StoreMirror
 from wukong_jax.runs.stored_stacks import PIECES, ROW_DIGESTS, STACKS, open_stored_tables, stack_items
 from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
@@ -46,18 +47,27 @@ class Checkpoints:
     `save` only copies the state. Digests and Orbax's own preparation, which take longer than a step, run on a thread.
     """
 
-    def __init__(self, folder: Path, exchange: Exchange, keep: int = 2, read_only: bool = False):
+    def __init__(
+        self,
+        folder: Any,
+        exchange: Exchange,
+        keep: int = 2,
+        read_only: bool = False,
+        mirror: StoreMirror | None = None,
+    ):
         """Opens the folder.
 
         Args:
-          folder: `<workdir>/checkpoints`.
+          folder: `<workdir>/checkpoints`, a pathlib.Path, or an epath.Path on gs://.
           exchange: exchange that converts between the tables on the devices and the logical layout.
           keep: number of latest checkpoints to keep; one best checkpoint is kept.
           read_only: create and delete nothing, as evaluation requires.
+          mirror: where the run is on an object store, its mirror in the process that writes the small files. They are
+            put before each save; checkpoints, too, unless they are on gs://.
         """
-        self._exchange, self._folder = exchange, folder
+        self._exchange, self._folder, self._keep, self._mirror = exchange, folder, keep, mirror
         self._managers: dict[Which, Any] = {"latest": None, "best": None}
-        self._paths: dict[Which, Path] = {}
+        self._paths: dict[Which, Any] = {}
         self._failed = False  # whether the storage has failed
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._started: deque[Future[None]] = deque()  # saves whose failure has not been looked for yet, oldest first
@@ -67,8 +77,8 @@ class Checkpoints:
             with self._writing("latest"):
                 if not read_only:
                     folder.mkdir(parents=True, exist_ok=True)
-                if folder.is_dir():
-                    plain = self._held.enter_context(plain_path(folder))
+                if not read_only or folder.is_dir():  # on a store there is no folder before its first object
+                    plain = self._held.enter_context(_plain(folder))
                     counts: dict[Which, int] = {"latest": keep, "best": 1}
                     for which, count in counts.items():
                         self._paths[which] = plain / which
@@ -109,7 +119,12 @@ class Checkpoints:
                 self._managers["best"].wait_until_finished()
         items = collect() | {"progress": ocp.args.JsonSave(progress)}
         with self._writing(which):
+            if self._mirror is not None:
+                self._mirror.push()  # whoever goes on from this step needs the lines before it
             manager.save(step, args=ocp.args.Composite(**items))
+            if self._mirror is not None and not self._in_place:
+                manager.wait_until_finished()
+                self._mirror.publish_checkpoint(which, self._keep if which == "latest" else 1)
 
     def _collect_in_place(self, state: TrainState) -> dict[str, Any]:
         """Returns what several processes save together: each its shards, of stacks and not tables, and digests."""
@@ -136,6 +151,10 @@ class Checkpoints:
             line = self._explain(which, error) or f"{self._folder / which}: {first_line(error)[:300]}"
             find_team().fail(f"error: {line}", 1)
         find_team().meet(key, timeout_ms)
+
+    @property
+    def _in_place(self) -> bool:
+        return name_on_store(str(self._folder))
 
     def _finish_started(self) -> None:
         """Waits until the thread is idle, and raises its first failure."""
@@ -244,7 +263,7 @@ class Checkpoints:
         """Describes a failure of the storage; None if the exception has another cause."""
         reason = describe_system_error(error)
         if reason is None:
-            return None
+            return None if not self._in_place else f"{self._folder / which}: cannot write ({first_line(error)[:300]})"
         return (
             f"{self._folder / which}: cannot write ({reason}); free space or make the folder writable, then the same "
             "command goes on"
@@ -278,11 +297,11 @@ def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
     return state
 
 
-def read_newest_progress(folder: Path) -> RunProgress | None:
+def read_newest_progress(folder: Any) -> RunProgress | None:
     """Reads the progress of the newest checkpoint without its arrays.
 
     Args:
-      folder: `<workdir>/checkpoints`.
+      folder: `<workdir>/checkpoints`, as `Checkpoints` takes it.
 
     Returns:
       The progress; None if there is no checkpoint.
@@ -292,11 +311,16 @@ def read_newest_progress(folder: Path) -> RunProgress | None:
     """
     if not folder.is_dir():
         return None
-    with plain_path(folder) as plain:
+    with _plain(folder) as plain:
         return _read_newest_progress(plain, folder)
 
 
-def _read_newest_progress(plain: Path, folder: Path) -> RunProgress | None:
+def _plain(folder: Any) -> Any:
+    """Returns the context of `plain_path`; a URL is read as it is."""
+    return contextlib.nullcontext(folder) if name_on_store(str(folder)) else plain_path(folder)
+
+
+def _read_newest_progress(plain: Any, folder: Any) -> RunProgress | None:
     managers = [_open_manager(plain / which, 1, read_only=True) for which in ("latest", "best")]
     opened = [manager for manager in managers if manager is not None]
     try:
@@ -313,7 +337,7 @@ def _read_newest_progress(plain: Path, folder: Path) -> RunProgress | None:
             manager.close()
 
 
-def _open_manager(folder: Path, keep: int, read_only: bool, meet: Any = None) -> Any:
+def _open_manager(folder: Any, keep: int, read_only: bool, meet: Any = None) -> Any:
     if read_only and not folder.exists():
         return None
     processes = _choose_processes(folder.name, read_only)

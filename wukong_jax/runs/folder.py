@@ -20,11 +20,13 @@ from wukong_jax.config_upgrade import drop_keys, find_old_behaviour, upgrade_sto
 from wukong_jax.errors import UserError
 from wukong_jax.factories import known_factories_only
 from wukong_jax.files.file_lock import hold_lock
+from wukong_jax.files.object_store import is_store_url, name_on_store
 from wukong_jax.files.plain_path import check_path_readable
 from wukong_jax.files.whole_files import write_text_whole
 from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.runs.record import read_json_file, read_metrics
+from wukong_jax.runs.store_mirror import StoreMirror, list_steps, make_working_folder
 
 _LONGEST_PATH = 3500  # bytes; systems allow 4096, and the files of a checkpoint need a few hundred
 
@@ -33,26 +35,68 @@ class RunFolder:
     """Paths and small files of one run.
 
     The folder holds `config.json`, `metrics.jsonl`, `summary.json`, `calibration.json`, `report.html`, `checkpoints/`,
-    `tensorboard/` and `data/` (rows prepared by the run itself).
+    `tensorboard/` and `data/` (rows prepared by the run itself). If it is on an object store, the paths are those of a
+    temporary working folder, except for checkpoints on gs://; see `store_mirror`.
     """
 
     def __init__(self, path: str | Path, writes: bool = True):
         """Sets the paths; creates nothing.
 
         Args:
-          path: the folder.
+          path: the folder, or its URL on an object store.
           writes: False: write nothing and take no lock, because another process of the same training does.
 
         Raises:
-          UserError: the path is empty.
+          UserError: the path is empty, or its store cannot be opened.
         """
         if not str(path):
             raise UserError("--workdir = '': names no folder; give one")
-        self.path, self._writes = Path(path), writes
-        self.checkpoints = self.path / "checkpoints"
+        self.name, self._writes = str(path), writes  # as the user gave it
+        self.mirror: StoreMirror | None = None
+        if is_store_url(path):
+            self.path = make_working_folder()
+            self.mirror = StoreMirror(self.name, self.path)
+        else:
+            self.path = Path(path)
+        self.checkpoints: Any = self.path / "checkpoints"  # a pathlib.Path, or an epath.Path on gs://
+        if name_on_store(self.name):
+            from etils import epath
+
+            self.checkpoints = epath.Path(self.name) / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.data = self.path / "data"
         self.metrics = self.path / "metrics.jsonl"
+
+    def fetch(self, checkpoints: bool = True) -> "RunFolder":
+        """Copies the run's files from its object store, if it is on one; returns this folder.
+
+        Args:
+          checkpoints: whether to copy the newest checkpoints, too, where they are not read in place.
+
+        Raises:
+          UserError: the store does not answer.
+        """
+        if self.mirror is not None:
+            self.mirror.fetch(checkpoints and not name_on_store(self.name))
+            self.mirror.fetch_rows(self.data)
+        return self
+
+    def check_processes(self, count: int) -> None:
+        """Refuses several processes where only one can write checkpoints.
+
+        Raises:
+          UserError: there are several, and the folder is on a store to which Orbax does not write.
+        """
+        if count > 1 and self.mirror is not None and not name_on_store(self.name):
+            raise UserError(
+                f"--workdir = {self.name!r}: {count} processes write checkpoints together on gs:// or a shared disk "
+                "only; give one of them, or --processes=1"
+            )
+
+    def publish_rows(self) -> None:
+        """Puts rows that the run prepared on its object store, if it is on one and this process writes."""
+        if self.mirror is not None and self._writes:
+            self.mirror.publish_rows(self.data)
 
     def claim(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
         """Checks that a config continues the run in the folder, if there is one; writes nothing (`record_config`).
@@ -78,7 +122,7 @@ class RunFolder:
                 key, (old, new) = next(iter(refused.items()))
                 more = f" (and {len(refused) - 1} more: {', '.join(list(refused)[1:4])})" if len(refused) > 1 else ""
                 raise UserError(
-                    f"config.{key} = {new!r}: the run in {self.path} was started with {old!r}{more}; "
+                    f"config.{key} = {new!r}: the run in {self.name} was started with {old!r}{more}; "
                     f"continue with the old value, or give another --workdir; {describe_changeable_keys()}"
                 )
         return allowed
@@ -103,6 +147,10 @@ class RunFolder:
     @property
     def is_saved(self) -> bool:
         """Whether the run has saved a checkpoint, so that its rows must stay the same."""
+        if name_on_store(self.name):
+            assert self.mirror is not None
+            found = (self.mirror.folder / "checkpoints").list()
+            return any(list_steps(found, which) for which in ("latest", "best"))
         return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
 
     @contextlib.contextmanager
@@ -118,7 +166,11 @@ class RunFolder:
         if not self._writes:
             yield
             return
-        busy = f"--workdir = {self.path}: another process is training there; wait for it, or give another folder"
+        busy = f"--workdir = {self.name}: another process is training there; wait for it, or give another folder"
+        if self.mirror is not None:
+            with self.mirror.locked(busy):
+                yield
+            return
         lock = self.path / ".lock"
         with contextlib.ExitStack() as held:
             try:
@@ -145,7 +197,7 @@ class RunFolder:
                 f"--workdir = {str(self.path)[:60]!r}...: its path has {length} bytes, too long for the files in it; "
                 f"give one of at most {_LONGEST_PATH}"
             )
-        check_path_readable(self.checkpoints)
+        check_path_readable(self.path / "checkpoints")
 
     def load_config(self, allow_factories: Iterable[str] = ()) -> RunConfig:
         """Loads the config that the run was last started with.
@@ -158,7 +210,7 @@ class RunFolder:
         """
         mapping = read_json_file(self.path / "config.json", dict)
         if mapping is None:
-            raise UserError(f"--workdir = {self.path}: holds no run (no config.json); give the folder of a run")
+            raise UserError(f"--workdir = {self.name}: holds no run (no config.json); give the folder of a run")
         upgrade_stored_config(mapping)
         with accept_idle_options(), known_factories_only(allow_factories):  # idle options: of a run of an older version
             config = build_run_config(mapping)
@@ -169,6 +221,8 @@ class RunFolder:
         """Appends one line to `metrics.jsonl`; NaN and infinity become null."""
         if not self._writes:
             return
+        if self.mirror is not None:
+            self.mirror.check()
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(replace_nan_by_none(line)) + "\n")
 

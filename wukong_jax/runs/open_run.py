@@ -161,7 +161,7 @@ def open_run(workdir: str | Path, data_path: str | None = None, allow_factories:
 
 
 def _open(workdir: str | Path, data_path: str | None = None) -> OpenRun:
-    folder = RunFolder(workdir)
+    folder = RunFolder(workdir).fetch()
     # Use the devices of this process, whatever mesh and exchange the run was trained with. Weights that were split stay
     # so, because one device may not hold them.
     config = folder.load_config()

@@ -5,6 +5,7 @@ from typing import Any
 
 from wukong_jax.config import RunConfig
 from wukong_jax.errors import UserError
+from wukong_jax.files.object_store import refuse_store
 from wukong_jax.runs.record import read_json_file
 from wukong_jax.runs.rows import RunData
 
@@ -41,6 +42,7 @@ def read_reference(config: RunConfig) -> dict[str, Any]:
     """
     if not config.reference_run:
         return {}
+    refuse_store("config.reference_run", config.reference_run, "copy the run's summary.json to a local folder")
     summary: dict[str, Any] | None = read_json_file(Path(config.reference_run) / "summary.json", dict)
     if summary is None:
         raise UserError(

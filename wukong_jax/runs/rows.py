@@ -12,6 +12,7 @@ from wukong_jax.data.blocks.block_check import find_digests, write_note
 from wukong_jax.data.blocks.loader import BlockSource
 from wukong_jax.data.blocks.row_blocks import SPLITS, RowBlocks, open_row_blocks
 from wukong_jax.data.blocks.row_join import JoinedBlocks, RowJoin, build_join
+from wukong_jax.data.blocks.store_copy import keep_copy
 from wukong_jax.data.fingerprint import (
     encoding_part,
     fingerprint_encoding,
@@ -21,6 +22,7 @@ from wukong_jax.data.fingerprint import (
     join_fingerprint,
     load_digests,
 )
+from wukong_jax.data.sources import RowSource
 from wukong_jax.errors import UserError
 from wukong_jax.runs.checkpoints import read_newest_progress
 from wukong_jax.runs.folder import RunFolder
@@ -119,7 +121,14 @@ class RunData:
 
 def prepared_directory(config: DataConfig, own_directory: Path) -> Path:
     """Returns the folder of row blocks that a run reads: the one the data source names, else `own_directory`."""
-    return config.build_source().folder or own_directory
+    return _find_folder(config.build_source(), own_directory)
+
+
+def _find_folder(source: RowSource, own_directory: Path) -> Path:
+    """Returns the folder that a source names, or the kept copy of one on an object store; else `own_directory`."""
+    if source.folder is None:
+        return own_directory
+    return keep_copy(source.folder) if isinstance(source.folder, str) else source.folder
 
 
 def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], None], saved: bool = True) -> RunData:
@@ -138,7 +147,7 @@ def open_run_data(config: DataConfig, own_directory: Path, say: Callable[[str], 
     source = config.build_source()
     if source.prepare is not None:
         prepare_own_rows(config, source, own_directory, say, saved)
-    return open_prepared_rows(config, source.folder or own_directory, say)
+    return open_prepared_rows(config, _find_folder(source, own_directory), say)
 
 
 def open_rows_of_run(config: DataConfig, run: RunFolder, say: Callable[[str], None], fix: str) -> RunData:
@@ -153,7 +162,10 @@ def open_rows_of_run(config: DataConfig, run: RunFolder, say: Callable[[str], No
     Raises:
       UserError: as `open_run_data`, or the run in the folder was trained on other rows.
     """
+    if run.mirror is not None:
+        run.mirror.fetch_rows(run.data)  # which the lead may have prepared just now
     data = open_run_data(config, run.data, say, saved=run.is_saved)
+    run.publish_rows()
     progress = read_newest_progress(run.checkpoints)
     if progress is not None:
         data.check_rows(progress.data_fingerprint, fix)

@@ -17,6 +17,7 @@ from wukong_jax.embeddings.exchange import Exchange, StoredPiece
 from wukong_jax.embeddings.layout import EmbeddingLayout
 from wukong_jax.embeddings.tables import Tables, describe_arrays, logical_arrays
 from wukong_jax.errors import UserError
+from wukong_jax.files.object_store import name_on_store
 from wukong_jax.runs.row_digests import CHUNK, count_shards, digest_rows, digest_stacks
 
 _open_array = ts.open
@@ -208,7 +209,8 @@ class _OpenedStacks:
         return self._opened[key]
 
     def _open(self, item: str, name: str) -> Any:
-        base = f"file://{(self._folder / item).absolute()}/"
+        folder = self._folder / item
+        base = f"{folder}/" if name_on_store(str(folder)) else f"file://{folder.absolute()}/"
         kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
         spec = {"driver": "zarr", "kvstore": kvstore}
         return _open_array(spec, context=self._context, open=True, read=True).result()

@@ -74,8 +74,10 @@ def train_run(
     team = find_team()
     folder = RunFolder(workdir, writes=team.is_lead)
     listeners = [*build_trackers(config.training.trackers), *listeners] if team.is_lead else []
+    folder.check_processes(team.count)
     with folder.locked():
         team.wait("the folder")
+        folder.fetch()
         summary = _train_locked(resolve_model_options(config), folder, say if team.is_lead else _say_nothing, listeners)
         return summary
 
@@ -116,11 +118,16 @@ def _train_locked(
     if find_team().is_lead:
         data.note_checked()
     if find_team().is_lead:
-        for message in remove_cut_off_saves(folder.checkpoints):
+        removed = (
+            remove_cut_off_saves(folder.checkpoints) if folder.mirror is None else folder.mirror.remove_cut_off_saves()
+        )
+        for message in removed:
             say(message)
     find_team().wait("the checkpoints' folder")
     with ExitStack() as stack:
-        checkpoints = Checkpoints(folder.checkpoints, run.exchange, config.training.keep_checkpoints)
+        mirror = folder.mirror if find_team().is_lead else None
+        keep = config.training.keep_checkpoints
+        checkpoints = Checkpoints(folder.checkpoints, run.exchange, keep, mirror=mirror)
         stack.push(lambda kind, error, trace: _close(checkpoints, kind))
         stop = stack.enter_context(StopSignal(_describe_stop))  # from here on, a signal saves a checkpoint first
         summary = _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
@@ -231,7 +238,8 @@ class _Sitting:
         listeners = Listeners([meter, *members] if find_team().is_lead else [meter])
         config = self._run.config
         with closing(listeners):
-            start = RunStart(config.name, self._folder.path, to_mapping(config), first_step, self._total)
+            folder = self._folder
+            start = RunStart(config.name, folder.path, to_mapping(config), first_step, self._total, folder.name)
             listeners.on_start(start)
             if first_step:
                 listeners.on_message(onwards)

@@ -8,10 +8,12 @@ import numpy as np
 from scipy.special import expit
 
 from wukong_jax.errors import UserError
+from wukong_jax.files.object_store import is_store_url
 from wukong_jax.messages import describe_error
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.serving.artefact import GOLDEN, PROGRAM, SCHEMA, VOCABULARY, Manifest, check_files, read_manifest
 from wukong_jax.serving.loaded_program import LoadedProgram
+from wukong_jax.serving.stored_artefacts import copy_artefact
 from wukong_jax.serving.table_files import read_arrays
 
 BUCKETS = (1, 16, 64, 256, 1024)
@@ -132,7 +134,8 @@ def load_scorer(folder: str | Path, buckets: Sequence[int] = BUCKETS, check_tabl
     """Loads an artefact, compiles it, and checks it.
 
     Args:
-      folder: a folder that `wukong-jax export` wrote; from anyone, as nothing in it can run code.
+      folder: a folder that `wukong-jax export` wrote, or its URL on an object store, of which a copy is kept in the
+        user's cache folder; from anyone, as nothing in it can run code.
       buckets: sizes to which batches are padded; each is compiled now. More rows are scored in several batches.
       check_tables: also compute the digests of the tables, which reads them whole.
 
@@ -143,7 +146,7 @@ def load_scorer(folder: str | Path, buckets: Sequence[int] = BUCKETS, check_tabl
       UserError: the folder is no artefact, a file is missing, damaged or was changed, this JAX cannot read it, or the
         golden rows get other logits than when it was exported.
     """
-    folder = Path(folder)
+    folder = copy_artefact(str(folder)) if is_store_url(folder) else Path(folder)
     if not buckets or not all(isinstance(size, int) and 1 <= size <= _LARGEST_BUCKET for size in buckets):
         raise UserError(f"buckets = {list(buckets)}: give batch sizes from 1 to {_LARGEST_BUCKET}")
     manifest = read_manifest(folder)

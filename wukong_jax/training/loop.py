@@ -30,6 +30,7 @@ class RunStart:
     config: Mapping[str, Any]  # as in config.json
     first_step: int  # steps taken before; 0 for a new run
     total_steps: int
+    place: str = ""  # the folder as the user named it, perhaps a URL
 
 
 class PlacedBatch(NamedTuple):

@@ -14,6 +14,7 @@ TRAIN = 0  # position in SPLITS
 _FIRST_ROWS = 256
 _NOTABLE_UNKNOWN = 0.05  # share of unknown values from which a column is printed
 _LINES_SHOWN = 12
+_SUMS = ("rows", "observed", "positive", "used", "unknown", "domains", "training_sums")  # attributes of RowStatistics
 
 
 class RowStatistics:
@@ -68,6 +69,21 @@ class RowStatistics:
             add_labels(self._training_sums, columns)
             self._dense_varies.add(columns["dense"])
             self._slot_varies.add(columns["ids"])
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns the sums as arrays by name, for `add_arrays` of another process."""
+        arrays = {name: getattr(self, f"_{name}") for name in _SUMS}
+        for name in ("dense_varies", "slot_varies"):
+            first, constant = getattr(self, f"_{name}").state
+            arrays |= {f"{name}_first": first, f"{name}_constant": constant}
+        return arrays
+
+    def add_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Adds the sums of later rows, as `to_arrays` returned them."""
+        for name in _SUMS:
+            getattr(self, f"_{name}")[...] += arrays[name]
+        for name in ("dense_varies", "slot_varies"):
+            getattr(self, f"_{name}").merge(arrays[f"{name}_first"], arrays[f"{name}_constant"])
 
     def report(self, resolved: Schema, truncated: dict[str, int]) -> dict[str, Any]:
         """Builds a report with rows, rates and shares by split.
@@ -143,6 +159,21 @@ class _Varies:
             few = values[:_FIRST_ROWS, still]  # enough for most columns
             still = still[(few == self._first[still]).all(axis=0)]
             self._constant = still[(values[:, still] == self._first[still]).all(axis=0)]
+
+    @property
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first row, [1, columns], or [0, 0] if there is none; and the columns that are constant so far."""
+        return np.zeros((0, 0)) if self._first is None else self._first[None], self._constant
+
+    def merge(self, first: np.ndarray, constant: np.ndarray) -> None:
+        """Adds rows of which another process kept this state."""
+        if not len(first):
+            return
+        if self._first is None:
+            self._first, self._constant = first[0], constant
+            return
+        still = np.intersect1d(self._constant, constant)
+        self._constant = still[first[0][still] == self._first[still]]
 
     def any(self, start: int, stop: int) -> bool:
         """Whether any of the columns from `start` to before `stop` varies."""

@@ -15,6 +15,7 @@ zstd is the default: it is much faster than any model consumes rows and takes ab
 
 import dataclasses
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.blocks.block_check import State, describe_file, describe_state, write_note
 from wukong_jax.data.blocks.block_record import BLOCK_VERSION, decode_block, encode_block
 from wukong_jax.data.blocks.record_files import RecordFiles, writing
+from wukong_jax.data.blocks.store_copy import fetch_record_file
 from wukong_jax.errors import UserError
 from wukong_jax.files.checksum import checksum_bytes
 from wukong_jax.messages import first_line
@@ -201,6 +203,7 @@ class RowBlocks:
         self._shapes = schema.column_shapes()
         self._readers: dict[int, ArrayRecordReader] = {}
         self._lock = threading.Lock()
+        self._fetching = [threading.Lock() for _ in index.files]
 
     def block_rows(self, index: int) -> int:
         """Returns the number of rows of block `index` without reading it."""
@@ -246,17 +249,39 @@ class RowBlocks:
             self._readers.clear()
 
     def _reader(self, file: int) -> ArrayRecordReader:
+        if file not in self._readers and not self._paths[file].is_file():
+            self._fetch(file)
         with self._lock:
             if file not in self._readers:
                 if not self._paths[file].is_file():
                     raise ValueError("no such file")
-                if describe_file(self._paths[file]) != self.state["files"][self._paths[file].name]:
+                now = describe_file(self._paths[file])
+                before = self.state["files"][self._paths[file].name] or now  # []: fetched since
+                if now != before:
                     raise ValueError("replaced by another process since these rows were opened")
                 reader = ArrayRecordReader(str(self._paths[file]), _READ_OPTIONS)
                 if reader.num_records() != self._counts[file]:
                     raise ValueError(f"{reader.num_records()} blocks, the index says {self._counts[file]}")
                 self._readers[file] = reader
             return self._readers[file]
+
+    def _fetch(self, file: int) -> None:
+        """Fetches a file from the object store that the rows are a copy of, and compares it with the index."""
+        path = self._paths[file]
+        with self._fetching[file]:
+            if path.is_file():  # another thread was first
+                return
+            fetched = path.with_name(f"{path.name}.{os.getpid()}.unchecked")
+            if not fetch_record_file(path, fetched):
+                return
+            reader = ArrayRecordReader(str(fetched), _READ_OPTIONS)
+            first, count = int(self._first_blocks[file]), self._counts[file]
+            found = [checksum_bytes(reader.read([place])[0]) for place in range(reader.num_records())]
+            reader.close()
+            if found != list(self.digests[first : first + count]):
+                fetched.unlink()
+                raise ValueError("holds other rows on the object store than its index says")
+            fetched.replace(path)
 
     def _check(self, arrays: Mapping[str, np.ndarray], rows: int) -> None:
         expected = {name: (COLUMN_DTYPES[name], (rows, *shape)) for name, shape in self._shapes.items()}

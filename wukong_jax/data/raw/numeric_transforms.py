@@ -1,5 +1,7 @@
 """Implements the numeric transforms of schemas as pure functions of NumPy arrays."""
 
+import dataclasses
+
 import numpy as np
 
 from wukong_jax.schema import NumericTransform
@@ -64,12 +66,24 @@ def to_float32(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (np.where(beyond, np.float32(0), stored) if beyond.any() else stored), beyond
 
 
+@dataclasses.dataclass(frozen=True)
+class ChunkMoments:
+    """Moments of the rows of one chunk, [columns] float64 each."""
+
+    rows: int
+    mean: np.ndarray
+    squares: np.ndarray  # summed squares of the differences from the mean
+    smallest: np.ndarray
+    largest: np.ndarray
+
+
 class RunningMoments:
     """Computes mean and variance of columns over many chunks (Chan, Golub and LeVeque 1983)."""
 
     def __init__(self, columns: int) -> None:
         """Creates moments of zero rows."""
         self.rows = 0
+        self.chunks: list[ChunkMoments] = []
         self.mean = np.zeros(columns)
         self._squares = np.zeros(columns)
         self._smallest = np.full(columns, np.inf)
@@ -81,16 +95,21 @@ class RunningMoments:
         Args:
           values: [n, columns] float64, each within float32, so that no sum of squares overflows.
         """
-        rows = len(values)
-        if rows == 0:
+        if len(values) == 0:
             return
-        self._smallest = np.minimum(self._smallest, values.min(axis=0))
-        self._largest = np.maximum(self._largest, values.max(axis=0))
         mean = values.mean(axis=0)
-        total = self.rows + rows
-        difference = mean - self.mean
-        self._squares += ((values - mean) ** 2).sum(axis=0) + difference**2 * (self.rows * rows / total)
-        self.mean += difference * (rows / total)
+        squares = ((values - mean) ** 2).sum(axis=0)
+        self.merge(ChunkMoments(len(values), mean, squares, values.min(axis=0), values.max(axis=0)))
+
+    def merge(self, chunk: ChunkMoments) -> None:
+        """Adds a chunk; the same chunks in the same order give the same bits, whoever computed them."""
+        self.chunks.append(chunk)
+        self._smallest = np.minimum(self._smallest, chunk.smallest)
+        self._largest = np.maximum(self._largest, chunk.largest)
+        total = self.rows + chunk.rows
+        difference = chunk.mean - self.mean
+        self._squares += chunk.squares + difference**2 * (self.rows * chunk.rows / total)
+        self.mean += difference * (chunk.rows / total)
         self.rows = total
 
     def column(self, index: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -93,9 +93,9 @@ def prepare_data(
     index_domains(schema)
     files = find_input_files(inputs, schema.source, schema.split)
     bad_rows = BadRows(on_bad_row)
-    _check_output(Path(output), overwrite)
+    check_output(Path(output), overwrite)
     with write_whole_folder(Path(output), replace=overwrite) as aside:
-        preparation = _Preparation(schema, aside, bad_rows, progress)
+        preparation = Preparation(schema, aside, bad_rows, progress)
         statistics = preparation.run(files, chunk_bytes, rows_per_block)
         report = statistics.report(preparation.resolved, preparation.truncated)
         report |= {
@@ -107,12 +107,12 @@ def prepare_data(
             "peak_memory_bytes": _peak_memory_bytes(),
         }
         report["warnings"] = list_warnings(report, preparation.unseen_positives)
-        _write_text(aside / "schema.json", schema_to_json(preparation.resolved))
-        _write_text(aside / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+        write_schema(aside, preparation.resolved)
+        write_json(aside / "report.json", report)
     return report
 
 
-class _Preparation:
+class Preparation:
     """Runs the passes over the data and holds their results."""
 
     def __init__(self, schema: Schema, directory: Path, bad_rows: BadRows, progress: Progress) -> None:
@@ -186,6 +186,9 @@ class _Preparation:
             label.name: [text for text in label.positive if text not in encoder.seen_positives[label.name]]
             for label in schema.labels
         }
+        self._check_rows(files)
+
+    def _check_rows(self, files: Sequence[tuple[Path, int]]) -> None:
         if len(self.empty_files) == len(files):
             raise UserError(f"input {files[0][0]}: no rows in any of the {len(files)} files; change the input")
         if self._rows == 0:
@@ -215,7 +218,7 @@ class _Preparation:
 
     def _resolve(self) -> None:
         """Assigns ids to codes, and adds to the schema what was counted."""
-        schema, counts = self.resolved, self._counts
+        counts = self._counts
         rows: dict[str, int] = {}
 
         def give_ids(column: CategoricalColumn) -> None:
@@ -227,13 +230,22 @@ class _Preparation:
 
         with ThreadPoolExecutor(count_threads()) as threads:
             list(threads.map(give_ids, self._owners))
+        self._resolve_schema(rows, self._list_domains())
+
+    def _list_domains(self) -> set[str]:
+        """Returns the canonical domains of the training rows."""
+        if self._domain_codes is None:
+            return set()
+        texts = canonicalise_texts(self._domain_codes.texts())
+        return {texts[code] for code in self._counts.domains}
+
+    def _resolve_schema(self, rows: Mapping[str, int], domains: set[str]) -> None:
+        """Adds to the schema the rows of each vocabulary, the domains, and the moments of the training rows."""
+        schema = self.resolved
         dense = list(schema.dense)
-        for index, (mean, deviation) in counts.moments().items():
+        for index, (mean, deviation) in self._counts.moments().items():
             dense[index] = dataclasses.replace(dense[index], mean=float(mean), standard_deviation=float(deviation))
-        domain_values = tuple(index_domains(schema))
-        if self._domain_codes is not None and not domain_values:
-            texts = canonicalise_texts(self._domain_codes.texts())
-            domain_values = tuple(sorted({texts[code] for code in counts.domains}))
+        domain_values = tuple(index_domains(schema)) or tuple(sorted(domains))
         self.resolved = dataclasses.replace(
             schema,
             dense=tuple(dense),
@@ -278,13 +290,28 @@ def _take_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return array.take(rows, axis=0) if array.flags.c_contiguous else array.T.take(rows, axis=1).T
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuses an output that exists, unless it is a data set that may be replaced.
+
+    Raises:
+      UserError: it does.
+    """
     if not output.exists():
         return
     if not overwrite:
         raise UserError(f"output {output}: exists; choose another folder or pass --overwrite")
     if not (output / "schema.json").is_file() or not (output / "blocks").is_dir():
         raise UserError(f"output {output}: not a prepared data set, so it is not overwritten; choose another folder")
+
+
+def write_schema(directory: Path, resolved: Schema) -> None:
+    """Writes `schema.json`; raises a UserError if it cannot be written."""
+    _write_text(directory / "schema.json", schema_to_json(resolved))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file; raises a UserError if it cannot be written."""
+    _write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -47,13 +47,23 @@ class SplitRule:
         return assigned
 
 
-def build_split_rule(split: Split, rows: int, timestamps: Callable[[], Iterable[np.ndarray]]) -> SplitRule:
+def _keep(counts: np.ndarray) -> np.ndarray:
+    return counts
+
+
+def build_split_rule(
+    split: Split,
+    rows: int,
+    timestamps: Callable[[], Iterable[np.ndarray]],
+    add_up: Callable[[np.ndarray], np.ndarray] = _keep,
+) -> SplitRule:
     """Finds the cut points of a split by order or time; rows of the same second stay together, after the cut.
 
     Args:
       split: the schema's split.
       rows: number of rows in the whole data.
       timestamps: returns all rows' timestamps as chunks of [n] int64 seconds; called once per pass.
+      add_up: see `select_kth`.
 
     Returns:
       The rule.
@@ -67,16 +77,19 @@ def build_split_rule(split: Split, rows: int, timestamps: Callable[[], Iterable[
     if split.by == "order":
         return SplitRule(split, *cuts)
     after_last = np.iinfo(np.int64).max
-    starts = [select_kth(timestamps, cut) if cut < rows else after_last for cut in cuts]
+    starts = [select_kth(timestamps, cut, add_up) if cut < rows else after_last for cut in cuts]
     return SplitRule(split, *starts)
 
 
-def select_kth(chunks: Callable[[], Iterable[np.ndarray]], k: int) -> int:
+def select_kth(
+    chunks: Callable[[], Iterable[np.ndarray]], k: int, add_up: Callable[[np.ndarray], np.ndarray] = _keep
+) -> int:
     """Finds the k-th smallest number (from 0) without holding all numbers in memory, in four passes of 16 bits each.
 
     Args:
       chunks: returns the numbers as chunks of [n] int64; called once per pass.
       k: the index, less than the number of values.
+      add_up: adds the counts of all processes, if each passes a part of the numbers.
 
     Returns:
       The k-th smallest number.
@@ -90,6 +103,7 @@ def select_kth(chunks: Callable[[], Iterable[np.ndarray]], k: int) -> int:
                 keys = keys[keys >> np.uint64(shift + _DIGIT_BITS) == np.uint64(prefix)]
             digits = (keys >> np.uint64(shift)) & np.uint64((1 << _DIGIT_BITS) - 1)
             counts += np.bincount(digits.astype(np.int64), minlength=1 << _DIGIT_BITS)
+        counts = add_up(counts)
         digit = int(np.searchsorted(np.cumsum(counts), k, side="right"))
         k -= int(counts[:digit].sum())
         prefix = (prefix << _DIGIT_BITS) | digit

@@ -1,10 +1,10 @@
 """Counts what preparation needs to know of the training rows: their values, domains, means and deviations."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from wukong_jax.data.raw.numeric_transforms import RunningMoments
+from wukong_jax.data.raw.numeric_transforms import ChunkMoments, RunningMoments
 from wukong_jax.data.raw.row_encoder import EncodedRows
 from wukong_jax.schema import Schema
 
@@ -47,6 +47,17 @@ class TrainingCounts:
             self._moments.add(encoded.arrays["dense"][rows][:, self._standardised])
         if self._has_domain:
             self.domains.update(np.unique(encoded.arrays["domain"][rows]).tolist())
+
+    @property
+    def chunks(self) -> list[ChunkMoments]:
+        """Moments of the chunks so far, in their order."""
+        return self._moments.chunks
+
+    def replace_moments(self, chunks: Iterable[ChunkMoments]) -> None:
+        """Takes the moments of other chunks instead of its own."""
+        self._moments = RunningMoments(len(self._standardised))
+        for chunk in chunks:
+            self._moments.merge(chunk)
 
     def moments(self) -> Mapping[int, tuple[float, float]]:
         """Returns (mean, standard deviation) by the position of each dense column that is to be standardised."""
