@@ -1,13 +1,9 @@
 """Tests that a step in parts of rows with similar lengths is the step with padded sequences, and how it plans parts."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import chex
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,11 +11,6 @@ from wukong_jax.config import build_run_config
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.row_blocks import BlockWriter
 from wukong_jax.errors import UserError
-from wukong_jax.layers.dropout import Dropout
-from wukong_jax.layers.short_sequences import kept_length
-from wukong_jax.models.inputs import ModelInputs
-from wukong_jax.models.outputs import Outputs
-from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.train_run import train_run
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, schema_to_json
@@ -47,36 +38,10 @@ LATTICE = {
 }
 
 
-class Reader(nn.Module):
-    """A small model that reads events in their order; compiling a Lattice network takes ten times as long."""
-
-    shape: ModelShape
-    dropout: float
-    short_sequences: tuple[str, ...] = ("past", "seen")
-
-    @nn.compact
-    def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
-        columns = self.shape.token_columns
-        read = []
-        for name in self.short_sequences:
-            places = [place for place, column in enumerate(columns) if column == name]
-            first, kept = places[0], kept_length(len(places))
-            order = self.param(f"order_{name}", nn.initializers.normal(0.5), (len(places), self.shape.width))
-            events = jnp.tanh(inputs.embeddings[:, first : first + kept] * 20 + order[:kept])
-            read.append((events * inputs.token_mask[:, first : first + kept, None]).sum(axis=1))
-        features = jnp.concatenate([*read, inputs.embeddings[:, 0], inputs.dense], axis=1)
-        hidden = Dropout(self.dropout, deterministic=not train)(nn.tanh(nn.Dense(6)(features)))
-        return Outputs(nn.Dense(self.shape.objectives)(hidden), {})
-
-
-def build_reader(options: Mapping[str, Any], shape: ModelShape) -> Reader:
-    return Reader(shape, options.get("dropout", 0.0))
-
-
 def describe_config(hosts: int = 1, chips: int = 1, sequences: str | None = "by_length", **options: object) -> dict:
     fields = {name: {"pooling": "none"} for name in ("past", "seen")}
     optimizer = {"kind": "sgd", "learning_rate": 0.05}
-    reader = {"factory": f"{__name__}:build_reader", "options": options}
+    reader = {"factory": "tests.training.sequence_reader:build", "options": {"sequences": ("past", "seen"), **options}}
     lattice = {"factory": "lattice.network:build", "options": LATTICE | options}
     return {
         "name": "lengths",

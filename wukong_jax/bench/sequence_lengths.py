@@ -14,6 +14,7 @@ from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schem
 from wukong_jax.training.run import Run, build_run
 
 BATCH, WIDTH, TABLE_ROWS = 1024, 32, 10_000
+FACTORY = "lattice.network:build"
 CASES = ((1, 50), (2, 50), (1, 200))  # (sequences, longest)
 OPTIONS = {
     "layers": 2,
@@ -65,7 +66,7 @@ def build_sequence_run(count: int, longest: int, form: str, batch: int) -> Run:
             "fields": {name: {"pooling": "none"} for name in names},
             "sequences": form,
         },
-        "model": {"factory": "lattice.network:build", "options": OPTIONS | {"sequences": tuple(names)}},
+        "model": {"factory": FACTORY, "options": OPTIONS | {"sequences": tuple(names)}},
         "training": {"batch_size": batch, "evaluation_batch_size": batch, "steps": 1},
         "mesh": {"hosts": 1, "chips": 1},
     }

@@ -27,6 +27,7 @@ from wukong_jax.training.microbatches import CACHED_BYTES, Differentiate
 
 # Each about 2.5 times the one before; every class is a copy of the network in the program.
 SHARES = (1 / 16, 1 / 6, 2 / 5, 1.0)
+LEAST_PARTS = 8  # a part has at most an eighth of a device's rows, because each class may compute one in vain
 LEAST_TOKENS = 32  # of the longest sequence; shorter ones cost more in compiling than in absent tokens
 
 
@@ -75,9 +76,8 @@ def build_length_parts(
       device_rows: rows of a batch on one device.
       other_tokens: tokens of a row beside the sequences.
       width: D.
-      microbatch: `config.training.microbatch`, rows of a part of every class; None chooses.
-      on_cpu: whether parts should stay in the cache. Elsewhere a part of the longest class has an eighth of the rows,
-        and others as many more as they are shorter.
+      microbatch: `config.training.microbatch`, most rows of a part of every class; None chooses.
+      on_cpu: whether parts should stay in the cache; elsewhere they are as large as `LEAST_PARTS` lets them be.
 
     Returns:
       The classes; several are left out that would be equally long.
@@ -91,8 +91,8 @@ def build_length_parts(
         if microbatch is not None:
             wanted = microbatch
         elif not on_cpu:
-            wanted = device_rows * (other_tokens + sum(lengths)) // (8 * tokens)
-        rows.append(max(1, min(wanted, device_rows)))
+            wanted = device_rows
+        rows.append(max(1, min(wanted, device_rows // LEAST_PARTS)))
     return LengthParts(tuple(sequences), tuple(by_lengths.values()), tuple(rows))
 
 
