@@ -15,7 +15,7 @@ from wukong_jax.training.run import Run, build_run
 
 BATCH, WIDTH, TABLE_ROWS = 1024, 32, 10_000
 FACTORY = "lattice.network:build"
-CASES = ((1, 50), (2, 50), (1, 200))  # (sequences, longest)
+CASES = ((1, 50), (1, 200))  # (sequences, longest)
 OPTIONS = {
     "layers": 2,
     "fusion": {"fmb_tokens": 16, "lcb_tokens": 16, "rank": 16, "hidden": (256,)},
