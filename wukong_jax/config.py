@@ -201,6 +201,7 @@ CHANGEABLE_KEYS = (
     "data.reader_threads",
     "mesh.",
     "embeddings.bags",  # only the order of additions changes
+    "embeddings.sequences",
     "exchange.",
     "reference_run",
     "training.steps",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from lattice.network.float8 import multiply_float8
 from lattice.network.norms import NormKind
 from wukong_jax.layers.mlp import output_initializer
+from wukong_jax.layers.short_sequences import KeptTokens
 from wukong_jax.layers.token_maps import map_tokens
 
 Float8 = Literal["none", "tensor", "row"]
@@ -55,12 +56,14 @@ class Dense(nn.Module):
       settings: see `LayerSettings`.
       untied: whether each domain has a separate kernel (and bias).
       kernel_init: initialiser of one domain's kernel [inputs, features].
+      kept: the tokens whose values are the inputs, if those of others are left out because they are zero; None: all.
     """
 
     features: int
     settings: LayerSettings
     untied: bool = False
     kernel_init: nn.initializers.Initializer = output_initializer()
+    kept: KeptTokens | None = None
 
     is_layer: ClassVar[bool] = True
 
@@ -69,23 +72,26 @@ class Dense(nn.Module):
         """Applies the layer.
 
         Args:
-          values: [B, inputs] or [B, L, inputs].
+          values: [B, inputs] or [B, L, inputs]; of the inputs those of kept tokens, in groups of as many.
           domain: [B] int32 in [0, G).
 
         Returns:
           [B, features] or [B, L, features] in the settings' dtype.
         """
-        settings, inputs = self.settings, values.shape[-1]
+        settings, kept, given = self.settings, self.kept, values.shape[-1]
+        inputs = given if kept is None else given // kept.count * kept.total
         untied = self.untied and settings.domains > 1
         shape = (inputs, self.features)
         if not untied:
             kernel = self.param("kernel", self.kernel_init, shape)
-            made = multiply_in_precision(values.reshape(-1, inputs), kernel, settings)
+            kernel = kernel if kept is None else kept.take(kernel)
+            made = multiply_in_precision(values.reshape(-1, given), kernel, settings)
         else:
             kernel = self.param("kernel", _init_each(self.kernel_init), (settings.domains, *shape))
+            kernel = kernel if kept is None else kept.take(kernel, axis=1)
             own = jax.nn.one_hot(domain, settings.domains, dtype=settings.dtype)
             own = jnp.repeat(own, math.prod(values.shape[1:-1]), axis=0)
-            made = multiply_by_domain(values.reshape(-1, inputs), kernel, own, settings)
+            made = multiply_by_domain(values.reshape(-1, given), kernel, own, settings)
         made = made.reshape(*values.shape[:-1], self.features)
         if settings.biases:
             made = made + self._bias(domain, untied, made.ndim).astype(made.dtype)

@@ -13,13 +13,14 @@ import dataclasses
 from functools import partial
 from typing import Annotated
 
-import flax.linen as nn
 import jax
 
 from lattice.network.dense import Dense, LayerSettings, map_tokens_in_precision
 from lattice.network.norms import normalise, normalise_and_activate
 from wukong_jax.layers.interaction import InteractionLayer, pair_tokens
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.layers.norms import KeptRMSNorm
+from wukong_jax.layers.short_sequences import KeptTokens
 from wukong_jax.ranges import AtLeast
 
 # FM values are quadratic in the tokens' size, so their mean square is proportional to its fourth power.
@@ -37,7 +38,12 @@ class FusionOptions:
 
 
 def build_fusion_block(
-    options: FusionOptions, settings: LayerSettings, untied: bool, name: str | None = None
+    options: FusionOptions,
+    settings: LayerSettings,
+    untied: bool,
+    name: str | None = None,
+    kept: KeptTokens | None = None,
+    kept_stored: KeptTokens | None = None,
 ) -> InteractionLayer:
     """Builds a DWFB layer, which is called with tokens [B, D, N], the stored tokens of earlier layers, and the domain.
 
@@ -46,6 +52,8 @@ def build_fusion_block(
       settings: settings of all layers.
       untied: whether each domain has a separate MLP after the FM.
       name: name of the submodule.
+      kept: the tokens that the layer is given, if the others are zero; None: all. Not with layer norm.
+      kept_stored: the same for the stored tokens.
 
     Returns:
       An `InteractionLayer`.
@@ -57,6 +65,8 @@ def build_fusion_block(
         partial(_apply_norm, settings),
         partial(map_tokens_in_precision, settings=settings),
         pads_kernel=True,
+        kept=kept,
+        kept_stored=kept_stored,
         name=name,
     )
 
@@ -70,17 +80,24 @@ def _interact(
     options: FusionOptions,
     settings: LayerSettings,
     untied: bool,
-    layer: nn.Module,
+    layer: InteractionLayer,
     tokens: jax.Array,
     domain: jax.Array,
 ) -> jax.Array:
     """Applies the FMB, [B, D, N] to [B, D, n_F]."""
     batch, width, count = tokens.shape
-    projection = layer.param("projection", output_initializer(), (count, options.rank))
+    kept = layer.kept
+    projection = layer.param("projection", output_initializer(), (kept.total if kept else count, options.rank))
+    projection = kept.take(projection) if kept else projection
     pairs = pair_tokens(map_tokens_in_precision(tokens, projection, settings), tokens.astype(settings.dtype))
-    hidden = normalise(settings.norm, pairs.reshape(batch, -1), "fm_norm", epsilon=_FM_EPSILON)
+    pairs = pairs.reshape(batch, -1)
+    if kept is None or kept.are_all:
+        hidden = normalise(settings.norm, pairs, "fm_norm", epsilon=_FM_EPSILON)
+    else:
+        hidden = KeptRMSNorm(kept, _FM_EPSILON, name="fm_norm")(pairs)
     for index, units in enumerate(options.hidden):
-        dense = Dense(units, settings, untied, HIDDEN_INITIALIZER, name=f"hidden_{index}")
+        dense = Dense(units, settings, untied, HIDDEN_INITIALIZER, kept, name=f"hidden_{index}")
         hidden = normalise_and_activate(settings.norm, dense(hidden, domain), f"hidden_{index}_norm")
-    made = Dense(width * options.fmb_tokens, settings, untied, name="output")(hidden, domain)
+        kept = None
+    made = Dense(width * options.fmb_tokens, settings, untied, kept=kept, name="output")(hidden, domain)
     return made.reshape(batch, width, options.fmb_tokens)

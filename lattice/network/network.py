@@ -29,6 +29,7 @@ from wukong_jax.errors import UserError
 from wukong_jax.idle_options import refuse_idle
 from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
+from wukong_jax.layers.short_sequences import KeptTokens, join_kept, kept_length
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.shape import ModelShape
@@ -67,6 +68,7 @@ class LatticeNetwork(nn.Module):
         others = self._process_others(inputs)
         events, present = self._process_events(inputs.embeddings, inputs.token_mask)
         stored: list[jax.Array] = []
+        given: list[KeptTokens] = []
         for layer in range(options.layers):
             if events is not None:
                 block = TransformerBlock(
@@ -78,15 +80,29 @@ class LatticeNetwork(nn.Module):
                 )
                 events = block(events, present, others.transpose(0, 2, 1), domain)
             tokens = self._fuse(events, present, others)
-            fusion = build_fusion_block(options.fusion, settings, "fmb" in options.untied, name=f"fusion_{layer}")
+            kept, kept_stored = self._find_kept(others.shape[2]), join_kept(given)
+            fusion = build_fusion_block(
+                options.fusion, settings, "fmb" in options.untied, f"fusion_{layer}", kept, kept_stored
+            )
             if options.context_storage:
                 stored.append(tokens)
+                given.append(kept)
             others = fusion(tokens, stored[:-1], domain)
         features = others.reshape(others.shape[0], -1)
         aux = {"backbone": features.astype(jnp.float32)}
         if options.distillation_head:
             aux["distilled_logits"] = self._heads("distillation_heads")(features, domain, train=train)
         return Outputs(self._heads("heads")(features, domain, train=train), aux)
+
+    @property
+    def short_sequences(self) -> tuple[str, ...]:
+        """Sequences whose absent last tokens can be left out, see `layers.short_sequences`; all or none.
+
+        A layer norm makes values of zeros, and the scales of 8-bit products depend on all weights.
+        """
+        options = self.options
+        exact = options.norm == "swish_rms" or options.sequence_fusion == "pooled"
+        return options.sequences if exact and options.float8 == "none" else ()
 
     def _heads(self, name: str) -> Heads:
         options, settings = self.options, self.settings
@@ -127,8 +143,9 @@ class LatticeNetwork(nn.Module):
 
     def _process_events(self, embeddings: jax.Array, token_mask: jax.Array) -> tuple[jax.Array | None, jax.Array]:
         """Concatenates the sequences' normalised tokens, plus a learned vector per sequence: [B, L, D]."""
-        lengths = self._sequence_lengths()
-        places = np.array([place for own in self._sequence_places() for place in own], np.int32)
+        lengths = self._given_lengths()
+        own_places = zip(self._sequence_places(), lengths, strict=True)
+        places = np.array([place for own, length in own_places for place in own[:length]], np.int32)
         present = token_mask[:, places]
         if not lengths:
             return None, present
@@ -144,12 +161,20 @@ class LatticeNetwork(nn.Module):
         if self.options.sequence_fusion == "flattened":
             return jnp.concatenate([events.transpose(0, 2, 1), others], axis=2)
         means, first = [], 0
-        for length in self._sequence_lengths():
+        for length in self._given_lengths():
             own = slice(first, first + length)
             count = jnp.maximum(present[:, own].sum(axis=1), 1.0)
             means.append(events[:, own].sum(axis=1) / count[:, None].astype(events.dtype))
             first += length
         return jnp.concatenate([jnp.stack(means, axis=2), others], axis=2)
+
+    def _find_kept(self, others: int) -> KeptTokens:
+        """Returns which tokens a fusion block is given, of the sequences' and the others."""
+        flattened = self.options.sequence_fusion == "flattened"
+        lengths = self._sequence_lengths() if flattened else [1] * len(self.options.sequences)
+        given = self._given_lengths() if flattened else lengths
+        of_sequences = [KeptTokens(longest, ((0, own),)) for longest, own in zip(lengths, given, strict=True)]
+        return join_kept([*of_sequences, KeptTokens(others, ((0, others),))])
 
     def _sequence_places(self) -> list[list[int]]:
         """Returns the indices of each sequence's tokens among the N tokens."""
@@ -159,8 +184,12 @@ class LatticeNetwork(nn.Module):
     def _sequence_lengths(self) -> list[int]:
         return [len(places) for places in self._sequence_places()]
 
+    def _given_lengths(self) -> list[int]:
+        """Returns how many of the first tokens of each sequence may be present."""
+        return [kept_length(longest) for longest in self._sequence_lengths()]
+
     def _positions(self) -> tuple[int, ...]:
-        return tuple(position for length in self._sequence_lengths() for position in range(length))
+        return tuple(position for length in self._given_lengths() for position in range(length))
 
     def _other_places(self) -> np.ndarray:
         taken = {place for places in self._sequence_places() for place in places}

@@ -13,6 +13,7 @@ from wukong_jax.bench.train_step import draw_batch
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.training.run import Run
+from wukong_jax.training.step import StepMetrics
 
 ZIPF = 1.2  # exponent of the lengths' distribution, from 1 to the longest
 CASES = ((1, 200), (2, 200), (4, 50), (26, 16))  # (bag columns, longest bag)
@@ -53,7 +54,7 @@ def compare_forms(run: Run, batch: Batch, rounds: int) -> Row:
     started = time.perf_counter()
     fitted, use = run.fit_bags(batch)
     host_seconds = time.perf_counter() - started
-    forms = [_Form(run, own) for own in (batch, fitted)]
+    forms = [TimedForm(run, own) for own in (batch, fitted)]
     for _ in range(2 + rounds):
         for form in forms:
             form.take_step()
@@ -76,18 +77,23 @@ def compare_forms(run: Run, batch: Batch, rounds: int) -> Row:
     }
 
 
-class _Form:
+class TimedForm:
     """A compiled step on one batch, with its times."""
 
     def __init__(self, run: Run, batch: Batch):
+        """Compiles the step; takes none yet."""
         self._state, self._batch = run.init_state(), put_batch(batch, run.mesh)
+        start = time.perf_counter()
         self._step: Any = run.jit_train_step().lower(self._state, self._batch).compile()
+        self.compile_seconds = time.perf_counter() - start
         self.temporary_bytes = self._step.memory_analysis().temp_size_in_bytes
         self.seconds: list[float] = []
+        self.metrics: StepMetrics = {}
 
     def take_step(self) -> None:
+        """Takes a step and notes its time and metrics."""
         start = time.perf_counter()
-        self._state, _ = jax.block_until_ready(self._step(self._state, self._batch))
+        self._state, self.metrics = jax.block_until_ready(self._step(self._state, self._batch))
         self.seconds.append(time.perf_counter() - start)
 
 

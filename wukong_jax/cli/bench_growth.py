@@ -5,7 +5,8 @@
 Wukong of width 16 with two layers of 8 + 8 tokens, 26 fields with tables of 10,000 rows, batch 2048. Each sweep changes
 one of batch, width, layers, fields, table_rows and bag (ids of each field); its sizes are timed in turns. Time should
 grow as the FLOPs, not at all with the rows of the tables, and at most as the ids. The sweep "lengths" has bags with a
-long tail of lengths, padded and laid flat in turns, and tells how full their places are.
+long tail of lengths, padded and laid flat in turns, and tells how full their places are; the sweep "sequences" has
+sequences that are not pooled, read by a Lattice network, padded and computed by their lengths.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from wukong_jax.cli.settings import ProgramFlags
 from wukong_jax.errors import UserError
 from wukong_jax.ranges import AtLeast
 
-SweepName = Literal["batch", "width", "layers", "fields", "table_rows", "bag", "lengths"]
+SweepName = Literal["batch", "width", "layers", "fields", "table_rows", "bag", "lengths", "sequences"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ def run(settings: Settings) -> None:
     from wukong_jax.bench.bag_lengths import measure_bag_lengths
     from wukong_jax.bench.growth import SWEEPS, Row, Sizes, Sweep, measure_growth
     from wukong_jax.bench.growth_picture import draw_growth
+    from wukong_jax.bench.sequence_lengths import measure_sequence_lengths
     from wukong_jax.files.whole_files import write_bytes_whole
     from wukong_jax.reports.kept_results import write_results
 
@@ -51,6 +53,8 @@ def run(settings: Settings) -> None:
     for name, rows in measured.items():
         print(f"{name}: time has exponent {rows[0]['time_exponent']}, {rows[0]['expected_exponent']} expected")
     by_length = measure_bag_lengths(Sizes(), 3 * settings.rounds, print) if "lengths" in settings.sweeps else []
+    if "sequences" in settings.sweeps:
+        by_length += measure_sequence_lengths(settings.rounds, print)
     if settings.output:
         output = Path(settings.output)
         rows = [row for rows in (*measured.values(), by_length) for row in rows]

@@ -50,6 +50,9 @@ class EmbeddingsConfig:
     # by_length: a step reads the ids of pooled bags, rounded up to one of few sizes, if a single process trains;
     # padded: max_length in every row
     bags: Literal["by_length", "padded"] = "by_length"
+    # by_length: rows are computed in parts of similar lengths of the sequences that are not pooled, if the model can
+    # leave out absent events; padded: max_length in every row; None: by length on CPUs, if sequences are long
+    sequences: Literal["by_length", "padded"] | None = None
     fields: Mapping[str, FieldOverride] = dataclasses.field(default_factory=dict)  # by column name
     # hidden widths of the MLP that projects narrow embeddings to D
     narrow_hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)

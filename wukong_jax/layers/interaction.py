@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from wukong_jax.layers.mlp import output_initializer
+from wukong_jax.layers.short_sequences import KeptTokens
 from wukong_jax.layers.token_maps import TokenMap, map_tokens
 
 # The FMB: maps (the layer, tokens [B, D, N], the layer's context) to [B, D, n_F]. It runs inside the layer, so its
@@ -55,6 +56,8 @@ class InteractionLayer(nn.Module):
       use_lcb: False replaces the LCB's tokens by zeros.
       use_residual: whether there is a residual.
       token_biases: whether the LCB adds a scalar bias to each token.
+      kept: the tokens that the layer is given, if the others are zero; None: all.
+      kept_stored: the same for the stored tokens of all earlier layers together.
     """
 
     fmb_tokens: int
@@ -66,6 +69,8 @@ class InteractionLayer(nn.Module):
     use_lcb: bool = True
     use_residual: bool = True
     token_biases: bool = False
+    kept: KeptTokens | None = None
+    kept_stored: KeptTokens | None = None
 
     is_layer: ClassVar[bool] = True
 
@@ -74,7 +79,7 @@ class InteractionLayer(nn.Module):
         """Applies the layer.
 
         Args:
-          tokens: [B, D, N] input tokens.
+          tokens: [B, D, N] input tokens, or those of them that are `kept`.
           stored: tokens of earlier layers, each [B, D, N_i], read through a linear map that starts at zero.
           context: further input of the block, passed on unchanged.
 
@@ -86,26 +91,34 @@ class InteractionLayer(nn.Module):
             made = made + jnp.pad(self.block(self, tokens, context), ((0, 0), (0, 0), (0, self.lcb_tokens)))
         if stored:
             history = jnp.concatenate(stored, axis=2)
-            kernel = self.param("read", nn.initializers.zeros_init(), (history.shape[2], made.shape[2]))
-            made = made + self.linear(history, kernel)
+            kept = self.kept_stored or _all_tokens(history)
+            kernel = self.param("read", nn.initializers.zeros_init(), (kept.total, made.shape[2]))
+            made = made + self.linear(history, kept.take(kernel))
         return self.norm(made)
 
     def _linear_part(self, tokens: jax.Array) -> jax.Array:
         """Computes the residual plus the LCB's tokens in the last n_L places: [B, D, n_F + n_L]."""
-        count, made_tokens = tokens.shape[2], self.fmb_tokens + self.lcb_tokens
+        kept, made_tokens = self.kept or _all_tokens(tokens), self.fmb_tokens + self.lcb_tokens
+        count = kept.total
         before_lcb = (0, 0), (self.fmb_tokens, 0)
         has_lcb = self.use_lcb and self.lcb_tokens > 0
         lcb = self.param("lcb", output_initializer(), (count, self.lcb_tokens)) if has_lcb else None
         if self.use_residual and count != made_tokens:
             kernel = self.param("residual", output_initializer(), (count, made_tokens))
-            made = self.linear(tokens, kernel if lcb is None else kernel + jnp.pad(lcb, before_lcb))
+            made = self.linear(tokens, kept.take(kernel if lcb is None else kernel + jnp.pad(lcb, before_lcb)))
         else:
-            made = tokens if self.use_residual else jnp.zeros((*tokens.shape[:2], made_tokens), tokens.dtype)
+            made = (
+                kept.fill_up(tokens) if self.use_residual else jnp.zeros((*tokens.shape[:2], made_tokens), tokens.dtype)
+            )
             if lcb is not None and self.pads_kernel:
-                made = made + self.linear(tokens, jnp.pad(lcb, before_lcb))
+                made = made + self.linear(tokens, kept.take(jnp.pad(lcb, before_lcb)))
             elif lcb is not None:
-                made = made + jnp.pad(self.linear(tokens, lcb), ((0, 0), *before_lcb))
+                made = made + jnp.pad(self.linear(tokens, kept.take(lcb)), ((0, 0), *before_lcb))
         if has_lcb and self.token_biases:
             bias = self.param("lcb_bias", nn.initializers.zeros_init(), (self.lcb_tokens,))
             made = made + jnp.pad(bias, before_lcb[1]).astype(made.dtype)
         return made
+
+
+def _all_tokens(tokens: jax.Array) -> KeptTokens:
+    return KeptTokens(tokens.shape[2], ((0, tokens.shape[2]),))

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wukong_jax.layers.short_sequences import KeptTokens
+
 
 class LayerNorm(nn.Module):
     """Normalises each row to zero mean and unit variance over `axes`, then applies a scale and a bias per position.
@@ -48,6 +50,28 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones_init(), tuple(values.shape[axis] for axis in self.axes))
         scale = scale.reshape(_spread_shape(values, self.axes))
         return normalize(values, scale, axes=self.axes, epsilon=self.epsilon, centred=False)
+
+
+class KeptRMSNorm(nn.Module):
+    """RMS norm over values of tokens of which some are left out because they are zero; equal to `RMSNorm` over all.
+
+    Attributes:
+      kept: the tokens whose values are given.
+      epsilon: added to the mean square.
+    """
+
+    kept: KeptTokens
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, values: jax.Array) -> jax.Array:
+        """Normalises [B, n] of any float dtype, n / count groups of the kept tokens, keeping shape and dtype."""
+        kept = self.kept
+        scale = self.param("scale", nn.initializers.ones_init(), (values.shape[1] // kept.count * kept.total,))
+        # The mean square of all is that of the given ones times their share.
+        share = kept.count / kept.total
+        scale = kept.take(scale)[None] / share**0.5
+        return normalize(values, scale, axes=(1,), epsilon=self.epsilon / share, centred=False)
 
 
 def _spread_shape(values: jax.Array, axes: tuple[int, ...]) -> list[int]:

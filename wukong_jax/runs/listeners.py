@@ -107,6 +107,8 @@ class StepLog(Listener):
         if batch.bags.places:
             line["bag_fill"] = round(batch.bags.used / batch.bags.places, 4)  # of this step, like the gradient's norm
             line["bag_places"] = round(batch.bags.places / batch.bags.slots, 4)
+        if sums.sequence_use is not None:
+            line["sequence_fill"], line["sequence_places"] = (round(share, 4) for share in sums.sequence_use)
         self._meter.progress = progress.replace(window_loss_sum=0.0, window_weight_sum=0.0)
         self._listener.on_log(line)
 

@@ -30,6 +30,7 @@ class WindowSums:
     seconds: float = 0.0  # evaluation and saving excluded
     gradient_norm: float = 0.0  # of the last step
     learning_rate_factor: float = 0.0  # of the last step
+    sequence_use: tuple[float, float] | None = None  # fill and places of the last step, see `length_parts.PartPlan`
 
 
 class LogWindow:
@@ -71,6 +72,9 @@ class LogWindow:
             gradient_norm=float(pending[-1]["gradient_norm"]) if pending else 0.0,
             learning_rate_factor=float(pending[-1]["learning_rate_factor"]) if pending else 0.0,
         )
+        if pending and "sequence_fill" in pending[-1]:
+            use = float(pending[-1]["sequence_fill"]), float(pending[-1]["sequence_places"])
+            sums = dataclasses.replace(sums, sequence_use=use)
         self._pending, self._examples = [], []
         self.restart_clock()
         return sums

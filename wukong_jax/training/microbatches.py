@@ -22,7 +22,7 @@ from wukong_jax.sharding.mesh import MESH_AXES
 
 # Tensors of a part, [rows, N, D] float32, are kept at about this size: twice as much was 3 to 16 % slower, half as much
 # no faster; see docs/performance.md.
-_CACHED_BYTES = 1 << 20
+CACHED_BYTES = 1 << 20
 _BY_PART = PartitionSpec(None, MESH_AXES)
 
 # (params, rows, statistics, routed, batch, row numbers) -> ((sums, statistics), (gradients, row gradients))
@@ -52,7 +52,7 @@ def count_parts(device_rows: int, microbatch: int | None, row_bytes: int, on_cpu
         return device_rows // microbatch
     if not on_cpu:
         return 1
-    wanted = max(1, _CACHED_BYTES // max(row_bytes, 1))
+    wanted = max(1, CACHED_BYTES // max(row_bytes, 1))
     sizes = [size for size in range(1, device_rows + 1) if device_rows % size == 0 and size <= wanted]
     # If the only divisors are far smaller, small products would cost more than the cache gains.
     return device_rows // sizes[-1] if 2 * sizes[-1] >= min(wanted, device_rows) else 1

@@ -41,6 +41,7 @@ from wukong_jax.training.applied_options import (
 )
 from wukong_jax.training.bag_places import BagUse, fit_bags
 from wukong_jax.training.dense_shards import DenseShards
+from wukong_jax.training.length_parts import LEAST_TOKENS, LengthParts, build_length_parts, find_short_sequences
 from wukong_jax.training.loss import AdditiveLoss, LossFunction
 from wukong_jax.training.microbatches import count_parts
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
@@ -135,6 +136,7 @@ class Run:
             parts,
             self.dense_shards,
             self.config.training.remat,
+            self.length_parts,
         )
         state = self.state_sharding
         inputs, outputs = (state, batch_sharding(self.mesh)), (state, replicated(self.mesh))
@@ -156,8 +158,7 @@ class Run:
         """
         training = self.config.training
         additive = isinstance(self.compute_loss, AdditiveLoss)
-        moments = set(self.abstract_state().statistics) - {START_LOGITS}
-        if training.microbatch is None and (not additive or moments):
+        if training.microbatch is None and (not additive or self._has_moments):
             return 1  # moments of a whole batch, unless the user says otherwise
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         row_bytes = 4 * self.shape.tokens * self.shape.width
@@ -168,6 +169,35 @@ class Run:
                 "sum over rows; leave it out or set it to 0"
             )
         return parts
+
+    @functools.cached_property
+    def _has_moments(self) -> bool:
+        return bool(set(self.abstract_state().statistics) - {START_LOGITS})
+
+    @functools.cached_property
+    def length_parts(self) -> LengthParts | None:
+        """The length classes in whose parts a step works, instead of equal microbatches; None: it does not.
+
+        Raises:
+          UserError: the config asks for them, and the model, the loss or the microbatch does not allow them.
+        """
+        training, wanted = self.config.training, self.config.embeddings.sequences
+        sequences = find_short_sequences(self.layout, self.network.model)
+        problem = ""
+        if not sequences:
+            problem = "the model has no sequences of which it can leave out absent events"
+        elif not isinstance(self.compute_loss, AdditiveLoss) or self._has_moments:
+            problem = "the loss or a batch norm needs the whole batch"
+        elif training.microbatch == 0:
+            problem = "config.training.microbatch = 0 takes the whole batch at once; leave it out"
+        if wanted == "by_length" and problem:
+            raise UserError(f"config.embeddings.sequences = {wanted!r}: {problem}; or set it to 'padded'")
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        lengths = [end - first for first, end in sequences]
+        if wanted == "padded" or problem or (wanted is None and (not on_cpu or max(lengths) < LEAST_TOKENS)):
+            return None
+        device_rows, others = training.batch_size // self.mesh.size, self.shape.tokens - sum(lengths)
+        return build_length_parts(sequences, device_rows, others, self.shape.width, training.microbatch, on_cpu)
 
     @functools.cached_property
     def predict_step(self) -> PredictStep:
@@ -189,6 +219,8 @@ class Run:
           UserError: one is.
         """
         check_mesh_options(self.config, self.mesh)
+        if self.config.embeddings.sequences == "by_length":
+            _ = self.length_parts
         if self.config.mesh.fsdp != "none":
             check_split(self.config, self._count_split()[0])
         if self.config.training.remat:

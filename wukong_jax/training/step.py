@@ -22,6 +22,7 @@ from wukong_jax.layers.batch_rows import describe_rows
 from wukong_jax.layers.rematerialise import rematerialise_layers
 from wukong_jax.models.outputs import Outputs
 from wukong_jax.training.dense_shards import DenseShards
+from wukong_jax.training.length_parts import LengthParts, differentiate_by_length, sort_by_length
 from wukong_jax.training.loss import AdditiveLoss, Loss, LossFunction, mean_log_loss
 from wukong_jax.training.microbatches import differentiate_in_parts
 from wukong_jax.training.network import Network
@@ -88,15 +89,17 @@ def build_train_step(
     parts: int = 1,
     shards: DenseShards | None = None,
     rematerialise: bool = False,
+    length_parts: LengthParts | None = None,
 ) -> TrainStep:
     """Builds the pure function (state, batch) -> (state, metrics), to be jitted with the state donated.
 
     The network runs on `parts` microbatches one after the other, see `training.microbatches`; with `shards`, on each
     device's rows with weights gathered where they are read; with `rematerialise`, layers are computed again in the
-    backward pass.
+    backward pass; with `length_parts`, instead of `parts`, on parts of rows with sequences of similar lengths.
 
     The metrics are scalars: loss_sum and weight_sum of the batch, gradient_norm of the dense weights,
-    learning_rate_factor, and finite (1 if the loss and all gradients are finite, else 0).
+    learning_rate_factor, and finite (1 if the loss and all gradients are finite, else 0); with `length_parts` also
+    sequence_fill and sequence_places, see `length_parts.PartPlan`.
     """
 
     def loss_fn(
@@ -117,6 +120,9 @@ def build_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         step_key = jax.random.fold_in(state.key, state.step)
+        numbers, plan = jnp.arange(len(batch.ids)), None
+        if length_parts is not None:
+            batch, numbers, plan = sort_by_length(exchange, length_parts, batch, numbers)
         routed = route_batch(exchange, batch)
         rows = exchange.gather(state.tables, routed)
         totals = compute_loss.totals(batch) if isinstance(compute_loss, AdditiveLoss) else None
@@ -130,10 +136,13 @@ def build_train_step(
             return found, (gradients if shards is None else shards.place(gradients), row_gradients)
 
         params = state.params if shards is None else shards.spread(state.params)
-        by_row = (rows, exchange.keep_by_row(routed), batch, jnp.arange(len(batch.ids)))
-        if parts > 1:
-            differentiate = functools.partial(differentiate_in_parts, differentiate, exchange, parts)
-            found, both = differentiate(params, state.statistics, by_row)
+        by_row = (rows, exchange.keep_by_row(routed), batch, numbers)
+        if length_parts is not None and plan is not None:
+            by_length = functools.partial(differentiate_by_length, differentiate, exchange, length_parts, plan)
+            found, both = by_length(params, state.statistics, by_row)
+        elif parts > 1:
+            in_parts = functools.partial(differentiate_in_parts, differentiate, exchange, parts)
+            found, both = in_parts(params, state.statistics, by_row)
         else:
             found, both = differentiate(params, state.statistics, *by_row)
         (loss, statistics), (gradients, row_gradients) = found, both
@@ -152,6 +161,8 @@ def build_train_step(
             "learning_rate_factor": factor,
             "finite": jnp.isfinite(loss.minimised + gradient_norm + row_norm).astype(jnp.float32),
         }
+        if plan is not None:
+            metrics |= {"sequence_fill": plan.fill, "sequence_places": plan.places}
         state = state.replace(
             step=state.step + 1, params=params, statistics=statistics, optimizer_state=optimizer_state, tables=tables
         )

@@ -15,6 +15,7 @@ from tests.lattice.network import lattice_twin
 from tests.models.model_checks import trace_model
 from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.errors import UserError
+from wukong_jax.layers.short_sequences import shorten_sequences
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.inputs import ModelInputs
 from wukong_jax.models.shape import ModelShape
@@ -86,6 +87,44 @@ def test_network_equals_its_twin(name):
     )
     assert np.std(expected) > 1e-2  # else the comparison says nothing
     np.testing.assert_allclose(made, expected, rtol=2e-4, atol=2e-4 * np.std(expected))
+
+
+LONG = ("user", "item", *("past",) * 8, *("seen",) * 4, "shop")
+
+
+def make_short(options):
+    """Returns a model of sequences of 8 and 4 events, and inputs of which at most the first quarter is present."""
+    shape = dataclasses.replace(SHAPE, tokens=len(LONG), token_columns=LONG)
+    inputs = make_inputs(shape)
+    mask = inputs.token_mask.copy()
+    mask[:, 4:10] = mask[:, 11:14] = 0
+    return build(options, shape), inputs._replace(token_mask=mask)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_absent_last_events_are_left_out_without_a_change(name):
+    options, changes = CHANGES[name]
+    model, inputs = make_short({**options, **changes})
+    if not model.short_sequences:
+        assert options is PLAIN or changes["norm"] == "layer"
+        return
+    variables = draw_variables(model, inputs)
+    whole = serve(model, variables, inputs)
+    with shorten_sequences(1 / 4):
+        short = serve(model, variables, inputs)
+    np.testing.assert_allclose(short, whole, rtol=1e-5, atol=1e-5 * np.std(whole))
+
+
+def test_left_out_events_change_no_gradient():
+    model, inputs = make_short(SHALLOW)
+    params = draw_variables(model, inputs)["params"]
+
+    def find_gradients(share):
+        with shorten_sequences(share):
+            return jax.grad(lambda params: model.apply({"params": params}, inputs, train=False).logits.sum())(params)
+
+    whole, short = find_gradients(1.0), find_gradients(1 / 4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5), whole, short)
 
 
 def test_fusion_block_is_wukongs_layer_where_their_options_agree():
