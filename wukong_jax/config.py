@@ -192,6 +192,12 @@ class RunConfig:
     exchange: ExchangeConfig = dataclasses.field(default_factory=ExchangeConfig)
     seed: int = 0  # seed of weights, tables, dropout and the order of rows
     reference_run: str = ""  # folder of a finished run whose test metrics are shown for comparison
+    warm_start: str = ""  # folder of a run whose tables (rows by value) and dense weights a new run starts with
+    warm_start_optimizer: bool = False  # also take the state of its optimizers
+
+    def __post_init__(self) -> None:
+        """Rejects optimizer state of no run."""
+        refuse_idle(self, "warm_start_optimizer", not self.warm_start, "without warm_start")
 
 
 # Keys that may change when a run is resumed, because they do not affect what a step computes.

@@ -184,6 +184,25 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, or it does not fit the network.
         """
+        dense, logical, progress = self.read(abstract_state, which)
+        with _reading(f"checkpoints/{which}/{self.latest_step(which)}"):
+            tables = self._exchange.import_tables(logical)
+            return place_arrays(abstract_state.replace(tables=tables, **dense), sharding), progress
+
+    def read(self, abstract_state: TrainState, which: Which) -> tuple[dict[str, Any], Any, RunProgress]:
+        """Reads the newest checkpoint to the host.
+
+        Args:
+          abstract_state: a TrainState of shapes and dtypes; its tables are ignored.
+          which: "latest" or "best".
+
+        Returns:
+          The dense part by the names of TrainState's fields; the tables as `Exchange.import_tables` takes them, which
+          are read when they are indexed if several processes saved them; and the progress.
+
+        Raises:
+          UserError: there is no checkpoint, or it does not fit the network.
+        """
         manager, step = self._managers[which], self.latest_step(which)
         if manager is None or step is None:
             raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
@@ -209,9 +228,7 @@ class Checkpoints:
                 logical = open_stored_tables(folder, restored[PIECES], self._exchange.layout)
             else:
                 logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
-            tables = self._exchange.import_tables(logical)
-            state = abstract_state.replace(tables=tables, **restored["dense"])
-            return _place(state, sharding), RunProgress.from_json(restored["progress"])
+            return restored["dense"], logical, RunProgress.from_json(restored["progress"])
 
     def wait(self) -> None:
         """Waits until everything passed to `save` is on disk.
@@ -276,10 +293,18 @@ def _collect_copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return items | {"digests": ocp.args.JsonSave(compute_digests(arrays))}
 
 
-def _place(state: TrainState, sharding: TrainState) -> TrainState:
-    """Puts a restored state on the mesh; what lies on the devices of several processes is there already."""
+def place_arrays(arrays: Any, sharding: Any) -> Any:
+    """Puts a pytree of arrays on the mesh; what lies on the devices of several processes is there already.
+
+    Args:
+      arrays: arrays on the host, each process with the same, or on devices.
+      sharding: the sharding of each, in the same tree.
+
+    Returns:
+      The tree with arrays on devices.
+    """
     if find_team().count == 1:
-        return jax.device_put(state, sharding)
+        return jax.device_put(arrays, sharding)
 
     def place(array: Any, target: Any) -> jax.Array:
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
@@ -287,7 +312,7 @@ def _place(state: TrainState, sharding: TrainState) -> TrainState:
         hosted = np.asarray(array)
         return jax.make_array_from_callback(hosted.shape, target, lambda index: hosted[index])
 
-    return jax.tree.map(place, state, sharding)
+    return jax.tree.map(place, arrays, sharding)
 
 
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:

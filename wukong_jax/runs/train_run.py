@@ -37,6 +37,7 @@ from wukong_jax.runs.stop_signal import StopSignal
 from wukong_jax.runs.stop_votes import StopVotes
 from wukong_jax.runs.tensorboard import TensorBoardWriter
 from wukong_jax.runs.trackers import build_trackers
+from wukong_jax.runs.warm_start import open_old_run, warm_start
 from wukong_jax.sharding.backend import describe_slow_compiler, find_local_devices
 from wukong_jax.sharding.device_order import describe_grid
 from wukong_jax.sharding.mesh import build_mesh, check_batch_divides, find_own_rows
@@ -91,7 +92,7 @@ def _train_locked(
     changes = folder.claim(config)
     for key, (old, new) in changes.items():
         say(f"config.{key} changed from {old!r} to {new!r} since this run was last started")
-    _check_before_preparing(config)
+    _check_before_preparing(config, folder)
     find_team().mark("preparing the rows", busy=True)
     fix = "give the folder of the same rows as --config.data.path, or another --workdir"
     data = find_team().lead_first("the rows", lambda: open_rows_of_run(config.data, folder, say, fix))
@@ -113,7 +114,7 @@ def _train_locked(
         if warning:
             say(warning)
     find_team().mark("restoring or starting the state", busy=True)
-    start = _restore_or_init(run, data, folder)
+    start = _restore_or_init(run, data, folder, say)
     folder.record_config(config)  # everything has been accepted: only now is anything of an earlier start replaced
     if find_team().is_lead:
         data.note_checked()
@@ -144,13 +145,15 @@ def total_steps(config: RunConfig, data: RunData) -> int:
     return min(limits)
 
 
-def _check_before_preparing(config: RunConfig) -> None:
+def _check_before_preparing(config: RunConfig, folder: RunFolder) -> None:
     """Refuses what can be refused without the rows, because preparing them may take hours."""
     mesh = build_mesh(config.mesh.hosts, config.mesh.chips)
     check_batch_divides(mesh, config.training.batch_size, "config.training.batch_size")
     check_lanes(config.data.lanes, config.training.batch_size)
     check_mesh_options(config, mesh)
     read_reference(config)
+    if not folder.is_saved:
+        open_old_run(config)
 
 
 def _close(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
@@ -192,7 +195,7 @@ def _digest(config: RunConfig) -> str:
     return f"{zlib.crc32(run_config_to_json(config).encode()):08x}"
 
 
-def _restore_or_init(run: Run, data: RunData, folder: RunFolder) -> list[Any]:
+def _restore_or_init(run: Run, data: RunData, folder: RunFolder, say: Callable[[str], None]) -> list[Any]:
     """Returns the state and progress to start from, in a list that `run_to_end` empties; writes nothing."""
     checkpoints = Checkpoints(folder.checkpoints, run.exchange, read_only=True)
     try:
@@ -202,7 +205,11 @@ def _restore_or_init(run: Run, data: RunData, folder: RunFolder) -> list[Any]:
         find_team().check_equal("fingerprint of the rows", data.fingerprint, "give all processes the same rows")
         if newest is None:
             start = load_start_logits(data) if run.config.training.start_at_rate else None
-            return [run.init_state(start), RunProgress(data_fingerprint=data.fingerprint)]
+            state, old = run.init_state(start), open_old_run(run.config)
+            if old is not None:
+                state, taken = warm_start(old, run, data, state)
+                say(taken)
+            return [state, RunProgress(data_fingerprint=data.fingerprint)]
         state, progress = checkpoints.restore(run.abstract_state(), newest, run.state_sharding)
         return [state, progress.replace(data_fingerprint=data.fingerprint)]  # perhaps one of an earlier version before
     finally:

@@ -33,6 +33,11 @@ class TrainState(flax.struct.PyTreeNode):
     key: Any  # random key; the step is folded into it for dropout and stochastic rounding
 
 
+def table_key(seed: int) -> jax.Array:
+    """Returns the random key from which a run's tables are drawn."""
+    return jax.random.fold_in(jax.random.PRNGKey(seed), PURPOSE_TABLES)
+
+
 def zero_inputs(layout: EmbeddingLayout, shape: ModelShape, rows: int) -> tuple[dict[str, jax.Array], Batch]:
     """Returns zeros as inputs of the network, to initialize it; batch columns that it does not read are None."""
     values = {stack.name: jnp.zeros((rows, stack.vectors, stack.width)) for stack in layout.stacks}
@@ -82,7 +87,7 @@ def init_train_state(
         params=params,
         statistics=statistics,
         optimizer_state=jax.jit(optimizer.init)(params),
-        tables=exchange.init_tables(jax.random.fold_in(root, PURPOSE_TABLES)),
+        tables=exchange.init_tables(table_key(seed)),
         learning_rate_scale=jnp.ones((), jnp.float32),
         key=jax.random.fold_in(root, PURPOSE_STEPS),
     )
