@@ -33,6 +33,7 @@ PARTS = (
     "training",
     "runs",
     "serving",
+    "online",
     "reports",
     "api",
     "scaling",

@@ -11,13 +11,19 @@ from types import ModuleType
 from wukong_jax.cli.parser import UsageError
 
 GROUPS = {
-    "train and score": ("wukong_jax.cli.train", "wukong_jax.cli.evaluate", "wukong_jax.cli.predict"),
+    "train and score": (
+        "wukong_jax.cli.train",
+        "wukong_jax.cli.train_online",
+        "wukong_jax.cli.evaluate",
+        "wukong_jax.cli.predict",
+    ),
     "serving": ("wukong_jax.cli.export", "wukong_jax.cli.serve"),
     "data": (
         "wukong_jax.cli.infer_schema",
         "wukong_jax.cli.prepare_data",
         "wukong_jax.cli.make_planted_clicks",
         "wukong_jax.cli.make_planted_portfolios",
+        "wukong_jax.cli.make_drifting_log",
         "wukong_jax.cli.convert_movielens",
         "wukong_jax.cli.convert_kuairand",
         "wukong_jax.cli.convert_flights",
@@ -54,6 +60,7 @@ GROUPS = {
         "wukong_jax.cli.bench_loop",
         "wukong_jax.cli.bench_serving",
         "wukong_jax.cli.compare_drafts",
+        "wukong_jax.cli.compare_online",
         "dmt.cli.bench_dmt",
     ),
 }

@@ -68,7 +68,7 @@ def _build_status(record: RunRecord) -> str:
 
 def _build_metric_table(record: RunRecord) -> str:
     rows: list[tuple[str, Mapping[str, Any], str]] = []
-    for split in ("test", "validation"):
+    for split in ("test", "validation", "progressive"):
         metrics = record.metrics_of(split)
         if metrics:
             rows.append((split.capitalize(), metrics, "strong" if split == "test" else ""))

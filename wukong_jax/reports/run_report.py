@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
+from wukong_jax.reports.period_pictures import PROGRESSIVE, draw_periods
 from wukong_jax.reports.run_page import Picture, build_report_page
 from wukong_jax.reports.run_pictures import draw_auc, draw_calibration, draw_loss
 from wukong_jax.reports.theme import DARK, LIGHT
@@ -21,6 +22,11 @@ _PICTURES = {
         "logging interval and the thick one a moving mean of it.",
     ),
     "auc": (draw_auc, "AUC on validation rows over training; higher is better."),
+    "periods": (
+        draw_periods,
+        "Rows of a period (an hour, a day, a file), scored with what was known before it. Calibration is the sum of "
+        "the predicted over that of the observed rates; the last panel has the rows of the tables that hold a value.",
+    ),
     "calibration": (
         draw_calibration,
         "Calibration on test rows. Each point is a bin of rows with similar predictions, all of about equal weight. "
@@ -29,7 +35,7 @@ _PICTURES = {
 }
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(workdir: str | Path) -> Path:
     """Writes `report.html` and `pictures/*.png` to a run's folder.
 
     A picture without data (no validation, no test) is left out, with a note on the page.
@@ -44,10 +50,13 @@ def write_report(workdir: Path) -> Path:
     Raises:
       UserError: the folder holds no run, or a file has unexpected content.
     """
+    workdir = Path(workdir)
     record = load_run_record(workdir)
     folder = workdir / "pictures"
     pictures = []
-    for name, (draw, caption) in _PICTURES.items():
+    is_log = bool(record.series(PROGRESSIVE, "trained_rows")[0])
+    for name in ("loss", "periods") if is_log else ("loss", "auc", "calibration"):
+        draw, caption = _PICTURES[name]
         light, dark = draw(record, LIGHT), draw(record, DARK)
         path = folder / f"{name}.png"
         if light is None or dark is None:

@@ -27,7 +27,9 @@ from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.metrics.metric_names import replace_nan_by_none
 from wukong_jax.runs.record import read_json_file, read_metrics
 from wukong_jax.runs.store_mirror import StoreMirror, list_steps, make_working_folder
+from wukong_jax.strict_mapping import to_mapping
 
+_LOG_SETTINGS = "online.json"  # of a run of train_online
 _LONGEST_PATH = 3500  # bytes; systems allow 4096, and the files of a checkpoint need a few hundred
 
 
@@ -152,6 +154,43 @@ class RunFolder:
             found = (self.mirror.folder / "checkpoints").list()
             return any(list_steps(found, which) for which in ("latest", "best"))
         return any(step.name.isdigit() for step in self.checkpoints.glob("*/*"))
+
+    def saved_steps(self) -> set[int]:
+        """Returns the steps of the checkpoints."""
+        return {int(step.name) for step in self.checkpoints.glob("*/*") if step.name.isdigit()}
+
+    @property
+    def is_log(self) -> bool:
+        """Whether the folder holds a run of `train_online`."""
+        return (self.path / _LOG_SETTINGS).exists()
+
+    def newest_log_data(self) -> Path | None:
+        """Returns the prepared rows that belong to the newest checkpoint of a run of `train_online`; else None."""
+        steps = self.saved_steps() if self.is_log else set()
+        return self.data / str(max(steps)) if steps else None
+
+    def claim_log(self, config: RunConfig, settings: Any) -> None:
+        """Checks, as `claim`, that config and settings continue a run of `train_online` in the folder.
+
+        Args:
+          config: the config.
+          settings: the settings of `train_online`, a dataclass, which are written if they are accepted.
+
+        Raises:
+          UserError: the folder holds another run, or one whose results would be different.
+        """
+        if not self.is_log and (self.path / "config.json").exists():
+            raise UserError(f"--workdir = {self.path}: holds a run of train; give another folder")
+        self.claim(config)
+        stored = read_json_file(self.path / _LOG_SETTINGS, dict)
+        if stored is not None and self.is_saved:
+            for key, value in to_mapping(settings).items():
+                if stored.get(key, value) != value:
+                    raise UserError(
+                        f"--{key} = {value!r}: the run in {self.path} was started with {stored[key]!r}; continue with "
+                        "the old value, or give another --workdir"
+                    )
+        self.write_json(_LOG_SETTINGS, to_mapping(settings))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

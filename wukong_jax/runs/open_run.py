@@ -169,7 +169,7 @@ def _open(workdir: str | Path, data_path: str | None = None) -> OpenRun:
     config = dataclasses.replace(config, mesh=mesh, exchange=ExchangeConfig())
     if data_path is not None:
         config = dataclasses.replace(config, data=config.data.read_blocks(data_path))
-    directory = prepared_directory(config.data, folder.data)
+    directory = (None if data_path else folder.newest_log_data()) or prepared_directory(config.data, folder.data)
     if not directory.exists():
         raise UserError(f"{directory}: the run's prepared rows are gone; put them back or give --data=FOLDER")
     data = open_prepared_rows(config.data, directory, say=print_to_stderr)

@@ -12,7 +12,7 @@ import numpy as np
 
 from wukong_jax.config import RunConfig, run_config_to_json
 from wukong_jax.data.blocks.loader import check_lanes, iterate_batches
-from wukong_jax.errors import NotFiniteLossError
+from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.compiled_steps import CompiledSteps
 from wukong_jax.runs.console import TrainingConsole
@@ -79,6 +79,10 @@ def train_run(
     with folder.locked():
         team.wait("the folder")
         folder.fetch()
+        if folder.is_log:
+            raise UserError(
+                f"--workdir = {workdir}: holds a run of train_online; go on with it, or give another folder"
+            )
         summary = _train_locked(resolve_model_options(config), folder, say if team.is_lead else _say_nothing, listeners)
         return summary
 

@@ -67,7 +67,7 @@ def open_old_run(config: RunConfig) -> OldRun | None:
         parts = (config.model, config.loss, config.exchange, config.optimizer, config.data, config.data.join)
         packages = {part.factory.partition(":")[0].partition(".")[0] for part in parts if ":" in part.factory}
         old = folder.load_config(sorted(packages))
-        directory = prepared_directory(old.data, folder.data)
+        directory = folder.newest_log_data() or prepared_directory(old.data, folder.data)
         if not (directory / "schema.json").is_file():
             raise UserError(f"{directory}: its prepared rows are gone, and with them its vocabularies; put them back")
         if not folder.is_saved:

@@ -34,6 +34,7 @@ BUILTIN_SCHEMAS = (
     "criteo_terabyte",
     "criteo_x1",
     "flights",
+    "flights_log",
     "frappe",
     "hotel_bookings",
     "kuai_video",
