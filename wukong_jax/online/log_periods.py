@@ -12,7 +12,7 @@ import polars as pl
 
 from wukong_jax.data.blocks.batch import Columns
 from wukong_jax.data.blocks.prefetch import prefetch
-from wukong_jax.data.raw.bad_rows import BadRows
+from wukong_jax.data.raw.bad_rows import BadRowPolicy, BadRows
 from wukong_jax.data.raw.canonical_values import canonicalise_texts
 from wukong_jax.data.raw.id_map import IdMap, find_rows
 from wukong_jax.data.raw.input_files import find_input_files
@@ -52,6 +52,7 @@ class LogPart:
     encoded: EncodedRows
     forms: Mapping[str, pl.Series]  # canonical text of each code, by vocabulary
     domain_codes: ValueCodes | None
+    skipped: int  # rows of the chunk that could not be read, counted with its first period
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +67,30 @@ class LogPeriod:
         """Number of rows."""
         return sum(part.encoded.rows for part in self.parts)
 
+    @property
+    def skipped(self) -> int:
+        """Number of rows that could not be read."""
+        return sum(part.skipped for part in self.parts)
+
 
 class LogReader:
     """Reads the periods of a log that lies in files, in the order of their names."""
 
-    def __init__(self, schema: Schema, path: str, period: Period, bad_rows: BadRows) -> None:
+    def __init__(self, schema: Schema, path: str, period: Period, on_bad_row: BadRowPolicy) -> None:
         """Reads nothing yet.
 
         Args:
           schema: schema of the files; its split is not used.
           path: a file, a folder or a glob pattern.
           period: kind of periods.
-          bad_rows: receives rows that cannot be read.
+          on_bad_row: what to do with rows that cannot be read.
 
         Raises:
           UserError: the schema has no timestamp, which hours and days need.
         """
         if period != "file" and not schema.timestamp_columns:
             raise UserError(f"--period = {period}: the schema has no timestamp; give one, or --period=file")
-        self._schema, self._path, self._period, self._bad_rows = schema, path, period, bad_rows
+        self._schema, self._path, self._period, self._on_bad_row = schema, path, period, on_bad_row
         self._owners = [column.name for column in schema.id_columns if is_mapped(column)]
 
     def read(self, after: LogPlace) -> Generator[LogPeriod, None, None]:
@@ -141,11 +147,12 @@ class LogReader:
     def _encode_file(self, file: Path, threads: ThreadPoolExecutor) -> Iterator[LogPart]:
         schema = self._schema
         needed, optional = raw_columns(schema)
+        bad_rows = BadRows(self._on_bad_row)
         for raw in read_raw_rows(
             file,
             schema.source,
             needed + optional,
-            self._bad_rows,
+            bad_rows,
             numbers=number_columns(schema),
             bags=bag_columns(schema),
             allow_empty=True,
@@ -154,9 +161,9 @@ class LogReader:
             # Codes of its own for each chunk: the values of a log have no end.
             codes = {name: ValueCodes() for name in self._owners}
             domain_codes = ValueCodes() if schema.domain is not None else None
-            encoded = RowEncoder(schema, codes, domain_codes, threads).encode(raw, self._bad_rows)
+            encoded = RowEncoder(schema, codes, domain_codes, threads).encode(raw, bad_rows)
             forms = {name: canonicalise_texts(own.texts()) for name, own in codes.items()}
-            yield LogPart(encoded, forms, domain_codes)
+            yield LogPart(encoded, forms, domain_codes, bad_rows.take().count)
 
     def _split(self, part: LogPart, file: int) -> Iterator[tuple[int, LogPart]]:
         """Yields (key, rows) of runs of rows with one key."""
@@ -172,7 +179,8 @@ class LogReader:
             chosen = np.zeros(rows, bool)
             chosen[start:stop] = True
             whole = start == 0 and stop == rows
-            yield int(keys[start]), part if whole else dataclasses.replace(part, encoded=part.encoded.select(chosen))
+            encoded = part.encoded if whole else part.encoded.select(chosen)
+            yield int(keys[start]), dataclasses.replace(part, encoded=encoded, skipped=0 if start else part.skipped)
 
     def _name(self, key: int, file: Path) -> str:
         if self._period == "file":

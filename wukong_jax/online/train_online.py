@@ -121,13 +121,13 @@ class LogTraining:
 
     def run(self, wait: float) -> None:
         """Scores and trains on all periods, until no new file has come for `wait` seconds."""
-        bad_rows = BadRows(self._config.data.options["on_bad_row"])
-        reader = LogReader(self._schema, self._config.data.path, self._settings.period, bad_rows)
+        on_bad_row = self._config.data.options["on_bad_row"]
+        reader = LogReader(self._schema, self._config.data.path, self._settings.period, on_bad_row)
         last = time.monotonic()
         while True:
             with closing(reader.read(self._log.place)) as periods:
                 for period in periods:
-                    self._take(period, bad_rows)
+                    self._take(period, BadRows(on_bad_row))
                     last = time.monotonic()
             if time.monotonic() - last >= wait:
                 return
@@ -172,7 +172,7 @@ class LogTraining:
                 f"{name}: {len(columns['weight']):,} rows, the first; nothing was known before to score them with"
             )
         self._folder.append_metrics(line)
-        self._log = _add_period(self._log, period, scores, bad_rows.count)
+        self._log = _add_period(self._log, period, scores, period.skipped + bad_rows.count)
         self._save(columns)
 
     def _start(self, period: LogPeriod) -> None:
@@ -354,7 +354,7 @@ def _compute_start(columns: Columns, schema: Schema) -> np.ndarray:
 
 
 def _add_period(log: LogProgress, period: LogPeriod, scores: Mapping[str, float] | None, skipped: int) -> LogProgress:
-    log = dataclasses.replace(log, place=period.place, periods=log.periods + 1, skipped_rows=skipped)
+    log = dataclasses.replace(log, place=period.place, periods=log.periods + 1, skipped_rows=log.skipped_rows + skipped)
     if scores is None or not math.isfinite(scores["log_loss"]):
         return log
     rows, defined = int(scores["rows"]), math.isfinite(scores["auc"])
