@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from scipy.special import expit
 
 from tests.data.raw.test_id_map import DictMap
 from tests.online.small_log import DAY, SETTINGS, START, draw_day, make_config, run_log, write_days
@@ -138,8 +139,15 @@ def test_scores_of_a_day_are_the_predictions_of_the_run_before_it(whole, tmp_pat
     opened = open_run(tmp_path / "run")
     day = draw_day(3)
     expected = opened.predict(day)[:, 0]
-    export_run(opened, tmp_path / "served", say=lambda text: None)
-    np.testing.assert_allclose(load_scorer(tmp_path / "served").score(day)[:, 0], expected, rtol=1e-5)
+    calibrated = {"calibrate": "isotonic", "calibrate_on": "progressive"}
+    export_run(opened, tmp_path / "served", **calibrated, say=lambda text: None)
+    scorer = load_scorer(tmp_path / "served")
+    logits = np.log(expected / (1 - expected))
+    np.testing.assert_allclose(scorer.score(day)[:, 0], expit(scorer.calibration[0].apply(logits)), rtol=1e-4)
+    scored = np.load(opened.data.directory / "scored_rows.npz")
+    corrected = expit(scorer.calibration[0].apply(scored["logits"][:, 0]))
+    assert corrected.sum() == pytest.approx(scored["labels"].sum(), rel=0.05)
+    np.testing.assert_array_equal(scored["labels"][:, 0], draw_day(2)["click"])
     line = read_lines(whole / "run", "progressive")[3]
     labels = day["click"].to_numpy()
     log_loss = -np.mean(np.where(labels, np.log(expected), np.log1p(-expected)))

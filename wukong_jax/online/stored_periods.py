@@ -1,7 +1,8 @@
 """Stores what belongs to a checkpoint of a run on a log: how far the log was read, id maps, and a prepared data set.
 
 `<workdir>/data/<step>/` is written before the checkpoint of that step, and holds `schema.json`, `vocabulary/` (the
-values that have rows), `blocks/` (the period's last rows), `id_map/` and `log_place.json`. So evaluation, export and
+values that have rows), `blocks/` (the period's last rows), `scored_rows.npz` (the same, as they were scored), `id_map/`
+and `log_place.json`. So evaluation, export and
 warm starts read it as the rows of any other run.
 """
 
@@ -24,6 +25,7 @@ from wukong_jax.online.log_periods import LogPlace
 from wukong_jax.online.rules import is_mapped
 from wukong_jax.runs.record import read_json_file
 from wukong_jax.schema import Schema, schema_to_json
+from wukong_jax.serving.export import SCORED_ROWS
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 KEPT_ROWS = 65_536  # of a period, from its end
@@ -47,7 +49,12 @@ class LogProgress:
 
 
 def save_period(
-    folder: Path, schema: Schema, maps: Mapping[str, IdMap], columns: Columns, progress: LogProgress
+    folder: Path,
+    schema: Schema,
+    maps: Mapping[str, IdMap],
+    columns: Columns,
+    scored: Mapping[str, np.ndarray] | None,
+    progress: LogProgress,
 ) -> None:
     """Writes the folder that belongs to a checkpoint.
 
@@ -56,6 +63,7 @@ def save_period(
       schema: the resolved schema.
       maps: id maps after the period, by vocabulary.
       columns: rows of the period, with the ids of these maps.
+      scored: logits, labels, label_mask and weight of the period's rows, as they were scored before it was trained on.
       progress: progress after the period.
 
     Raises:
@@ -64,6 +72,8 @@ def save_period(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with write_whole_folder(folder, replace=True) as aside:
         last = {name: np.ascontiguousarray(array[-KEPT_ROWS:]) for name, array in columns.items()}
+        if scored is not None:
+            np.savez(aside / SCORED_ROWS, **{name: array[-KEPT_ROWS:] for name, array in scored.items()})  # type: ignore[arg-type]
         statistics = RowStatistics(schema)
         statistics.add(0, last)
         for split in SPLITS:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wukong_jax.config import RunConfig
-from wukong_jax.data.blocks.batch import Columns
+from wukong_jax.data.blocks.batch import Batch, Columns
 from wukong_jax.data.blocks.label_sums import add_labels
 from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.data.raw.bad_rows import BadRows
@@ -137,11 +137,12 @@ class LogTraining:
     def _take(self, period: LogPeriod, bad_rows: BadRows) -> None:
         """Scores a period, changes the id maps by it, trains on it, and saves."""
         self._check_stop()
-        name, scores = period.place.name, None
+        name, scores, scored = period.place.name, None, None
         before = dict(self._maps)
         if self._run is not None:
             columns = encode_period(period, self._run.schema, before, bad_rows.start_again())
-            scores = self._score(columns) if len(columns["weight"]) else None
+            if len(columns["weight"]):
+                scores, scored = self._score(columns)
             unknown = measure_unknown(columns["ids"], self._run.schema)
         else:
             self._start(period)
@@ -173,7 +174,7 @@ class LogTraining:
             )
         self._folder.append_metrics(line)
         self._log = _add_period(self._log, period, scores, period.skipped + bad_rows.count)
-        self._save(columns)
+        self._save(columns, scored)
 
     def _start(self, period: LogPeriod) -> None:
         """Builds the run, whose means, deviations and domains are those of the first period."""
@@ -186,15 +187,22 @@ class LogTraining:
         self._run = run
         return run
 
-    def _score(self, columns: Columns) -> dict[str, float]:
+    def _score(self, columns: Columns) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Returns the metrics of a period, and its rows with their logits."""
         run, state = self._run, self._state
         assert run is not None
         assert state is not None
         source, size = MemoryBlocks(columns), run.evaluation_batch_size
         exact = self._config.training.exact_auc_rows
-        return evaluate_split(
-            build_predict(run, state), source, run.schema, size, run.mesh, exact, fit=run.place_bags
-        ).metrics
+        logits: list[np.ndarray] = []
+
+        def keep(batch: Batch, own: Any) -> None:
+            logits.append(np.asarray(own))
+
+        predict = build_predict(run, state)
+        metrics = evaluate_split(predict, source, run.schema, size, run.mesh, exact, keep, run.place_bags).metrics
+        rows = {name: columns[name] for name in ("labels", "label_mask", "weight")}
+        return metrics, rows | {"logits": np.concatenate(logits)[: source.rows]}
 
     def _advance(self, period: LogPeriod) -> dict[str, np.ndarray]:
         """Changes the id maps by a period; returns the rows that lost their value to another one."""
@@ -255,7 +263,7 @@ class LogTraining:
                 rows = int((batch.weight > 0).sum())
                 yield PlacedBatch(put_batch(batch, run.mesh), rows, position, bags=bags)
 
-    def _save(self, columns: Columns) -> None:
+    def _save(self, columns: Columns, scored: Mapping[str, np.ndarray] | None) -> None:
         """Saves what belongs to the state after a period, then the state."""
         run, state, checkpoints = self._run, self._state, self._checkpoints
         assert run is not None
@@ -263,7 +271,7 @@ class LogTraining:
         assert checkpoints is not None
         step = int(state.step)
         folder = self._folder.data / str(step)
-        save_period(folder, run.schema, self._maps, columns, self._log)
+        save_period(folder, run.schema, self._maps, columns, scored, self._log)
         self._data = open_prepared_rows(self._config.data, folder, self._say)
         self._meter.progress = self._meter.progress.replace(
             data_fingerprint=self._data.fingerprint, epoch=self._log.periods, rows_consumed=0

@@ -16,6 +16,7 @@ An artefact is a folder, written aside and renamed:
     schema.json         the resolved schema
     vocabulary/         the vocabularies of its columns, as in prepared data
     golden.npz          a few rows with the logits that the exporting machine computed
+    calibration.npz     maps of logits behind the scores, if the export was asked to calibrate them (`recalibration`)
 
 **The program** reads table rows, pools bags, assembles tokens and runs the network; it is the same traced code that
 `predict` runs. Weights and tables are its arguments, not constants: it stays small (tens of kB), and on a CPU the

@@ -22,7 +22,7 @@ MANIFEST, PROGRAM, WEIGHTS, SCHEMA, GOLDEN = (
     "schema.json",
     "golden.npz",
 )
-ONNX = "model.onnx"
+ONNX, CALIBRATION = "model.onnx", "calibration.npz"
 VOCABULARY, TABLES = "vocabulary", "tables"
 TableDtype = Literal["float32", "bfloat16", "int8"]
 
@@ -64,6 +64,7 @@ class Manifest:
     tolerance: float  # largest relative difference of the golden rows' logits on another machine
     config: Mapping[str, Any]
     metrics: Mapping[str, Any]  # of the run's summary, and of the artefact where it was evaluated
+    calibration: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # kind, split and rows; empty: none
     files: Mapping[str, StoredFile] = dataclasses.field(default_factory=dict)  # all files but the manifest
 
 
@@ -122,6 +123,8 @@ def check_files(folder: Path, manifest: Manifest, tables: bool) -> None:
       UserError: a file is missing or was changed.
     """
     needed = {SCHEMA, PROGRAM, WEIGHTS, GOLDEN} if manifest.kind == "stablehlo" else {SCHEMA, ONNX}
+    if manifest.calibration:
+        needed.add(CALIBRATION)
     if manifest.kind == "stablehlo":
         for index, table in enumerate(manifest.tables):
             needed.add(str(table_file(folder, index, "rows").relative_to(folder)))

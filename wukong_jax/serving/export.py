@@ -38,10 +38,12 @@ from wukong_jax.serving.artefact import (
 )
 from wukong_jax.serving.loaded_program import LoadedProgram
 from wukong_jax.serving.program import PLATFORMS, ServedNetwork, export_program, flatten_network
+from wukong_jax.serving.recalibration import Kind, apply_maps, fit_maps, save_maps
 from wukong_jax.serving.scorer import Scorer, load_scorer
-from wukong_jax.serving.table_files import write_table
+from wukong_jax.serving.table_files import read_arrays, write_table
 
 _GOLDEN_ROWS = 16
+PROGRESSIVE, SCORED_ROWS = "progressive", "scored_rows.npz"  # of a log's last period, see `wukong_jax.online`
 _SPLITS = ("test", "validation", "train")
 # Of logits on another processor or device, by the dtype of the products: orders of addition and fused products differ.
 _TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -55,6 +57,8 @@ def export_run(
     platforms: Sequence[str] = PLATFORMS,
     tables: TableDtype | None = None,
     evaluate: str = "",
+    calibrate: Kind | None = None,
+    calibrate_on: str = "validation",
     say: Callable[[str], None] = print,
 ) -> Scorer:
     """Exports a run's best state.
@@ -65,6 +69,9 @@ def export_run(
       platforms: platforms of JAX to export for.
       tables: how to store tables; None: as they were trained.
       evaluate: split on which to compare the artefact's metrics with the run's; none if empty.
+      calibrate: how to correct the scores' calibration; None: not at all.
+      calibrate_on: split by whose rows to do so, or "progressive": the last period of a log, as it was scored before it
+        was trained on.
       say: prints a message.
 
     Returns:
@@ -79,6 +86,7 @@ def export_run(
             raise UserError(f"--platforms = {platform!r}: not one of {', '.join((*PLATFORMS, 'rocm'))}")
     if evaluate:
         find_split(opened.data, evaluate)
+    maps = fit_maps(calibrate, read_scored_rows(opened, calibrate_on), names_of(opened)) if calibrate else ()
     check_output(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with write_whole_folder(output, replace=True) as folder:
@@ -93,6 +101,10 @@ def export_run(
         manifest = describe_artefact(opened, served, stored, platforms)
         scorer = build_scorer(folder, manifest, opened.schema, (_GOLDEN_ROWS, *((1024,) if evaluate else ())))
         _write_golden_rows(opened, folder, scorer, say)
+        if calibrate:
+            save_maps(folder, maps)
+            scorer.calibration = maps
+            manifest = dataclasses.replace(manifest, calibration={"kind": calibrate, "split": calibrate_on})
         if evaluate:
             manifest = _evaluate(opened, scorer, evaluate, manifest, say)
         write_manifest(folder, manifest)
@@ -149,7 +161,7 @@ def describe_artefact(
         versions={name: _find_version(name) for name in _VERSIONS},
         platforms=tuple(platforms),
         step=int(opened.state.step),
-        objectives=tuple(label.name for label in opened.schema.labels),
+        objectives=names_of(opened),
         weights=served.names,
         tables=tuple(tables),
         extras=dict(opened.run.shape.extras),
@@ -157,6 +169,30 @@ def describe_artefact(
         config=json.loads(run_config_to_json(opened.config)),
         metrics=replace_nan_by_none(metrics),
     )
+
+
+def names_of(opened: OpenRun) -> tuple[str, ...]:
+    """Returns the names of a run's objectives."""
+    return tuple(label.name for label in opened.schema.labels)
+
+
+def read_scored_rows(opened: OpenRun, split: str) -> Mapping[str, np.ndarray]:
+    """Returns logits, labels, label_mask and weight of the rows by which scores are calibrated.
+
+    Raises:
+      UserError: the run has no such rows.
+    """
+    if split != PROGRESSIVE:
+        if split not in opened.data.splits:
+            known = ", ".join(opened.data.splits)
+            raise UserError(f"--calibrate_on = {split!r}: the data has only {known}; of a log, give {PROGRESSIVE}")
+        return opened.score_split(split)
+    path = opened.data.directory / SCORED_ROWS
+    if not path.is_file():
+        raise UserError(
+            f"--calibrate_on = {split!r}: the run has no period that was scored before it was trained on; give a split"
+        )
+    return read_arrays(path)
 
 
 def _find_version(package: str) -> str:
@@ -218,8 +254,12 @@ def evaluate_artefact(opened: OpenRun, predict: Predict, split: str) -> Mapping[
 
 def _evaluate(opened: OpenRun, scorer: Scorer, split: str, manifest: Manifest, say: Callable[[str], None]) -> Manifest:
     before = evaluate_artefact(opened, opened.predict_batch, split)
-    after = evaluate_artefact(opened, lambda batch: compute_batch_logits(scorer, batch), split)  # type: ignore[arg-type, return-value]
-    for name in ("auc", "log_loss", "normalized_entropy"):
+    after = evaluate_artefact(
+        opened,
+        lambda batch: apply_maps(scorer.calibration, compute_batch_logits(scorer, batch)),  # type: ignore[arg-type, return-value]
+        split,
+    )
+    for name in ("auc", "log_loss", "normalized_entropy", *(("calibration",) if scorer.calibration else ())):
         if name in before:
             say(f"{split} {name}: run {before[name]:.6f}, artefact {after[name]:.6f}")
     measured = {

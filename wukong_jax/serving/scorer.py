@@ -13,6 +13,7 @@ from wukong_jax.messages import describe_error
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.serving.artefact import GOLDEN, PROGRAM, SCHEMA, VOCABULARY, Manifest, check_files, read_manifest
 from wukong_jax.serving.loaded_program import LoadedProgram
+from wukong_jax.serving.recalibration import apply_maps, load_maps
 from wukong_jax.serving.stored_artefacts import copy_artefact
 from wukong_jax.serving.table_files import read_arrays
 
@@ -27,11 +28,13 @@ class Scorer:
       folder: the artefact's folder.
       manifest: its manifest.
       schema: the resolved schema.
+      calibration: maps of the logits behind the scores, one an objective; empty: scores are the run's.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, schema: Schema, program: LoadedProgram) -> None:
         """Combines the parts; use `load_scorer`."""
         self.folder, self.manifest, self.schema = folder, manifest, schema
+        self.calibration = load_maps(folder, len(manifest.objectives)) if manifest.calibration else ()
         self._program = program
         self._domains = max(1, len(schema.domain_values))
         self._encoder = _load_encoder(schema, folder / VOCABULARY)
@@ -88,12 +91,12 @@ class Scorer:
         Raises:
           UserError: an array is missing, or has another shape or type.
         """
-        return expit(self.compute_logits(ids, dense, domain, extras).astype(np.float64))
+        return expit(apply_maps(self.calibration, self.compute_logits(ids, dense, domain, extras)))
 
     def compute_logits(
         self, ids: Any, dense: Any = None, domain: Any = None, extras: Mapping[str, Any] | None = None
     ) -> np.ndarray:
-        """Returns the logits [n, O] float32 whose probabilities `score_arrays` returns."""
+        """Returns the run's logits [n, O] float32; `score_arrays` returns their probabilities, calibrated if asked."""
         program = self._program
         checked = _check_array("ids", ids, np.int32, (program.slots,), None)
         rows = len(checked)

@@ -28,6 +28,7 @@ def test_builtin_schema_loads_and_has_its_columns(name):
         "criteo_terabyte": (13, 26, 0, 1),
         "criteo_x1": (13, 26, 0, 1),
         "flights": (0, 9, 0, 1),
+        "flights_log": (0, 8, 0, 1),
         "frappe": (0, 10, 0, 1),
         "hotel_bookings": (7, 16, 0, 3),
         "kuai_video": (0, 2, 2, 1),

@@ -10,7 +10,7 @@ from wukong_jax.ranges import AtLeast, Between
 class DriftingLogConfig:
     """Settings of the generator; see `drifting_log`."""
 
-    days: Annotated[int, "days", AtLeast(1)] = 40
+    days: Annotated[int, "days of the log", AtLeast(1)] = 40
     rows_per_day: Annotated[int, "rows of each day", AtLeast(1)] = 20_000
     items: Annotated[int, "items that live at the same time", AtLeast(1)] = 1000
     turnover: Annotated[float, "share of the items that a day replaces by new ones", Between(0, 1)] = 0.05
@@ -22,4 +22,4 @@ class DriftingLogConfig:
         1.0
     )
     bias: Annotated[float, "constant of the logit"] = -1.5
-    seed: Annotated[int, "seed", AtLeast(0)] = 0
+    seed: Annotated[int, "seed of everything that is drawn", AtLeast(0)] = 0
