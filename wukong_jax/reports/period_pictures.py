@@ -58,7 +58,9 @@ def draw_runs(runs: Mapping[str, Lines], title: str = "", theme: Theme = LIGHT) 
     axes[1, 1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes[1, 1].set_ylim(bottom=0)
     if len(runs) > 1:
-        axes[0, 0].legend(frameon=False, fontsize=9, labelcolor=theme.ink)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        below = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 9}
+        figure.legend(handles, labels, labelcolor=theme.ink, **below)
     for place in axes.flat:
         place.set_facecolor(theme.background)
     return save_png(figure)
