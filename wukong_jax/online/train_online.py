@@ -1,6 +1,5 @@
 """Trains a run on a log: each period is scored with what was known before it, then trained on."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -12,7 +11,6 @@ import numpy as np
 
 from wukong_jax.config import RunConfig
 from wukong_jax.data.blocks.batch import Batch, Columns
-from wukong_jax.data.blocks.label_sums import add_labels
 from wukong_jax.data.blocks.loader import Position, iterate_batches
 from wukong_jax.data.raw.bad_rows import BadRows
 from wukong_jax.data.raw.builtin_schemas import find_schema
@@ -21,6 +19,7 @@ from wukong_jax.embeddings.reset_rows import reset_rows
 from wukong_jax.errors import NotFiniteLossError, UserError
 from wukong_jax.online.log_periods import LogPeriod, LogReader, count_values, encode_period
 from wukong_jax.online.memory_blocks import MemoryBlocks
+from wukong_jax.online.period_scores import add_period, compute_start, measure_unknown
 from wukong_jax.online.resolved_log import resolve_log_schema
 from wukong_jax.online.rules import build_rules, check_config
 from wukong_jax.online.settings import OnlineSettings
@@ -39,7 +38,6 @@ from wukong_jax.training.log_window import NotFiniteError
 from wukong_jax.training.loop import Listener, Listeners, PlacedBatch, TrainLoop
 from wukong_jax.training.network import resolve_model_options
 from wukong_jax.training.run import Run, build_run
-from wukong_jax.training.start_logits import compute_start_logits
 from wukong_jax.training.state import TrainState, table_key
 from wukong_jax.training.step import StepMetrics
 
@@ -152,7 +150,7 @@ class LogTraining:
         if not len(columns["weight"]):
             return
         if self._state is None:
-            self._state = self._run.init_state(_compute_start(columns, self._run.schema))
+            self._state = self._run.init_state(compute_start(columns, self._run.schema))
         elif evicted:
             tables = reset_rows(self._run.exchange, self._state.tables, table_key(self._config.seed), evicted)
             self._state = self._state.replace(tables=tables)
@@ -173,7 +171,7 @@ class LogTraining:
                 f"{name}: {len(columns['weight']):,} rows, the first; nothing was known before to score them with"
             )
         self._folder.append_metrics(line)
-        self._log = _add_period(self._log, period, scores, period.skipped + bad_rows.count)
+        self._log = add_period(self._log, period, scores, period.skipped + bad_rows.count)
         self._save(columns, scored)
 
     def _start(self, period: LogPeriod) -> None:
@@ -334,46 +332,3 @@ class _Messages(Listener):
 
     def on_message(self, text: str) -> None:
         self._say(text)
-
-
-def measure_unknown(ids: np.ndarray, schema: Schema) -> dict[str, float]:
-    """Measures the share of values without a row.
-
-    Args:
-      ids: [n, S] ids of a period.
-      schema: the resolved schema.
-
-    Returns:
-      By vocabulary, as "item/unknown".
-    """
-    shares = {}
-    for name in schema.vocabulary_rows():
-        slots = [range(a, b) for column, a, b in schema.slot_ranges() if column.vocabulary == name]
-        own = ids[:, [slot for several in slots for slot in several]]
-        used = int((own >= 0).sum())
-        shares[f"{name}/unknown"] = float((own == 0).sum() / used) if used else 0.0
-    return shares
-
-
-def _compute_start(columns: Columns, schema: Schema) -> np.ndarray:
-    sums = np.zeros((max(len(schema.domain_values), 1), len(schema.labels), 2))
-    add_labels(sums, columns)
-    return compute_start_logits(sums)
-
-
-def _add_period(log: LogProgress, period: LogPeriod, scores: Mapping[str, float] | None, skipped: int) -> LogProgress:
-    log = dataclasses.replace(log, place=period.place, periods=log.periods + 1, skipped_rows=log.skipped_rows + skipped)
-    if scores is None or not math.isfinite(scores["log_loss"]):
-        return log
-    rows, defined = int(scores["rows"]), math.isfinite(scores["auc"])
-    clicks = scores["base_rate"] * rows
-    predicted = scores["calibration"] * clicks if math.isfinite(scores["calibration"]) else 0.0
-    return dataclasses.replace(
-        log,
-        scored_rows=log.scored_rows + rows,
-        log_loss_sum=log.log_loss_sum + rows * scores["log_loss"],
-        auc_sum=log.auc_sum + (rows * scores["auc"] if defined else 0.0),
-        auc_rows=log.auc_rows + (rows if defined else 0),
-        clicks=log.clicks + clicks,
-        predicted_clicks=log.predicted_clicks + predicted,
-    )

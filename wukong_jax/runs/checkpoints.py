@@ -28,6 +28,7 @@ from wukong_jax.files.plain_path import plain_path
 from wukong_jax.files.system_errors import describe_system_error
 from wukong_jax.messages import first_line
 from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests, compute_shard_digests
+from wukong_jax.runs.placed_arrays import place_arrays
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.runs.store_mirror import StoreMirror
 from wukong_jax.runs.stored_stacks import PIECES, ROW_DIGESTS, STACKS, open_stored_tables, stack_items
@@ -291,28 +292,6 @@ def _collect_copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what one process saves: copies of all arrays, tables in logical layout, and their digests."""
     items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
     return items | {"digests": ocp.args.JsonSave(compute_digests(arrays))}
-
-
-def place_arrays(arrays: Any, sharding: Any) -> Any:
-    """Puts a pytree of arrays on the mesh; what lies on the devices of several processes is there already.
-
-    Args:
-      arrays: arrays on the host, each process with the same, or on devices.
-      sharding: the sharding of each, in the same tree.
-
-    Returns:
-      The tree with arrays on devices.
-    """
-    if find_team().count == 1:
-        return jax.device_put(arrays, sharding)
-
-    def place(array: Any, target: Any) -> jax.Array:
-        if isinstance(array, jax.Array) and not array.is_fully_addressable:
-            return jax.device_put(array, target)
-        hosted = np.asarray(array)
-        return jax.make_array_from_callback(hosted.shape, target, lambda index: hosted[index])
-
-    return jax.tree.map(place, arrays, sharding)
 
 
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:

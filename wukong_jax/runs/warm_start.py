@@ -20,8 +20,9 @@ from wukong_jax.embeddings.fresh_rows import FreshTable
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import accept_idle_options
-from wukong_jax.runs.checkpoints import Checkpoints, Which, place_arrays
+from wukong_jax.runs.checkpoints import Checkpoints, Which
 from wukong_jax.runs.folder import RunFolder
+from wukong_jax.runs.placed_arrays import place_arrays
 from wukong_jax.runs.rows import RunData, prepared_directory
 from wukong_jax.schema import Schema, load_schema
 from wukong_jax.training.run import Run, build_run
