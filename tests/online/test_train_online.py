@@ -12,11 +12,12 @@ from scipy.special import expit
 from tests.data.raw.test_id_map import DictMap
 from tests.online.small_log import DAY, SETTINGS, START, draw_day, make_config, run_log, write_days
 from wukong_jax.data.raw.id_map import IdMapRule
+from wukong_jax.data.raw.vocabulary import load_vocabulary
 from wukong_jax.embeddings.fresh_rows import FreshTable
 from wukong_jax.errors import UserError
 from wukong_jax.online import train_online as train_online_module
 from wukong_jax.online.settings import OnlineSettings
-from wukong_jax.online.train_online import LogTraining
+from wukong_jax.online.train_online import LogTraining, train_online
 from wukong_jax.reports.run_report import write_report
 from wukong_jax.runs.open_run import open_run
 from wukong_jax.runs.record import read_metrics
@@ -212,6 +213,33 @@ def test_hours_and_files_are_periods_too(whole, tmp_path):
     lines, expected = (read_lines(folder, "progressive") for folder in (tmp_path / "files", whole / "run"))
     assert [line.pop("period") for line in lines] == [f"{day:02d}.csv" for day in DAYS]
     assert [line | {"period": wanted["period"]} for line, wanted in zip(lines, expected, strict=True)] == expected
+
+
+def test_waiting_takes_files_that_come_meanwhile(whole, tmp_path, monkeypatch):
+    log, sleeps = write_days(tmp_path / "log", range(2)), []
+
+    def sleep(seconds):
+        sleeps.append(seconds)
+        if len(sleeps) == 1:
+            write_days(log, range(2, 5))
+
+    monkeypatch.setattr(train_online_module.time, "sleep", sleep)
+    train_online(make_config(log), SETTINGS, tmp_path / "run", lambda text: None, wait=0.2)
+    assert sleeps[0] == 0.2
+    monkeypatch.undo()
+    assert_same_run(tmp_path / "run", whole / "run")
+
+
+def test_a_run_on_a_log_starts_another_run(whole, tmp_path):
+    said = []
+    log = write_days(tmp_path / "log", [4])
+    train_run(make_config(log, warm_start=str(whole / "run")), str(tmp_path / "run"), said.append)
+    (taken,) = [text for text in said if "warm start" in text]
+    assert "its latest checkpoint, step 15:" in taken
+    new, old = (
+        set(load_vocabulary(open_run(folder / "run").data.vocabulary, "item").values) for folder in (tmp_path, whole)
+    )
+    assert taken.splitlines()[2].split() == ["item", *map(str, (len(new) + 1, len(new & old) + 1, len(new - old)))]
 
 
 def test_a_report_has_the_periods(whole, tmp_path):

@@ -59,8 +59,15 @@ def draw_runs(runs: Mapping[str, Lines], title: str = "", theme: Theme = LIGHT) 
     axes[1, 1].set_ylim(bottom=0)
     if len(runs) > 1:
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        below = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 9}
-        figure.legend(handles, labels, labelcolor=theme.ink, **below)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+            fontsize=9,
+            labelcolor=theme.ink,
+        )
     for place in axes.flat:
         place.set_facecolor(theme.background)
     return save_png(figure)
