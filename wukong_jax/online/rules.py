@@ -60,6 +60,8 @@ def check_config(config: RunConfig) -> None:
         raise UserError(f"config.data.factory = {config.data.factory!r}: a log is read from raw files; set it to 'raw'")
     if config.data.join.factory:
         raise UserError(f"config.data.join.factory = {config.data.join.factory!r}: is not possible here; leave it out")
+    if config.data.lanes != 1:
+        raise UserError(f"config.data.lanes = {config.data.lanes}: one process reads a log; leave it out")
     for key in ("reference_run", "warm_start"):
         if getattr(config, key):
             raise UserError(f"config.{key} = {getattr(config, key)!r}: is not possible here; leave it out")
