@@ -68,6 +68,8 @@ def train_online(
     """
     check_config(config)
     folder = RunFolder(workdir)
+    if folder.mirror is not None:
+        raise UserError(f"--workdir = {workdir}: a run on a log needs a folder of this machine; give one")
     with folder.locked():
         config = resolve_model_options(config)
         folder.claim_log(config, settings)

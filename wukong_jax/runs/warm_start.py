@@ -64,7 +64,7 @@ def open_old_run(config: RunConfig) -> OldRun | None:
     if not config.warm_start:
         return None
     with _naming(config):
-        folder = RunFolder(config.warm_start)
+        folder = RunFolder(config.warm_start).fetch()
         parts = (config.model, config.loss, config.exchange, config.optimizer, config.data, config.data.join)
         packages = {part.factory.partition(":")[0].partition(".")[0] for part in parts if ":" in part.factory}
         old = folder.load_config(sorted(packages))
