@@ -270,6 +270,11 @@ def test_what_does_not_go_on_is_refused(whole, tmp_path):
         run_log(log, tmp_path / "run")
 
 
+def test_a_workdir_on_a_store_is_refused(whole):
+    with pytest.raises(UserError, match=r"--workdir = s3://bucket/run: a run on a log needs a folder of this machine"):
+        train_online(make_config(whole / "log"), SETTINGS, "s3://bucket/run", lambda text: None)
+
+
 def test_rows_out_of_order_are_refused(tmp_path):
     log = write_days(tmp_path / "log", [])
     pl.concat([draw_day(1), draw_day(0)]).write_csv(log / "a.csv")

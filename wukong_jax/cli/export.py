@@ -71,9 +71,9 @@ def run(settings: Settings) -> None:
     from wukong_jax.serving.stored_artefacts import check_stored_output
 
     stored = is_store_url(settings.output)
+    if stored and settings.delta_of:
+        raise UserError(f"--output = {settings.output}: a delta is written to a folder of this machine; give one")
     if stored:
-        if settings.delta_of:
-            raise UserError(f"--output = {settings.output!r}: with --delta_of it is a folder of this machine; give one")
         check_stored_output(settings.output)
     opened = open_run(settings.workdir, settings.data, settings.allow_factories)
     output = make_working_folder() / "artefact" if stored else Path(settings.output)

@@ -69,7 +69,7 @@ def train_online(
     """
     check_config(config)
     if is_store_url(workdir):
-        raise UserError(f"--workdir = {str(workdir)!r}: train_online keeps its state on a disk; give a folder")
+        raise UserError(f"--workdir = {workdir}: a run on a log needs a folder of this machine; give one")
     folder = RunFolder(workdir)
     with folder.locked():
         config = resolve_model_options(config)

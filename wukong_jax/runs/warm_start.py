@@ -19,7 +19,6 @@ from wukong_jax.embeddings.carried_rows import NEW, CarriedArray
 from wukong_jax.embeddings.fresh_rows import FreshTable
 from wukong_jax.embeddings.layout import TableStack
 from wukong_jax.errors import UserError
-from wukong_jax.files.object_store import is_store_url
 from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.runs.checkpoints import Checkpoints, Which
 from wukong_jax.runs.folder import RunFolder
@@ -65,9 +64,7 @@ def open_old_run(config: RunConfig) -> OldRun | None:
     if not config.warm_start:
         return None
     with _naming(config):
-        if is_store_url(config.warm_start):
-            raise UserError("is on an object store; copy the run's folder to a disk")
-        folder = RunFolder(config.warm_start)
+        folder = RunFolder(config.warm_start).fetch()
         parts = (config.model, config.loss, config.exchange, config.optimizer, config.data, config.data.join)
         packages = {part.factory.partition(":")[0].partition(".")[0] for part in parts if ":" in part.factory}
         old = folder.load_config(sorted(packages))
