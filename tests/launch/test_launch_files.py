@@ -297,7 +297,8 @@ def test_flags_of_gcloud_exist(tmp_path):
 
 def find_unknown_words(text: str) -> list[str]:
     """Returns config keys and flags in code font that do not exist here, nor in the launch files."""
-    known = {f"--{flag}" for name in ("train", "launch_local", "compile_for_cluster") for flag in list_own_flags(name)}
+    commands = ("train", "evaluate", "predict", "export", "prepare_data", "launch_local", "compile_for_cluster")
+    known = {f"--{flag}" for name in commands for flag in list_own_flags(name)}
     files = "".join(path.read_text(encoding="utf-8") for path in [*SCRIPTS, *MANIFESTS])
     unknown = []
     for code in re.findall(r"`([^`\n]+)`", text):

@@ -132,10 +132,10 @@ class RankMixer(nn.Module):
 
 def cut_into_slices(vectors: jax.Array, count: int) -> jax.Array:
     """Cuts [B, n, D], flattened and filled up with zeros, into equal slices: [count, B, ceil(n * D / count)]."""
-    flat = vectors.reshape(len(vectors), -1)
+    flat = vectors.reshape(vectors.shape[0], -1)
     width = math.ceil(flat.shape[1] / count)
     padded = jnp.pad(flat, ((0, 0), (0, count * width - flat.shape[1])))
-    return padded.reshape(len(flat), count, width).swapaxes(0, 1)
+    return padded.reshape(flat.shape[0], count, width).swapaxes(0, 1)
 
 
 def token_initializer(scale: float) -> nn.initializers.Initializer:

@@ -97,7 +97,7 @@ class TokenMixer(nn.Module):
         vectors = input_vectors(inputs, options, self.shape, train=train)
         slices = cut_into_slices(vectors, options.mixer_tokens - 1)
         width, start = options.token_width, token_initializer(1.0)
-        whole = PerTokenLinear(width, start, dtype, name="global")(vectors.reshape(1, len(vectors), -1))
+        whole = PerTokenLinear(width, start, dtype, name="global")(vectors.reshape(1, vectors.shape[0], -1))
         tokens = jnp.concatenate([whole, PerTokenLinear(width, start, dtype, name="tokens")(slices)])
         kept = tokens
         for index in range(options.blocks):
