@@ -64,6 +64,19 @@ def assert_absent_tokens_reach_nothing(model, shape, silent=()):
     assert np.all(np.abs(np.asarray(vectors)[mask == 1]).sum(-1) > 0)
 
 
+def assert_rows_of_absent_tokens_are_finite(model, shape):
+    """Checks logits' gradients where a row has no token at all, whose norms divide by the root of epsilon."""
+    inputs = make_inputs(shape)
+    inputs = inputs._replace(token_mask=0 * inputs.token_mask)
+    variables = draw_parameters(model, inputs)
+
+    def total(variables, embeddings):
+        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits.sum()
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(total, (0, 1)))(variables, inputs.embeddings)):
+        assert np.isfinite(leaf).all()
+
+
 def assert_dropout_acts_in_training_only(build, options, place, shape):
     """Checks that serving ignores the dropout rate and that training is a function of the key."""
     model, plain = build({**options, place: 0.5}, shape), build(options, shape)

@@ -13,6 +13,7 @@ from tests.models.model_checks import (
     assert_equals_twin,
     assert_no_model_option_is_idle,
     assert_refused_by_name,
+    assert_rows_of_absent_tokens_are_finite,
 )
 from tests.models.random_parameters import draw_parameters
 from wukong_jax.errors import UserError
@@ -159,16 +160,9 @@ def test_logits_start_near_zero_by_default():
 
 def test_rows_of_absent_tokens_alone_are_finite_under_norms():
     shape = ModelShape(0, 3, 4, 1)
-    model = autoint.build({**SMALL, "attention_norm": True, "embedding_norm": True}, shape)
-    inputs = make_inputs(shape)
-    inputs = inputs._replace(token_mask=0 * inputs.token_mask)
-    variables = draw_parameters(model, inputs)
-
-    def total(variables, embeddings):
-        return model.apply(variables, inputs._replace(embeddings=embeddings), train=True).logits.sum()
-
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(total, (0, 1)))(variables, inputs.embeddings)):
-        assert np.isfinite(leaf).all()
+    assert_rows_of_absent_tokens_are_finite(
+        autoint.build({**SMALL, "attention_norm": True, "embedding_norm": True}, shape), shape
+    )
 
 
 @pytest.mark.parametrize("place", ["embedding_dropout", "bottom_dropout", "attention_dropout", "deep_dropout"])

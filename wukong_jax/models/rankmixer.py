@@ -54,11 +54,7 @@ class RankMixerOptions(VectorModelOptions):
     def __post_init__(self) -> None:
         """Refuses a width that the parts do not divide."""
         super().__post_init__()
-        if self.token_width % self.mixer_tokens:
-            raise UserError(
-                f"token_width = {self.token_width}: is cut into mixer_tokens = {self.mixer_tokens} equal parts; give a "
-                "multiple of it"
-            )
+        check_parts(self.token_width, self.mixer_tokens)
 
 
 class PerTokenLinear(nn.Module):
@@ -141,6 +137,14 @@ def cut_into_slices(vectors: jax.Array, count: int) -> jax.Array:
 def token_initializer(scale: float) -> nn.initializers.Initializer:
     """Returns a kernel initialiser [T, inputs, features] whose variance is `scale` by a token's inputs."""
     return nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal", batch_axis=(0,))
+
+
+def check_parts(width: int, tokens: int) -> None:
+    """Raises UserError if a token cannot be cut into as many equal parts as there are tokens."""
+    if width % tokens:
+        raise UserError(
+            f"token_width = {width}: is cut into mixer_tokens = {tokens} equal parts; give a multiple of it"
+        )
 
 
 def check_slices(tokens: int, slices: int, shape: ModelShape) -> None:

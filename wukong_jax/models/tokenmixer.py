@@ -27,6 +27,7 @@ from wukong_jax.models.outputs import Outputs
 from wukong_jax.models.rankmixer import (
     TOKEN_NORM_EPSILON,
     PerTokenLinear,
+    check_parts,
     check_slices,
     cut_into_slices,
     mix_tokens,
@@ -54,11 +55,7 @@ class TokenMixerOptions(VectorModelOptions):
     def __post_init__(self) -> None:
         """Refuses a width that the parts do not divide, and a skip that no block ends."""
         super().__post_init__()
-        if self.token_width % self.mixer_tokens:
-            raise UserError(
-                f"token_width = {self.token_width}: is cut into mixer_tokens = {self.mixer_tokens} equal parts; give a "
-                "multiple of it"
-            )
+        check_parts(self.token_width, self.mixer_tokens)
         if self.skip_every and self.skip_every >= self.blocks:
             raise UserError(f"skip_every = {self.skip_every}: below blocks = {self.blocks}, or 0 for no skips")
 
