@@ -7,6 +7,7 @@ import pytest
 from tests.training.sharded_steps import (
     MESH_OF_EIGHT,
     MODELS,
+    SCHEMA,
     TOWER_EXCHANGE,
     make_batch,
     make_run,
@@ -73,9 +74,9 @@ def test_any_split_and_mesh_restores_the_same_state(first, tmp_path):
 
 def test_a_run_goes_on_whole_where_it_was_split(tmp_path):
     split = make_run(MODELS["dcnv2"], MESH_OF_EIGHT | {"fsdp": "all"})
-    state, _ = split.jit_train_step()(split.init_state(), put_batch(make_batch(0), split.mesh))
+    state, _ = split.jit_train_step()(split.init_state(), put_batch(make_batch(0, SCHEMA), split.mesh))
     save(split, state, tmp_path)
     whole = make_run(MODELS["dcnv2"], ONE)
-    state, _ = whole.jit_train_step()(restore(whole, tmp_path), put_batch(make_batch(1), whole.mesh))
+    state, _ = whole.jit_train_step()(restore(whole, tmp_path), put_batch(make_batch(1, SCHEMA), whole.mesh))
     _, params, *_ = take_steps_on_one_device("dcnv2")
     chex.assert_trees_all_close(jax.device_get(state.params), params, rtol=1e-4, atol=1e-6)
