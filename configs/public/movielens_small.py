@@ -22,5 +22,5 @@ from .multi_domain_sets import SMALL_WUKONG, start_movielens_small, use_model
 
 
 def get_config(model: str = "wukong") -> ConfigDict:
-    """Returns the config of a model: "wukong", "lattice", or one of `multi_domain_sets.BASELINES`."""
-    return use_model(start_movielens_small(), model, SMALL_WUKONG, ("history",))
+    """Returns the config of a model: "wukong", "lattice", "hstu", or one of `multi_domain_sets.BASELINES`."""
+    return use_model(start_movielens_small(), model, SMALL_WUKONG, ("history",), target=("movie_id", "genres"))

@@ -95,6 +95,17 @@ LATTICE = {
     "head_dropout": 0.1,
     "embedding_dropout": 0.1,
 }
+HSTU = {
+    "token_width": 32,
+    "layers": 2,
+    "heads": 2,
+    "query_width": 8,
+    "value_width": 16,
+    "bottom_hidden": (32,),
+    "head_hidden": (64,),
+    "head_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
 BASELINES: Mapping[str, Mapping[str, Any]] = {
     "separate": {"bottom_hidden": (32,), "tower_hidden": (64, 64)},
     "shared_bottom": {"bottom_hidden": (32,), "shared_hidden": (128, 64), "tower_hidden": (32,)},
@@ -119,31 +130,38 @@ def use_model(
     wukong: Mapping[str, Any],
     sequences: tuple[str, ...] = (),
     sizes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    target: tuple[str, ...] = (),
 ) -> ConfigDict:
     """Adds one of the models to a config.
 
     Args:
       config: config without a model.
-      name: "wukong" (one model with an output per objective and the domain as a feature), "lattice", or a key of
-        `BASELINES`.
+      name: "wukong" (one model with an output per objective and the domain as a feature), "lattice", a key of
+        `BASELINES`, or, with sequences, "hstu" (as "wukong").
       wukong: options of Wukong.
-      sequences: columns that the Lattice network reads event by event; other models pool them.
+      sequences: columns that Lattice and HSTU read event by event; other models pool them.
       sizes: options of baselines that replace the usual ones for this set, by name.
+      target: columns of HSTU's candidate.
 
     Raises:
       UserError: there is no such model.
     """
-    if name not in ("wukong", "lattice", *BASELINES):
-        raise UserError(f"model {name!r}: wukong, lattice, {', '.join(BASELINES)}")
+    known = ("wukong", "lattice", *BASELINES, *(("hstu",) if sequences else ()))
+    if name not in known:
+        raise UserError(f"model {name!r}: {', '.join(known)}")
     config.name = f"{name} on {config.name}"
     if name == "wukong":
         config.model.factory, options = "wukong_jax.models.wukong:build", wukong
     elif name == "lattice":
         config.model.factory, options = "lattice.network:build", {**LATTICE, "sequences": sequences}
-        config.embeddings.fields = ConfigDict({column: {"pooling": "none"} for column in sequences})
+    elif name == "hstu":
+        config.model.factory = "wukong_jax.models.hstu:build"
+        options = {**HSTU, "sequences": sequences, "target": target}
     else:
         config.model.factory, options = f"lattice.baselines.{name}:build", {**BASELINES[name], **sizes.get(name, {})}
     config.model.options = ConfigDict(options)
+    if name in ("lattice", "hstu"):
+        config.embeddings.fields = ConfigDict({column: {"pooling": "none"} for column in sequences})
     return config
 
 
