@@ -4,8 +4,9 @@ Command:   python scripts/train.py --config=lattice/planted --workdir=runs/latti
            `:DATA/MODEL` chooses the data and the model. Data: "related", or "conflict", in which one domain is opposed
            to the others (what makes clicks more likely there makes them less likely here). Model: "events" (histories
            are read event by event; the default), "lattice" (histories are pooled, a tenth of the time on a CPU), "tied"
-           or "fmb" (like "lattice", but with no untied weights, or also the fusion block untied), or a baseline of
-           multi_domain_sets.py with about the FLOPs of Lattice.
+           or "fmb" (like "lattice", but with no untied weights, or also the fusion block untied), "batch" (like
+           "lattice", but its inputs are normalised over the batch), or a baseline of multi_domain_sets.py with about
+           the FLOPs of Lattice.
            Compare Lattice and baselines with one model per portfolio, then on data with the conflict:
            python scripts/compare_consolidation.py --config=lattice/planted --alone=related/lattice
            --together=related/lattice,related/shared_bottom,related/mmoe,related/ple,related/star,related/adatt,
@@ -19,10 +20,14 @@ Command:   python scripts/train.py --config=lattice/planted --workdir=runs/latti
            --output=docs/results/lattice_conflict/groups.json
            and the second command again with --groups=docs/results/lattice_conflict/groups.json; without --rules, the
            Partitioner merges all portfolios
+           What the norm of the inputs is worth:
+           python scripts/compare_variants.py --config=lattice/planted --seeds=0,1,2
+           --variants=related/lattice,related/batch,related/star --workdir=runs/lattice_input_norm
+           --output=docs/results/lattice_input_norm
 Data:      generated: 150,000 training rows per domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
            objectives with base rates 0.25, 0.1 and 0.05, whose true logits have correlation 0.8 between domains and 0.6
            within a domain
-Expected:  docs/results/lattice_consolidation_planted, docs/results/lattice_conflict
+Expected:  docs/results/lattice_consolidation_planted, docs/results/lattice_input_norm, docs/results/lattice_conflict
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +50,12 @@ SIZES = {
     "adatt": {"expert_hidden": (46,)},
     "pepnet": {"tower_hidden": (224, 64)},
 }
-UNTIED = {"lattice": ("heads",), "tied": (), "fmb": ("fmb", "heads")}
+NETWORKS = {
+    "lattice": {"untied": ("heads",)},
+    "tied": {"untied": ()},
+    "fmb": {"untied": ("fmb", "heads")},
+    "batch": {"untied": ("heads",), "input_norm": "batch"},
+}
 
 
 def get_config(choice: str = "related/events") -> ConfigDict:
@@ -69,14 +79,14 @@ def use_model(config: ConfigDict, model: str, data: str) -> ConfigDict:
         untied = ("heads",) if data == "related" else ("ffn", "fmb", "heads")
         config.model.options = LATTICE | {"sequences": ("history",), "untied": untied}
         config.embeddings.fields = ConfigDict({"history": {"pooling": "none"}})
-    elif model in UNTIED:
+    elif model in NETWORKS:
         config.model.factory = "lattice.network:build"
-        config.model.options = LATTICE | {"untied": UNTIED[model]}
+        config.model.options = LATTICE | NETWORKS[model]
     elif model in SIZES:
         config.model.factory = f"lattice.baselines.{model}:build"
         config.model.options = ConfigDict(multi_domain_sets.BASELINES[model] | SIZES[model])
     else:
-        raise UserError(f"model {model!r}: events, {', '.join(UNTIED)}, {', '.join(SIZES)}")
+        raise UserError(f"model {model!r}: events, {', '.join(NETWORKS)}, {', '.join(SIZES)}")
     return config
 
 

@@ -27,6 +27,7 @@ from lattice.network.transformer_block import TransformerBlock
 from wukong_jax.embeddings.rearrange import take_vectors
 from wukong_jax.errors import UserError
 from wukong_jax.idle_options import refuse_idle
+from wukong_jax.layers.batch_norm import BatchNorm
 from wukong_jax.layers.dropout import Dropout
 from wukong_jax.layers.mlp import HIDDEN_INITIALIZER, output_initializer
 from wukong_jax.layers.short_sequences import KeptTokens, join_kept, kept_length
@@ -36,6 +37,7 @@ from wukong_jax.models.shape import ModelShape
 from wukong_jax.strict_mapping import build_dataclass
 
 OPTIONS = "config.model.options"
+_INPUT_EPSILON = 1e-8  # a variance; embeddings may start at 1e-3
 
 
 class LatticeNetwork(nn.Module):
@@ -65,7 +67,7 @@ class LatticeNetwork(nn.Module):
         options, settings, domain = self.options, self.settings, inputs.domain
         dropout = Dropout(options.embedding_dropout, deterministic=not train)
         inputs = inputs._replace(embeddings=dropout(inputs.present_embeddings))
-        others = self._process_others(inputs)
+        others = self._process_others(inputs, train)
         events, present = self._process_events(inputs.embeddings, inputs.token_mask)
         stored: list[jax.Array] = []
         given: list[KeptTokens] = []
@@ -115,8 +117,8 @@ class LatticeNetwork(nn.Module):
         options, shape = self.options, self.shape
         return LayerSettings(shape.domains, shape.dtype, options.norm, options.biases, options.float8)
 
-    def _process_others(self, inputs: ModelInputs) -> jax.Array:
-        """Computes the non-sequence tokens, normalised over D: [B, D, n]."""
+    def _process_others(self, inputs: ModelInputs, train: bool) -> jax.Array:
+        """Computes the non-sequence tokens, normalised over D or over the batch: [B, D, n]."""
         options, settings, width = self.options, self.settings, self.shape.width
         dense, embeddings, _, domain, extras = inputs
         parts = [take_vectors(embeddings, self._other_places()).transpose(0, 2, 1).astype(settings.dtype)]
@@ -134,8 +136,13 @@ class LatticeNetwork(nn.Module):
             known = extras["teacher_embedding"].astype(settings.dtype)
             made = Dense(width * options.teacher_tokens, settings, name="teacher_tokens")(known, domain)
             parts.append(made.reshape(-1, width, options.teacher_tokens))
-        # normalise each token before mixing: embeddings start a hundred times smaller than the tokens computed here
-        tokens = normalise(settings.norm, jnp.concatenate(parts, axis=2), "token_norm", axis=1)
+        # normalise before mixing: embeddings start a hundred times smaller than the tokens computed here
+        tokens = jnp.concatenate(parts, axis=2)
+        if options.input_norm == "batch":
+            flat = tokens.reshape(tokens.shape[0], -1)
+            tokens = BatchNorm(epsilon=_INPUT_EPSILON, name="input_norm")(flat, train=train).reshape(tokens.shape)
+        else:
+            tokens = normalise(settings.norm, tokens, "token_norm", axis=1)
         if not options.mixed_tokens:
             return tokens
         kernel = self.param("mixing", output_initializer(), (tokens.shape[2], options.mixed_tokens))

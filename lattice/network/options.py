@@ -42,6 +42,9 @@ class LatticeOptions:
     teacher_tokens: Annotated[int, AtLeast(0)] = 0
     distillation_head: bool = False  # separate heads for the teacher's labels, so that its bias does not affect serving
     norm: NormKind = "swish_rms"  # SwishRMSNorm, or layer norm with ReLUs
+    # of the non-sequence tokens before the first layer: each token by itself, as in the paper, or each of their numbers
+    # over the rows of the batch, which keeps apart rows whose embeddings are large and small
+    input_norm: Literal["token", "batch"] = "token"
     biases: bool = False  # in linear layers
     float8: Float8 = "none"  # products in 8 bits, with a scale per tensor or per row
 

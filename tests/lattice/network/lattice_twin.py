@@ -2,7 +2,7 @@
 
 import numpy as np
 
-EPSILON, FM_EPSILON = 1e-6, 1e-12
+EPSILON, FM_EPSILON, INPUT_EPSILON = 1e-6, 1e-12, 1e-8
 
 
 def sigmoid(x):
@@ -99,8 +99,18 @@ def fusion(tokens, stored, params, options, kind, domain):
     return (norm if kind == "layer" else activate)(kind, made, params["norm"])
 
 
-def network(row, params, options, shape, domain):
-    """Computes the logits [O] of one row (dense [F], embeddings [N, D], mask [N])."""
+def batch_norm(tokens, params, moments, epsilon):
+    """Normalises tokens [n, D] by kept moments of [D * n] numbers, coordinate by coordinate of each token."""
+    made, count = np.empty(tokens.shape), len(tokens)
+    for token, coordinate in np.ndindex(*tokens.shape):
+        place = coordinate * count + token
+        deviation = (tokens[token, coordinate] - moments["mean"][place]) / np.sqrt(moments["variance"][place] + epsilon)
+        made[token, coordinate] = deviation * params["scale"][place] + params["bias"][place]
+    return made
+
+
+def network(row, params, options, shape, domain, statistics=None):
+    """Computes the logits [O] of one row (dense [F], embeddings [N, D], mask [N]); a batch norm needs the statistics."""
     numbers, embeddings, mask = row
     embeddings, kind = embeddings * mask[:, None], options.norm
     columns = np.array(shape.token_columns)
@@ -112,7 +122,10 @@ def network(row, params, options, shape, domain):
         others += list(dense(hidden, params["dense_tokens"], domain).reshape(shape.width, -1).T)
     if options.domain_token and shape.domains > 1:
         others.append(params["domain_token"][domain])
-    others = norm(kind, np.array(others), params["token_norm"])
+    if options.input_norm == "batch":
+        others = batch_norm(np.array(others), params["input_norm"], statistics["input_norm"], INPUT_EPSILON)
+    else:
+        others = norm(kind, np.array(others), params["token_norm"])
     if options.mixed_tokens:
         others = norm(kind, params["mixing"].T @ others, params["mixing_norm"])
 

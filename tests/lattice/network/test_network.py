@@ -15,6 +15,7 @@ from tests.lattice.network import lattice_twin
 from tests.models.model_checks import trace_model
 from tests.option_checks import assert_no_option_is_idle
 from wukong_jax.errors import UserError
+from wukong_jax.layers.batch_norm import STATISTICS
 from wukong_jax.layers.short_sequences import shorten_sequences
 from wukong_jax.models.cost import count_cost
 from wukong_jax.models.inputs import ModelInputs
@@ -48,7 +49,8 @@ def draw_variables(model, inputs, seed=0):
     def draw(path, leaf):
         start = 1.0 if path[-1].key == "scale" else 0.0
         spread = 0.3 if len(leaf.shape) < 2 else leaf.shape[-2] ** -0.5
-        return (start + spread * random.normal(size=leaf.shape)).astype(np.float32)
+        drawn = (start + spread * random.normal(size=leaf.shape)).astype(np.float32)
+        return np.abs(drawn) + 0.1 if path[-1].key == "variance" else drawn
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
@@ -71,6 +73,7 @@ CHANGES = {
     "attention to context": (SMALL, {"transformer": {"context": "attention", "heads": 1}}),
     "gate by context": (SMALL, {"transformer": {"context": "gate", "ffn_multiple": 3}}),
     "same number of tokens": (PLAIN, {"mixed_tokens": 5}),
+    "batch norm": (SMALL, {"input_norm": "batch", "mixed_tokens": 3}),
 }
 
 
@@ -80,10 +83,11 @@ def test_network_equals_its_twin(name):
     model, inputs = build({**options, **changes}, SHAPE), make_inputs()
     variables = draw_variables(model, inputs)
     made = serve(model, variables, inputs)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     rows = zip(*(np.asarray(array, np.float64) for array in inputs[:3]), strict=True)
+    rest = exact["params"], model.options, SHAPE
     expected = np.array(
-        [lattice_twin.network(row, params, model.options, SHAPE, inputs.domain[i]) for i, row in enumerate(rows)]
+        [lattice_twin.network(row, *rest, inputs.domain[i], exact.get(STATISTICS)) for i, row in enumerate(rows)]
     )
     assert np.std(expected) > 1e-2  # else the comparison says nothing
     np.testing.assert_allclose(made, expected, rtol=2e-4, atol=2e-4 * np.std(expected))
@@ -305,7 +309,7 @@ OPTIONS = [
     *(("embedding_dropout", {"embedding_dropout": 0.3}), ("teacher_tokens", {"teacher_tokens": 2})),
     *(("untied", {"untied": names}) for names in ([], ["ffn"], ["fmb"], ["heads", "fmb"])),
     *(("distillation_head", {"distillation_head": True}), ("norm", {"norm": "layer"}), ("biases", {"biases": True})),
-    *(("float8", {"float8": "tensor"}), ("float8", {"float8": "row"})),
+    *(("float8", {"float8": "tensor"}), ("float8", {"float8": "row"}), ("input_norm", {"input_norm": "batch"})),
 ]
 
 
