@@ -110,7 +110,7 @@ def batch_norm(tokens, params, moments, epsilon):
 
 
 def network(row, params, options, shape, domain, statistics=None):
-    """Computes the logits [O] of one row (dense [F], embeddings [N, D], mask [N]); a batch norm needs the statistics."""
+    """Computes the logits [O] of one row (dense [F], embeddings [N, D], mask [N]); batch norms need the statistics."""
     numbers, embeddings, mask = row
     embeddings, kind = embeddings * mask[:, None], options.norm
     columns = np.array(shape.token_columns)
