@@ -5,8 +5,8 @@ Command:   python scripts/train.py --config=lattice/planted --workdir=runs/latti
            to the others (what makes clicks more likely there makes them less likely here). Model: "events" (histories
            are read event by event; the default), "lattice" (histories are pooled, a tenth of the time on a CPU), "tied"
            or "fmb" (like "lattice", but with no untied weights, or also the fusion block untied), "batch" (like
-           "lattice", but its inputs are normalised over the batch), or a baseline of multi_domain_sets.py with about
-           the FLOPs of Lattice.
+           "lattice", but its inputs are normalised over the batch), "plain" (like "batch", without an activation
+           after its blocks), or a baseline of multi_domain_sets.py with about the FLOPs of Lattice.
            Compare Lattice and baselines with one model per portfolio, then on data with the conflict:
            python scripts/compare_consolidation.py --config=lattice/planted --alone=related/lattice
            --together=related/lattice,related/shared_bottom,related/mmoe,related/ple,related/star,related/adatt,
@@ -22,8 +22,8 @@ Command:   python scripts/train.py --config=lattice/planted --workdir=runs/latti
            Partitioner merges all portfolios
            What the norm of the inputs is worth:
            python scripts/compare_variants.py --config=lattice/planted --seeds=0,1,2
-           --variants=related/lattice,related/batch,related/star --workdir=runs/lattice_input_norm
-           --output=docs/results/lattice_input_norm
+           --variants=related/lattice,related/batch,related/plain,related/star
+           --workdir=runs/lattice_input_norm --output=docs/results/lattice_input_norm
 Data:      generated: 150,000 training rows per domain; user, item, 6 fields, 2 numbers and the user's last 12 items;
            objectives with base rates 0.25, 0.1 and 0.05, whose true logits have correlation 0.8 between domains and 0.6
            within a domain
@@ -55,6 +55,11 @@ NETWORKS = {
     "tied": {"untied": ()},
     "fmb": {"untied": ("fmb", "heads")},
     "batch": {"untied": ("heads",), "input_norm": "batch"},
+    "plain": {
+        "untied": ("heads",),
+        "input_norm": "batch",
+        "fusion": LATTICE["fusion"] | {"output_activation": "none"},
+    },
 }
 
 

@@ -11,7 +11,7 @@ later layer reads them through a linear map over tokens that starts at zero. No 
 
 import dataclasses
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 
@@ -35,6 +35,8 @@ class FusionOptions:
     lcb_tokens: Annotated[int, AtLeast(1)] = 8  # n_L, output tokens of the linear compression block
     rank: Annotated[int, AtLeast(1)] = 8  # k, columns of the FM's projection
     hidden: Annotated[tuple[int, ...], AtLeast(1)] = (128,)  # hidden widths of the MLP after the FM
+    # after the block's norm, which Wukong's layers do not have; not with layer norm
+    output_activation: Literal["swish", "none"] = "swish"
 
 
 def build_fusion_block(
@@ -62,7 +64,7 @@ def build_fusion_block(
         options.fmb_tokens,
         options.lcb_tokens,
         partial(_interact, options, settings, untied),
-        partial(_apply_norm, settings),
+        partial(_apply_norm, options, settings),
         partial(map_tokens_in_precision, settings=settings),
         pads_kernel=True,
         kept=kept,
@@ -71,8 +73,9 @@ def build_fusion_block(
     )
 
 
-def _apply_norm(settings: LayerSettings, made: jax.Array) -> jax.Array:
-    norm = normalise if settings.norm == "layer" else normalise_and_activate
+def _apply_norm(options: FusionOptions, settings: LayerSettings, made: jax.Array) -> jax.Array:
+    plain = settings.norm == "layer" or options.output_activation == "none"
+    norm = normalise if plain else normalise_and_activate
     return norm(settings.norm, made, "norm", axis=1)
 
 

@@ -57,4 +57,5 @@ class LatticeOptions:
         refuse_idle(self, "context_storage", self.layers == 1, "with one layer")
         for name in ("transformer", "sequence_fusion"):
             refuse_idle(self, name, not self.sequences, "without sequences")
+        refuse_idle(self.fusion, "output_activation", self.norm == "layer", "with norm 'layer'", "fusion.")
         refuse_idle(self, "untied", "ffn" in self.untied and not self.sequences, "for 'ffn' without sequences")

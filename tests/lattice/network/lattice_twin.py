@@ -96,7 +96,8 @@ def fusion(tokens, stored, params, options, kind, domain):
     made = np.concatenate([fmb, lcb]) + residual
     if stored:
         made = made + params["read"].T @ np.concatenate(stored)
-    return (norm if kind == "layer" else activate)(kind, made, params["norm"])
+    plain = kind == "layer" or options.output_activation == "none"
+    return (norm if plain else activate)(kind, made, params["norm"])
 
 
 def batch_norm(tokens, params, moments, epsilon):

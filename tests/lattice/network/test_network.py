@@ -73,6 +73,7 @@ CHANGES = {
     "attention to context": (SMALL, {"transformer": {"context": "attention", "heads": 1}}),
     "gate by context": (SMALL, {"transformer": {"context": "gate", "ffn_multiple": 3}}),
     "same number of tokens": (PLAIN, {"mixed_tokens": 5}),
+    "no activation after a block": (SMALL, {"fusion": {**FUSION, "output_activation": "none"}}),
     "batch norm": (SMALL, {"input_norm": "batch", "mixed_tokens": 3}),
 }
 
@@ -304,6 +305,7 @@ OPTIONS = [
     *(("transformer", {"transformer": change}) for change in ({"heads": 4}, {"qk_norm": False}, {"ffn_multiple": 3})),
     *(("fusion", {"fusion": {**FUSION, name: 6}}) for name in ("fmb_tokens", "lcb_tokens", "rank")),
     ("fusion", {"fusion": {**FUSION, "hidden": [7]}}),
+    ("fusion", {"fusion": {**FUSION, "output_activation": "none"}}),
     *(("sequence_fusion", {"sequence_fusion": "pooled"}), ("context_storage", {"context_storage": False})),
     *(("head_hidden", {"head_hidden": 4}), ("head_dropout", {"head_dropout": 0.3})),
     *(("embedding_dropout", {"embedding_dropout": 0.3}), ("teacher_tokens", {"teacher_tokens": 2})),
