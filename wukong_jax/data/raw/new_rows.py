@@ -111,8 +111,9 @@ def split_frame(schema: Schema, frame: pl.DataFrame, *, dates: bool = False) -> 
       dates: keep timestamps if there are any.
 
     Raises:
-      UserError: a column is missing or has a type that does not fit the schema.
+      UserError: a column is missing or has a type that does not fit the schema, or the schema is of merged data sets.
     """
+    schema.source.require_raw_files()
     needed, optional = raw_columns(schema)
     optional = [name for name in optional if name not in _unread_columns(schema, dates)]
     missing = [name for name in needed if name not in frame.columns]
