@@ -85,5 +85,5 @@ def encode_absent(column: DenseColumn) -> float:
 
 def _standardise_again(values: np.ndarray, before: DenseColumn, after: DenseColumn) -> np.ndarray:
     """Maps numbers standardised by one mean and deviation to those standardised by another."""
-    raw = values.astype(np.float64) * before.standard_deviation + before.mean
+    raw = values.astype(np.float64) * (before.standard_deviation or 0.0) + (before.mean or 0.0)
     return standardise(raw[:, None], np.array([after.mean]), np.array([after.standard_deviation]))[:, 0]
