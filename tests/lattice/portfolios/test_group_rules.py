@@ -91,9 +91,10 @@ def test_groups_that_share_a_budget_by_weight_equal_their_slow_twin(seed, budget
 
 def test_what_is_worth_more_keeps_a_model_of_its_own():
     affinity = np.full((6, 6), -1.0)
+    affinity[0] = affinity[:, 0] = -2.0
     rows = make_rows({"a/x": 3.0})  # 3 of 8: 0.75 of 2 runs, and a model on domain a takes 0.6
     made = partition_portfolios(rows.portfolios, affinity, TRAFFIC, Budget(2.0, by_weight=True))
-    assert (0,) in made.groups
+    assert made.groups == ((0,), (1, 4, 5), (2, 3))  # a/y needs what both of c have left
     even = partition_portfolios(make_rows().portfolios, affinity, TRAFFIC, Budget(2.0, by_weight=True))
     assert (0,) not in even.groups  # a sixth of 2 runs is too little for 0.6
     with pytest.raises(UserError, match="all weights are 0"):
