@@ -52,7 +52,7 @@ class Source:
         if self.format == "merged":
             raise UserError(
                 "source.format = 'merged': these rows come from several data sets, whose raw rows have other columns; "
-                "prepare the new rows with their own schema, merge them, and score by arrays or evaluate"
+                "score raw rows by predict with --data_set=NAME, or score arrays"
             )
 
 

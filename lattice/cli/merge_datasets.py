@@ -7,8 +7,8 @@ have under one name is one: vocabularies are united, so that a user has one embe
 no value in its rows, and its labels are masked. --rename keeps columns apart that only share a name. Splits stay;
 within each, rows are merged by time if all data sets have timestamps in ascending order, else interleaved evenly.
 
-Train on the output with --config.data.factory=blocks --config.data.path=DIR; evaluate measures each domain. Raw rows
-cannot be scored with it, since the data sets' files differ: prepare and merge them, or score arrays.
+Train on the output with --config.data.factory=blocks --config.data.path=DIR; evaluate measures each domain, and
+predict scores raw rows of one data set, which --data_set names. An exported run scores arrays only, no raw rows.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Writes several prepared data sets as one; see `merged_schema`, `merged_vocabulary` and `translated_rows`."""
+"""Writes several prepared data sets as one; see `merged_schema` and `merged_vocabulary`."""
 
 import dataclasses
 import json
@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from lattice.merging.merged_schema import describe_differences, list_domains, merge_schemas, rename_columns
+from lattice.merging.merged_schema import describe_differences, merge_schemas, rename_columns
 from lattice.merging.merged_vocabulary import merge_vocabularies
 from lattice.merging.row_streams import KeyedRows, is_in_order_of_time, merge_streams, read_keyed_rows
-from lattice.merging.translated_rows import RowTranslator
 from wukong_jax.config import DataConfig
 from wukong_jax.data.blocks.preparation_report import RowStatistics
 from wukong_jax.data.blocks.preparation_warnings import list_warnings
 from wukong_jax.data.blocks.row_blocks import SPLITS, BlockWriter
+from wukong_jax.data.raw.data_sets import DataSetSchemas, save_data_sets
 from wukong_jax.data.raw.prepare import measure_peak_memory
+from wukong_jax.data.raw.translated_rows import RowTranslator
 from wukong_jax.data.raw.vocabulary import load_vocabulary, save_vocabulary
 from wukong_jax.errors import UserError
 from wukong_jax.files.whole_folder import write_whole_folder
@@ -70,7 +71,7 @@ def merge_datasets(
     with write_whole_folder(output) as aside:
         merged, tables = _write_vocabularies(sets, merged, aside / "vocabulary")
         statistics = RowStatistics(merged)
-        translators = _build_translators(sets, merged, tables)
+        translators = [RowTranslator(one.name, one.schema, merged, own) for one, own in zip(sets, tables, strict=True)]
         size = max(one.data.splits["train"].rows_per_block for one in sets)
         for split in SPLITS:
             with BlockWriter(aside, split, merged, size) as writer:
@@ -82,6 +83,7 @@ def merge_datasets(
                     writer.append(columns)
                     statistics.add(SPLITS.index(split), columns)
             say(f"wrote {writer.rows} rows of {split}")
+        save_data_sets(aside, {one.name: DataSetSchemas(one.data.schema, one.schema) for one in sets})
         (aside / "schema.json").write_text(schema_to_json(merged), encoding="utf-8")
         report = statistics.report(merged, _sum_truncated(sets))
         report |= _describe(sets, schemas, merged, hindrance) | {"seconds": round(time.perf_counter() - started, 3)}
@@ -145,14 +147,6 @@ def _write_vocabularies(
     folder.mkdir(exist_ok=True)
     resolved = dataclasses.replace(merged, categorical=resolve(merged.categorical), sequences=resolve(merged.sequences))
     return resolved, tables
-
-
-def _build_translators(sets: list[DataSet], merged: Schema, tables: list[dict[str, np.ndarray]]) -> list[RowTranslator]:
-    translators, first = [], 0
-    for one, own in zip(sets, tables, strict=True):
-        translators.append(RowTranslator(one.schema, merged, own, first))
-        first += len(list_domains(one.name, one.schema))
-    return translators
 
 
 def _translate(one: DataSet, split: str, by_time: bool, translator: RowTranslator) -> Iterator[KeyedRows]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from wukong_jax.data.raw.row_encoder import index_domains
+from wukong_jax.data.raw.translated_rows import list_domains
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, Split
 
@@ -29,7 +30,7 @@ def rename_columns(schema: Schema, names: Mapping[str, str], source: str) -> Sch
     Raises:
       UserError: the schema has no such column, or two columns get one name.
     """
-    known = [column.name for column in (*schema.dense, *schema.id_columns)] + [label.name for label in schema.labels]
+    known = _list_columns(schema) + _list_labels(schema)
     known += [schema.group] if schema.group is not None else []
     for name in names:
         if name not in known:
@@ -62,11 +63,6 @@ def rename_columns(schema: Schema, names: Mapping[str, str], source: str) -> Sch
         labels=labels,
         group=names.get(schema.group, schema.group) if schema.group is not None else None,
     )
-
-
-def list_domains(name: str, schema: Schema) -> tuple[str, ...]:
-    """Returns the merged names of a data set's domains: its own name, or "name/domain" if it has domains."""
-    return tuple(f"{name}/{value}" for value in schema.domain_values) if schema.domain is not None else (name,)
 
 
 def merge_schemas(schemas: Mapping[str, Schema], training_rows: Mapping[str, int]) -> Schema:
@@ -135,7 +131,7 @@ def describe_differences(schemas: Mapping[str, Schema], merged: Schema) -> list[
 
 
 def _list_columns(schema: Schema) -> list[str]:
-    return [column.name for column in (*schema.dense, *schema.id_columns)]
+    return [column.name for column in schema.dense] + [column.name for column in schema.id_columns]
 
 
 def _list_labels(schema: Schema) -> list[str]:

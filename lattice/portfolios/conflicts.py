@@ -76,7 +76,7 @@ def resolve_conflicts(
         else:
             done.append(group)
     groups = tuple(sorted(done))
-    untied = {}
+    untied: dict[Group, tuple[str, ...]] = {}
     for group in groups if rules.untie_below is not None else ():
         pair = find_opposed_domains(group, portfolios, cosine)
         if pair is None or rules.untie_below is None:

@@ -49,7 +49,7 @@ class GroupRules:
     """The content of a rules file."""
 
     must_not_meet: tuple[tuple[str, ...], ...] = ()  # pairs of domains, portfolios or feature columns
-    weights: Annotated[Mapping[str, float], AtLeast(0)] = dataclasses.field(default_factory=dict)  # by portfolio
+    weights: Mapping[str, Annotated[float, AtLeast(0)]] = dataclasses.field(default_factory=dict)  # by portfolio
     budget_by_weight: Annotated[float | None, AtLeast(1)] = None  # model runs a row, shared by the portfolios' weights
     conflict: ConflictRules | None = None
 

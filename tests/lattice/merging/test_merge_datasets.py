@@ -5,20 +5,22 @@ import json
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
 from lattice.merging.merge_datasets import merge_datasets
 from lattice.merging.merged_schema import merge_schemas, pool_moments
 from lattice.merging.row_streams import merge_streams
-from lattice.merging.translated_rows import RowTranslator
 from tests.lattice.merging.made_sets import ADS, FEED, ROWS, make_ads, make_feed, prepare, read_values
 from wukong_jax.config import DataConfig
 from wukong_jax.data.blocks.row_blocks import SPLITS, open_row_blocks
 from wukong_jax.data.raw.memory_rows import MemoryEncoder
 from wukong_jax.data.raw.new_rows import read_encoded_rows
+from wukong_jax.data.raw.translated_rows import RowTranslator
 from wukong_jax.data.raw.vocabulary import load_vocabulary
 from wukong_jax.errors import UserError
 from wukong_jax.runs.rows import open_run_data
+from wukong_jax.runs.scoring import encode_rows
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source, load_schema
 
 
@@ -115,8 +117,8 @@ def test_a_dense_column_that_is_absent_has_the_number_of_an_empty_cell(tmp_path)
     merged = merge_schemas({"one": one, "b": other}, {"one": 4, "b": 9})
     rows = {name: np.zeros((2, *shape), np.float32) for name, shape in other.column_shapes().items()}
     rows |= {"ids": np.zeros((2, 0), np.int32), "domain": np.zeros(2, np.int32), "dense": np.ones((2, 1), np.float32)}
-    np.testing.assert_allclose(RowTranslator(other, merged, {}, 1).translate(rows)["dense"], [[-2, 1]] * 2)
-    np.testing.assert_allclose(RowTranslator(one, merged, {}, 0).translate(rows)["dense"], [[1, math.log(4)]] * 2)
+    np.testing.assert_allclose(RowTranslator("b", other, merged, {}).translate(rows)["dense"], [[-2, 1]] * 2)
+    np.testing.assert_allclose(RowTranslator("one", one, merged, {}).translate(rows)["dense"], [[1, math.log(4)]] * 2)
 
 
 def test_a_set_with_itself_leaves_the_vocabularies_as_they_are(made, tmp_path):
@@ -262,6 +264,42 @@ def test_names_that_mean_nothing_are_refused(made, tmp_path):
     with pytest.raises(UserError, match="holds no row blocks"):
         merge_datasets({"a": str(tmp_path)}, tmp_path / "no")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("renamed", [{}, {"ads:item": "ad_item", "feed:item": "post", "feed:age": "years"}])
+def test_raw_rows_of_one_set_are_encoded_like_its_merged_rows(made, tmp_path, renamed):
+    folder, (_, feed_path), (_, ads_path) = made
+    merge_datasets({"feed": str(feed_path), "ads": str(ads_path)}, tmp_path / "merged", renamed)
+    data = open_run_data(DataConfig("blocks", path=str(tmp_path / "merged")), tmp_path, print)
+    blocks = data.splits["test"]
+    parts = [blocks.read(index) for index in range(blocks.num_blocks)]
+    stored = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name in ("feed", "ads"):
+        own = np.array([value.startswith(name) for value in data.schema.domain_values])[stored["domain"]]
+        encoded = list(encode_rows(data.schema, data, folder / f"raw_{name}" / "test.csv", name))
+        found = {key: np.concatenate([part[key] for part in encoded]) for key in encoded[0]}
+        assert np.array_equal(found["domain"], stored["domain"][own])
+        np.testing.assert_allclose(found["dense"], stored["dense"][own], rtol=1e-5, atol=1e-6)
+        known = stored["ids"][own] != 0
+        assert np.array_equal(found["ids"][known], stored["ids"][own][known])
+        if name == "feed":  # an item with too few rows in the feed, which the ads know
+            assert ((found["ids"] > 0) & ~known).any() == (not renamed)
+        frame = pl.read_csv(folder / f"raw_{name}" / "test.csv", infer_schema=False)
+        again = list(encode_rows(data.schema, data, frame, name))
+        assert np.array_equal(np.concatenate([part["ids"] for part in again]), found["ids"])
+
+
+def test_the_data_set_of_raw_rows_must_be_named(made, tmp_path):
+    folder, (_, feed), _ = made
+    data = open_run_data(DataConfig("blocks", path=str(folder / "merged")), tmp_path, print)
+    raw = folder / "raw_feed" / "test.csv"
+    with pytest.raises(UserError, match="--data_set: none given; name the one whose raw rows these are: feed, ads"):
+        encode_rows(data.schema, data, raw)
+    with pytest.raises(UserError, match="--data_set: shop is no data set of these rows"):
+        encode_rows(data.schema, data, raw, "shop")
+    single = open_run_data(DataConfig("blocks", path=str(feed)), tmp_path, print)
+    with pytest.raises(UserError, match="--data_set = feed: the run's rows are not merged"):
+        encode_rows(single.schema, single, raw, "feed")
 
 
 def test_raw_rows_are_refused_in_one_line(made, tmp_path):

@@ -94,7 +94,7 @@ def test_what_is_worth_more_keeps_a_model_of_its_own():
     affinity[0] = affinity[:, 0] = -2.0
     rows = make_rows({"a/x": 3.0})  # 3 of 8: 0.75 of 2 runs, and a model on domain a takes 0.6
     made = partition_portfolios(rows.portfolios, affinity, TRAFFIC, Budget(2.0, by_weight=True))
-    assert made.groups == ((0,), (1, 4, 5), (2, 3))  # a/y needs what both of c have left
+    assert made.groups == ((0,), (1, 2, 3, 4), (5,))  # a/y needs what b and one of c have left
     even = partition_portfolios(make_rows().portfolios, affinity, TRAFFIC, Budget(2.0, by_weight=True))
     assert (0,) not in even.groups  # a sixth of 2 runs is too little for 0.6
     with pytest.raises(UserError, match="all weights are 0"):

@@ -12,6 +12,7 @@ from wukong_jax.errors import UserError
 
 SPACE = {"model.options.rank": ParameterRange(low=1, high=9)}
 STEPS = (10, 20, 30, 40, 80)
+HALF = float(EXPONENTS[28])  # about 0.5
 
 
 def rise(end, drop, exponent, steps=STEPS):
@@ -46,19 +47,25 @@ def test_a_curve_is_continued_and_a_falling_one_is_flat():
 def end(number, evaluations, flops=1e6):
     auc = evaluations[-1][1]
     return Trial(
-        number, {}, "complete", flops=flops, evaluations=evaluations, auc=auc, objective=compute_objective(auc, flops)
+        number,
+        {"model.options.rank": 1 + number},
+        "complete",
+        flops=flops,
+        evaluations=evaluations,
+        auc=auc,
+        objective=compute_objective(auc, flops),
     )
 
 
 def test_a_trial_is_stopped_if_its_curve_cannot_win_and_only_then():
-    past = [end(0, rise(0.80, 0.05, 0.5)), end(1, rise(0.78, 0.05, 0.5))]
+    past = [end(0, rise(0.80, 0.05, HALF)), end(1, rise(0.78, 0.05, HALF))]
     curve = SearchOptions(SPACE, startup_trials=2, pruning="curve")
-    slow = rise(0.90, 0.14, 0.5)  # behind both until step 40, and ahead at the end
+    slow = rise(0.90, 0.14, HALF)  # behind both until step 40, and ahead at the end
     assert slow[3][1] < min(trial.evaluations[3][1] for trial in past)
     assert slow[4][1] > past[0].auc
     assert explain_stop(past, curve, 1e6, slow[:4], 80) == ""
     assert "below the median" in explain_stop(past, SearchOptions(SPACE, startup_trials=2), 1e6, slow[:4], 80)
-    flat = rise(0.74, 0.01, 0.5)
+    flat = rise(0.74, 0.01, HALF)
     reason = explain_stop(past, curve, 1e6, flat[:3], 80)
     assert reason.startswith("at step 30 its curve ends at AUC 0.7300, with a margin of 0.0000 an objective of ")
     assert reason.endswith(f"trial 0 has {past[0].objective:.5f}")
@@ -68,12 +75,12 @@ def test_a_trial_is_stopped_if_its_curve_cannot_win_and_only_then():
 
 
 def test_the_margin_is_the_worst_shortfall_so_far():
-    leap = (*rise(0.75, 0.02, 0.5)[:4], (80, 0.80))  # a trial that leapt at the end, which no curve foresees
-    past = [end(0, rise(0.78, 0.05, 0.5)), end(1, leap)]
+    leap = (*rise(0.75, 0.02, HALF)[:4], (80, 0.80))  # a trial that leapt at the end, which no curve foresees
+    past = [end(0, rise(0.78, 0.05, HALF)), end(1, leap)]
     margin = find_margin(past, 40)
     assert margin == pytest.approx(0.80 - slow_forecast(leap[:4], 80), abs=1e-6)
     curve = SearchOptions(SPACE, startup_trials=2, pruning="curve")
-    near, far = rise(0.80 - margin + 0.021, 0.02, 0.5), rise(0.80 - margin + 0.015, 0.02, 0.5)
+    near, far = rise(0.80 - margin + 0.021, 0.02, HALF), rise(0.80 - margin + 0.015, 0.02, HALF)
     assert explain_stop(past, curve, 1e6, near[:4], 80) == ""
     assert f"a margin of {margin:.4f}" in explain_stop(past, curve, 1e6, far[:4], 80)
 

@@ -5,6 +5,8 @@ number that an empty cell of that column has, `missing_value` after the transfor
 "not there". A label that it lacks is masked.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from wukong_jax.data.blocks.batch import Columns
@@ -12,19 +14,25 @@ from wukong_jax.data.raw.numeric_transforms import apply_transform, standardise
 from wukong_jax.schema import DenseColumn, Schema
 
 
+def list_domains(name: str, schema: Schema) -> tuple[str, ...]:
+    """Returns the merged names of a data set's domains: its own name, or "name/domain" if it has domains."""
+    return tuple(f"{name}/{value}" for value in schema.domain_values) if schema.domain is not None else (name,)
+
+
 class RowTranslator:
     """Translates rows of one data set; holds the places and the ids."""
 
-    def __init__(self, own: Schema, merged: Schema, id_tables: dict[str, np.ndarray], first_domain: int) -> None:
+    def __init__(self, name: str, own: Schema, merged: Schema, id_tables: Mapping[str, np.ndarray]) -> None:
         """Prepares the translation.
 
         Args:
+          name: name of the data set.
           own: schema of the data set, with columns named as in the merged schema.
           merged: the merged schema.
           id_tables: merged id of each id, by vocabulary, -1 last; vocabularies without a table keep their ids.
-          first_domain: merged id of its first domain.
         """
-        self._merged, self._first_domain = merged, first_domain
+        self._merged = merged
+        self._first_domain = merged.domain_values.index(list_domains(name, own)[0])
         places = {column.name: index for index, column in enumerate(merged.dense)}
         self._dense = [(index, places[column.name]) for index, column in enumerate(own.dense)]
         self._moments = [
