@@ -1,4 +1,6 @@
-"""Merge prepared data sets of different schemas into one, so that one network learns the domains of all.
+"""Merge prepared data sets of different schemas into one, with a domain for each.
+
+Then one network learns from all of them:
 
     wukong-jax merge_datasets --inputs=feed=DIR_A,ads=DIR_B --output=DIR [--rename=ads:item=ad_item]
 
