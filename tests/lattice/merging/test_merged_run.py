@@ -2,14 +2,10 @@
 
 import math
 
-import pytest
-
 from tests.lattice.merging.made_sets import ADS, FEED, ROWS, make_ads, make_feed, prepare
-from wukong_jax import open_run
 from wukong_jax.cli.main import main
 from wukong_jax.config import build_run_config
 from wukong_jax.config_files import load_config
-from wukong_jax.errors import UserError
 from wukong_jax.runs.train_run import train_run
 
 
@@ -45,5 +41,3 @@ def test_one_network_learns_from_two_logs(tmp_path, capsys):
     header, *lines = output.read_text().splitlines()
     assert header == "click,like,buy"
     assert len(lines) == ROWS["test"]
-    with pytest.raises(UserError, match="--data_set: none given; name the one whose raw rows these are: feed, ads"):
-        open_run(tmp_path / "run").predict(raw)
