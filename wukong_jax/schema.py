@@ -35,13 +35,25 @@ _Float32 = Between(-FLOAT32_MAX, FLOAT32_MAX)
 class Source:
     """Format of the raw files."""
 
-    format: Literal["csv", "parquet", "libfm"]
+    format: Literal["csv", "parquet", "libfm", "merged"]  # merged: of several data sets, whose files may differ
     separator: str = ","  # csv only
     header: bool = True  # csv only: the first line of each file names the columns
     columns: tuple[str, ...] = ()  # names in file order, required without a header and for libfm
     missing: tuple[str, ...] = ("",)  # csv only: texts that mean "no value"
     strip: bool = False  # csv only: trim blanks around every value
     libfm_first_ids: tuple[int, ...] = ()  # libfm only: first global index of each column of `columns`[1:]
+
+    def require_raw_files(self) -> None:
+        """Checks that raw rows can be encoded.
+
+        Raises:
+          UserError: the rows were merged from several data sets, each with raw files of its own.
+        """
+        if self.format == "merged":
+            raise UserError(
+                "source.format = 'merged': these rows come from several data sets, whose raw rows have other columns; "
+                "score raw rows by predict with --data_set=NAME, or score arrays"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

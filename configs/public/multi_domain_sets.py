@@ -63,6 +63,16 @@ def start_kuai_video_objectives() -> ConfigDict:
     return config
 
 
+def start_prepared() -> ConfigDict:
+    """Starts the config of row blocks of any domains and objectives, whose folder is `config.data.path`."""
+    config = start_config()
+    config.name = "prepared rows"
+    config.data.factory = "blocks"
+    _learn_tables(config, width=16, learning_rate=0.02)
+    _train(config, batch_size=512, epochs=3, patience=2)
+    return config
+
+
 # Wukong for the small sets.
 SMALL_WUKONG = {
     "layers": 1,

@@ -6,9 +6,9 @@
 `--alone` and `--together` are variants of the config, as in compare_variants. The model of a portfolio reads only that
 portfolio's rows, has separate tables, and a learning-rate schedule shortened in proportion to its rows. All models are
 tested on the same rows. `--groups` also trains the alone variant for each group of a file of partition_portfolios,
-without the columns that its rules drop. A model must score every row of its domains, and its embedding lookups are the
-ids of these rows. The command can be stopped at any time and started again: runs resume, and results.json is updated
-after each network.
+without the columns that its rules drop, and with the parts untied that it names. A model must score every row of its
+domains, and its embedding lookups are the ids of these rows. The command can be stopped at any time and started again:
+runs resume, and results.json is updated after each network.
 """
 
 import dataclasses

@@ -4,9 +4,14 @@
     wukong-jax partition_portfolios --data=FOLDER --groups=groups.json --rows=DIR
 
 The first form prints a table of the portfolios and groups them by overlap of users and items, delay, density and, if a
-trained shared model is given, conflict of gradients, under a compute budget and must-not-meet rules. It writes
-`groups.json` and a picture. The second form writes the rows of each group to DIR/group_0, ..., to train a model on
-(`--config.data.factory=blocks --config.data.path=DIR/group_0`).
+trained shared model is given, conflict of gradients, under a compute budget, for all groups or shared by weight, and
+must-not-meet rules. Where gradients inside a group oppose each other, thresholds in the rules split it, or name weights
+to untie. It writes `groups.json` and a picture. The second form writes the rows of each group to DIR/group_0, ..., to
+train a model on (`--config.data.factory=blocks --config.data.path=DIR/group_0`).
+
+Rules are a JSON file, each key optional: {"must_not_meet": [["one", "other"], ...], "weights": {"shop/order": 5},
+"budget_by_weight": 2, "conflict": {"split_below": -0.4, "untie_below": -0.1, "untie": ["heads"]}}. Names are domains,
+portfolios or columns; budgets are model runs per row of traffic; thresholds are mean cosines of gradients.
 """
 
 import dataclasses
@@ -47,9 +52,7 @@ class Settings:
         dataclasses.field(default_factory=dict)
     )
     budget: Annotated[float | None, "maximum model runs per row of traffic; 1 = one model per domain"] = None
-    rules: Annotated[
-        str | None, 'JSON file {"must_not_meet": [["one", "other"], ...]} with domains, portfolios or columns'
-    ] = None
+    rules: Annotated[str | None, "JSON file of rules, see above"] = None
     groups: Annotated[str | None, "groups.json; write the rows of its groups instead of grouping"] = None
     rows: Annotated[str | None, "with --groups: folder to create, with one subfolder per group"] = None
 
@@ -79,7 +82,9 @@ def run(settings: Settings) -> None:
     """Measures and groups portfolios, or writes the rows of given groups."""
     from lattice.filter.permutation_importance import list_features
     from lattice.portfolios.affinity import AffinityWeights, compute_affinity, compute_cosines, measure_gradients
-    from lattice.portfolios.groups import describe_groups, format_groups, load_groups, load_rules, write_groups
+    from lattice.portfolios.conflicts import Resolved, resolve_conflicts
+    from lattice.portfolios.group_rules import GroupRules, load_rules
+    from lattice.portfolios.groups import describe_groups, format_groups, load_groups, write_groups
     from lattice.portfolios.partitioner import check_rules, partition_portfolios
     from lattice.portfolios.portfolios import format_portfolios, measure_portfolios
     from lattice.portfolios.rows import write_group_rows
@@ -96,24 +101,32 @@ def run(settings: Settings) -> None:
         for index, group in enumerate(load_groups(settings.groups)):
             folder = Path(settings.rows or "") / f"group_{index}"
             write_group_rows(data, group["portfolios"], group["dropped_columns"], folder)
-            print(f"wrote {folder}: {', '.join(group['portfolios'])}")
+            untied = f"; untie {', '.join(group['untied'])} (config.model.options.untied)" if group["untied"] else ""
+            print(f"wrote {folder}: {', '.join(group['portfolios'])}{untied}")
         return
     weights = build_dataclass(AffinityWeights, settings.affinity, "--affinity")
     blocks = open_row_blocks(settings.data, "train")
     conversions = load_conversion_log(settings.conversions) if settings.conversions else None
-    rows = measure_portfolios(blocks, settings.user, settings.item, conversions, settings.weights)
+    rules = load_rules(settings.rules) if settings.rules else GroupRules()
+    budget = rules.choose_budget(settings.budget)
+    rules.check_flags(bool(settings.weights), bool(settings.workdir))
+    worth = settings.weights or rules.weights
+    rows = measure_portfolios(blocks, settings.user, settings.item, conversions, worth)
     print(format_portfolios(rows.portfolios))
-    rules = load_rules(settings.rules) if settings.rules else ()
-    check_rules(rules, rows.portfolios, list_features(blocks.schema))
+    check_rules(rules.pairs, rows.portfolios, list_features(blocks.schema))
     cosine = None
     if settings.workdir:
         opened = open_run(settings.workdir, allow_factories=settings.allow_factories)
         batches = draw_batches(opened, "train", settings.batches or _BATCHES)
         cosine = compute_cosines(measure_gradients(opened, rows.portfolios, batches))
     affinity = compute_affinity(rows, weights, cosine)
-    grouping = partition_portfolios(rows.portfolios, affinity.total, rows.traffic, settings.budget, rules)
-    described = describe_groups(rows, affinity, grouping, rules, weights, blocks.schema, settings.budget)
-    counted = f"{len(grouping.groups)} groups" if len(grouping.groups) > 1 else "one group"
+    grouping = partition_portfolios(rows.portfolios, affinity.total, rows.traffic, budget, rules.pairs)
+    resolved = Resolved(grouping, (), {})
+    if rules.conflict is not None and cosine is not None:
+        resolved = resolve_conflicts(grouping, rows, cosine, rules.conflict, budget)
+    described = describe_groups(rows, affinity, resolved, rules.pairs, weights, blocks.schema, budget)
+    groups = resolved.grouping.groups
+    counted = f"{len(groups)} groups" if len(groups) > 1 else "one group"
     output = Path(settings.output or "")
     picture = write_groups(described, output, f"{blocks.schema.name}: {counted} of portfolios")
     print(format_groups(described))

@@ -11,8 +11,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lattice.network.options import LatticeOptions
 from lattice.portfolios.consolidation import Capacity, add_capacities, compare_portfolios
 from lattice.portfolios.groups import load_groups
 from lattice.portfolios.portfolios import PortfolioRows, measure_portfolios
@@ -23,12 +24,22 @@ from wukong_jax.idle_options import accept_idle_options
 from wukong_jax.runs.rows import RunData, open_run_data, prepared_directory
 from wukong_jax.runs.shared_rows import claim_made_folder, write_once
 from wukong_jax.scaling.repeats import train_seeds
-from wukong_jax.strict_mapping import to_mapping
+from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 LOSS = "normalized_entropy"
+_CAN_UNTIE = "lattice.network:build"
 METRICS = (LOSS, "auc", "log_loss", "calibration")
 Portfolio = str  # "domain/objective"
-Groups = Mapping[tuple[Portfolio, ...], tuple[str, ...]]  # portfolios -> columns that the group's model must not read
+
+
+class GroupModel(NamedTuple):
+    """What differs between the model of a group and that of another."""
+
+    dropped: tuple[str, ...] = ()  # columns that it must not read
+    untied: tuple[str, ...] = ()  # parts of which each domain has its own; none: as in the config
+
+
+Groups = Mapping[tuple[Portfolio, ...], GroupModel]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +83,9 @@ class ConsolidationComparison:
           A row of results for each, when its runs have ended.
         """
         groups = read_groups(load_groups(Path(groups_file)), self.names) if groups_file else {}
-        single = self._serve_groups({(name,): () for name in self.names}, "alone")
+        for group, model in groups.items():  # before the first hour of training
+            untie(self.config, group, model.untied)
+        single = self._serve_groups({(name,): GroupModel() for name in self.names}, "alone")
         yield self._describe(f"{alone} for each portfolio", single, single)
         for name, network in networks.items():
             place = self.folder / "together" / re.sub("[/,]", "_", name)
@@ -88,7 +101,7 @@ class ConsolidationComparison:
     def _serve_groups(self, groups: Groups, place: str) -> Served:
         """Trains a model for each group on its rows, without dropped columns, in `<place>/<its portfolios>`."""
         trained = {}
-        for group, dropped in groups.items():
+        for group, (dropped, untied) in groups.items():
             folder = self.folder / place / re.sub(r"[^\w.-]+", "_", "+".join(group))
             made_of = {"portfolios": group, "dropped_columns": dropped}
             claim_made_folder(folder / "rows", made_of, {"data": self.data})
@@ -98,13 +111,32 @@ class ConsolidationComparison:
             rows = open_run_data(rows_config, folder, print).splits["train"].rows
             own = stretch_schedule(self.config, rows / self.data.splits["train"].rows)
             own = dataclasses.replace(own, name=f"{self.config.name}: {', '.join(group)}", data=rows_config)
+            own = untie(own, group, untied)
             with accept_idle_options():  # options of several domains have no effect in a group of one domain
                 trained[group] = train_seeds(own, folder, self.seeds)
         return read_served(trained, self.portfolios)
 
 
+def untie(config: RunConfig, group: Sequence[Portfolio], parts: Sequence[str]) -> RunConfig:
+    """Returns the config with the parts untied that a group asks for; the same if it asks for none.
+
+    Raises:
+      UserError: the model has no untied weights, or not these.
+    """
+    if not parts:
+        return config
+    if config.model.factory != _CAN_UNTIE:
+        raise UserError(
+            f"--groups: {', '.join(group)} is to have its own {', '.join(parts)} in each domain, which "
+            f"{config.model.factory} does not; give a variant of {_CAN_UNTIE} as --alone, or remove `untied`"
+        )
+    options = dict(config.model.options) | {"untied": tuple(parts)}
+    build_dataclass(LatticeOptions, options, "config.model.options")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, options=options))
+
+
 def read_groups(described: Sequence[Mapping[str, Any]], names: Sequence[Portfolio]) -> Groups:
-    """Returns the columns that each group must not read, by group.
+    """Returns what the model of each group is to be like, by group.
 
     Raises:
       UserError: the groups do not contain each portfolio of the data exactly once.
@@ -114,7 +146,10 @@ def read_groups(described: Sequence[Mapping[str, Any]], names: Sequence[Portfoli
         if held.count(name) != 1 or name not in names:
             times = f"in {held.count(name)} groups" if name in names else "not of this data"
             raise UserError(f"--groups: {name} is {times}; give groups that hold each portfolio of the data once")
-    return {tuple(group["portfolios"]): tuple(group["dropped_columns"]) for group in described}
+    return {
+        tuple(group["portfolios"]): GroupModel(tuple(group["dropped_columns"]), tuple(group["untied"]))
+        for group in described
+    }
 
 
 def read_served(

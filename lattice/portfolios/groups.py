@@ -1,4 +1,4 @@
-"""Files of portfolio groups: reads rules, reads and writes `groups.json`, and formats groups as text."""
+"""Files of portfolio groups: reads and writes `groups.json`, and formats groups as text."""
 
 import dataclasses
 import json
@@ -10,7 +10,8 @@ import numpy as np
 
 from lattice.filter.permutation_importance import list_features
 from lattice.portfolios.affinity import Affinity, AffinityWeights
-from lattice.portfolios.partitioner import Grouping, Merge, Rule, find_dropped_columns
+from lattice.portfolios.conflicts import Conflict, Resolved
+from lattice.portfolios.partitioner import Budget, Merge, Rule, compute_cost, find_dropped_columns
 from lattice.portfolios.pictures import draw_groups
 from lattice.portfolios.portfolios import Portfolio, PortfolioRows
 from wukong_jax.errors import UserError
@@ -18,57 +19,46 @@ from wukong_jax.files.whole_files import write_bytes_whole, write_text_whole
 from wukong_jax.schema import Schema
 
 
-def load_rules(path: str | Path) -> tuple[Rule, ...]:
-    """Reads must-not-meet rules: JSON, {"must_not_meet": [["domain_0", "domain_1"], ["user", "domain_2"]]}.
-
-    Raises:
-      UserError: the file is missing or has another format.
-    """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        pairs = document["must_not_meet"]
-        valid = isinstance(pairs, list) and all(
-            isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs
-        )
-    except OSError as error:
-        raise UserError(f"--rules = {path}: {error.strerror}; give a JSON file") from None
-    except (ValueError, KeyError, TypeError):
-        valid = False
-    if not valid or set(document) != {"must_not_meet"}:
-        raise UserError(f'--rules = {path}: expected {{"must_not_meet": [["one", "other"], ...]}}, pairs of names')
-    return tuple(Rule(*pair) for pair in pairs)
-
-
 def describe_groups(
     rows: PortfolioRows,
     affinity: Affinity,
-    grouping: Grouping,
+    resolved: Resolved,
     rules: Sequence[Rule],
     weights: AffinityWeights,
     schema: Schema,
-    budget: float | None,
+    budget: Budget | None,
 ) -> dict[str, Any]:
     """Builds the content of `groups.json`.
 
     Returns:
-      "groups" (portfolios, number of distinct ids that the domains read, dropped columns with the rule), "merges" in
-      order with the affinity and its terms, "portfolios", "affinity" [P, P] and its terms, "rules", "weights",
-      "budget", and "model_runs_per_row" of these groups.
+      "groups" (portfolios, number of distinct ids that the domains read, dropped columns with the rule, share of the
+      weights, model runs per row, and, where there are such, its share of the budget and the parts to untie), "merges"
+      in order with the affinity and its terms, "conflicts" with what was decided, "portfolios", "affinity" [P, P] and
+      its terms, "rules", "weights", "budget", and "model_runs_per_row" of these groups.
     """
     names = [p.name for p in rows.portfolios]
     columns = list_features(schema)
+    grouping = resolved.grouping
+    total = sum(p.weight for p in rows.portfolios)
+    shared = budget is not None and budget.by_weight
     return {
         "groups": [
             {
                 "portfolios": [names[i] for i in group],
                 "ids_read": rows.count_ids({rows.portfolios[i].domain for i in group}),
                 "dropped_columns": find_dropped_columns(group, rows.portfolios, rules, columns),
+                "weight_share": sum(rows.portfolios[i].weight for i in group) / total if total else None,
+                "model_runs_per_row": compute_cost([group], rows.portfolios, rows.traffic),
             }
+            | ({"budget": budget.share(group, rows.portfolios)} if budget is not None and shared else {})
+            | ({"untied": list(resolved.untied[group])} if group in resolved.untied else {})
             for group in grouping.groups
         ],
         "merges": [_describe_merge(merge, names, affinity) for merge in grouping.merges],
+        "conflicts": [_describe_conflict(conflict, names) for conflict in resolved.conflicts],
         "model_runs_per_row": grouping.cost,
-        "budget": budget,
+        "budget": None if budget is None else budget.runs,
+        "budget_by_weight": shared,
         "rules": [[rule.first, rule.second] for rule in rules],
         "weights": dataclasses.asdict(weights),
         "portfolios": [dataclasses.asdict(p) | {"name": p.name, "density": p.density} for p in rows.portfolios],
@@ -79,7 +69,7 @@ def describe_groups(
 
 
 def load_groups(path: str | Path) -> list[dict[str, Any]]:
-    """Reads the groups of a `groups.json`, each with "portfolios" and "dropped_columns".
+    """Reads the groups of a `groups.json`, each with "portfolios", "dropped_columns" and, perhaps none, "untied".
 
     Raises:
       UserError: the file is missing or holds no groups.
@@ -90,6 +80,7 @@ def load_groups(path: str | Path) -> list[dict[str, Any]]:
             if not all("/" in name for name in group["portfolios"]):
                 raise ValueError
             group.setdefault("dropped_columns", {})
+            group.setdefault("untied", [])
     except OSError as error:
         raise UserError(f"groups {path}: {error.strerror}; write it with wukong-jax partition_portfolios") from None
     except (ValueError, KeyError, TypeError):
@@ -119,12 +110,25 @@ def format_groups(described: Mapping[str, Any]) -> str:
     for index, group in enumerate(described["groups"]):
         lines.append(f"group {index}: {', '.join(group['portfolios'])}")
         lines += [f"  without column {column}: {why}" for column, why in group["dropped_columns"].items()]
+        if "budget" in group:
+            lines.append(
+                f"  {group['weight_share']:.3g} of the weights, so {group['budget']:.3g} of the budget of model runs; "
+                f"it takes {group['model_runs_per_row']:.3g}"
+            )
+        if "untied" in group:
+            lines.append(f"  each domain has its own {', '.join(group['untied'])}, as domains conflict")
     lines.append("merged, in order:" if described["merges"] else "nothing was merged")
     for merge in described["merges"]:
         parts = ", ".join(f"{name} {value:.3f}" for name, value in merge["parts"].items())
         lines.append(
             f"  {' + '.join(merge['first'])} with {' + '.join(merge['second'])}: affinity {merge['affinity']:.3f} "
             f"({parts})" + ("" if merge["because"] == "affinity" else "; for the budget")
+        )
+    for conflict in described["conflicts"]:
+        sign = "at or above" if conflict["decision"] == "kept" else "below"
+        lines.append(
+            f"conflict: {' + '.join(conflict['first'])} with {' + '.join(conflict['second'])}: cosine "
+            f"{conflict['cosine']:.3f}, {sign} {conflict['threshold']:g}: {conflict['decision']}"
         )
     lines.append(f"model runs per row of traffic: {described['model_runs_per_row']:.3g}")
     return "\n".join(lines)
@@ -144,6 +148,11 @@ def _describe_merge(merge: Merge, names: Sequence[str], affinity: Affinity) -> d
         "because": merge.because,
         "parts": parts,
     }
+
+
+def _describe_conflict(conflict: Conflict, names: Sequence[str]) -> dict[str, Any]:
+    parts = {key: [names[i] for i in getattr(conflict, key)] for key in ("first", "second")}
+    return dataclasses.asdict(conflict) | parts
 
 
 def split_name(portfolio: Portfolio | str) -> tuple[str, str]:

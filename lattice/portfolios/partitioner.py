@@ -7,10 +7,15 @@ that save compute. The paper (arXiv 2512.09200, section 3.1) gives criteria but 
 
 A model runs on every row of each of its domains, once for all objectives of that domain. Merging therefore saves
 compute where two models would run on the same rows, and memory where several models would hold the same tables.
+
+A budget may be one number for all groups together, or be shared: then each portfolio brings its share of the budget by
+weight (such as its revenue), a group has the sum of its portfolios' shares, and groups that cost more than theirs must
+merge, with others on the same rows or with some that have budget left.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +31,35 @@ class Rule:
 
     first: str
     second: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What groups may cost, in model runs per row of traffic."""
+
+    runs: float  # of all groups together, at least 1 (one model for all)
+    by_weight: bool = False  # each group is limited to its share by the weights of its portfolios
+
+    def __post_init__(self) -> None:
+        """Checks that one model can meet it."""
+        if self.runs < 1:
+            raise UserError(f"budget = {self.runs:g} model runs a row: at least 1, which is one model for everything")
+
+    def share(self, group: Sequence[int], portfolios: Sequence[Portfolio]) -> float:
+        """Returns the model runs per row of traffic that a group's portfolios bring by their weights."""
+        total = sum(portfolio.weight for portfolio in portfolios)
+        return self.runs * sum(portfolios[i].weight for i in group) / total
+
+    def find_excess(
+        self, groups: Sequence[tuple[int, ...]], portfolios: Sequence[Portfolio], domain_rows: Mapping[str, int]
+    ) -> float:
+        """Returns the model runs per row beyond the budget: of all groups, or the sum over groups beyond their own."""
+        if self.by_weight:
+            costs = [compute_cost([group], portfolios, domain_rows) for group in groups]
+            excess = [cost - self.share(group, portfolios) for group, cost in zip(groups, costs, strict=True)]
+        else:
+            excess = [compute_cost(groups, portfolios, domain_rows) - self.runs]
+        return sum(one for one in excess if one > _SLACK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +85,7 @@ def partition_portfolios(
     portfolios: Sequence[Portfolio],
     affinity: np.ndarray,
     domain_rows: Mapping[str, int],
-    budget: float | None = None,
+    budget: Budget | None = None,
     rules: Collection[Rule] = (),
 ) -> Grouping:
     """Groups portfolios.
@@ -60,28 +94,33 @@ def partition_portfolios(
       portfolios: P portfolios.
       affinity: [P, P].
       domain_rows: number of rows of each domain, its traffic.
-      budget: largest number of model runs per row of traffic, at least 1 (one model for all); None: no limit.
+      budget: what the groups may cost; None: no limit.
       rules: pairs that must not be in one group; rules about feature columns are ignored here.
 
     Returns:
       The grouping; among equal affinities, the earlier groups are merged first.
 
     Raises:
-      UserError: the budget is below 1, or neither order of merging meets it.
+      UserError: neither order of merging meets the budget, or it is shared by weights of which none is above 0.
     """
-    if budget is not None and budget < 1:
-        raise UserError(f"budget = {budget:g} model runs a row: at least 1, which is one model for everything")
+    if budget is not None and budget.by_weight and not any(portfolio.weight for portfolio in portfolios):
+        raise UserError(
+            "budget_by_weight: all weights are 0, so that no portfolio has a share; give one a weight above 0"
+        )
     forbidden = _find_forbidden(portfolios, rules)
     ended = []
     for saving_first in (False, True) if budget is not None else (False,):
         grouping = _merge(portfolios, affinity, domain_rows, budget, forbidden, saving_first)
-        if budget is None or grouping.cost <= budget + _SLACK:
+        excess = 0.0 if budget is None else budget.find_excess(grouping.groups, portfolios, domain_rows)
+        if budget is None or not excess:
             return grouping
-        ended.append(grouping)
-    best = min(ended, key=lambda grouping: grouping.cost)
+        ended.append((excess, grouping))
+    excess, best = min(ended, key=lambda pair: pair[0])
+    assert budget is not None
+    shared = f", {excess:.3g} beyond the groups' shares" if budget.by_weight else ""
     raise UserError(
-        f"budget = {budget:g} model runs a row: under the rules merging ended at {len(best.groups)} models and "
-        f"{best.cost:.3g} runs a row; raise the budget or lift a rule"
+        f"budget = {budget.runs:g} model runs a row: under the rules merging ended at {len(best.groups)} models and "
+        f"{best.cost:.3g} runs a row{shared}; raise the budget or lift a rule"
     )
 
 
@@ -89,7 +128,7 @@ def _merge(
     portfolios: Sequence[Portfolio],
     affinity: np.ndarray,
     domain_rows: Mapping[str, int],
-    budget: float | None,
+    budget: Budget | None,
     forbidden: np.ndarray,
     saving_first: bool,
 ) -> Grouping:
@@ -98,11 +137,13 @@ def _merge(
     groups: list[tuple[int, ...]] = [(index,) for index in range(len(portfolios))]
     merges: list[Merge] = []
     while True:
-        cost = compute_cost(groups, portfolios, domain_rows)
-        dear = budget is not None and cost > budget + _SLACK
-        pair = _find_best_pair(groups, affinity, weights, forbidden, portfolios, domain_rows, dear, saving_first)
-        if pair is None or (pair[2] <= 0 and not dear):
-            return Grouping(tuple(groups), tuple(merges), cost)
+        excess = 0.0 if budget is None else budget.find_excess(groups, portfolios, domain_rows)
+        saves = None
+        if budget is not None and excess:
+            saves = functools.partial(_saves, groups, portfolios, domain_rows, budget, excess)
+        pair = _find_best_pair(groups, affinity, weights, forbidden, saves, saving_first)
+        if pair is None or (pair[2] <= 0 and not excess):
+            return Grouping(tuple(groups), tuple(merges), compute_cost(groups, portfolios, domain_rows))
         first, second, value = pair
         merges.append(Merge(groups[first], groups[second], value, "affinity" if value > 0 else "budget"))
         merged = tuple(sorted(groups[first] + groups[second]))
@@ -183,15 +224,13 @@ def _find_best_pair(
     affinity: np.ndarray,
     weights: np.ndarray,
     forbidden: np.ndarray,
-    portfolios: Sequence[Portfolio],
-    domain_rows: Mapping[str, int],
-    dear: bool,
+    saves: Callable[[int, int], bool] | None,
     saving_first: bool,
 ) -> tuple[int, int, float] | None:
     """Finds the allowed pair of groups with the highest mean affinity, weighted by the portfolios' weights.
 
-    Merging groups without a common domain saves no model runs. While the cost is above the budget (`dear`), such pairs
-    are merged only if their affinity is positive, and with `saving_first` not at all.
+    While the groups exceed the budget, `saves` tells which pairs bring them nearer to it. Other pairs are merged then
+    only if their affinity is positive, and with `saving_first` not at all.
     """
     best: tuple[int, int, float] | None = None
     for second in range(len(groups)):
@@ -203,18 +242,22 @@ def _find_best_pair(
             value = (
                 float((affinity[across] * mass).sum() / mass.sum()) if mass.sum() else float(affinity[across].mean())
             )
-            wanted = not dear or (value > 0 and not saving_first)
-            useful = wanted or _saves(groups[first], groups[second], portfolios, domain_rows)
+            useful = saves is None or (value > 0 and not saving_first) or saves(first, second)
             if useful and (best is None or value > best[2]):
                 best = (first, second, value)
     return best
 
 
 def _saves(
-    first: tuple[int, ...],
-    second: tuple[int, ...],
+    groups: Sequence[tuple[int, ...]],
     portfolios: Sequence[Portfolio],
     domain_rows: Mapping[str, int],
+    budget: Budget,
+    excess: float,
+    first: int,
+    second: int,
 ) -> bool:
-    domains = [{portfolios[i].domain for i in group} for group in (first, second)]
-    return any(domain_rows[domain] for domain in domains[0] & domains[1])
+    """Whether the groups are nearer to the budget when two of them are merged."""
+    others = [group for place, group in enumerate(groups) if place not in (first, second)]
+    merged = groups[first] + groups[second]
+    return budget.find_excess([*others, merged], portfolios, domain_rows) < excess - _SLACK

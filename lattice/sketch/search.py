@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import optuna
 
+from lattice.sketch.forecast import explain_stop
 from lattice.sketch.objective import compute_objective
 from lattice.sketch.pictures import draw_trials
 from lattice.sketch.predict_latency import measure_predict_milliseconds
@@ -33,7 +34,6 @@ from lattice.sketch.trials import (
     RUNNING,
     Trial,
     choose_best,
-    is_hopeless,
     suggest_values,
 )
 from wukong_jax.config import RunConfig, run_config_to_json
@@ -234,8 +234,9 @@ class Sketch:
                     if summary["stopped_because"] != ALL_DONE:
                         break  # the run stopped early by itself: more steps would change nothing
                 seen = [point for point in read_validation(folder) if point[0] <= rung]
-                if seen and is_hopeless(self.trials[: trial.number], self.options, trial.flops, seen):
-                    reason = f"below the median of complete trials at step {seen[-1][0]:,}"
+                last = total_steps(config, self.data)
+                earlier = self.trials[: trial.number]
+                if seen and (reason := explain_stop(earlier, self.options, trial.flops, seen, last)):
                     return dataclasses.replace(trial, state=PRUNED, reason=reason, evaluations=tuple(seen))
             summary = self._train_to(config, None, folder)
         except NotFiniteLossError as error:

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -82,6 +82,8 @@ class SearchOptions:
     startup_trials: Annotated[int, AtLeast(1)] = 5
     # shares of the steps at which a trial may be stopped; empty: never
     rungs: Annotated[tuple[float, ...], Inside(0, 1)] = (0.25, 0.5)
+    # which trials are stopped there: below the median of others, or unable to win by a fitted curve; see `forecast`
+    pruning: Literal["median", "curve"] = "median"
     exponent: Annotated[float, AtLeast(0)] = EXPONENT  # of FLOPs in the objective
     budget_flops: Annotated[float | None, Above(0)] = None  # training FLOPs per example
     budget_milliseconds: Annotated[float | None, Above(0)] = None  # time of a predict step
@@ -89,9 +91,11 @@ class SearchOptions:
     latency_repeats: Annotated[int, AtLeast(1)] = 15  # number of timings; their median counts
 
     def __post_init__(self) -> None:
-        """Refuses an empty space, and timings of which none are asked for."""
+        """Refuses an empty space, and rules and timings that have no effect."""
         if not self.space:
             raise UserError("space = {}: name one or more keys of the run, with low and high or with choices")
+        if self.pruning != "median" and not self.rungs:
+            raise UserError(f"pruning = {self.pruning!r}: no trial is stopped without rungs; give some, as (0.5,)")
         if self.budget_milliseconds is None:
             for name in ("latency_rows", "latency_repeats"):
                 if getattr(self, name) != type(self).__dataclass_fields__[name].default:

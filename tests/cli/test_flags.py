@@ -113,6 +113,7 @@ def test_the_command_line_is_kept_as_one_would_type_it():
         (["--speeds=fast"], "'fast' is not a number or one of unlimited"),
         (["--weights=a"], "'a' is not name=number"),
         (["--weights=a=b"], "'b' is not a number"),
+        (["--weights=a=1,a=2"], "'a' is given twice"),
         (["--row=3"], "unknown flag --row; did you mean --rows?"),
         (["--somewhere=3"], "unknown flag --somewhere"),
         (["somewhere"], "unexpected argument 'somewhere'"),

@@ -37,6 +37,7 @@ GROUPS = {
     ),
     "towers": ("dmt.cli.partition_towers", "dmt.cli.compare_groupings"),
     "Lattice": (
+        "lattice.cli.merge_datasets",
         "lattice.cli.partition_portfolios",
         "lattice.cli.compare_consolidation",
         "lattice.cli.zip_windows",

@@ -122,9 +122,12 @@ def parse_list(hint: Any, texts: list[str]) -> Any:
     if not named:
         return tuple(parse_value(item, part) for part in parts)
     pairs = [part.rpartition("=") for part in parts]
-    for part, (name, _, _) in zip(parts, pairs, strict=True):
+    example = "name=text, as in one=this,other=that" if item is str else "name=number, as in one=1,other=0.5"
+    for place, (part, (name, _, _)) in enumerate(zip(parts, pairs, strict=True)):
         if not name:
-            raise ValueError(f"{part!r} is not name=number, as in one=1,other=0.5")
+            raise ValueError(f"{part!r} is not {example}")
+        if name in (before for before, _, _ in pairs[:place]):
+            raise ValueError(f"{name!r} is given twice; give each name once")
     return {name: parse_value(item, value) for name, _, value in pairs}
 
 

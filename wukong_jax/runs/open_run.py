@@ -84,7 +84,7 @@ class OpenRun:
         with RowPredictions(Path(predictions), self.schema, self.data.splits[split].rows) as rows:
             return evaluate_state(self.run, self.data, self.state, split, rows.write, in_order).metrics
 
-    def predict(self, rows: Rows) -> np.ndarray:
+    def predict(self, rows: Rows, data_set: str = "") -> np.ndarray:
         """Predicts probabilities for rows, including rows of weight 0.
 
         Args:
@@ -92,18 +92,19 @@ class OpenRun:
             run's raw training files; labels, timestamp, group and weight are not read and may be absent. Rows are
             encoded with the run's schema and vocabularies. Where several processes predict together, those of
             process 0 are predicted.
+          data_set: where the run's rows are merged of several data sets, the name of the one whose raw rows these are.
 
         Returns:
           [rows, O] float64 probabilities in the order of the rows, with objectives in the order of `schema.labels`.
 
         Raises:
-          UserError: a column is missing, or a value cannot be read.
+          UserError: a column is missing, a value cannot be read, or the data set is not given or unknown.
         """
-        return np.concatenate([np.zeros((0, len(self.schema.labels))), *self.predict_parts(rows)])
+        return np.concatenate([np.zeros((0, len(self.schema.labels))), *self.predict_parts(rows, data_set)])
 
-    def predict_parts(self, rows: Rows) -> Iterator[np.ndarray]:
+    def predict_parts(self, rows: Rows, data_set: str = "") -> Iterator[np.ndarray]:
         """Yields the results of `predict` batch by batch, for more rows than fit in memory."""
-        return score_rows(self.run, self.predict_batch, encode_rows(self.schema, self.data, rows))
+        return score_rows(self.run, self.predict_batch, encode_rows(self.schema, self.data, rows, data_set))
 
     def metrics(self) -> pl.DataFrame:
         """Returns the lines of `metrics.jsonl` as rows of a frame; metrics missing in a line are null.

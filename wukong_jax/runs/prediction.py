@@ -10,7 +10,7 @@ from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.sharding.team import find_team
 
 
-def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
+def predict_file(opened: OpenRun, source: Path, target: Path, data_set: str = "") -> int:
     """Predicts every row of a raw file.
 
     Args:
@@ -18,6 +18,7 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
       source: a raw file with the run's schema; labels are optional. Process 0 reads it.
       target: CSV file to write, by process 0 where several predict together: a header with the objectives' names, then
         one line per row with a probability per objective, with enough digits to restore the same float64.
+      data_set: see `OpenRun.predict`.
 
     Returns:
       The number of rows written.
@@ -26,14 +27,14 @@ def predict_file(opened: OpenRun, source: Path, target: Path) -> int:
       UserError: the input is missing or malformed, or the output is the input or cannot be written.
     """
     if not find_team().is_lead:  # which needs no input: process 0 sends it
-        return sum(map(len, opened.predict_parts(source)))
+        return sum(map(len, opened.predict_parts(source, data_set)))
     _check_files(source, target)
     written = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_whole(target) as file:
             file.write(",".join(quote_csv(label.name) for label in opened.schema.labels) + "\n")
-            for scores in opened.predict_parts(source):
+            for scores in opened.predict_parts(source, data_set):
                 file.writelines(",".join(map(repr, row)) + "\n" for row in scores.tolist())
                 written += len(scores)
     except OSError as error:

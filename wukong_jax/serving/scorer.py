@@ -128,6 +128,7 @@ class Scorer:
         return self._require_encoder().encode(rows)
 
     def _require_encoder(self) -> Any:
+        self.schema.source.require_raw_files()
         if self._encoder is None:
             raise UserError("polars: is not installed, and raw rows need it; install polars, or use score_arrays")
         return self._encoder
@@ -224,6 +225,8 @@ def _check_array(name: str, values: Any, kind: type, trailing: tuple[int, ...], 
 
 
 def _load_encoder(schema: Schema, vocabularies: Path) -> Any:
+    if schema.source.format == "merged":
+        return None
     try:
         import polars  # noqa: F401
     except ImportError:

@@ -40,6 +40,7 @@ def find_input_files(inputs: Sequence[str | Path], source: Source, split: Split)
       UserError: an input or pattern matches nothing, two patterns match the same file, or it is unclear which files of
         a folder are data.
     """
+    source.require_raw_files()
     try:
         return _find(inputs, source, split)
     except OSError as error:

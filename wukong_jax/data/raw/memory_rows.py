@@ -41,8 +41,9 @@ class MemoryEncoder:
           vocabularies: folder of the vocabularies.
 
         Raises:
-          UserError: a vocabulary is missing or damaged.
+          UserError: a vocabulary is missing or damaged, or the schema is of merged data sets.
         """
+        schema.source.require_raw_files()
         self._schema = schema
         self._names = raw_columns(schema)[0]
         self._ids = {

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from wukong_jax.schema import Schema, Source
 
 _FRAME_ROWS = 65_536  # rows of a frame that are encoded at once
 NUMBER_BLANKS = " \t"  # around numbers, which the reader of texts leaves out
+_AS_NAMED: Mapping[str, str] = MappingProxyType({})
 FRAME = Path("rows")  # used instead of a file name in messages
 
 
@@ -39,6 +41,7 @@ def read_encoded_rows(
     labels_required: bool,
     *,
     dates: bool = False,
+    stored_as: Mapping[str, str] = _AS_NAMED,
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
 ) -> Iterator[Columns]:
     """Encodes a raw file with the vocabularies of a prepared data set, in file order.
@@ -50,6 +53,7 @@ def read_encoded_rows(
       labels_required: whether the columns of labels, timestamp, group and weight are required. If not, they are not
         read, whatever they hold: labels are masked, timestamps and groups are 0, and weights are 1.
       dates: read timestamps if there are any, even if labels are not required.
+      stored_as: names of vocabularies in the folder, by column, where they differ.
       chunk_bytes: bytes of raw text processed at once.
 
     Yields:
@@ -76,10 +80,17 @@ def read_encoded_rows(
         chunk_bytes=chunk_bytes,
     )
     unread = [] if labels_required else _unread_columns(schema, dates)
-    yield from _encode(schema, vocabularies, _drop_columns(raw, unread), bad_rows)
+    yield from _encode(schema, vocabularies, _drop_columns(raw, unread), bad_rows, stored_as)
 
 
-def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame, *, dates: bool = False) -> Iterator[Columns]:
+def encode_frame(
+    schema: Schema,
+    vocabularies: Path,
+    frame: pl.DataFrame,
+    *,
+    dates: bool = False,
+    stored_as: Mapping[str, str] = _AS_NAMED,
+) -> Iterator[Columns]:
     """Encodes a data frame with the vocabularies of a prepared data set, like a file with the same rows.
 
     Texts are read as in the schema's files: the source's `missing` texts are missing values, and if its `strip` is
@@ -91,6 +102,7 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame, *, dat
       frame: the raw columns by name; other columns are ignored, and so are labels, timestamp, group and weight: labels
         are masked, timestamps and groups are 0, and weights are 1.
       dates: read timestamps if there are any.
+      stored_as: names of vocabularies in the folder, by column, where they differ.
 
     Yields:
       Columns as in a block, in the frame's order; together they hold every row of the frame once.
@@ -99,7 +111,7 @@ def encode_frame(schema: Schema, vocabularies: Path, frame: pl.DataFrame, *, dat
       UserError: a column is missing or has a type that does not fit the schema, or a value cannot be read.
     """
     parts = split_frame(schema, frame, dates=dates)  # which checks the types before any vocabulary is read
-    yield from _encode(schema, vocabularies, parts, BadRows("stop", fix="fix the row"))
+    yield from _encode(schema, vocabularies, parts, BadRows("stop", fix="fix the row"), stored_as)
 
 
 def split_frame(schema: Schema, frame: pl.DataFrame, *, dates: bool = False) -> Iterator[RawRows]:
@@ -111,8 +123,9 @@ def split_frame(schema: Schema, frame: pl.DataFrame, *, dates: bool = False) -> 
       dates: keep timestamps if there are any.
 
     Raises:
-      UserError: a column is missing or has a type that does not fit the schema.
+      UserError: a column is missing or has a type that does not fit the schema, or the schema is of merged data sets.
     """
+    schema.source.require_raw_files()
     needed, optional = raw_columns(schema)
     optional = [name for name in optional if name not in _unread_columns(schema, dates)]
     missing = [name for name in needed if name not in frame.columns]
@@ -170,9 +183,11 @@ def _read_pandas(frame: Any, name: Any) -> pl.Series:
     return pl.Series(str(name), column.astype(object).where(column.notna(), None).to_list())
 
 
-def _encode(schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_rows: BadRows) -> Iterator[Columns]:
+def _encode(
+    schema: Schema, vocabularies: Path, rows: Iterable[RawRows], bad_rows: BadRows, stored_as: Mapping[str, str]
+) -> Iterator[Columns]:
     coders = {
-        column.name: StoredCodes(load_vocabulary(vocabularies, column.name))
+        column.name: StoredCodes(load_vocabulary(vocabularies, stored_as.get(column.name, column.name)))
         for column in schema.id_columns
         if column.vocabulary_of is None and column.encoding == "vocabulary"
     }

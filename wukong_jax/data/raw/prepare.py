@@ -104,7 +104,7 @@ def prepare_data(
             "empty_files": preparation.empty_files,
             "inputs": [{"file": str(file), "bytes": file.stat().st_size} for file, _ in files],
             "seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_bytes": _peak_memory_bytes(),
+            "peak_memory_bytes": measure_peak_memory(),
         }
         report["warnings"] = list_warnings(report, preparation.unseen_positives)
         write_schema(aside, preparation.resolved)
@@ -321,6 +321,7 @@ def _write_text(path: Path, text: str) -> None:
         raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another output") from None
 
 
-def _peak_memory_bytes() -> int:
+def measure_peak_memory() -> int:
+    """Returns the largest memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -88,8 +88,9 @@ def check_source(source: Source) -> None:
 
     Raises:
       UserError: the separator is not one byte or ends a line or value, column names are missing, or libfm's first ids
-        do not fit the columns.
+        do not fit the columns, or the schema is of merged data sets.
     """
+    source.require_raw_files()
     if source.format == "csv" and source.separator in ("\n", "\r", '"', "\0"):
         raise UserError(f"source.separator = {source.separator!r}: a line end, quote or NUL cannot separate values")
     if source.format == "csv" and len(source.separator.encode()) != 1:
