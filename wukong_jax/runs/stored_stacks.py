@@ -23,8 +23,8 @@ from wukong_jax.runs.row_digests import CHUNK, count_shards, digest_rows, digest
 
 _open_array = ts.open
 STACKS, PIECES, ROW_DIGESTS = "stacks", "pieces", "row_digests"  # items of a checkpoint
-# Largest part of a stack's files, which is written and read at a time. The shape of most stacks then gives parts of 32 to
-# 48 MiB. Smaller ones stay with glibc's allocator when they are freed: several in each thread, up to half a GiB in all.
+# Largest part of a stack's files, which is written and read at a time. Most stacks' shapes give parts of 32 to 48 MiB.
+# Smaller ones stay with glibc's allocator when they are freed: several in each thread, up to half a GiB in all.
 PART_BYTES = 48 << 20
 _KEPT_BYTES = PART_BYTES + (8 << 20)  # of parts and digests, so that the next reading finds the rest of its part
 _READ_BYTES = 4 << 20  # of one reading; larger buffers stay with the allocator when they are freed
