@@ -279,7 +279,7 @@ def _evaluate_where_rows_are(
     )
     for own in one_behind(jax.tree.map(lambda array: array.addressable_data(0), of_batch) for of_batch in sums):
         # XLA:CPU takes 32 computations in flight on a device. Processes of two devices that shared collectives hung
-        # with 34 dispatched ahead, not with 30; those of one device never did. And the watch over processes counts batches.
+        # with 34 dispatched ahead, not with 30; those of one device never did. The watch over processes counts batches.
         accumulator.add(jax.block_until_ready(own))
     total = accumulator.result()
     return Evaluation(finish_metrics(total, objectives, domains), finish_calibration_curve(total))
