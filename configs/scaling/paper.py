@@ -5,12 +5,12 @@ Command:   python -c 'import json; print(json.dumps({"name": "internal", "source
            for i in range(720)]}))' > runs/internal.json
            python scripts/compile_for_cluster.py --config=scaling/paper:108 --target=gpu:h100:32x8
            --schema=runs/internal.json
-           python scripts/compile_for_cluster.py --config=scaling/paper:108 --target=tpu:v5p:4x4x16
+           python scripts/compile_for_cluster.py --config=scaling/paper:108 --target=tpu:v5p:4x8x8
            --schema=runs/internal.json
            The number is the printed GFLOP of a row of Table 5: 0.53, 1.25, 2.12, 5.6, 22.23, 61 or 108.
 Data:      none. The paper's data are internal: 720 features, embeddings of width 160, tables of 627.65 * 2**30 numbers
            (here 720 tables of 5.85 million rows), batches of 262,144 rows. Its tables are FP16, ours bfloat16
-Expected:  docs/results/compile_ahead. By our reading of the sizes, 108 GFLOP are 125.5, and 16.35 * 2**30 dense weights
+Expected:  docs/results/compile_dense. By our reading of the sizes, 108 GFLOP are 125.5, and 16.35 * 2**30 dense weights
            are 19.18 * 2**30 (docs/results/scaling_presets): what fits here, fits at the paper's size
 """
 

@@ -2,8 +2,8 @@
 
     python -m tests.multi_process.measure_checkpoint --processes=2 --rows=8388593 --workdir=runs/large_checkpoint
 
-Prints a JSON object a process: seconds for which saving blocks, until it is on disk, and of restoring; and peaks of
-memory above what was resident before, as shares of the process's own rows.
+Prints a JSON object a process: seconds for which the first save and the next one block, until the first is on disk, and
+of restoring; and peaks of memory above what was resident before, as shares of the process's own rows.
 """
 
 import argparse
@@ -79,6 +79,8 @@ def measure(flags: argparse.Namespace) -> None:
     own = 4 * WIDTH * flags.rows / flags.processes
     checkpoints = Checkpoints(flags.workdir / "checkpoints", run.exchange)
     progress = RunProgress(data_fingerprint="none")
+    checkpoints.prepare(state)  # as training does, which then compiles its step for longer than this takes
+    checkpoints.latest_step()  # which waits for the thread
     find_team().wait("start")
     before, began = start_peak(), time.monotonic()
     checkpoints.save(state, progress)
@@ -87,6 +89,11 @@ def measure(flags: argparse.Namespace) -> None:
     saved = time.monotonic() - began
     row = {"process": flags.process, "own_gib": own / 2**30, "blocked_seconds": blocked, "save_seconds": saved}
     row["save_peak_share"] = (read_peak() - before) / own
+    state = state.replace(step=state.step + 1)
+    find_team().wait("the next save")
+    began = time.monotonic()
+    checkpoints.save(state, progress)
+    row["blocked_seconds_next"] = time.monotonic() - began
     checkpoints.close()
     del state
     reader = Checkpoints(flags.workdir / "checkpoints", run.exchange, read_only=True)
@@ -96,7 +103,7 @@ def measure(flags: argparse.Namespace) -> None:
     row["restore_seconds"] = time.monotonic() - began
     row["restore_peak_share"] = (read_peak() - before) / own
     del restored
-    row["parts"] = count_parts(flags.workdir / "checkpoints" / "latest" / "0")
+    row["parts"] = count_parts(flags.workdir / "checkpoints" / "latest" / "1")
     print(json.dumps({name: round(value, 3) for name, value in row.items()}), flush=True)
     find_team().leave()
     os._exit(0)

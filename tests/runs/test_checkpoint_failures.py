@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(tmp_pat
 @pytest.mark.parametrize("method", ["save", "wait_until_finished", "close"])
 @pytest.mark.parametrize("error", [ValueError(FULL), RuntimeError(READ_ONLY), OSError(28, "No space left on device")])
 def test_what_a_writer_raises_is_one_line_and_the_run_resumes(tmp_path, monkeypatch, method, error):
-    open_manager, calls = checkpoints_module._open_manager, []
+    open_manager, calls = checkpoints_module.open_manager, []
 
     def open_failing(*arguments, **options):
         manager = open_manager(*arguments, **options)
@@ -108,7 +108,7 @@ def test_what_a_writer_raises_is_one_line_and_the_run_resumes(tmp_path, monkeypa
         monkeypatch.setattr(manager, method, fail_the_second_time)
         return manager
 
-    monkeypatch.setattr(checkpoints_module, "_open_manager", open_failing)
+    monkeypatch.setattr(checkpoints_module, "open_manager", open_failing)
     with pytest.raises(UserError, match=r"checkpoints/(latest|best): cannot write \((no space|read-only)") as refused:
         train_run(make_config(), tmp_path / "run", silent)
     assert "\n" not in str(refused.value)

@@ -1,5 +1,7 @@
 """Tests that a split evaluated by ranges, one a device, has the metrics of the whole, with sums made where rows are."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from tests.data.blocks.test_loader import SCHEMA, NumberedRows
 from wukong_jax.data.blocks.batch import Batch, Columns
 from wukong_jax.runs import evaluation
+from wukong_jax.runs.row_predictions import RowPredictions
 from wukong_jax.sharding.mesh import build_mesh, replicated
 
 ROWS, BATCH = 1003, 64
@@ -52,3 +55,24 @@ def test_ranges_of_a_split_have_the_metrics_of_the_whole(exact_rows: int, monkey
         by_ranges.calibration,
         whole.calibration,
     )
+
+
+@pytest.mark.parametrize("rows", [ROWS, 5])  # five rows leave three of eight ranges without any
+def test_predictions_of_ranges_are_the_file_of_rows_in_order(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, source = build_mesh(hosts=2, chips=4), ScoredRows(rows, 50)
+    score = jax.jit(lambda batch: batch.dense * 2 - 1, out_shardings=replicated(mesh))
+
+    def write(name: str) -> str:
+        file = tmp_path / name
+        with RowPredictions(file, SCHEMA, evaluation.list_ranges(source, mesh)) as writer:
+            evaluation.evaluate_split(score, source, SCHEMA, BATCH, mesh, 0, writer.write, all_rows=True)
+        return file.read_text(encoding="utf-8")
+
+    whole = write("whole.csv")
+    assert len(whole.splitlines()) == rows + 1
+    monkeypatch.setattr(evaluation, "find_own_rows", lambda mesh, rows: np.arange(rows))  # as if others had the rest
+    assert len(evaluation.list_ranges(source, mesh)) == 9
+    assert write("ranges.csv") == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ranges.csv", "whole.csv"]

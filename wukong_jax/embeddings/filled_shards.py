@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from wukong_jax.embeddings.placement import PlacedStack
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
 
 
 def fill_shards(

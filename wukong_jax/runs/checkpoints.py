@@ -4,41 +4,40 @@ A checkpoint stores tables, not stacks: `tables/<table>/<array>` holds the rows 
 regardless of how tables are stacked on the devices. Several processes, of which none holds a whole table, store the
 stacks and a list of what lies where instead (`stored_stacks`). Both can be restored with another stacking or number of
 devices and processes. `latest/` holds the newest checkpoints, `best/` the one with the best evaluation. Orbax writes to
-a temporary folder and renames it, so the last complete checkpoint survives a kill at any moment. `checkpoint_content`
-checks what a checkpoint holds before and after it is read.
+a temporary folder and renames it, so the last complete checkpoint survives a kill at any moment. `checkpoint_items`
+says what a checkpoint holds, and `checkpoint_content` checks it before and after it is read.
 """
 
 import contextlib
 import functools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 
 from wukong_jax.embeddings.exchange import Exchange
 from wukong_jax.errors import UserError
 from wukong_jax.files.object_store import name_on_store
-from wukong_jax.files.plain_path import plain_path
 from wukong_jax.files.system_errors import describe_system_error
 from wukong_jax.messages import first_line
-from wukong_jax.runs.checkpoint_content import check_content, check_sizes, compute_digests, compute_shard_digests
+from wukong_jax.runs.checkpoint_content import check_content, check_sizes
+from wukong_jax.runs.checkpoint_items import copy_arrays, find_items, pack_copies, pack_in_place, take_dense
+from wukong_jax.runs.checkpoint_managers import open_manager, open_plain, without_warnings
 from wukong_jax.runs.placed_arrays import place_arrays
 from wukong_jax.runs.progress import RunProgress
+from wukong_jax.runs.row_digests import compile_digests
 from wukong_jax.runs.store_mirror import StoreMirror
-from wukong_jax.runs.stored_stacks import PIECES, ROW_DIGESTS, STACKS, open_stored_tables, stack_items
+from wukong_jax.runs.stored_stacks import PIECES, describe_stacks, open_stored_tables
 from wukong_jax.sharding.team import find_team
 from wukong_jax.training.run import Run
 from wukong_jax.training.state import TrainState
 
 Which = Literal["latest", "best"]
-_ITEMS = ("dense", "tables", STACKS, ROW_DIGESTS, PIECES, "progress", "digests")
-_PART_BYTES = 32 << 20  # of the stacks' files; the writer holds a few parts at a time
 _COPIES = 2  # saves that may wait for the writing thread, each with a copy of the state
 
 
@@ -79,13 +78,19 @@ class Checkpoints:
                 if not read_only:
                     folder.mkdir(parents=True, exist_ok=True)
                 if not read_only or folder.is_dir():  # on a store there is no folder before its first object
-                    plain = self._held.enter_context(_plain(folder))
+                    plain = self._held.enter_context(open_plain(folder))
                     counts: dict[Which, int] = {"latest": keep, "best": 1}
                     for which, count in counts.items():
                         self._paths[which] = plain / which
                         meet = functools.partial(self._meet, which)
-                        self._managers[which] = _open_manager(plain / which, count, read_only, meet)
+                        self._managers[which] = open_manager(plain / which, count, read_only, meet)
             opening.pop_all()
+
+    def prepare(self, state: TrainState) -> None:
+        """Starts compiling, on the thread, what several processes run when they save: the first save need not wait."""
+        if find_team().count > 1:
+            described = describe_stacks(state.tables)  # now, because the next step takes the arrays
+            self._started.append(self._writer.submit(compile_digests, described))
 
     def save(self, state: TrainState, progress: RunProgress, which: Which = "latest") -> None:
         """Starts saving a copy of the state; the caller may donate its buffers at once.
@@ -100,12 +105,9 @@ class Checkpoints:
         step = int(state.step)
         if find_team().count > 1:  # no copy to wait with, and Orbax's own waits must come in one order everywhere
             find_team().mark(f"saving step {step}", busy=True)
-            self._write(which, step, lambda: self._collect_in_place(state), progress.to_json())
+            self._write(which, step, lambda: pack_in_place(self._exchange, state), progress.to_json())
             return
-        arrays = {"dense": jax.tree.map(np.array, _dense_part(state))}
-        if self._exchange.layout.stacks:  # Orbax refuses an empty item
-            arrays["tables"] = self._exchange.export_tables(state.tables)
-        collect = functools.partial(_collect_copies, arrays)
+        collect = functools.partial(pack_copies, copy_arrays(self._exchange, state))
         self._started.append(self._writer.submit(self._write, which, step, collect, progress.to_json()))
 
     def _write(self, which: Which, step: int, collect: Callable[[], dict[str, Any]], progress: Any) -> None:
@@ -126,21 +128,6 @@ class Checkpoints:
             if self._mirror is not None and not self._in_place:
                 manager.wait_until_finished()
                 self._mirror.publish_checkpoint(which, self._keep if which == "latest" else 1)
-
-    def _collect_in_place(self, state: TrainState) -> dict[str, Any]:
-        """Returns what several processes save together: each its shards, of stacks and not tables, and digests."""
-        dense = _dense_part(state)
-        digests = compute_shard_digests({"dense": dense})
-        items = {"dense": ocp.args.StandardSave(dense), "digests": ocp.args.JsonSave(digests)}
-        if self._exchange.layout.stacks:
-            arrays, row_digests, pieces = stack_items(self._exchange, state.tables)
-            parts = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PART_BYTES), arrays)
-            items |= {
-                STACKS: ocp.args.PyTreeSave(arrays, save_args=parts),
-                ROW_DIGESTS: ocp.args.StandardSave(row_digests),
-            }
-            items[PIECES] = ocp.args.JsonSave(pieces)
-        return items
 
     def _meet(self, which: Which, *, key: str, timeout_ms: int) -> None:
         """Waits for the other processes, as Orbax's threads do when they have written this one's part of a save.
@@ -208,24 +195,16 @@ class Checkpoints:
         if manager is None or step is None:
             raise UserError(f"checkpoints/{which}: holds no checkpoint; train first")
         folder, stacks = self._paths[which] / str(step), self._exchange.layout.stacks
-        abstract = _dense_part(abstract_state)
+        abstract = take_dense(abstract_state)
         with _reading(f"checkpoints/{which}/{step}"):
-            with _without_warnings():
+            with without_warnings():
                 check_sizes(folder, abstract, self._exchange.layout)
-            template = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
-            items = {"dense": ocp.args.StandardRestore(template), "progress": ocp.args.JsonRestore()}
-            in_place = (folder / STACKS).exists()
-            if in_place:
-                items[PIECES] = ocp.args.JsonRestore()
-            elif stacks:
-                items["tables"] = ocp.args.StandardRestore()
-            if (folder / "digests").exists():  # checkpoints of earlier versions have none
-                items["digests"] = ocp.args.JsonRestore()
+            items = find_items(folder, abstract, bool(stacks))
             restored = manager.restore(step, args=ocp.args.Composite(**items))
             arrays: dict[str, Any] = {name: restored[name] for name in ("dense", "tables") if name in items}
             check_content(arrays, restored["digests"] if "digests" in items else None)
             logical: Any
-            if in_place:
+            if PIECES in items:
                 logical = open_stored_tables(folder, restored[PIECES], self._exchange.layout)
             else:
                 logical = jax.tree.map(np.asarray, restored["tables"]) if stacks else {}
@@ -288,12 +267,6 @@ class Checkpoints:
         )
 
 
-def _collect_copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what one process saves: copies of all arrays, tables in logical layout, and their digests."""
-    items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
-    return items | {"digests": ocp.args.JsonSave(compute_digests(arrays))}
-
-
 def restore_best(run: Run, checkpoints: Checkpoints) -> TrainState:
     """Restores the state with the best evaluation, or the latest state if there was no evaluation."""
     which: Which = "best" if checkpoints.latest_step("best") is not None else "latest"
@@ -315,17 +288,12 @@ def read_newest_progress(folder: Any) -> RunProgress | None:
     """
     if not folder.is_dir():
         return None
-    with _plain(folder) as plain:
+    with open_plain(folder) as plain:
         return _read_newest_progress(plain, folder)
 
 
-def _plain(folder: Any) -> Any:
-    """Returns the context of `plain_path`; a URL is read as it is."""
-    return contextlib.nullcontext(folder) if name_on_store(str(folder)) else plain_path(folder)
-
-
 def _read_newest_progress(plain: Any, folder: Any) -> RunProgress | None:
-    managers = [_open_manager(plain / which, 1, read_only=True) for which in ("latest", "best")]
+    managers = [open_manager(plain / which, 1, read_only=True) for which in ("latest", "best")]
     opened = [manager for manager in managers if manager is not None]
     try:
         saved = [manager for manager in opened if manager.latest_step() is not None]
@@ -341,37 +309,6 @@ def _read_newest_progress(plain: Any, folder: Any) -> RunProgress | None:
             manager.close()
 
 
-def _open_manager(folder: Any, keep: int, read_only: bool, meet: Any = None) -> Any:
-    if read_only and not folder.exists():
-        return None
-    processes = _choose_processes(folder.name, read_only)
-    # Trained numbers hardly compress, and a compressed part would be a copy of it.
-    stacks = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=processes)
-    with _without_warnings():  # orbax warns of each option that reading leaves without an effect
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=not read_only,
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,
-            multiprocessing_options=processes,
-            async_options=ocp.options.AsyncOptions(barrier_sync_fn=meet) if find_team().count > 1 else None,
-        )
-        return ocp.CheckpointManager(folder, options=options, item_names=_ITEMS, item_handlers={STACKS: stacks})
-
-
-def _choose_processes(name: str, read_only: bool) -> Any:
-    """Lets all processes write together, and each read alone, without waiting for the others."""
-    team = find_team()
-    if team.count == 1:
-        return ocp.options.MultiprocessingOptions()
-    if read_only:
-        own, prefix = team.index, f"{name}_{team.index}"
-        return ocp.options.MultiprocessingOptions(
-            primary_host=own, active_processes={own}, barrier_sync_key_prefix=prefix
-        )
-    return ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
-
-
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
     """Converts whatever orbax and tensorstore raise for foreign or damaged files to a UserError of one line."""
@@ -382,19 +319,3 @@ def _reading(name: str) -> Iterator[None]:
     except Exception as error:
         reason = first_line(error)[:300]
         raise UserError(f"{name}: does not fit this run's network, or is damaged ({reason})") from error
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        yield
-    finally:
-        absl_logging.set_verbosity(before)
-
-
-def _dense_part(state: TrainState) -> dict[str, Any]:
-    names = ["step", "params", "optimizer_state", "learning_rate_scale", "key"]
-    names += ["statistics"] if state.statistics else []  # checkpoints of models without statistics have no such key
-    return {name: getattr(state, name) for name in names}

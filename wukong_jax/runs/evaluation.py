@@ -12,6 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.data.blocks.loader import BlockSource, Position, iterate_batches
+from wukong_jax.data.blocks.row_order import RowOrder
 from wukong_jax.errors import UserError
 from wukong_jax.metrics.accumulate import (
     MetricAccumulator,
@@ -140,7 +141,7 @@ def evaluate_split(
     exact_rows: int,
     see: SeeBatch | None = None,
     fit: Callable[[Batch], Batch] = lambda batch: batch,
-    in_order: bool = False,
+    all_rows: bool = False,
 ) -> Evaluation:
     """Evaluates a split. Where several processes share the mesh, each reads contiguous ranges of it, one a device.
 
@@ -152,21 +153,20 @@ def evaluate_split(
       mesh: mesh over which batches are sharded.
       exact_rows: splits of at most this many rows get the exact AUC (and GAUC, if the schema names a group column)
         from logits kept in memory; larger splits get the binned AUC with its error bound, and no GAUC.
-      see: called with each scored batch, in order if `in_order`.
+      see: called with each scored batch, of which `list_ranges` says what rows it has.
       fit: chooses the places of a batch's bags.
-      in_order: whether batches keep the order of the files also where several processes share the mesh, each of which
-        then reads nearly the whole split. Equal in every process, unlike `see`.
+      all_rows: whether any process has `see`. Equal in every process, all of which then get all rows.
 
     Returns:
       The metrics by name, and the calibration curve.
     """
     own = find_own_rows(mesh, batch_size)
-    lanes = 1 if own is None or in_order else mesh.size
+    lanes = len(list_ranges(source, mesh)) - 1
     batches = map(fit, read_in_order(source, schema, batch_size, own, lanes))
     objectives = [label.name for label in schema.labels]
     domains = list(schema.domain_values) or ["all"]
     binned = source.rows > exact_rows
-    if binned and lanes > 1 and see is None:
+    if binned and lanes > 1 and see is None and not all_rows:
         placed = predict_placed(predict, _place_batches(batches, mesh))
         return _evaluate_where_rows_are(placed, batch_size, objectives, domains, mesh)
     scored = predict_batches(predict, batches, mesh)
@@ -177,6 +177,21 @@ def evaluate_split(
     return _evaluate_exactly(scored, objectives, domains, grouped=schema.group is not None)
 
 
+def list_ranges(source: BlockSource, mesh: Mesh) -> list[int]:
+    """Returns the first row of each range of a split that batches of `evaluate_split` take as many rows of.
+
+    Args:
+      source: rows of the split.
+      mesh: mesh over which batches are sharded.
+
+    Returns:
+      The first rows, and at the end the number of rows.
+    """
+    ranges = 1 if find_own_rows(mesh, mesh.size) is None else mesh.size
+    order = RowOrder(source, seed=0, shuffle=False, window_rows=1, lanes=ranges)
+    return [order.lane_start(number) for number in range(ranges + 1)]
+
+
 def _show_batches(scored: Iterator[tuple[Batch, jax.Array]], see: SeeBatch) -> Iterator[tuple[Batch, jax.Array]]:
     for batch, logits in scored:
         see(batch, logits)
@@ -184,7 +199,7 @@ def _show_batches(scored: Iterator[tuple[Batch, jax.Array]], see: SeeBatch) -> I
 
 
 def evaluate_state(
-    run: Run, data: RunData, state: TrainState, split: str, see: SeeBatch | None = None, in_order: bool = False
+    run: Run, data: RunData, state: TrainState, split: str, see: SeeBatch | None = None, all_rows: bool = False
 ) -> Evaluation:
     """Evaluates a state of a run on one split.
 
@@ -193,15 +208,15 @@ def evaluate_state(
       data: its rows.
       state: the state.
       split: name of the split.
-      see: called with each scored batch, in order if `in_order`.
-      in_order: see `evaluate_split`.
+      see: called with each scored batch.
+      all_rows: see `evaluate_split`.
 
     Raises:
       UserError: the data has no such split.
     """
     source, exact_rows = find_split(data, split), run.config.training.exact_auc_rows
     predict, size = build_predict(run, state), run.evaluation_batch_size
-    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see, run.place_bags, in_order)
+    return evaluate_split(predict, source, run.schema, size, run.mesh, exact_rows, see, run.place_bags, all_rows)
 
 
 def find_split(data: RunData, split: str) -> BlockSource:
@@ -263,7 +278,8 @@ def _evaluate_where_rows_are(
         compute(logits, placed.labels, placed.label_mask, placed.weight, placed.domain) for _, placed, logits in scored
     )
     for own in one_behind(jax.tree.map(lambda array: array.addressable_data(0), of_batch) for of_batch in sums):
-        # CPUs deadlock where processes are many batches apart, and the watch over them counts batches.
+        # XLA:CPU takes 32 computations in flight on a device. Processes of two devices that shared collectives hung
+        # with 34 dispatched ahead, not with 30; those of one device never did. The watch over processes counts batches.
         accumulator.add(jax.block_until_ready(own))
     total = accumulator.result()
     return Evaluation(finish_metrics(total, objectives, domains), finish_calibration_curve(total))

@@ -24,6 +24,7 @@ from wukong_jax.runs.evaluation import (
     collect_rows,
     evaluate_state,
     find_split,
+    list_ranges,
     predict_batches,
     read_in_order,
 )
@@ -77,12 +78,12 @@ class OpenRun:
         Raises:
           UserError: the data has no such split, its rows are not those of the run, or the file cannot be written.
         """
-        in_order = predictions is not None
+        all_rows = predictions is not None
         if predictions is None or not find_team().is_lead:
-            return evaluate_state(self.run, self.data, self.state, split, in_order=in_order).metrics
-        find_split(self.data, split)  # refuses before a file is opened
-        with RowPredictions(Path(predictions), self.schema, self.data.splits[split].rows) as rows:
-            return evaluate_state(self.run, self.data, self.state, split, rows.write, in_order).metrics
+            return evaluate_state(self.run, self.data, self.state, split, all_rows=all_rows).metrics
+        ranges = list_ranges(find_split(self.data, split), self.run.mesh)  # refuses before a file is opened
+        with RowPredictions(Path(predictions), self.schema, ranges) as rows:
+            return evaluate_state(self.run, self.data, self.state, split, rows.write, all_rows).metrics
 
     def predict(self, rows: Rows, data_set: str = "") -> np.ndarray:
         """Predicts probabilities for rows, including rows of weight 0.

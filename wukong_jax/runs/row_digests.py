@@ -5,16 +5,31 @@ Several processes read only ranges of rows and columns, so every column of every
 its own.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 CHUNK = 1024  # rows
 _BLOCK_CHUNKS = 32  # that a device digests at a time
 _WORDS = {2: np.uint16, 4: np.uint32}  # by bytes of a number
+
+
+def compile_digests(arrays: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compiles what `digest_stacks` runs, so that the first save does not wait for it.
+
+    Args:
+      arrays: as those of `digest_stacks`, or their shapes, dtypes and shardings only.
+    """
+    for named in arrays.values():
+        for array in named.values():
+            sharding = array.sharding
+            devices = _order_devices(sharding.addressable_devices)
+            _compile_digest(devices, sharding.shard_shape(array.shape), np.dtype(array.dtype))
 
 
 def digest_stacks(arrays: Mapping[str, Mapping[str, jax.Array]]) -> dict[str, dict[str, jax.Array]]:
@@ -55,13 +70,34 @@ def digest_rows(rows: np.ndarray) -> np.ndarray:
 
 def _digest_array(array: jax.Array) -> jax.Array:
     shards = sorted(array.addressable_shards, key=lambda shard: shard.device.id)
-    parts = [_digest_on_device(shard.data) for shard in shards]
+    devices, own = _order_devices([shard.device for shard in shards]), shards[0].data
+    digest = _compile_digest(devices, own.shape, own.dtype)
+    laid = _lay_side_by_side(devices, own.shape)
+    found = digest(jax.make_array_from_single_device_arrays(*laid, [shard.data for shard in shards]))
+    parts = [part.data for part in sorted(found.addressable_shards, key=lambda shard: shard.device.id)]
     shape = (count_shards(array) * parts[0].shape[0], *array.shape[1:])
     return jax.make_array_from_single_device_arrays(shape, array.sharding, parts)
 
 
-@jax.jit
-def _digest_on_device(shard: jax.Array) -> jax.Array:
+def _order_devices(devices: Collection[jax.Device]) -> tuple[jax.Device, ...]:
+    return tuple(sorted(devices, key=lambda device: device.id))
+
+
+def _lay_side_by_side(devices: tuple[jax.Device, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], NamedSharding]:
+    """Returns shape and sharding of an array of this process alone, of which each device holds a part of `shape`."""
+    mesh = Mesh(np.asarray(devices), ("device",))
+    return (len(devices) * shape[0], *shape[1:]), NamedSharding(mesh, PartitionSpec("device"))
+
+
+@functools.lru_cache(maxsize=256)
+def _compile_digest(devices: tuple[jax.Device, ...], shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Compiles one program for all devices of this process, and none for those of others."""
+    whole, sharding = _lay_side_by_side(devices, shape)
+    digest = jax.shard_map(_digest_shard, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec)
+    return jax.jit(digest).lower(jax.ShapeDtypeStruct(whole, dtype, sharding=sharding)).compile()
+
+
+def _digest_shard(shard: jax.Array) -> jax.Array:
     """Computes the sums of `digest_rows`, block by block, because XLA would make a temporary of the whole shard."""
     block = CHUNK * _BLOCK_CHUNKS
     blocks, rest = divmod(shard.shape[0], block)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tensorstore as ts
 
@@ -22,8 +23,20 @@ from wukong_jax.runs.row_digests import CHUNK, count_shards, digest_rows, digest
 
 _open_array = ts.open
 STACKS, PIECES, ROW_DIGESTS = "stacks", "pieces", "row_digests"  # items of a checkpoint
-_READ_BYTES = 4 << 20  # of one reading
-_READS = 4  # at the same time
+# Largest part of a stack's files, which is written and read at a time. Most stacks' shapes give parts of 32 to 48 MiB.
+# Smaller ones stay with glibc's allocator when they are freed: several in each thread, up to half a GiB in all.
+PART_BYTES = 48 << 20
+_KEPT_BYTES = PART_BYTES + (8 << 20)  # of parts and digests, so that the next reading finds the rest of its part
+_READ_BYTES = 4 << 20  # of one reading; larger buffers stay with the allocator when they are freed
+_READS = 2  # at the same time
+
+
+def describe_stacks(tables: Tables) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Returns shape, dtype and sharding of the arrays of each stack."""
+    return {
+        stack: {name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in arrays.items()}
+        for stack, arrays in ((stack, logical_arrays(state)) for stack, state in tables.items())
+    }
 
 
 def stack_items(exchange: Exchange, tables: Tables) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -196,7 +209,7 @@ class _OpenedStacks:
 
     def __init__(self, folder: Path, shards: Mapping[str, int]) -> None:
         self._folder, self._shards = folder, shards
-        self._context = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
+        self._context = ts.Context({"cache_pool": {"total_bytes_limit": _KEPT_BYTES}})
         self._opened: dict[tuple[str, str], _Stored] = {}
 
     def find(self, stack: str, name: str) -> _Stored:
@@ -212,5 +225,5 @@ class _OpenedStacks:
         folder = self._folder / item
         base = f"{folder}/" if name_on_store(str(folder)) else f"file://{folder.absolute()}/"
         kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-        spec = {"driver": "zarr", "kvstore": kvstore}
+        spec = {"driver": "zarr", "kvstore": kvstore, "recheck_cached_data": "open"}
         return _open_array(spec, context=self._context, open=True, read=True).result()

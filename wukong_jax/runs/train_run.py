@@ -280,6 +280,7 @@ class _Sitting:
         with closing(self._place_batches(meter.progress)) as batches:
             first = next(batches)
             find_team().mark("compiling the train step", busy=True)
+            self._checkpoints.prepare(loop.state)
             train_step = CompiledSteps(run, meter, listeners)
             train_step.compile(loop.state, first.columns)
             find_team().mark("the first training step")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wukong_jax.data.blocks.block_check import describe_state, write_note
+from wukong_jax.data.blocks.block_index import BlockIndex
 from wukong_jax.data.blocks.record_files import writing
-from wukong_jax.data.blocks.row_blocks import BlockIndex
 from wukong_jax.strict_mapping import build_dataclass, to_mapping
 
 

@@ -1,7 +1,7 @@
 """Writes and reads row blocks: a split's rows on disk in ArrayRecord files, columnar within a block.
 
     DIR/blocks/train-00000.array_record ...   blocks, one record each
-    DIR/blocks/train.json                     the index, written last: rows, files, columns, checksums of the blocks
+    DIR/blocks/train.json                     the index (`block_index`), written last
     DIR/blocks/train.checked.json             size and time of the files when the checksums were right (`block_check`)
 
 All blocks of a split except the last have `rows_per_block` rows, so the first row of any block is known without
@@ -13,7 +13,6 @@ rows/s from the page cache, zstd level 1 at 5 M rows/s per core and 28 % of the 
 zstd is the default: it is much faster than any model consumes rows and takes about a quarter of the disk space.
 """
 
-import dataclasses
 import json
 import os
 import threading
@@ -21,13 +20,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from wukong_jax.data.blocks.batch import COLUMN_DTYPES, Columns
 from wukong_jax.data.blocks.block_check import State, describe_file, describe_state, write_note
+from wukong_jax.data.blocks.block_index import BlockIndex, name_columns, read_index
 from wukong_jax.data.blocks.block_record import BLOCK_VERSION, decode_block, encode_block
 from wukong_jax.data.blocks.record_files import RecordFiles, writing
 from wukong_jax.data.blocks.store_copy import fetch_record_file
@@ -35,28 +35,13 @@ from wukong_jax.errors import UserError
 from wukong_jax.files.checksum import checksum_bytes
 from wukong_jax.messages import first_line
 from wukong_jax.schema import Schema, load_schema
-from wukong_jax.strict_mapping import build_dataclass, to_mapping
+from wukong_jax.strict_mapping import to_mapping
 
 SPLITS = ("train", "validation", "test")
 
 _COMPRESSION = {"zstd": "zstd:1", "none": "uncompressed"}
 # Blocks are read in random order, so each chunk holds one block and nothing is read ahead.
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockIndex:
-    """The content of `<split>.json`."""
-
-    version: int
-    rows: int
-    rows_per_block: int
-    files: tuple[str, ...]  # in order, in the folder of the index
-    blocks_per_file: tuple[int, ...]
-    dense: tuple[str, ...]  # names of the dense columns, in order
-    ids: tuple[str, ...]  # "name x slots" of the id columns, in slot order
-    labels: tuple[str, ...]  # names of the objectives
-    digests: tuple[str, ...] = ()  # checksum of each block's record; none in folders of earlier versions
 
 
 class BlockWriter:
@@ -148,7 +133,7 @@ class BlockWriter:
             files=tuple(self._records.files),
             blocks_per_file=tuple(self._records.counts),
             digests=tuple(self._records.digests),
-            **_column_names(self._schema),
+            **name_columns(self._schema),
         )
         path = self._folder / f"{self._split}.json"
         text = json.dumps(to_mapping(index), indent=1) + "\n"
@@ -312,50 +297,12 @@ def open_row_blocks(directory: str | Path, split: str) -> RowBlocks:
     schema = load_schema(directory / "schema.json")
     path = directory / "blocks" / f"{split}.json"
     try:
-        text = path.read_text(encoding="utf-8")
-        mapping = json.loads(text)
+        index, text = read_index(path, schema)
     except FileNotFoundError:
         raise UserError(
             f"split {split!r} of {directory}: no {path.name} in its blocks folder; prepare the data with this split"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not an index of row blocks ({error}); prepare the data again") from None
-    index = build_dataclass(BlockIndex, mapping, str(path))
-    _check_index(index, schema, path)
     return RowBlocks(path, split, schema, index, describe_state(path, text, index.files))
-
-
-def _check_index(index: BlockIndex, schema: Schema, path: Path) -> None:
-    if index.version != BLOCK_VERSION:
-        raise UserError(
-            f"{path}: version = {index.version}, this program reads {BLOCK_VERSION}; prepare the data again"
-        )
-    for kind, expected in _column_names(schema).items():
-        found = getattr(index, kind)
-        if found != expected:
-            raise UserError(
-                f"{path}: {kind} columns {', '.join(found) or 'none'} in the blocks, {', '.join(expected) or 'none'} "
-                "in schema.json; prepare the data again with this schema"
-            )
-    blocks = -(-index.rows // index.rows_per_block) if index.rows_per_block > 0 else -1
-    if min((index.rows, *index.blocks_per_file)) < 0 or any(Path(name).name != name for name in index.files):
-        raise UserError(f"{path}: has a count below 0 or the name of a file elsewhere; prepare the data again")
-    if len(index.files) != len(index.blocks_per_file) or sum(index.blocks_per_file) != blocks:
-        raise UserError(f"{path}: rows = {index.rows} do not fit its {len(index.files)} files; prepare the data again")
-    if index.digests and len(index.digests) != blocks:
-        raise UserError(f"{path}: {len(index.digests)} digests of {blocks} blocks; prepare the data again")
-    for name, count in zip(index.files, index.blocks_per_file, strict=True):
-        file = path.parent / name
-        if file.is_file() and count > file.stat().st_size:  # a block has more than one byte
-            raise UserError(f"{path}: {name} cannot hold {count} blocks; prepare the data again")
-
-
-def _column_names(schema: Schema) -> dict[str, Any]:
-    return {
-        "dense": tuple(column.name for column in schema.dense),
-        "ids": tuple(f"{column.name} x {column.max_length}" for column in schema.id_columns),
-        "labels": tuple(label.name for label in schema.labels),
-    }
 
 
 @contextmanager

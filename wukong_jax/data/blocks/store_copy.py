@@ -3,7 +3,8 @@
 A copy has a file `.store` with the URL that it was made from. A record file is fetched whole when its first block is
 read, and each of its blocks is compared with the checksum in the index; so a fingerprint of the rows needs no reading.
 Copies of `config.data.path` are kept in the user's cache folder, by URL and content, for later commands and for all
-processes of a machine.
+processes of a machine. Nothing limits their size: a run that opened rows notices when a file was replaced, and ends, so
+a copy may only be deleted by who knows that no command reads it.
 """
 
 import functools
