@@ -159,6 +159,22 @@ def test_count_agrees_with_xla():
     assert_cost_agrees_with_xla(xdeepfm.build({"cin_maps": [40, 40]}, shape), shape)
 
 
+@pytest.mark.parametrize(
+    ("options", "widest"),
+    [
+        ({"cin_maps": [4, 5, 3]}, 6),  # maps or vectors that a layer multiplies with the 6 vectors
+        ({"cin_maps": [8, 5, 3]}, 8),
+        ({"cin_maps": [16, 10, 3], **SPLIT}, 8),
+        ({"cin_maps": [4, 8, 3]}, 6),  # the last layer forms no products,
+        ({"cin_maps": [4, 8, 3], **RELU}, 8),  # but before a ReLU
+        ({"cin_maps": [3]}, 0),
+    ],
+)
+def test_the_widest_products_of_pairs_are_known(options, widest):
+    model = xdeepfm.build({**SMALL, **options}, ModelShape(3, 5, 4, 1))
+    assert model.pair_row_bytes == 4 * widest * 6 * 4
+
+
 def test_absent_tokens_reach_neither_logits_nor_gradients():
     shape = ModelShape(3, 6, 4, 1)
     assert_absent_tokens_reach_nothing(xdeepfm.build({**TINY, **SPLIT}, shape), shape)

@@ -21,6 +21,7 @@ from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import (
     VectorModelOptions,
     build_options,
+    count_vectors,
     hidden_layers,
     input_vectors,
     output_layers,
@@ -80,7 +81,7 @@ def combine_pairs(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.A
 
 def _multiply_all(left: jax.Array, right: jax.Array) -> jax.Array:
     """Multiplies all rows of [H, R] with all rows of [m, R]: [H * m, R]."""
-    return (left[:, None] * right[None]).reshape(-1, left.shape[1])
+    return (left[:, None] * right[None]).reshape(left.shape[0] * right.shape[0], left.shape[1])
 
 
 Pairs = tuple[jax.Array, jax.Array, jax.Array]
@@ -224,7 +225,7 @@ class CompressedInteractionNetwork(nn.Module):
                 made = combine_own_pairs(flat, kernel)
             else:
                 made = combine_pairs(last.reshape(maps, width * batch), flat, kernel)
-            return made.reshape(-1, width, batch)
+            return made.reshape(kernel.shape[2], width, batch)
 
         if self.activation == "relu":
             made = nn.relu(combine(kernel))
@@ -244,6 +245,14 @@ class XDeepFM(nn.Module):
 
     options: XDeepFMOptions
     shape: ModelShape
+
+    @property
+    def pair_row_bytes(self) -> int:
+        """Bytes of the most products of pairs that a layer forms for one row, [H, n, D]; it sets the microbatch."""
+        options, count = self.options, count_vectors(self.shape)
+        read = [count, *(maps // 2 if options.cin_split else maps for maps in options.cin_maps[:-1])]
+        computed = read if options.cin_activation == "relu" else read[:-1]  # without ReLU, the last layer takes dots
+        return max(computed, default=0) * count * self.shape.width * self.shape.dtype.itemsize
 
     @nn.compact
     def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:
