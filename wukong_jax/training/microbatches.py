@@ -26,7 +26,7 @@ from wukong_jax.sharding.mesh import MESH_AXES
 # no faster; see docs/performance.md.
 CACHED_BYTES = 1 << 20
 # Products of pairs, if a model says how wide they are, may be this many times as large. xDeepFM's step took 226 ms with
-# 6 MiB of them in a part and 287 ms with 24 MiB.
+# 6 MB of them in a part and 287 ms with 24 MB.
 PAIRS_OVER_TOKENS = 8
 _BY_PART = PartitionSpec(None, MESH_AXES)
 
