@@ -71,14 +71,44 @@ def test_logits_equal_the_numpy_twin(variant, dense_features, tokens):
 
 
 @pytest.mark.parametrize(("left", "right"), [(5, 3), (3, 5), (4, 4)])
-def test_combined_pairs_and_their_sums_equal_one_contraction(left, right):
+def test_combined_pairs_their_gradients_and_their_sums_equal_one_contraction(left, right):
     random = np.random.default_rng(0)
-    shapes = (2, 6, left), (2, 6, right), (left, right, 7)
+    shapes = (left, 6), (right, 6), (left, right, 7)
     arrays = [random.normal(size=shape).astype(np.float32) for shape in shapes]
-    pairs = np.einsum("bdi,bdj,ijh->bdh", *(array.astype(np.float64) for array in arrays))
+    exact = [array.astype(np.float64) for array in arrays]
+    made, pull = jax.vjp(xdeepfm.combine_pairs, *arrays)
+    pairs = np.einsum("ir,jr,ijh->hr", *exact)
     # float32 sums of at most 120 terms
-    np.testing.assert_allclose(xdeepfm.combine_pairs(*arrays), pairs, rtol=1e-5, atol=2e-5)
-    np.testing.assert_allclose(xdeepfm.combine_dots(*arrays), pairs.sum(axis=1), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(made, pairs, rtol=1e-5, atol=2e-5)
+    assert_products_equal(pull(made), contract_gradients(*exact, pairs))
+    rows = [array.T[None] for array in arrays[:2]]
+    np.testing.assert_allclose(xdeepfm.combine_dots(*rows, arrays[2])[0], pairs.sum(axis=1), rtol=1e-5, atol=1e-4)
+
+
+def test_combined_own_pairs_equal_pairs_of_two_equal_lists():
+    random = np.random.default_rng(0)
+    vectors, kernel = (random.normal(size=shape).astype(np.float32) for shape in ((5, 6), (5, 5, 7)))
+    exact = vectors.astype(np.float64), vectors.astype(np.float64), kernel.astype(np.float64)
+    made, pull = jax.vjp(xdeepfm.combine_own_pairs, vectors, kernel)
+    pairs = np.einsum("ir,jr,ijh->hr", *exact)
+    np.testing.assert_allclose(made, pairs, rtol=1e-5, atol=2e-5)  # as above
+    left, right, of_kernel = contract_gradients(*exact, pairs)
+    assert_products_equal(pull(made), (left + right, of_kernel))
+
+
+def contract_gradients(left, right, kernel, gradient):
+    """Returns the gradients of every operand of the contraction."""
+    return (
+        np.einsum("jr,ijh,hr->ir", right, kernel, gradient),
+        np.einsum("ir,ijh,hr->jr", left, kernel, gradient),
+        np.einsum("ir,jr,hr->ijh", left, right, gradient),
+    )
+
+
+def assert_products_equal(found, expected):
+    for one, exact in zip(found, expected, strict=True):
+        # float32 sums of at most 70 terms of up to 100
+        np.testing.assert_allclose(one, exact, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("options", [{}, SPLIT, RELU])
@@ -127,6 +157,22 @@ def test_count_agrees_with_xla():
     """XLA counts the multiply-adds around the CIN's products too, two for each H_k products of n."""
     shape = ModelShape(13, 15, 16, 1)
     assert_cost_agrees_with_xla(xdeepfm.build({"cin_maps": [40, 40]}, shape), shape)
+
+
+@pytest.mark.parametrize(
+    ("options", "widest"),
+    [
+        ({"cin_maps": [4, 5, 3]}, 6),  # maps or vectors that a layer multiplies with the 6 vectors
+        ({"cin_maps": [8, 5, 3]}, 8),
+        ({"cin_maps": [16, 10, 3], **SPLIT}, 8),
+        ({"cin_maps": [4, 8, 3]}, 6),  # the last layer forms no products,
+        ({"cin_maps": [4, 8, 3], **RELU}, 8),  # but before a ReLU
+        ({"cin_maps": [3]}, 0),
+    ],
+)
+def test_the_widest_products_of_pairs_are_known(options, widest):
+    model = xdeepfm.build({**SMALL, **options}, ModelShape(3, 5, 4, 1))
+    assert model.pair_row_bytes == 4 * widest * 6 * 4
 
 
 def test_absent_tokens_reach_neither_logits_nor_gradients():

@@ -13,9 +13,11 @@ from wukong_jax.data.blocks.batch import Batch
 from wukong_jax.errors import UserError
 from wukong_jax.layers.batch_rows import describe_rows
 from wukong_jax.layers.dropout import Dropout
+from wukong_jax.models import dlrm, xdeepfm
+from wukong_jax.models.shape import ModelShape
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
-from wukong_jax.training.microbatches import count_parts
+from wukong_jax.training.microbatches import count_parts, count_row_bytes
 from wukong_jax.training.run import Run, build_run
 
 B, FIELDS = 64, 4
@@ -171,6 +173,14 @@ def test_a_loss_over_the_whole_batch_cannot_be_taken_in_parts():
 )
 def test_the_default_part_stays_in_the_cache(device_rows, microbatch, row_bytes, on_cpu, parts):
     assert count_parts(device_rows, microbatch, row_bytes, on_cpu) == parts
+
+
+def test_a_model_with_wide_products_of_pairs_works_in_smaller_parts():
+    shape = ModelShape(dense_features=13, tokens=26, width=16, objectives=1)
+    assert count_row_bytes(shape, dlrm.build({}, shape)) == 4 * 26 * 16
+    wide = count_row_bytes(shape, xdeepfm.build({}, shape))
+    assert count_parts(4096, None, wide, on_cpu=True) == 32  # instead of 8
+    assert count_row_bytes(shape, xdeepfm.build({"cin_maps": (4,)}, shape)) == 4 * 26 * 16  # forms none
 
 
 def test_a_part_that_does_not_divide_the_rows_is_refused():

@@ -21,6 +21,7 @@ from wukong_jax.models.shape import ModelShape
 from wukong_jax.models.vector_model import (
     VectorModelOptions,
     build_options,
+    count_vectors,
     hidden_layers,
     input_vectors,
     output_layers,
@@ -58,48 +59,86 @@ class XDeepFMOptions(VectorModelOptions):
             raise UserError(f"cin_maps = {maps}: cin_split halves every layer but the last; make them even")
 
 
+@jax.custom_vjp
 def combine_pairs(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes weighted sums of the elementwise products of every left vector with every right vector.
 
-    Each vector of the shorter list has a kernel: it is multiplied by the matrix product of the longer list and this
-    kernel, and the results are added up. The H * m products of a row are therefore never in memory together, and there
-    is no batched contraction. Times are in ms, the minimum of nine on two busy cores at B = 4096, D = 16, 16 left
-    vectors and 16 new maps, with 16 or 27 right vectors; MiB is XLA's memory for temporaries:
-
-    | | 16: forward | and backward | MiB | 27: forward | and backward | MiB |
-    | --- | --- | --- | --- | --- | --- | --- |
-    | this | 67 | 219 | 124 | 75 | 306 | 168 |
-    | the same over the longer list | 80 | 207 | 124 | 168 | 371 | 214 |
-    | all H * m products, then one matrix product | 88 | 361 | 256 | 199 | 603 | 432 |
-    | one product with all kernels, then multiplied and summed | 115 | 312 | 256 | 185 | 554 | 432 |
-    | einsum of all three | 96 | 191 | 128 | 209 | 401 | 216 |
+    All H * m products are formed, with the numbers of a batch last, and multiplied by the kernel in one matrix product.
+    The gradient is written in the same form: that of a left vector is a sum over products of a right vector with the
+    gradient of a map, so it is an outer product and one matrix product, too, and what the forward pass formed need not
+    be kept. XLA:CPU has fast loops for neither sums over pairs nor batched contractions.
 
     Args:
-      left: [B, D, H] float vectors.
-      right: [B, D, m] vectors in the same dtype.
-      kernel: [H, m, new maps] float32.
+      left: [H, R] float vectors, R numbers of each.
+      right: [m, R] vectors in the same dtype.
+      kernel: [H, m, new maps] in the same dtype.
 
     Returns:
-      [B, D, new maps] in the dtype of the vectors; sums over the shorter list are computed in float32.
+      [new maps, R] in the same dtype.
     """
-    if left.shape[2] < right.shape[2]:
-        left, right, kernel = right, left, kernel.transpose(1, 0, 2)
-    batch, width, count = right.shape
-    longer = left.reshape(batch * width, -1)
-    # split once: its gradient is one concatenation, while that of each index pads the whole array
-    shorter = jnp.split(right.reshape(batch * width, count), count, axis=1)
-    kernels = jnp.split(kernel.astype(left.dtype).reshape(longer.shape[1], -1), count, axis=1)
-    total = jnp.zeros((), jnp.float32)
-    for vector, weights in zip(shorter, kernels, strict=True):
-        total = total + (vector * (longer @ weights)).astype(jnp.float32)
-    return total.astype(left.dtype).reshape(batch, width, -1)
+    return kernel.reshape(-1, kernel.shape[2]).T @ _multiply_all(left, right)
+
+
+def _multiply_all(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Multiplies all rows of [H, R] with all rows of [m, R]: [H * m, R]."""
+    return (left[:, None] * right[None]).reshape(left.shape[0] * right.shape[0], left.shape[1])
+
+
+Pairs = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def _combine_forward(left: jax.Array, right: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Pairs]:
+    return combine_pairs(left, right, kernel), (left, right, kernel)
+
+
+def _combine_backward(kept: Pairs, gradient: jax.Array) -> Pairs:
+    left, right, kernel = kept
+    lefts, rights, maps = kernel.shape
+    by_right, by_left = _multiply_all(right, gradient), _multiply_all(left, gradient)
+    left_gradient = kernel.reshape(lefts, -1) @ by_right
+    right_gradient = kernel.transpose(1, 0, 2).reshape(rights, -1) @ by_left
+    if lefts >= rights:
+        kernel_gradient = (left @ by_right.T).reshape(lefts, rights, maps)
+    else:
+        kernel_gradient = (right @ by_left.T).reshape(rights, lefts, maps).transpose(1, 0, 2)
+    return left_gradient, right_gradient, kernel_gradient
+
+
+combine_pairs.defvjp(_combine_forward, _combine_backward)
+
+
+@jax.custom_vjp
+def combine_own_pairs(vectors: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes `combine_pairs` of vectors with themselves; of the gradient's products, half are the same.
+
+    Args:
+      vectors: [n, R] float.
+      kernel: [n, n, new maps] in the same dtype.
+
+    Returns:
+      [new maps, R] in the same dtype.
+    """
+    return combine_pairs(vectors, vectors, kernel)
+
+
+def _combine_own_forward(vectors: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return combine_own_pairs(vectors, kernel), (vectors, kernel)
+
+
+def _combine_own_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    vectors, kernel = kept
+    products = _multiply_all(vectors, gradient)
+    both = (kernel + kernel.transpose(1, 0, 2)).reshape(len(kernel), -1)
+    return both @ products, (vectors @ products.T).reshape(kernel.shape)
+
+
+combine_own_pairs.defvjp(_combine_own_forward, _combine_own_backward)
 
 
 def combine_dots(left: jax.Array, right: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes `combine_pairs` summed over D, which is a linear map of the dot products of all pairs.
 
-    It needs about 1 / D of the multiply-accumulates: forward and backward took 23 and 24 ms instead of the 219 and 306
-    in the table of `combine_pairs`.
+    It needs about 1 / D of the multiply-accumulates.
 
     Args:
       left: [B, D, H] float vectors.
@@ -150,7 +189,9 @@ class CompressedInteractionNetwork(nn.Module):
         Returns:
           Sums over D of all maps that the logits read, layer by layer, [B, number of maps] in the inputs' dtype.
         """
-        first = inputs.transpose(0, 2, 1)
+        batch, tokens, width = inputs.shape
+        # numbers of the batch last, [n, D, B], so that loops over products of vectors are over neighbours in memory
+        first = inputs.reshape(batch, -1).T.reshape(tokens, width, batch)
         last, sums = first, []
         for index, count in enumerate(self.maps):
             fed = 0 if index == len(self.maps) - 1 else count // 2 if self.split else count
@@ -164,28 +205,38 @@ class CompressedInteractionNetwork(nn.Module):
         """Applies one layer.
 
         Args:
-          last: [B, D, H_{k-1}] maps of the previous layer.
-          first: [B, D, n] input vectors.
+          last: [H_{k-1}, D, B] maps of the previous layer; in the first layer, the input vectors.
+          first: [n, D, B] input vectors.
           count: H_k, number of maps.
           fed: number of maps that the next layer reads (the first ones).
           name: name of the kernel.
 
         Returns:
-          The maps for the next layer [B, D, fed], and a list of [B, maps] arrays: sums over D of maps for the logits.
+          The maps for the next layer [fed, D, B], and a list of [B, maps] arrays: sums over D of maps for the logits.
         """
-        pairs = last.shape[2] * first.shape[2]
+        maps, width, batch = last.shape
+        tokens = first.shape[0]
         start = HIDDEN_INITIALIZER if self.activation == "relu" else output_initializer()
-        kernel = self.param(name, start, (pairs, count)).reshape(last.shape[2], first.shape[2], count)
+        kernel = self.param(name, start, (maps * tokens, count)).reshape(maps, tokens, count).astype(last.dtype)
+
+        def combine(kernel: jax.Array) -> jax.Array:
+            flat = first.reshape(tokens, width * batch)
+            if last is first:
+                made = combine_own_pairs(flat, kernel)
+            else:
+                made = combine_pairs(last.reshape(maps, width * batch), flat, kernel)
+            return made.reshape(kernel.shape[2], width, batch)
+
         if self.activation == "relu":
-            made = nn.relu(combine_pairs(last, first, kernel))
-            return made[:, :, :fed], [made[:, :, fed if self.split else 0 :].sum(axis=1)]
+            made = nn.relu(combine(kernel))
+            return made[:fed], [made[fed if self.split else 0 :].sum(axis=1).T]
         made, sums = last, []
         if fed:
-            made = combine_pairs(last, first, kernel[:, :, :fed])
+            made = combine(kernel[:, :, :fed])
             if not self.split:
-                sums.append(made.sum(axis=1))
+                sums.append(made.sum(axis=1).T)
         if fed < count:
-            sums.append(combine_dots(last, first, kernel[:, :, fed:]))
+            sums.append(combine_dots(last.transpose(2, 1, 0), first.transpose(2, 1, 0), kernel[:, :, fed:]))
         return made, sums
 
 
@@ -194,6 +245,14 @@ class XDeepFM(nn.Module):
 
     options: XDeepFMOptions
     shape: ModelShape
+
+    @property
+    def pair_row_bytes(self) -> int:
+        """Bytes of the most products of pairs that a layer forms for one row, [H, n, D]; it sets the microbatch."""
+        options, count = self.options, count_vectors(self.shape)
+        read = [count, *(maps // 2 if options.cin_split else maps for maps in options.cin_maps[:-1])]
+        computed = read if options.cin_activation == "relu" else read[:-1]  # without ReLU, the last layer takes dots
+        return max(computed, default=0) * count * self.shape.width * self.shape.dtype.itemsize
 
     @nn.compact
     def __call__(self, inputs: ModelInputs, *, train: bool) -> Outputs:

@@ -43,7 +43,7 @@ from wukong_jax.training.bag_places import BagUse, fit_bags
 from wukong_jax.training.dense_shards import DenseShards
 from wukong_jax.training.length_parts import LEAST_TOKENS, LengthParts, build_length_parts, find_short_sequences
 from wukong_jax.training.loss import AdditiveLoss, LossFunction
-from wukong_jax.training.microbatches import count_parts
+from wukong_jax.training.microbatches import count_parts, count_row_bytes
 from wukong_jax.training.network import Network, build_exchange, build_model_shape, build_network
 from wukong_jax.training.optimizers import build_dense_optimizer, build_schedule
 from wukong_jax.training.start_logits import START_LOGITS
@@ -161,7 +161,7 @@ class Run:
         if training.microbatch is None and (not additive or self._has_moments):
             return 1  # moments of a whole batch, unless the user says otherwise
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        row_bytes = 4 * self.shape.tokens * self.shape.width
+        row_bytes = count_row_bytes(self.shape, self.network.model)
         parts = count_parts(training.batch_size // self.mesh.size, training.microbatch, row_bytes, on_cpu)
         if parts > 1 and not additive:
             raise UserError(
