@@ -1,4 +1,4 @@
-"""List the values whose embeddings in an artefact are nearest to a value's, or write all embeddings.
+"""List the values whose embeddings are nearest to a value's, or write all embeddings of a table.
 
     wukong-jax nearest --artefact=served/mine --table=item --value=a17 --k=10
     wukong-jax nearest --artefact=served/mine --table=item --output=items.parquet
