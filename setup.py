@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 CONFIGS = ["configs", *(f"configs.{name}" for name in find_packages("configs"))]
 SERVE = ["starlette>=0.46", "uvicorn>=0.34"]
+NEAREST = ["faiss-cpu>=1.12"]
 STORES = ["gcsfs>=2025.3", "s3fs>=2025.3"]  # fsspec's packages for gs:// and s3://, which etils and Orbax use, too
 DOCS = "zensical>=0.0.70,<0.1"  # before 1.0 a next version may change what a page looks like, or fails on
 
@@ -59,6 +60,8 @@ setup(
         "peers": ["torch==2.13.*", "fbgemm-gpu-cpu==1.8.*"],
         # The server (wukong-jax serve).
         "serve": SERVE,
+        # An index of a table's rows (wukong-jax nearest --index).
+        "nearest": NEAREST,
         # ONNX models (wukong-jax export --format=onnx), and their runtime.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         # Bayesian search over sizes (wukong-jax search_sketch).
@@ -82,6 +85,7 @@ setup(
             "moto[s3,server]>=5.1",  # a server of s3:// for tests
             *STORES,
             *SERVE,
+            *NEAREST,
             DOCS,
         ],
     },

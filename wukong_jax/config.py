@@ -192,7 +192,7 @@ class RunConfig:
     exchange: ExchangeConfig = dataclasses.field(default_factory=ExchangeConfig)
     seed: int = 0  # seed of weights, tables, dropout and the order of rows
     reference_run: str = ""  # folder of a finished run whose test metrics are shown for comparison
-    warm_start: str = ""  # folder of a run whose tables (rows by value) and dense weights a new run starts with
+    warm_start: str = ""  # folder or URL of a run whose tables (rows by value) and dense weights a new run starts with
     warm_start_optimizer: bool = False  # also take the state of its optimizers
 
     def __post_init__(self) -> None:

@@ -271,7 +271,7 @@ def test_what_does_not_go_on_is_refused(whole, tmp_path):
 
 
 def test_a_workdir_on_a_store_is_refused(whole):
-    with pytest.raises(UserError, match=r"--workdir = s3://bucket/run: a run on a log needs a folder of this machine"):
+    with pytest.raises(UserError, match="--workdir = 's3://bucket/run': cannot be on an object store; a run on a log"):
         train_online(make_config(whole / "log"), SETTINGS, "s3://bucket/run", lambda text: None)
 
 

@@ -1,5 +1,6 @@
 """Tests that a run, its rows and its artefact on an object store are what they are in a local folder."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_a_run_on_a_store_whose_save_was_cut_off_goes_on_exactly_and_equals_a_lo
     assert len(opened.metrics()) == len(own)
 
 
+def test_a_run_starts_from_one_on_a_store_as_from_a_local_one(store, tmp_path):
+    for folder in (f"{store}/old", str(tmp_path / "old")):
+        train_run(make_config(3), folder, say)
+    before = ObjectFolder(f"{store}/old").list()
+    said, summaries = [], []
+    for name in (f"{store}/old", str(tmp_path / "old"), ""):
+        config = dataclasses.replace(make_config(2), warm_start=name)
+        summaries.append(train_run(config, str(tmp_path / f"new{len(summaries)}"), said.append))
+    assert summaries[0]["test"] == summaries[1]["test"] != summaries[2]["test"]
+    assert any(text.startswith(f"warm start from {store}/old, its best checkpoint, step 3:") for text in said)
+    assert ObjectFolder(f"{store}/old").list() == before
+
+
 def test_two_trainings_do_not_share_a_folder_on_a_store(memory, monkeypatch):
     monkeypatch.setattr(store_lock, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(store_lock, "_POLL_SECONDS", 0.2)
@@ -192,5 +206,10 @@ def test_what_cannot_be_on_a_store_is_refused_in_one_line(memory):
         train_run(make_config(2, {"factory": "blocks", "path": f"{memory}/nothing"}), f"{memory}/run", say)
     with pytest.raises(UserError, match=r"holds no run \(no config\.json\)"):
         open_run(f"{memory}/nothing")
+    with pytest.raises(UserError, match=rf"^config\.warm_start = '{memory}/nothing': holds no run \(no config\.json\)"):
+        train_run(dataclasses.replace(make_config(2), warm_start=f"{memory}/nothing"), f"{memory}/run", say)
+    export = ["export", f"--workdir={memory}/run", f"--output={memory}/delta", "--delta_of=served"]
+    with pytest.raises(UserError, match=r"--output = .*cannot be on an object store; write the delta to a folder"):
+        run_command(*export)
     with pytest.raises(UserError, match="2 processes write checkpoints together on gs:// or a shared disk only"):
         RunFolder(f"{memory}/run").check_processes(2)

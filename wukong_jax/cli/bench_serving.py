@@ -40,7 +40,9 @@ def run(settings: Settings) -> None:
     from wukong_jax.bench.serving import describe_memory, draw_raw_rows, measure_serving
     from wukong_jax.bench.serving_load import measure_load
     from wukong_jax.reports.kept_results import write_results
+    from wukong_jax.serving.loaded_program import run_on_calling_thread
 
+    run_on_calling_thread()  # as the server does
     if settings.onnx:
         try:
             import jax2onnx  # noqa: F401

@@ -17,7 +17,12 @@ GROUPS = {
         "wukong_jax.cli.evaluate",
         "wukong_jax.cli.predict",
     ),
-    "serving": ("wukong_jax.cli.export", "wukong_jax.cli.apply_delta", "wukong_jax.cli.serve"),
+    "serving": (
+        "wukong_jax.cli.export",
+        "wukong_jax.cli.apply_delta",
+        "wukong_jax.cli.serve",
+        "wukong_jax.cli.nearest",
+    ),
     "data": (
         "wukong_jax.cli.infer_schema",
         "wukong_jax.cli.prepare_data",

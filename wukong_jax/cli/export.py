@@ -62,7 +62,7 @@ class Settings(ProgramFlags):
 
 def run(settings: Settings) -> None:
     """Restores the run and writes the artefact, or what differs from one."""
-    from wukong_jax.files.object_store import ObjectFolder, is_store_url, publish_folder
+    from wukong_jax.files.object_store import ObjectFolder, is_store_url, publish_folder, refuse_store
     from wukong_jax.runs.open_run import open_run
     from wukong_jax.runs.store_mirror import make_working_folder
     from wukong_jax.serving.artefact import MANIFEST
@@ -71,8 +71,8 @@ def run(settings: Settings) -> None:
     from wukong_jax.serving.stored_artefacts import check_stored_output
 
     stored = is_store_url(settings.output)
-    if stored and settings.delta_of:
-        raise UserError(f"--output = {settings.output}: a delta is written to a folder of this machine; give one")
+    if settings.delta_of:
+        refuse_store("--output", settings.output, "write the delta to a folder of this machine, and copy that")
     if stored:
         check_stored_output(settings.output)
     opened = open_run(settings.workdir, settings.data, settings.allow_factories)

@@ -36,9 +36,11 @@ def run(settings: Settings) -> None:
     try:
         import uvicorn
 
+        from wukong_jax.serving.loaded_program import run_on_calling_thread
         from wukong_jax.serving.server import ArtefactServer, ServerLimits
     except ImportError as error:
         raise UserError(f"{error.name}: is not installed; install wukong-jax[serve]") from None
+    run_on_calling_thread()
     limits = ServerLimits(
         settings.request_bytes,
         settings.request_rows,

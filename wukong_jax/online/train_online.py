@@ -17,7 +17,7 @@ from wukong_jax.data.raw.builtin_schemas import find_schema
 from wukong_jax.data.raw.id_map import advance_id_map, count_rows, empty_id_map
 from wukong_jax.embeddings.reset_rows import reset_rows
 from wukong_jax.errors import NotFiniteLossError, UserError
-from wukong_jax.files.object_store import is_store_url
+from wukong_jax.files.object_store import refuse_store
 from wukong_jax.online.log_periods import LogPeriod, LogReader, count_values, encode_period
 from wukong_jax.online.memory_blocks import MemoryBlocks
 from wukong_jax.online.period_scores import add_period, compute_start, measure_unknown
@@ -68,8 +68,7 @@ def train_online(
       SystemExit: with code 143 after SIGTERM and 130 after SIGINT; the state after the last whole period is saved.
     """
     check_config(config)
-    if is_store_url(workdir):
-        raise UserError(f"--workdir = {workdir}: a run on a log needs a folder of this machine; give one")
+    refuse_store("--workdir", workdir, "a run on a log needs a folder of this machine")
     folder = RunFolder(workdir)
     with folder.locked():
         config = resolve_model_options(config)

@@ -99,7 +99,7 @@ def warm_start(old: OldRun, run: Run, data: RunData, state: TrainState) -> tuple
         placed = place_arrays(run.exchange.import_tables(tables), run.state_sharding.tables)
         state = state.replace(tables=placed)
         state, dense = _carry_dense(old, saved, run, state, takes_optimizer)
-        title = f"warm start from {old.folder.path}, its {saved.which} checkpoint, step {saved.step}:"
+        title = f"warm start from {old.folder.name}, its {saved.which} checkpoint, step {saved.step}:"
         return state, "\n".join([title, *_align(lines), *dense])
 
 

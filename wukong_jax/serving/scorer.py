@@ -19,6 +19,7 @@ from wukong_jax.serving.table_files import read_arrays
 
 BUCKETS = (1, 16, 64, 256, 1024)
 _LARGEST_BUCKET = 1 << 20
+_INT32, _FLOAT32, _UNSIGNED = np.dtype(np.int32), np.dtype(np.float32), 1 << 32
 
 
 class Scorer:
@@ -98,11 +99,12 @@ class Scorer:
     ) -> np.ndarray:
         """Returns the run's logits [n, O] float32; `score_arrays` returns their probabilities, calibrated if asked."""
         program = self._program
-        checked = _check_array("ids", ids, np.int32, (program.slots,), None)
+        checked = _check_array("ids", ids, _INT32, (program.slots,), None)
         rows = len(checked)
-        dense = _check_array("dense", dense, np.float32, (program.dense,), rows)
-        domain = _check_array("domain", domain, np.int32, (), rows)
-        if rows and domain.view(np.uint32).max() >= self._domains:  # a negative one is the largest of all
+        dense = _check_array("dense", dense, _FLOAT32, (program.dense,), rows)
+        domain = _check_array("domain", domain, _INT32, (), rows)
+        largest = domain.item() % _UNSIGNED if rows == 1 else domain.view(np.uint32).max(initial=0)
+        if largest >= self._domains:  # a negative one is the largest of all
             raise UserError(
                 f"domain: from {domain.min()} to {domain.max()}; give domains from 0 to {self._domains - 1}"
             )
@@ -115,7 +117,7 @@ class Scorer:
             wanted = ", ".join(sorted(widths)) or "none"
             raise UserError(f"extras: {', '.join(sorted(extras)) or 'none'}; this artefact needs {wanted}")
         return {
-            name: _check_array(f"extras[{name!r}]", extras[name], np.float32, (width,), rows)
+            name: _check_array(f"extras[{name!r}]", extras[name], _FLOAT32, (width,), rows)
             for name, width in widths.items()
         }
 
@@ -200,23 +202,26 @@ def check_golden_rows(scorer: Scorer) -> float:
     return largest
 
 
-def _check_array(name: str, values: Any, kind: type, trailing: tuple[int, ...], rows: int | None) -> np.ndarray:
+def _check_array(
+    name: str, values: Any, kind: np.dtype[Any], trailing: tuple[int, ...], rows: int | None
+) -> np.ndarray:
     """Returns an array [rows, *trailing] of a type; None stands for zeros of columns that are not there."""
-    usual = isinstance(values, np.ndarray) and values.dtype == kind and values.ndim == len(trailing) + 1
-    if usual and values.shape[1:] == trailing and rows in (None, len(values)):  # without a detour
-        return values
+    if type(values) is np.ndarray and values.dtype == kind and values.ndim == len(trailing) + 1:  # without a detour
+        shape = values.shape
+        if shape[1:] == trailing and (rows is None or shape[0] == rows):
+            return values
     if values is None and rows is not None and (trailing == (0,) or not trailing):
         return np.zeros((rows, *trailing), kind)
     try:
         array = np.asarray(values)
-        if array.dtype.kind not in ("iu" if kind is np.int32 else "iuf"):
-            raise UserError(f"{name}: holds {array.dtype}; give {'integers' if kind is np.int32 else 'numbers'}")
+        if array.dtype.kind not in ("iu" if kind is _INT32 else "iuf"):
+            raise UserError(f"{name}: holds {array.dtype}; give {'integers' if kind is _INT32 else 'numbers'}")
         shape = (len(array) if rows is None else rows, *trailing)
         if array.shape != shape:
             raise UserError(f"{name}: has shape {list(array.shape)}; give {list(shape)}")
         if array.dtype == kind:
             return array
-        if kind is np.int32:
+        if kind is _INT32:
             return np.clip(array, -1, 2**31 - 1).astype(np.int32)  # beyond 32 bits lies beyond every table
         with np.errstate(over="ignore"):
             return array.astype(kind)

@@ -1,6 +1,7 @@
 """Writes embedding tables as NumPy files, one a table, and maps them into memory."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,23 @@ def map_table(folder: Path, index: int, table: ServedTable) -> tuple[np.ndarray,
     if table.dtype != "int8":
         return (rows,)
     return rows, _map_array(table_file(folder, index, "scales"), (table.rows,), np.float32)
+
+
+def unpack_rows(arrays: Sequence[np.ndarray], rows: slice | np.ndarray) -> np.ndarray:
+    """Reads rows of a mapped table, in memory.
+
+    Args:
+      arrays: of `map_table`.
+      rows: which rows, a slice or [n] integers.
+
+    Returns:
+      [n, w] float32, exactly the numbers that the artefact's program computes with.
+    """
+    stored = np.asarray(arrays[0][rows])
+    if stored.dtype == np.uint16:
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    numbers = np.array(stored, np.float32)  # also of float32 a copy, which no longer reads the file
+    return numbers * arrays[1][rows][:, None] if stored.dtype == np.int8 else numbers
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

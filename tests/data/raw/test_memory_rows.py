@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from wukong_jax.data.raw import memory_rows
 from wukong_jax.data.raw.canonical_values import canonical_text, canonicalise_texts
 from wukong_jax.data.raw.memory_rows import MemoryEncoder
 from wukong_jax.data.raw.new_rows import read_encoded_rows
 from wukong_jax.data.raw.plain_rows import PlainEncoder
-from wukong_jax.data.raw.row_values import find_kind, to_series
+from wukong_jax.data.raw.row_values import find_kind, join_plain_rows, to_series
 from wukong_jax.data.raw.vocabulary import StoredCodes, Vocabulary, VocabularyIds, save_vocabulary
 from wukong_jax.errors import UserError
 from wukong_jax.schema import CategoricalColumn, DenseColumn, LabelColumn, Schema, Source
@@ -222,6 +223,55 @@ def test_a_row_does_not_depend_on_the_others(vocabularies):
     assert "expected a domain of training rows (a, 7, )" in errors[12]
     with pytest.raises(UserError, match="rows, line 1, no column"):
         encoder.encode([{}])
+
+
+def pool_values(kind):
+    """Returns the values of one type, and None; of lists those whose elements have one type."""
+    if isinstance(kind, tuple):
+        lists = [value for value in VALUES if type(value) is list]
+        return [None, [], *(value for value in lists if {type(part) for part in value} - {type(None)} == {kind[1]})]
+    return [None, *(value for value in [*VALUES, *TEXTS] if type(value) is kind)]
+
+
+@SLOW
+@given(st.data())
+@pytest.mark.parametrize("source", [STRIPPED, PARQUET], ids=["stripped", "parquet"])
+def test_many_rows_are_encoded_together_as_each_alone(vocabularies, source, data):
+    """Columns of one type each, the way of many rows; where a column has others, the rows are taken apart."""
+    schema = describe_columns(source)
+    names = names_of(schema)
+    usual = {name: str if name[0] == "b" or name in ("s_words", "c_words") else int for name in names} | {"site": str}
+    kinds = st.sampled_from([bool, int, float, str, (list, int), (list, str), (list, float), (list, bool)])
+    usual |= {name: data.draw(kinds) for name in data.draw(st.lists(st.sampled_from(names), max_size=3))}
+    rows = [{name: data.draw(st.sampled_from(pool_values(usual[name]))) for name in names} for _ in range(5)]
+    if data.draw(st.booleans()):
+        for row in rows:
+            row |= {"site": data.draw(st.sampled_from(["a", "7.0", "7"])), "c_words": "a"}
+    encoder = MemoryEncoder(schema, vocabularies)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_rows, "_MANY_ROWS", 1)
+        together, errors = encoder.encode_each(rows)
+    kept = [place for place in range(len(rows)) if place not in errors]
+    for place, row in enumerate(rows):
+        alone, alone_errors = encoder.encode_each([row])
+        if place in errors:
+            assert errors[place].replace(f"line {place + 1},", "line 1,") == alone_errors[0]
+            continue
+        assert alone_errors == {}
+        for name, array in alone.items():
+            np.testing.assert_array_equal(array[0], together[name][kept.index(place)], err_msg=name)
+
+
+def test_usual_rows_are_put_in_columns_and_others_taken_apart():
+    rows = [{"a": 1, "b": "x", "c": [1], "d": None, "e": 2.5}, {"a": None, "b": "", "c": [], "d": None, "e": None}]
+    types_of = {"a": pl.Int64, "b": pl.String, "c": pl.List(pl.Int64), "d": pl.Null, "e": pl.Float64}
+    joined = join_plain_rows(list(types_of), rows)
+    assert dict(joined.schema) == types_of
+    assert joined.to_dicts() == rows
+    for odd in ({"a": 2.0}, {"a": True}, {"a": 2**63}, {"b": "\ud800"}, {"c": ["x"]}, {"c": 1}, {"d": {}}, {"e": b""}):
+        assert join_plain_rows(list(types_of), [*rows, rows[0] | odd]) is None
+    for odd in ({}, 3, "text", None):
+        assert join_plain_rows(list(types_of), [*rows, odd]) is None
 
 
 def test_rows_without_rows(vocabularies):

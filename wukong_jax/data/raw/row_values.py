@@ -18,6 +18,7 @@ _TYPES: dict[Any, pl.DataType | type[pl.DataType]] = {
     "float": pl.Float64,
     "text": pl.String,
 }
+_PLAIN: dict[type, Any] = {bool: pl.Boolean, int: pl.Int64, float: pl.Float64, str: pl.String}
 _KINDS = {bool: "bool", float: "float", str: "text", datetime.date: "date", datetime.time: "time"}
 
 Kind = Any  # "none", "bool", "int", "float", "text", "date", ...; of a list ("list", kind of its elements); "unusable"
@@ -76,6 +77,49 @@ def to_series(name: str, kind: Kind, values: Sequence[Any]) -> pl.Series:
     if kind == "float":
         plain = [value if value is None else float(value) for value in plain]
     return pl.Series(name, plain, _TYPES.get(kind))
+
+
+def join_plain_rows(names: Sequence[str], rows: Sequence[Any]) -> pl.DataFrame | None:
+    """Puts rows into columns, if the values of each column have one type of Python's own, apart from None.
+
+    Args:
+      names: the columns.
+      rows: what should be mappings from column to value.
+
+    Returns:
+      The columns; None if a row is no dict or lacks a column, or a column has values of two types, or of others than
+      text, int, float, bool and lists of one of them.
+    """
+    if set(map(type, rows)) != {dict}:
+        return None
+    columns = []
+    try:
+        for name in names:
+            values = [row[name] for row in rows]
+            dtype = _find_plain_dtype(values)
+            if dtype is None:
+                return None
+            columns.append(pl.Series(name, values, dtype))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        pl.exceptions.PolarsError,
+    ):  # or beyond 64 bits, or no UTF-8
+        return None
+    return pl.DataFrame(columns)
+
+
+def _find_plain_dtype(values: Sequence[Any]) -> Any:
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {list}:
+        elements = {type(element) for value in values if value for element in value} - {type(None)}
+        inner = _PLAIN.get(*elements) if len(elements) == 1 else None if elements else pl.String
+        return None if inner is None else pl.List(inner)
+    if not kinds:
+        return pl.Null
+    return _PLAIN.get(*kinds) if len(kinds) == 1 else None
 
 
 def describe_unusable(name: str, value: Any) -> str:

@@ -1,0 +1,5 @@
+"""`wukong-jax nearest` in a clone."""
+
+from wukong_jax.cli.main import main
+
+main("nearest")
