@@ -10,12 +10,12 @@ Data:      see public/flights. `:first` gives each model ten trials of 2,000 ste
            fall to 0.3 of themselves after each evaluation (twice a pass) at which the loss has not fallen, and a model
            ends when that happens three times in a row, or after twelve passes. The state with the lowest loss is tested
 Expected:  `:first` is not whole yet (Wukong's larger sizes and DNN's largest are missing), so no result is kept. Test
-           log loss by MFLOP so far, one seed (2026-11-28): logistic regression 0.4535, FM 0.3501; RankMixer 0.04: 0.3910,
-           0.16: 0.3621, 0.62: 0.3404, 2.4: 0.3277; DNN 0.02: 0.3717, 0.11: 0.3511, 0.42: 0.3337; DCNv2 0.04: 0.3466,
-           0.14: 0.3235, 0.41: 0.3117, 1.4: 0.3082; DLRM 0.01: 0.3208, 0.03: 0.3170, 0.20: 0.3164, 0.98: 0.3166; Wukong
-           0.47: 0.3111, 0.62: 0.3098. Trials of 2,000 steps chose 32 to 64 times the base rate for DLRM from 0.03 MFLOP
-           on; that is not why it stops falling there (at 0.20 MFLOP its validation loss is 0.3185, at 8 and 16 times
-           the base rate 0.3187 and 0.3183). `:all` was not run
+           log loss by MFLOP so far, one seed (2026-11-28): logistic regression 0.4535, FM 0.3501; RankMixer 0.04:
+           0.3910, 0.16: 0.3621, 0.62: 0.3404, 2.4: 0.3277; DNN 0.02: 0.3717, 0.11: 0.3511, 0.42: 0.3337; DCNv2 0.04:
+           0.3466, 0.14: 0.3235, 0.41: 0.3117, 1.4: 0.3082; DLRM 0.01: 0.3208, 0.03: 0.3170, 0.20: 0.3164, 0.98:
+           0.3166; Wukong 0.47: 0.3111, 0.62: 0.3098. Trials of 2,000 steps chose 32 to 64 times the base rate for DLRM
+           from 0.03 MFLOP on; that is not why it stops falling there (at 0.20 MFLOP its validation loss is 0.3185, at
+           8 and 16 times the base rate 0.3187 and 0.3183). `:all` was not run
 """
 
 from ml_collections import ConfigDict
