@@ -6,7 +6,8 @@ A student is a normal run whose config joins the store to its rows:
     config.data.join.factory = "lattice.teacher.knowledge_transfer:build_join"
     config.data.join.options = {"store": DIR, "time_to_live_hours": 6.0}
     config.model.options: teacher_tokens (features); config.loss: lattice.losses:build, distillation_weight (labels)
-Prints the hit rate and the age of the entries that such a student finds, and writes them to DIR/hits.json.
+Prints the hit rate and the age of the entries that such a student finds, and writes them to DIR/hits.json. Several
+processes train and score together, started as those of train; process 0 reads the rows to score, and writes.
 """
 
 import dataclasses
@@ -15,12 +16,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from wukong_jax.cli.settings import RunFlags
+from wukong_jax.cli.settings import RunFlags, TeamFlags
 from wukong_jax.ranges import Above, AtLeast
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(RunFlags):
+class Settings(RunFlags, TeamFlags):
     """The command's flags."""
 
     store: Annotated[str, "folder of the store to write"]
@@ -44,14 +45,17 @@ def run(settings: Settings) -> None:
         open_teacher_rows,
         replay_teacher,
     )
-    from wukong_jax.cli.joining import refuse_several
+    from wukong_jax.cli.joining import join_team
     from wukong_jax.cli.run_config import build_config
     from wukong_jax.files.whole_files import write_text_whole
+    from wukong_jax.sharding.team import find_team
 
-    refuse_several("run_teacher", "each chunk is trained on after the one before was scored")
     config, say = build_config(settings), functools.partial(print, flush=True)
+    join_team(settings, config.training.stall_limit)
     replay = ReplaySettings(settings.chunks, settings.keys, settings.key == "impression", settings.scored)
     replay_teacher(config, settings.workdir, settings.store, replay, say)
+    if not find_team().is_lead:
+        return
     data = open_teacher_rows(config, settings.workdir, say)
     ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, replay.chunks)
     hits = measure_hits(data, settings.store, settings.time_to_live_hours, ends)

@@ -11,6 +11,8 @@ tokens are in `lattice.network.network`.
 """
 
 import dataclasses
+import functools
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -24,8 +26,12 @@ from wukong_jax.errors import UserError
 from wukong_jax.ranges import Above, Between
 from wukong_jax.runs.evaluation import put_batch
 from wukong_jax.runs.open_run import OpenRun
+from wukong_jax.runs.spread_batches import spread_batches
 from wukong_jax.schema import Schema
+from wukong_jax.sharding.mesh import batch_sharding, replicated
+from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import build_dataclass
+from wukong_jax.training.run import Run
 from wukong_jax.training.step import build_forward
 
 OPTIONS = "config.data.join.options"
@@ -142,12 +148,15 @@ def build_keys(columns: Columns, slots: Sequence[int], with_timestamp: bool) -> 
 def run_teacher(opened: OpenRun, batches: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
     """Computes a teacher's embeddings and logits of rows.
 
+    Where several processes share the mesh, all call this together; process 0 sends its rows to all.
+
     Args:
       opened: run of the teacher, whose model has an aux output "backbone" [B, d].
-      batches: batches of rows.
+      batches: batches of rows; those of other processes than process 0 are not read.
 
     Yields:
-      (batch, embeddings [rows, d] float32, logits [rows, O] float32), without padding rows.
+      (batch, embeddings [rows, d] float32, logits [rows, O] float32), without padding rows; the batch's columns, but
+      for its weights, in process 0 only.
 
     Raises:
       UserError: the model has no "backbone" output.
@@ -155,7 +164,7 @@ def run_teacher(opened: OpenRun, batches: Iterator[Batch]) -> Iterator[tuple[Bat
     run, state = opened.run, opened.state
     forward = build_forward(run.network, run.exchange)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated(run.mesh))
     def score(params: Any, statistics: Any, tables: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         outputs = forward(params, statistics, tables, batch)
         if "backbone" not in outputs.aux:
@@ -165,10 +174,28 @@ def run_teacher(opened: OpenRun, batches: Iterator[Batch]) -> Iterator[tuple[Bat
             )
         return outputs.aux["backbone"], outputs.logits
 
-    for batch in batches:
-        embeddings, logits = score(state.params, state.statistics, state.tables, put_batch(batch, run.mesh))
+    for number, (batch, placed) in enumerate(_place_batches(run, batches), 1):
+        find_team().mark(f"scoring batch {number}", busy=number == 1)  # the first is compiled
+        scored = score(state.params, state.statistics, state.tables, placed)
         real = batch.weight > 0
         yield (
             jax.tree.map(lambda array, real=real: array[real], batch._replace(extras={})),
-            *(np.asarray(array)[real] for array in (embeddings, logits)),
+            *(np.asarray(array.addressable_data(0))[real] for array in scored),
         )
+
+
+def _place_batches(run: Run, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Batch]]:
+    """Yields batches, each also on the devices of all processes; batches without a row that counts are left out."""
+    counting = (batch for batch in batches if batch.weight.any())
+    if batch_sharding(run.mesh).is_fully_addressable:
+        yield from ((batch, put_batch(batch, run.mesh)) for batch in counting)
+        return
+    sent: deque[Batch] = deque()
+
+    def note_batches() -> Iterator[Batch]:
+        for batch in counting:
+            sent.append(batch)
+            yield batch
+
+    for told, placed in spread_batches(run, note_batches() if find_team().is_lead else iter(())):
+        yield (sent.popleft() if sent else told), placed

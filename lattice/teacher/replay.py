@@ -30,6 +30,7 @@ from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import RunData, open_rows_of_run
 from wukong_jax.runs.train_run import train_run
+from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import list_changes
 from wukong_jax.training.compiled_programs import keep_programs_in
 from wukong_jax.training.run import build_run
@@ -61,6 +62,8 @@ def replay_teacher(
 ) -> TeacherStore:
     """Trains a teacher chunk by chunk and fills a store; if started again, it resumes.
 
+    Several processes call this together. All train and score; process 0 reads the rows to score, and writes the store.
+
     Args:
       config: config of the teacher; one epoch over rows that are not shuffled.
       workdir: run folder of the teacher; its `replay.json` holds the number of chunks done and the settings.
@@ -84,14 +87,17 @@ def replay_teacher(
         )
     if config.training.epochs not in (None, 1):
         raise UserError(f"config.training.epochs = {config.training.epochs}: a replay is one pass; set it to 1")
+    team = find_team()
+    say = say if team.is_lead else lambda line: None
     with keep_programs_in(workdir / "compiled"):
         workdir.mkdir(parents=True, exist_ok=True)
-        data = open_teacher_rows(config, workdir, say)
+        team.mark("preparing the rows", busy=True)
+        data = team.lead_first("the teacher's rows", lambda: open_teacher_rows(config, workdir, say))
         ends = find_chunk_ends(data.splits["train"].rows, config.training.batch_size, settings.chunks)
         times = read_timestamps(data.splits["train"])
         progress = _Progress(workdir / "replay.json", dataclasses.asdict(settings) | {"store": str(folder.absolute())})
-        done, made = progress.read(), None
-        if done and not (folder / "store.json").exists():
+        done, made = team.tell("chunks done", progress.read() if team.is_lead else None), None
+        if team.is_lead and done and not (folder / "store.json").exists():
             raise UserError(
                 f"store {folder}: is gone, and the replay in {workdir} has written {done} of {settings.chunks} chunks "
                 "to it; give another --workdir to start again"
@@ -100,12 +106,17 @@ def replay_teacher(
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
             training = dataclasses.replace(config.training, steps=steps, epochs=None)
             train_run(dataclasses.replace(config, training=training), str(workdir), lambda text: None)
+            team.ends_together = False  # as the end of a training set it: this is not the last
+            team.mark("restoring the state", busy=True)
             opened = _open_latest(config, workdir, data)
-            made = made or create_store(folder, _describe(opened, settings))
+            made = made or _open_store(folder, opened, settings)
             rows = _write_chunk(opened, made, settings, ends, chunk, int(times[ends[chunk + 1] - 1]) + 1)
-            progress.write(chunk + 1)
+            if team.is_lead:
+                progress.write(chunk + 1)
             say(f"chunk {chunk + 1} of {settings.chunks}: trained to row {ends[chunk + 1]:,}, wrote {rows:,} rows")
-        return made or TeacherStore(folder)
+        team.wait("the store")
+        team.ends_together = True
+        return TeacherStore(folder)
 
 
 def open_teacher_rows(config: RunConfig, workdir: str | Path, say: Callable[[str], None]) -> RunData:
@@ -216,6 +227,11 @@ def _open_latest(config: RunConfig, workdir: Path, data: RunData) -> OpenRun:
     return OpenRun(run, data, state, workdir)
 
 
+def _open_store(folder: Path, opened: OpenRun, settings: ReplaySettings) -> TeacherStore:
+    description = _describe(opened, settings)
+    return find_team().lead_first("opening the store", lambda: create_store(folder, description))
+
+
 def _describe(opened: OpenRun, settings: ReplaySettings) -> StoreDescription:
     """Returns the description of the store; its width is that of the teacher's backbone output."""
     run = opened.run
@@ -229,8 +245,8 @@ def _describe(opened: OpenRun, settings: ReplaySettings) -> StoreDescription:
 def _write_chunk(
     opened: OpenRun, store: TeacherStore, settings: ReplaySettings, ends: Sequence[int], chunk: int, now: int
 ) -> int:
-    """Scores the rows due after a chunk and writes them as one segment; returns their number."""
-    run = opened.run
+    """Scores the rows due after a chunk and writes them as one segment; returns their number, 0 in other processes."""
+    run, team = opened.run, find_team()
     last = chunk + 1 == settings.chunks
     if settings.scored == "same":
         batches = _read_rows(opened, "train", ends[chunk], ends[chunk + 1])
@@ -241,8 +257,10 @@ def _write_chunk(
         batches = (batch for split in splits for batch in _read_rows(opened, split, 0, None))
     slots = find_key_slots(run.schema, settings.key_columns)
     parts = []
-    for batch, embeddings, logits in run_teacher(opened, batches):
-        parts.append((build_keys(batch._asdict(), slots, settings.with_timestamp), embeddings, logits))
+    for batch, embeddings, logits in run_teacher(opened, batches if team.is_lead else iter(())):
+        if team.is_lead:
+            parts.append((build_keys(batch._asdict(), slots, settings.with_timestamp), embeddings, logits))
+    team.mark("writing the store", busy=True)
     if not parts:
         return 0
     keys, embeddings, logits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

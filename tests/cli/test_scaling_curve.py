@@ -59,8 +59,3 @@ def test_a_process_of_a_cluster_takes_its_shard_unless_it_is_told_another(slurm)
         take_shard()
     with pytest.raises(UserError, match="shard 0 of 2, waits: True"):
         take_shard("--shard=0/2")
-
-
-def test_a_teacher_refuses_several_processes(slurm):
-    with pytest.raises(UserError, match="run_teacher: was started in 3 processes, and is one"):
-        run_command("run_teacher", "--config=quickstart", "--workdir=y", "--store=z", "--keys=user")

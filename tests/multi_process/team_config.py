@@ -3,7 +3,8 @@
 A choice after the file's name takes another kind of run: "reversed" (devices in the opposite order, as meshes that
 follow a topology may have it), "bfloat16" (tables with stochastic rounding), "towers" (DMT's, which pass their
 embeddings through), "compressed" (towers that compress), "fsdp" (dense weights split over all devices), "lattice" (a
-Lattice network of several domains and objectives whose rows are joined with a column) or "batch" (tables not placed).
+Lattice network of several domains and objectives whose rows are joined with a column), "teacher" (the same, of a replay
+of few rows in order) or "batch" (tables not placed).
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +21,8 @@ PLACED = ("replicated", "table_wise", "column_wise", "row_wise")
 def get_config(choice: str = "placements") -> ConfigDict:
     plan_fault()
     count_reads()
-    config = get_lattice() if choice == "lattice" else get_clicks(choice)
+    lattices = {"lattice": get_lattice, "teacher": get_teacher}
+    config = lattices[choice]() if choice in lattices else get_clicks(choice)
     config.name = f"team {choice}"
     config.training.start_at_rate = False
     config.training.log_every_steps = 2
@@ -65,4 +67,14 @@ def get_lattice() -> ConfigDict:
     config.data.options.test_rows = 20_000
     config.data.join.factory = "tests.outside_parts:build_join"
     config.training.batch_size = 512
+    return config
+
+
+def get_teacher() -> ConfigDict:
+    config = get_lattice()
+    config.data.options.train_rows, config.data.options.test_rows = 4_000, 1_000
+    config.data.options.validation_rows = 1_000
+    config.data.shuffle = False
+    config.data.join.factory = ""
+    config.model.options = {**config.model.options.to_dict(), "layers": 1}  # which compiles in half the time
     return config

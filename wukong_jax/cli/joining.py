@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from wukong_jax.cli.settings import TeamFlags
-from wukong_jax.errors import UserError
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.sharding.cluster_place import find_place
 from wukong_jax.sharding.team import start_team
@@ -48,24 +47,6 @@ def take_part(settings: TeamFlags) -> tuple[int, int]:
         jax.config.update("jax_cuda_visible_devices", ",".join(map(str, place.gpu_ids)))
         jax.config.update("jax_rocm_visible_devices", ",".join(map(str, place.gpu_ids)))
     return place.process, place.processes
-
-
-def refuse_several(command: str, why: str) -> None:
-    """Refuses a start by a cluster's launcher in several processes, which would all do the same work.
-
-    Args:
-      command: its name.
-      why: why it is one process.
-
-    Raises:
-      UserError: a cluster's variables name several.
-    """
-    place = find_place("", None, None)
-    if place is not None and place.processes > 1:
-        raise UserError(
-            f"{command}: was started in {place.processes} processes, and is one ({why}); start it in one, such as by "
-            "srun --ntasks=1"
-        )
 
 
 def join_team_of_run(settings: TeamFlags, workdir: str, allow_factories: Iterable[str]) -> None:
