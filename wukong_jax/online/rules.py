@@ -61,7 +61,7 @@ def check_config(config: RunConfig) -> None:
     if config.data.join.factory:
         raise UserError(f"config.data.join.factory = {config.data.join.factory!r}: is not possible here; leave it out")
     if config.data.lanes != 1:
-        raise UserError(f"config.data.lanes = {config.data.lanes}: one process reads a log; leave it out")
+        raise UserError(f"config.data.lanes = {config.data.lanes}: every process reads a whole log; leave it out")
     for key in ("reference_run", "warm_start"):
         if getattr(config, key):
             raise UserError(f"config.{key} = {getattr(config, key)!r}: is not possible here; leave it out")

@@ -1,4 +1,8 @@
-"""Trains a run on a log: each period is scored with what was known before it, then trained on."""
+"""Trains a run on a log: each period is scored with what was known before it, then trained on.
+
+Several processes read the whole log and change equal id maps by it, since both depend on the log alone; each trains and
+scores its rows of every batch. A signal to one ends all before the next period.
+"""
 
 import math
 import time
@@ -34,7 +38,8 @@ from wukong_jax.runs.listeners import MetricsWriter, ProgressMeter, StepLog
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.runs.rows import RunData, open_prepared_rows
 from wukong_jax.runs.stop_signal import StopSignal
-from wukong_jax.schema import Schema
+from wukong_jax.sharding.mesh import batch_sharding, find_own_rows
+from wukong_jax.sharding.team import find_team
 from wukong_jax.training.log_window import NotFiniteError
 from wukong_jax.training.loop import Listener, Listeners, PlacedBatch, TrainLoop
 from wukong_jax.training.network import resolve_model_options
@@ -69,16 +74,27 @@ def train_online(
     """
     check_config(config)
     refuse_store("--workdir", workdir, "a run on a log needs a folder of this machine")
-    folder = RunFolder(workdir)
+    team = find_team()
+    if wait and team.count > 1:
+        raise UserError(
+            f"--wait = {wait:g}: {team.count} processes may see a new file at different times; leave it out, and start "
+            "them again when the file is there"
+        )
+    folder = RunFolder(workdir, writes=team.is_lead)
     with folder.locked():
+        team.wait("the folder")
         config = resolve_model_options(config)
         folder.claim_log(config, settings)
+        team.wait("the settings")
         with ExitStack() as stack:
             stop = stack.enter_context(StopSignal())
-            training = LogTraining(config, settings, folder, stop, say)
-            stack.callback(training.close)
+            training = LogTraining(config, settings, folder, stop, say if team.is_lead else _say_nothing)
+            stack.push(lambda kind, error, trace: training.close(kind))
             training.run(wait)
-            return training.finish()
+            summary = training.finish()
+            team.wait("the summary")
+            team.ends_together = True
+            return summary
 
 
 class LogTraining:
@@ -105,19 +121,29 @@ class LogTraining:
         if newest is not None:
             self._data = open_prepared_rows(config.data, newest, say)
             self._maps, self._log = load_period(newest, self._data.schema)
-            run = self._build(self._data.schema)
-            assert self._checkpoints is not None
-            self._state, progress = self._checkpoints.restore(run.abstract_state(), "latest", run.state_sharding)
+            run = build_run(self._config, self._data.schema)
+            self._state, progress = self._restore(run)
+            self._open(run)
             self._meter.progress = progress
             self._meter = ProgressMeter(progress, self._started)
             folder.cut_back_metrics(int(self._state.step))
             say(f"going on after {self._log.place.name}, step {int(self._state.step)}")
         folder.record_config(config)
 
-    def close(self) -> None:
-        """Closes the checkpoints."""
-        if self._checkpoints is not None:
+    def close(self, kind: type[BaseException] | None) -> None:
+        """Closes the checkpoints, which waits for all processes; not after an error that the others do not know of."""
+        if self._checkpoints is not None and (kind is None or find_team().count == 1 or find_team().ends_together):
             self._checkpoints.close()
+
+    def _restore(self, run: Run) -> tuple[TrainState, RunProgress]:
+        find_team().mark("restoring the state", busy=True)
+        checkpoints = Checkpoints(self._folder.checkpoints, run.exchange, read_only=True)
+        try:
+            state, progress = checkpoints.restore(run.abstract_state(), "latest", run.state_sharding)
+        finally:
+            checkpoints.close()
+        find_team().check_equal("restored step", f"{int(state.step)}", "give all processes the same --workdir")
+        return state, progress
 
     def run(self, wait: float) -> None:
         """Scores and trains on all periods, until no new file has come for `wait` seconds."""
@@ -138,6 +164,8 @@ class LogTraining:
         """Scores a period, changes the id maps by it, trains on it, and saves."""
         self._check_stop()
         name, scores, scored = period.place.name, None, None
+        find_team().check_equal("next period", f"{period.place}, {period.rows} rows", "give all processes the same log")
+        find_team().mark(f"scoring {name}", busy=True)
         before = dict(self._maps)
         if self._run is not None:
             columns = encode_period(period, self._run.schema, before, bad_rows.start_again())
@@ -179,13 +207,13 @@ class LogTraining:
     def _start(self, period: LogPeriod) -> None:
         """Builds the run, whose means, deviations and domains are those of the first period."""
         resolved = resolve_log_schema(self._schema, period, {name: rule.rows for name, rule in self._rules.items()})
-        self._build(resolved)
+        self._open(build_run(self._config, resolved))
 
-    def _build(self, resolved: Schema) -> Run:
-        run = build_run(self._config, resolved)
-        self._checkpoints = Checkpoints(self._folder.checkpoints, run.exchange, self._config.training.keep_checkpoints)
+    def _open(self, run: Run) -> None:
+        """Takes a run, and opens its checkpoints to write them."""
         self._run = run
-        return run
+        keep = self._config.training.keep_checkpoints
+        self._checkpoints = Checkpoints(self._folder.checkpoints, run.exchange, keep)
 
     def _score(self, columns: Columns) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Returns the metrics of a period, and its rows with their logits."""
@@ -194,15 +222,20 @@ class LogTraining:
         assert state is not None
         source, size = MemoryBlocks(columns), run.evaluation_batch_size
         exact = self._config.training.exact_auc_rows
-        logits: list[np.ndarray] = []
+        batches: list[dict[str, np.ndarray]] = []
 
-        def keep(batch: Batch, own: Any) -> None:
-            logits.append(np.asarray(own))
+        def keep(batch: Batch, logits: Any) -> None:
+            parts = {name: np.asarray(getattr(batch, name)) for name in ("labels", "label_mask", "weight")}
+            batches.append(parts | {"logits": np.asarray(logits)})
 
         predict = build_predict(run, state)
-        metrics = evaluate_split(predict, source, run.schema, size, run.mesh, exact, keep, run.place_bags).metrics
-        rows = {name: columns[name] for name in ("labels", "label_mask", "weight")}
-        return metrics, rows | {"logits": np.concatenate(logits)[: source.rows]}
+        metrics = evaluate_split(
+            predict, source, run.schema, size, run.mesh, exact, keep, run.place_bags, all_rows=True
+        ).metrics
+        rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        if batch_sharding(run.mesh).is_fully_addressable:  # in order, with padding at the end
+            return metrics, {name: array[: source.rows] for name, array in rows.items()}
+        return metrics, {name: array[rows["weight"] > 0] for name, array in rows.items()}
 
     def _advance(self, period: LogPeriod) -> dict[str, np.ndarray]:
         """Changes the id maps by a period; returns the rows that lost their value to another one."""
@@ -224,7 +257,8 @@ class LogTraining:
         steps = passes * math.ceil(source.rows / training.batch_size)
         first_step = int(state.step)
         writer = MetricsWriter(self._folder)
-        listeners = Listeners([self._meter, StepLog(run, self._meter, writer), _StopAtSignal(self._check_stop)])
+        listeners = Listeners([self._meter, StepLog(run, self._meter, writer)])
+        listeners.members.append(_TeamMarks() if find_team().count > 1 else _StopAtSignal(self._check_stop))
         loop = TrainLoop(state, first_step + steps, listeners)
         del state
         self._state = None  # its buffers are donated
@@ -256,6 +290,7 @@ class LogTraining:
             epochs=first + passes,
             window_rows=data.window_rows,
             threads=data.reader_threads,
+            own_rows=find_own_rows(run.mesh, self._config.training.batch_size),
         )
         with closing(batches):
             for batch, position in batches:
@@ -271,21 +306,27 @@ class LogTraining:
         assert checkpoints is not None
         step = int(state.step)
         folder = self._folder.data / str(step)
-        save_period(folder, run.schema, self._maps, columns, scored, self._log)
+        find_team().mark("writing the period's rows", busy=True)
+        if find_team().is_lead:
+            save_period(folder, run.schema, self._maps, columns, scored, self._log)
+        find_team().wait("the period's rows")
         self._data = open_prepared_rows(self._config.data, folder, self._say)
         self._meter.progress = self._meter.progress.replace(
             data_fingerprint=self._data.fingerprint, epoch=self._log.periods, rows_consumed=0
         )
         checkpoints.save(state, self._meter.progress)
         checkpoints.wait()
-        remove_periods(self._folder.data, keep=self._folder.saved_steps())
+        if find_team().is_lead:
+            remove_periods(self._folder.data, keep=self._folder.saved_steps())
         self._meter.restart_clock()
 
     def _check_stop(self) -> None:
-        """Ends the process after a stop signal; the period under way is taken again by the next one."""
-        if self._stop.received:
+        """Ends the processes after a stop signal to one; a period under way is taken again by the next ones."""
+        received = max(find_team().gather("stop signal", self._stop.received or 0))
+        if received:
+            find_team().ends_together = True
             self._say(f"stopped; the state after {self._log.place.name or 'no period'} is saved; run again to go on")
-            raise SystemExit(128 + self._stop.received)
+            raise SystemExit(128 + received)
 
     def finish(self) -> dict[str, Any]:
         """Writes and returns the summary.
@@ -326,6 +367,17 @@ class _StopAtSignal(Listener):
         self._check()
 
 
+class _TeamMarks(Listener):
+    """Tells the other processes which step this one takes; the first of a period may be compiled."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    def before_step(self, loop: TrainLoop) -> None:
+        find_team().mark(f"training step {loop.step + 1}", busy=not self._taken)
+        self._taken += 1
+
+
 class _Messages(Listener):
     """Prints messages."""
 
@@ -334,3 +386,7 @@ class _Messages(Listener):
 
     def on_message(self, text: str) -> None:
         self._say(text)
+
+
+def _say_nothing(text: str) -> None:
+    """Prints nothing: process 0 prints the same."""
