@@ -293,7 +293,11 @@ def test_rows_out_of_order_are_refused(tmp_path):
             {"training": {"batch_size": 64, "steps": 4, "early_stop_patience": 2}},
             "config.training: steps = 4, early_stop_patience = 2: has no effect on a log; set steps=None, early_stop",
         ),
-        (SETTINGS, {"data": {"factory": "raw", "path": "x", "schema": "x", "lanes": 2}}, "config.data.lanes = 2: every"),
+        (
+            SETTINGS,
+            {"data": {"factory": "raw", "path": "x", "schema": "x", "lanes": 2}},
+            "config.data.lanes = 2: every",
+        ),
         (SETTINGS, {"data": {"factory": "planted_clicks"}}, "config.data.factory = 'planted_clicks': a log is read"),
     ],
 )
