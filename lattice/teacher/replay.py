@@ -29,7 +29,7 @@ from wukong_jax.runs.checkpoints import Checkpoints
 from wukong_jax.runs.folder import RunFolder
 from wukong_jax.runs.open_run import OpenRun
 from wukong_jax.runs.rows import RunData, open_rows_of_run
-from wukong_jax.runs.train_run import train_run
+from wukong_jax.runs.train_run import say_nothing, train_run
 from wukong_jax.sharding.team import find_team
 from wukong_jax.strict_mapping import list_changes
 from wukong_jax.training.compiled_programs import keep_programs_in
@@ -88,7 +88,7 @@ def replay_teacher(
     if config.training.epochs not in (None, 1):
         raise UserError(f"config.training.epochs = {config.training.epochs}: a replay is one pass; set it to 1")
     team = find_team()
-    say = say if team.is_lead else lambda line: None
+    say = say if team.is_lead else say_nothing
     with keep_programs_in(workdir / "compiled"):
         workdir.mkdir(parents=True, exist_ok=True)
         team.mark("preparing the rows", busy=True)
@@ -105,7 +105,7 @@ def replay_teacher(
         for chunk in range(done, settings.chunks):
             steps = math.ceil(ends[chunk + 1] / config.training.batch_size)
             training = dataclasses.replace(config.training, steps=steps, epochs=None)
-            train_run(dataclasses.replace(config, training=training), str(workdir), lambda text: None)
+            train_run(dataclasses.replace(config, training=training), str(workdir), say_nothing)
             team.ends_together = False  # as the end of a training set it: this is not the last
             team.mark("restoring the state", busy=True)
             opened = _open_latest(config, workdir, data)

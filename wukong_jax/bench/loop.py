@@ -23,7 +23,7 @@ from wukong_jax.bench.random_blocks import write_random_blocks
 from wukong_jax.bench.train_step import draw_batch
 from wukong_jax.config import RunConfig, build_run_config
 from wukong_jax.runs.evaluation import build_predict, put_batch
-from wukong_jax.runs.train_run import train_run
+from wukong_jax.runs.train_run import say_nothing, train_run
 from wukong_jax.training.loop import Listener, PlacedBatch, TrainLoop
 from wukong_jax.training.step import StepMetrics
 
@@ -184,7 +184,7 @@ def measure_loop(folder: Path, plan: LoopPlan, rounds: int) -> dict[str, Any]:
     passes, runs, waits = [bare.time_passes(BARE_PASSES)], [], []
     for turn in range(rounds):
         clock = WindowClock(plan.checkpoint_every, functools.partial(bare.time_steps, BARE_STEPS))
-        train_run(plan.build_config(folder / "data"), str(folder / f"run_{turn}"), _say_nothing, [clock])
+        train_run(plan.build_config(folder / "data"), str(folder / f"run_{turn}"), say_nothing, [clock])
         runs.append(clock.windows)
         waits += [wait for step, wait in clock.waits.items() if step > plan.counted_from and step % plan.evaluate_every]
         passes.append(bare.time_passes(BARE_PASSES))
@@ -244,7 +244,7 @@ def measure_memory(folder: Path, plan: LoopPlan, at_steps: Sequence[int]) -> dic
     """
     write_rows(folder / "data", plan)
     meter = MemoryMeter(at_steps)
-    train_run(plan.build_config(folder / "data"), str(folder / "run"), _say_nothing, [meter])
+    train_run(plan.build_config(folder / "data"), str(folder / "run"), say_nothing, [meter])
     found = meter.resident_bytes
     return {
         "case": "memory",
@@ -260,10 +260,6 @@ def write_rows(folder: Path, plan: LoopPlan) -> None:
     """Writes the plan's training and validation rows as blocks."""
     rows = {"train": plan.train_rows, "validation": plan.validation_rows}
     write_random_blocks(folder, build_sized_run(plan.sizes), rows)
-
-
-def _say_nothing(text: str) -> None:
-    del text
 
 
 def _milliseconds(seconds: float) -> float:

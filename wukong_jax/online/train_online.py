@@ -38,6 +38,7 @@ from wukong_jax.runs.listeners import MetricsWriter, ProgressMeter, StepLog
 from wukong_jax.runs.progress import RunProgress
 from wukong_jax.runs.rows import RunData, open_prepared_rows
 from wukong_jax.runs.stop_signal import StopSignal
+from wukong_jax.runs.train_run import close_checkpoints, say_nothing
 from wukong_jax.sharding.mesh import batch_sharding, find_own_rows
 from wukong_jax.sharding.team import find_team
 from wukong_jax.training.log_window import NotFiniteError
@@ -88,7 +89,7 @@ def train_online(
         team.wait("the settings")
         with ExitStack() as stack:
             stop = stack.enter_context(StopSignal())
-            training = LogTraining(config, settings, folder, stop, say if team.is_lead else _say_nothing)
+            training = LogTraining(config, settings, folder, stop, say if team.is_lead else say_nothing)
             stack.push(lambda kind, error, trace: training.close(kind))
             training.run(wait)
             summary = training.finish()
@@ -132,8 +133,8 @@ class LogTraining:
 
     def close(self, kind: type[BaseException] | None) -> None:
         """Closes the checkpoints, which waits for all processes; not after an error that the others do not know of."""
-        if self._checkpoints is not None and (kind is None or find_team().count == 1 or find_team().ends_together):
-            self._checkpoints.close()
+        if self._checkpoints is not None:
+            close_checkpoints(self._checkpoints, kind)
 
     def _restore(self, run: Run) -> tuple[TrainState, RunProgress]:
         find_team().mark("restoring the state", busy=True)
@@ -386,7 +387,3 @@ class _Messages(Listener):
 
     def on_message(self, text: str) -> None:
         self._say(text)
-
-
-def _say_nothing(text: str) -> None:
-    """Prints nothing: process 0 prints the same."""

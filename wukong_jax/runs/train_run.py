@@ -83,7 +83,7 @@ def train_run(
             raise UserError(
                 f"--workdir = {workdir}: holds a run of train_online; go on with it, or give another folder"
             )
-        summary = _train_locked(resolve_model_options(config), folder, say if team.is_lead else _say_nothing, listeners)
+        summary = _train_locked(resolve_model_options(config), folder, say if team.is_lead else say_nothing, listeners)
         return summary
 
 
@@ -133,7 +133,7 @@ def _train_locked(
         mirror = folder.mirror if find_team().is_lead else None
         keep = config.training.keep_checkpoints
         checkpoints = Checkpoints(folder.checkpoints, run.exchange, keep, mirror=mirror)
-        stack.push(lambda kind, error, trace: _close(checkpoints, kind))
+        stack.push(lambda kind, error, trace: close_checkpoints(checkpoints, kind))
         stop = stack.enter_context(StopSignal(_describe_stop))  # from here on, a signal saves a checkpoint first
         summary = _Sitting(run, data, folder, checkpoints, stop).run_to_end(start, references, listeners)
         stop.received = max(find_team().gather("stop signal", stop.received or 0)) or None
@@ -160,7 +160,7 @@ def _check_before_preparing(config: RunConfig, folder: RunFolder) -> None:
         open_old_run(config)
 
 
-def _close(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
+def close_checkpoints(checkpoints: Checkpoints, kind: type[BaseException] | None) -> None:
     """Closes the checkpoints, which waits for all processes; not after an error that the others do not know of yet."""
     if kind is None or find_team().count == 1 or find_team().ends_together:
         checkpoints.close()
@@ -191,8 +191,8 @@ def _describe_stop(name: str) -> str:
     )
 
 
-def _say_nothing(text: str) -> None:
-    """Prints nothing: process 0 prints the same."""
+def say_nothing(text: str) -> None:
+    """Prints nothing; for processes beside process 0, and for trainings inside others."""
 
 
 def _digest(config: RunConfig) -> str:
